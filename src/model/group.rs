@@ -1,0 +1,149 @@
+//! Groups and peers as they describe themselves: group descriptor (gd), peer descriptor (d), view, heartbeat.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::address::{Address, GroupName};
+use super::ids::{Fingerprint, PeerId};
+use super::policy::Policy;
+use super::time::WallTime;
+
+/// Version of the protocols between peers that this build speaks.
+pub const PROTOCOL: u16 = 1;
+
+/// Where a peer can be reached: one host with its two ports.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PeerAddr {
+    /// IP address or DNS name.
+    #[serde(rename = "h")]
+    pub host: String,
+    /// Port of the HTTPS routes.
+    #[serde(rename = "s")]
+    pub https: u16,
+    /// Port of libp2p over TCP.
+    #[serde(rename = "p")]
+    pub libp2p: u16,
+}
+
+/// Peer descriptor (d), under `name@group` in the DHT. Signed by the peer's OpenPGP key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerDescriptor {
+    /// Whose it is.
+    #[serde(rename = "a")]
+    pub address: Address,
+    /// Its PeerId.
+    #[serde(rename = "p")]
+    pub peer_id: PeerId,
+    /// Where it can be reached; at most 8.
+    #[serde(rename = "w")]
+    pub addrs: Vec<PeerAddr>,
+    /// Its minimal OpenPGP certificate, binary.
+    #[serde(rename = "c", with = "serde_bytes")]
+    pub certificate: Vec<u8>,
+    /// The greatest one counts.
+    #[serde(rename = "n")]
+    pub sequence: u64,
+}
+
+/// A member as the gd names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// Its address.
+    #[serde(rename = "a")]
+    pub address: Address,
+    /// Its PeerId.
+    #[serde(rename = "p")]
+    pub peer_id: PeerId,
+    /// Its OpenPGP certificate's fingerprint.
+    #[serde(rename = "f")]
+    pub fingerprint: Fingerprint,
+}
+
+/// Group descriptor (gd), under `group:NAME` in the DHT. Signed by the group key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupDescriptor {
+    /// Which group.
+    #[serde(rename = "g")]
+    pub group: GroupName,
+    /// The greatest one counts.
+    #[serde(rename = "v")]
+    pub version: u64,
+    /// At most 100, in the order of succession: the founder first, then as they joined.
+    #[serde(rename = "m")]
+    pub members: Vec<Member>,
+    /// How members' mail is kept.
+    #[serde(rename = "p")]
+    pub policy: Policy,
+    /// Who holds the group key.
+    #[serde(rename = "k")]
+    pub key_holders: BTreeSet<Address>,
+    /// Least protocol version that a peer must speak.
+    #[serde(rename = "q")]
+    pub min_protocol: u16,
+    /// The group key's certificate, binary.
+    #[serde(rename = "c", with = "serde_bytes")]
+    pub group_certificate: Vec<u8>,
+    /// When this version was signed.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+}
+
+impl GroupDescriptor {
+    /// The member with this PeerId.
+    pub fn member(&self, peer: &PeerId) -> Option<&Member> {
+        self.members.iter().find(|m| m.peer_id == *peer)
+    }
+    /// The member with this address.
+    pub fn member_at(&self, address: &Address) -> Option<&Member> {
+        self.members.iter().find(|m| m.address == *address)
+    }
+}
+
+/// The acting master's word on who counts as lost. Signed with its PeerId key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Which group.
+    #[serde(rename = "g")]
+    pub group: GroupName,
+    /// The gd it is about.
+    #[serde(rename = "v")]
+    pub gd_version: u64,
+    /// Who says so.
+    #[serde(rename = "m")]
+    pub master: PeerId,
+    /// When, by the master's clock; the latest one counts.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+    /// Members silent for longer than `lost_after`.
+    #[serde(rename = "l")]
+    pub lost: BTreeSet<PeerId>,
+}
+
+/// A member's sign of life, to the first two live members in the order of succession.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The gd version it has.
+    #[serde(rename = "v")]
+    pub gd_version: u64,
+    /// Its wall clock.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+}
+
+/// What a heartbeat is answered with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatAnswer {
+    /// The gd version the answering member has.
+    #[serde(rename = "v")]
+    pub gd_version: u64,
+    /// Its wall clock.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+    /// The acting master's signed view, when there is one.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<serde_bytes::ByteBuf>,
+    /// The answering member's signed gd, when the caller's was older.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub gd: Option<serde_bytes::ByteBuf>,
+}

@@ -1,0 +1,69 @@
+//! Holdings: a member's word that it has a part of a mail on its disk, or has lost, refused or dropped it.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{MailId, PeerId};
+use super::policy::Part;
+use super::time::WallTime;
+
+/// Most holdings in one batch.
+pub const HOLDINGS_BATCH_MAX: usize = 1000;
+
+/// A member's word about one part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The mail.
+    pub h: MailId,
+    /// The part of it.
+    #[serde(rename = "p")]
+    pub part: Part,
+    /// What became of the part.
+    #[serde(rename = "s")]
+    pub state: HoldingState,
+}
+
+/// What became of a part at a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldingState {
+    /// On disk, fsynced, every block checked.
+    Held,
+    /// Was on disk and is not any more, or did not pass its check.
+    Lost,
+    /// Not taken.
+    Refused(HoldingRefusal),
+    /// Given up by right (R3); with the bytes of it that were served, per peer.
+    Dropped {
+        /// Bytes of the mail served to each peer.
+        served: Vec<(PeerId, u64)>,
+    },
+}
+
+/// Why a member did not take a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldingRefusal {
+    /// The owner's quota at this member is used up.
+    Quota,
+    /// The member's disk is full.
+    DiskFull,
+    /// The manifest or the blocks do not fit the msglist entry.
+    BadBlocks,
+}
+
+/// A batch of holdings; signed with the member's PeerId key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holdings {
+    /// Who gives its word.
+    #[serde(rename = "m")]
+    pub member: PeerId,
+    /// Whose mails these are.
+    #[serde(rename = "ow")]
+    pub owner: PeerId,
+    /// When, by the member's clock. A later word about the same part replaces an earlier one.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+    /// At most [`HOLDINGS_BATCH_MAX`].
+    #[serde(rename = "i")]
+    pub items: Vec<Holding>,
+}

@@ -1,0 +1,10 @@
+//! Bytes to model and back, versioned; the only serialisation between peers and on disk. No IO, no keys but those passed in.
+
+pub mod cbor;
+pub mod code;
+pub mod msglist;
+pub mod notify;
+pub mod signed;
+
+pub use cbor::{WireError, decode, encode};
+pub use signed::{PeerKey, Signed, SignedRecord};

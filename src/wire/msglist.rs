@@ -1,0 +1,131 @@
+//! The msglist on the wire: entries as bytes in a BLAKE3 chain, and pages that end at a signed head.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::cbor::{WireError, decode, encode};
+use super::signed::Signed;
+use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, MailEntry, Seq, SignedTombstone};
+use crate::model::{Digest, PeerId};
+
+#[derive(Serialize, Deserialize)]
+struct EntryRecord {
+    #[serde(rename = "a")]
+    at: Cursor,
+    #[serde(rename = "k")]
+    kind: String,
+    #[serde(rename = "b", with = "serde_bytes")]
+    body: Vec<u8>,
+}
+
+/// The bytes of an entry: what is chained, kept and passed on.
+pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let (kind, body) = match &entry.body {
+        EntryBody::Mail(mail) => ("mail", encode(mail)),
+        EntryBody::Tombstone(tombstone) => ("tombstone", tombstone.0.clone()),
+        EntryBody::Unknown { kind, body } => (kind.as_str(), body.clone()),
+    };
+    encode(&EntryRecord { at: entry.at, kind: kind.to_owned(), body })
+}
+
+/// The entry in `bytes`. A kind that is unknown is kept as it is.
+///
+/// # Errors
+/// [`WireError`] when it is malformed. The signature of a tombstone is checked by whoever uses it.
+pub fn decode_entry(bytes: &[u8]) -> Result<Entry, WireError> {
+    let record: EntryRecord = decode(bytes)?;
+    let body = match record.kind.as_str() {
+        "mail" => EntryBody::Mail(decode::<MailEntry>(&record.body)?),
+        "tombstone" => EntryBody::Tombstone(SignedTombstone(record.body)),
+        _ => EntryBody::Unknown { kind: record.kind, body: record.body },
+    };
+    Ok(Entry { at: record.at, body })
+}
+
+/// The chain value of an epoch before its first entry.
+pub fn chain_start(owner: &PeerId, epoch: Epoch) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key("roost 1 msglist chain");
+    hasher.update(owner.as_bytes());
+    hasher.update(&epoch.0.to_be_bytes());
+    Digest::new(*hasher.finalize().as_bytes())
+}
+
+/// The chain value after `entry`, the chain before it being `before`.
+pub fn chain_next(before: &Digest, entry: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before.as_bytes());
+    hasher.update(entry);
+    Digest::new(*hasher.finalize().as_bytes())
+}
+
+/// A run of one epoch's entries as it travels; checked with [`Run::verify`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The entries after `after`, in order, without a gap; each as [`encode_entry`] made it.
+    #[serde(rename = "i")]
+    pub entries: Vec<ByteBuf>,
+    /// The position before the first of them: the cursor that was asked for, or the base of the epoch.
+    #[serde(rename = "a")]
+    pub after: Seq,
+    /// The signed head at the last of them.
+    #[serde(rename = "h")]
+    pub head: ByteBuf,
+}
+
+/// What `GET /outbox/msglist` and `GET /mirror/{address}/msglist` answer: one run an epoch, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Page {
+    /// At most one an epoch. Empty when nothing is new.
+    #[serde(rename = "r")]
+    pub runs: Vec<Run>,
+    /// Whether more can be had at once.
+    #[serde(rename = "m")]
+    pub more: bool,
+}
+
+/// A run whose chain and signature fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedRun {
+    /// The head that was checked.
+    pub head: Signed<Head>,
+    /// The position before the first entry.
+    pub after: Seq,
+    /// Each entry with its bytes.
+    pub entries: Vec<(Entry, Vec<u8>)>,
+}
+
+impl Run {
+    /// Checks the signature of the head, its owner, and the chain from `known` (the chain value that the reader has for the
+    /// position [`Run::after`]); without it the run must start at the epoch's start or at the head's base.
+    ///
+    /// # Errors
+    /// [`WireError`] says what does not fit. Nothing of such a run may be used (R3).
+    pub fn verify(&self, owner: &PeerId, known: Option<&Digest>) -> Result<VerifiedRun, WireError> {
+        let chain_error = |why: &str| WireError::Chain { owner: owner.to_string(), why: why.to_owned() };
+        let head = Signed::<Head>::verify(&self.head)?;
+        if head.owner != *owner {
+            return Err(chain_error("it is the head of another owner"));
+        }
+        let mut chain = match known {
+            Some(chain) => *chain,
+            None if self.after == Seq(0) => chain_start(owner, head.at.epoch),
+            None if self.after == head.base_seq => head.base_chain,
+            None => return Err(chain_error("the run starts in the middle")),
+        };
+        let mut at = Cursor { epoch: head.at.epoch, seq: self.after };
+        let mut entries = Vec::with_capacity(self.entries.len());
+        for bytes in &self.entries {
+            let entry = decode_entry(bytes)?;
+            at.seq = at.seq.next();
+            if entry.at != at {
+                return Err(chain_error("an entry is not where it says it is"));
+            }
+            chain = chain_next(&chain, bytes);
+            entries.push((entry, bytes.to_vec()));
+        }
+        if at != head.at || chain != head.chain {
+            return Err(chain_error("the entries do not lead to the head"));
+        }
+        Ok(VerifiedRun { head, after: self.after, entries })
+    }
+}
