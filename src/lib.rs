@@ -1,4 +1,7 @@
 //! Roost: e-mail for a team without a mail server. The map of the tree is `src/architecture.md`.
 
+pub mod actors;
+pub mod clock;
+pub mod core;
 pub mod model;
 pub mod wire;

@@ -147,3 +147,31 @@ pub struct HeartbeatAnswer {
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub gd: Option<serde_bytes::ByteBuf>,
 }
+
+/// The own group as the other brains need to know it: gd and view together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roster {
+    /// This peer.
+    pub me: Member,
+    /// The group; a peer that has not joined one yet is a group of one.
+    pub group: GroupName,
+    /// The gd's version; 0 before there is one.
+    pub gd_version: u64,
+    /// How members' mail is kept.
+    pub policy: Policy,
+    /// Every member, this one included, in the order of succession.
+    pub members: Vec<Member>,
+    /// Members that the acting master's view calls lost.
+    pub lost: BTreeSet<PeerId>,
+}
+
+impl Roster {
+    /// Every member but this one.
+    pub fn others(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|m| m.peer_id != self.me.peer_id)
+    }
+    /// Whether `peer` is a member.
+    pub fn has(&self, peer: &PeerId) -> bool {
+        self.members.iter().any(|m| m.peer_id == *peer)
+    }
+}

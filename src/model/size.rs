@@ -73,7 +73,8 @@ impl From<ByteSize> for String {
 }
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, per) = UNITS.iter().find(|(_, per)| self.0 >= *per && self.0 % per == 0).unwrap_or(&("B", 1));
+        let (unit, per) =
+            UNITS.iter().find(|(_, per)| self.0 >= *per && self.0.is_multiple_of(*per)).unwrap_or(&("B", 1));
         write!(f, "{} {unit}", self.0 / per)
     }
 }

@@ -123,7 +123,8 @@ impl From<Span> for String {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = millis(self.0);
-        let (unit, per) = SPAN_UNITS.iter().find(|(_, per)| ms >= *per && ms % per == 0).unwrap_or(&("s", 1000));
+        let (unit, per) =
+            SPAN_UNITS.iter().find(|(_, per)| ms >= *per && ms.is_multiple_of(*per)).unwrap_or(&("s", 1000));
         write!(f, "{} {unit}", ms / per)
     }
 }

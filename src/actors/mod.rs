@@ -1,0 +1,4 @@
+//! Thin actix shells, one per brain, and what they share. Actors never import each other; `peer` wires them.
+
+pub mod directory;
+pub mod shell;

@@ -1,0 +1,306 @@
+//! The one shell that every brain runs in: an actix actor that translates messages into inputs, performs effects and arms one
+//! timer. It never decides anything.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, SpawnHandle};
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::core::{Brain, Effect, Token};
+use crate::model::MonoTime;
+use crate::wire;
+
+/// How many messages wait for an actor before its senders do.
+const MAILBOX_CAPACITY: usize = 256;
+
+/// Ends once an append is durable.
+pub type Append = Pin<Box<dyn Future<Output = Result<(), LogBroken>> + Send>>;
+
+/// Makes events durable, in the order of the calls.
+pub trait EventLog: Send + Sync + 'static {
+    /// Appends the encoded events of one brain. The order is that of the calls; the future ends once they are durable.
+    /// A full disk makes it wait, not fail: what was accepted is not dropped.
+    fn append(&self, brain: &'static str, events: Vec<Vec<u8>>) -> Append;
+}
+
+/// The log cannot be written any more; the process must not go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the journal cannot be written: {why}")]
+pub struct LogBroken {
+    /// What the disk said.
+    pub why: String,
+}
+
+/// Does what a brain asks for. Must return at once: IO runs in tasks of its own, CPU work and fsync on the blocking pool.
+pub trait Perform<B: Brain>: Unpin + 'static {
+    /// Starts one action; what comes of it is told to `back`.
+    fn perform(&mut self, action: B::Action, back: &Handle<B>);
+}
+
+/// The brain's actor stopped, so nothing can be asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this peer is stopping")]
+pub struct Stopped;
+
+struct Tell<B: Brain>(B::Input);
+impl<B: Brain> actix::Message for Tell<B> {
+    type Result = ();
+}
+struct Ask<B: Brain>(Box<dyn FnOnce(Token) -> B::Input + Send>, oneshot::Sender<B::Reply>);
+impl<B: Brain> actix::Message for Ask<B> {
+    type Result = ();
+}
+struct Observe<B: Brain>(oneshot::Sender<B::Status>);
+impl<B: Brain> actix::Message for Observe<B> {
+    type Result = ();
+}
+struct Stop;
+impl actix::Message for Stop {
+    type Result = ();
+}
+struct Durable;
+impl actix::Message for Durable {
+    type Result = ();
+}
+struct Wake;
+impl actix::Message for Wake {
+    type Result = ();
+}
+
+/// How others reach a brain: cloneable, from any thread, without knowing its shell.
+pub struct Handle<B: Brain> {
+    tell: actix::Recipient<Tell<B>>,
+    ask: actix::Recipient<Ask<B>>,
+    observe: actix::Recipient<Observe<B>>,
+    stop: actix::Recipient<Stop>,
+}
+
+impl<B: Brain> Clone for Handle<B> {
+    fn clone(&self) -> Self {
+        Self { tell: self.tell.clone(), ask: self.ask.clone(), observe: self.observe.clone(), stop: self.stop.clone() }
+    }
+}
+
+impl<B: Brain> fmt::Debug for Handle<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", B::NAME)
+    }
+}
+
+impl<B: Brain> Handle<B> {
+    fn to<P: Perform<B>>(addr: &actix::Addr<Shell<B, P>>) -> Self {
+        Self {
+            tell: addr.clone().recipient(),
+            ask: addr.clone().recipient(),
+            observe: addr.clone().recipient(),
+            stop: addr.clone().recipient(),
+        }
+    }
+    /// Tells the brain something; waits while its mailbox is full.
+    ///
+    /// # Errors
+    /// [`Stopped`] when its actor has stopped.
+    pub async fn tell(&self, input: B::Input) -> Result<(), Stopped> {
+        self.tell.send(Tell(input)).await.map_err(|_| Stopped)
+    }
+    /// Asks the brain something; `input` makes the input from the token that its reply will carry.
+    ///
+    /// # Errors
+    /// [`Stopped`] when its actor has stopped.
+    pub async fn ask(&self, input: impl FnOnce(Token) -> B::Input + Send + 'static) -> Result<B::Reply, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.ask.send(Ask(Box::new(input), reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+    /// What the brain shows of itself.
+    ///
+    /// # Errors
+    /// [`Stopped`] when its actor has stopped.
+    pub async fn observe(&self) -> Result<B::Status, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.observe.send(Observe(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+    /// Stops the actor once what it was told before has been handled.
+    pub async fn stop(&self) {
+        // An actor that has stopped already is what was wanted.
+        let _ = self.stop.send(Stop).await;
+    }
+}
+
+/// The actor around a brain.
+pub struct Shell<B: Brain, P: Perform<B>> {
+    brain: B,
+    performer: P,
+    log: Arc<dyn EventLog>,
+    clock: Clock,
+    waiting: BTreeMap<Token, oneshot::Sender<B::Reply>>,
+    next_token: u64,
+    /// What hangs on each commit under way, oldest first.
+    commits: VecDeque<Vec<Effect<B>>>,
+    appends: mpsc::UnboundedSender<Append>,
+    unstarted: Option<mpsc::UnboundedReceiver<Append>>,
+    timer: Option<(MonoTime, SpawnHandle)>,
+    first: Option<B::Input>,
+}
+
+impl<B: Brain, P: Perform<B>> Unpin for Shell<B, P> {}
+
+impl<B: Brain, P: Perform<B>> Shell<B, P> {
+    /// Starts the actor on the current actix system and tells the brain its first input.
+    pub fn start(brain: B, performer: P, log: Arc<dyn EventLog>, clock: Clock, first: B::Input) -> Handle<B> {
+        let (appends, unstarted) = mpsc::unbounded_channel();
+        let shell = Self {
+            brain,
+            performer,
+            log,
+            clock,
+            waiting: BTreeMap::new(),
+            next_token: 0,
+            commits: VecDeque::new(),
+            appends,
+            unstarted: Some(unstarted),
+            timer: None,
+            first: Some(first),
+        };
+        Handle::to(&shell.start())
+    }
+
+    /// Encodes events, hands them to the log in the order of the commits, and remembers what hangs on them.
+    fn commit(&mut self, events: &[B::Event], then: Vec<Effect<B>>) {
+        let append = self.log.append(B::NAME, events.iter().map(wire::encode).collect());
+        self.commits.push_back(then);
+        // The receiver lives as long as the pump, and that as long as this actor.
+        let _ = self.appends.send(append);
+    }
+
+    /// Performs effects until the brain has no more, then arms the timer.
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        while let Some(effect) = self.brain.poll_effect() {
+            self.perform(effect, ctx);
+        }
+        let wanted = self.brain.poll_timeout();
+        if wanted == self.timer.as_ref().map(|(at, _)| *at) {
+            return;
+        }
+        if let Some((_, armed)) = self.timer.take() {
+            ctx.cancel_future(armed);
+        }
+        if let Some(at) = wanted {
+            let pause = at.since(self.clock.now().mono);
+            self.timer = Some((at, ctx.notify_later(Wake, pause)));
+        }
+    }
+
+    fn perform(&mut self, effect: Effect<B>, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Act(action) => self.performer.perform(action, &Handle::to(&ctx.address())),
+            Effect::Reply(token, reply) => {
+                if let Some(asked) = self.waiting.remove(&token) {
+                    // Whoever asked may have gone away; then nobody wants the answer.
+                    let _ = asked.send(reply);
+                }
+            }
+            Effect::Feed(input) => self.brain.handle(self.clock.now(), input),
+            Effect::Commit { events, then } => self.commit(&events, then),
+        }
+    }
+}
+
+/// Reports each append when it is durable, in order. A broken log aborts the process: it restarts from its disk.
+async fn pump<B: Brain, P: Perform<B>>(mut queue: mpsc::UnboundedReceiver<Append>, shell: actix::Addr<Shell<B, P>>) {
+    let mut under_way = FuturesOrdered::new();
+    loop {
+        tokio::select! {
+            append = queue.recv() => match append {
+                Some(append) => under_way.push_back(append),
+                None => return,
+            },
+            Some(ended) = under_way.next() => {
+                if let Err(LogBroken { why }) = ended {
+                    tracing::error!(brain = B::NAME, %why, "the journal cannot be written; stopping at once");
+                    std::process::abort();
+                }
+                if shell.send(Durable).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl<B: Brain, P: Perform<B>> Actor for Shell<B, P> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
+        if let Some(queue) = self.unstarted.take() {
+            tokio::spawn(pump(queue, ctx.address()));
+        }
+        if let Some(first) = self.first.take() {
+            self.brain.handle(self.clock.now(), first);
+        }
+        self.drive(ctx);
+    }
+}
+
+impl<B: Brain, P: Perform<B>> Handler<Tell<B>> for Shell<B, P> {
+    type Result = ();
+    fn handle(&mut self, Tell(input): Tell<B>, ctx: &mut Self::Context) {
+        self.brain.handle(self.clock.now(), input);
+        self.drive(ctx);
+    }
+}
+
+impl<B: Brain, P: Perform<B>> Handler<Ask<B>> for Shell<B, P> {
+    type Result = ();
+    fn handle(&mut self, Ask(input, reply): Ask<B>, ctx: &mut Self::Context) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        self.waiting.retain(|_, asked| !asked.is_closed());
+        self.waiting.insert(token, reply);
+        self.brain.handle(self.clock.now(), input(token));
+        self.drive(ctx);
+    }
+}
+
+impl<B: Brain, P: Perform<B>> Handler<Observe<B>> for Shell<B, P> {
+    type Result = ();
+    fn handle(&mut self, Observe(reply): Observe<B>, _: &mut Self::Context) {
+        // Whoever asked may have gone away; then nobody wants the answer.
+        let _ = reply.send(self.brain.observe(self.clock.now()));
+    }
+}
+
+impl<B: Brain, P: Perform<B>> Handler<Durable> for Shell<B, P> {
+    type Result = ();
+    fn handle(&mut self, _: Durable, ctx: &mut Self::Context) {
+        for effect in self.commits.pop_front().unwrap_or_default() {
+            self.perform(effect, ctx);
+        }
+        self.drive(ctx);
+    }
+}
+
+impl<B: Brain, P: Perform<B>> Handler<Wake> for Shell<B, P> {
+    type Result = ();
+    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
+        self.timer = None;
+        self.brain.wake(self.clock.now());
+        self.drive(ctx);
+    }
+}
+
+impl<B: Brain, P: Perform<B>> Handler<Stop> for Shell<B, P> {
+    type Result = ();
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

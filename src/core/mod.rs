@@ -1,0 +1,113 @@
+//! The brains: sans-IO state machines. They never name actors, runtimes, files, sockets, clocks, random sources or hash maps.
+//!
+//! A brain is told things ([`Brain::handle`]), and answers with effects ([`Brain::poll_effect`]) and with the moment at which
+//! it wants to be woken ([`Brain::poll_timeout`]). Time comes with every input; randomness is handed over at construction or
+//! with an input. So the same code runs under an actor, in a unit test with ten lines of set-up, and in a simulator with many
+//! peers and virtual weeks.
+//!
+//! ```text
+//!            Input                    Effect::Act(action)  -> the shell does IO, the result comes back as an Input
+//!   shell ----------> Brain::handle   Effect::Commit       -> the shell makes events durable, then does what hangs on them
+//!         <----------  poll_effect    Effect::Reply        -> the shell answers a request
+//!         <----------  poll_timeout   Effect::Feed         -> the brain's own input, after what came before is durable
+//! ```
+
+pub mod postbox;
+
+use std::collections::VecDeque;
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::model::{MonoTime, Now};
+
+/// Names a request that awaits its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// A sans-IO state machine. What survives a crash are its events: state is what replaying them gives.
+pub trait Brain: Sized + Unpin + 'static {
+    /// Its name in the journal. Never changes.
+    const NAME: &'static str;
+    /// What it is told.
+    type Input: Debug + Send + 'static;
+    /// What it asks its shell to do.
+    type Action: Debug + Send + 'static;
+    /// What it makes durable.
+    type Event: Serialize + DeserializeOwned + Debug + Send + 'static;
+    /// What requests are answered with.
+    type Reply: Debug + Send + 'static;
+    /// What it shows of itself: the console, the command line and the tests read the same.
+    type Status: Serialize + Send + 'static;
+
+    /// Applies an event of an earlier run. Called for each, in order, before anything else; asks for nothing.
+    fn replay(&mut self, event: Self::Event);
+    /// Events that bring an empty brain to this one's durable state: what a compacted journal holds.
+    fn snapshot(&self) -> Vec<Self::Event>;
+    /// Tells it something.
+    fn handle(&mut self, now: Now, input: Self::Input);
+    /// Tells it that the moment of [`Brain::poll_timeout`] has come. Harmless when it has not.
+    fn wake(&mut self, now: Now);
+    /// The next thing it wants done.
+    fn poll_effect(&mut self) -> Option<Effect<Self>>;
+    /// When it wants to be woken.
+    fn poll_timeout(&self) -> Option<MonoTime>;
+    /// What it shows of itself.
+    fn observe(&self, now: Now) -> Self::Status;
+}
+
+/// Something a brain wants done.
+#[derive(Debug)]
+pub enum Effect<B: Brain> {
+    /// Do this; what comes of it comes back as an input.
+    Act(B::Action),
+    /// Answer the request that carried this token. Each token is answered once.
+    Reply(Token, B::Reply),
+    /// Give the brain this input. In [`Effect::Commit::then`]: once the events are durable.
+    Feed(B::Input),
+    /// Make the events durable, then perform `then` in order (R1: no yes before it is on disk).
+    /// Commits become durable in the order in which they were asked for.
+    Commit {
+        /// Already applied to the brain's state.
+        events: Vec<B::Event>,
+        /// What may be seen outside only after that.
+        then: Vec<Effect<B>>,
+    },
+}
+
+/// The effects a brain has not handed over yet, in order.
+#[derive(Debug)]
+pub struct Outgoing<B: Brain>(VecDeque<Effect<B>>);
+
+impl<B: Brain> Default for Outgoing<B> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<B: Brain> Outgoing<B> {
+    /// Asks for an action.
+    pub fn act(&mut self, action: B::Action) {
+        self.0.push_back(Effect::Act(action));
+    }
+    /// Answers a request.
+    pub fn reply(&mut self, token: Token, reply: B::Reply) {
+        self.0.push_back(Effect::Reply(token, reply));
+    }
+    /// Makes events durable, then does the rest. Without events it is a barrier: the rest waits until all that was
+    /// committed before is durable, which a "yes, I had that already" must do too.
+    pub fn commit(&mut self, events: Vec<B::Event>, then: Vec<Effect<B>>) {
+        self.0.push_back(Effect::Commit { events, then });
+    }
+    /// The next effect.
+    pub fn pop(&mut self) -> Option<Effect<B>> {
+        self.0.pop_front()
+    }
+}
+
+/// The earliest of some moments.
+pub fn earliest(moments: impl IntoIterator<Item = Option<MonoTime>>) -> Option<MonoTime> {
+    moments.into_iter().flatten().min()
+}
