@@ -4,5 +4,6 @@ pub mod actors;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod fragment;
 pub mod model;
 pub mod wire;
