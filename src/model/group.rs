@@ -121,7 +121,7 @@ pub struct View {
 }
 
 /// A member's sign of life, to the first two live members in the order of succession.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// The gd version it has.
     #[serde(rename = "v")]
@@ -129,10 +129,22 @@ pub struct Heartbeat {
     /// Its wall clock.
     #[serde(rename = "t")]
     pub at: WallTime,
+    /// Time of the newest view it has; the answer carries only a later one.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub view_at: Option<WallTime>,
+    /// Its signed gd, when the called member's is older.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub gd: Option<serde_bytes::ByteBuf>,
+    /// Signed peer descriptors that the called member may lack: the caller's own, or that of a peer that has just joined.
+    #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
+    pub descriptors: Vec<serde_bytes::ByteBuf>,
+    /// Members whose peer descriptor it asks for, each with the sequence number that it has (0: none).
+    #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<(PeerId, u64)>,
 }
 
 /// What a heartbeat is answered with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatAnswer {
     /// The gd version the answering member has.
     #[serde(rename = "v")]
@@ -146,6 +158,9 @@ pub struct HeartbeatAnswer {
     /// The answering member's signed gd, when the caller's was older.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub gd: Option<serde_bytes::ByteBuf>,
+    /// Signed peer descriptors that the caller asked for and the answering member has.
+    #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
+    pub descriptors: Vec<serde_bytes::ByteBuf>,
 }
 
 /// The own group as the other brains need to know it: gd and view together.
