@@ -6,4 +6,5 @@ pub mod config;
 pub mod core;
 pub mod fragment;
 pub mod model;
+pub mod store;
 pub mod wire;

@@ -1,0 +1,334 @@
+//! The folder layout of a home, as typed paths, and the lock that keeps a second peer out. It never reads or writes what
+//! the files mean.
+//!
+//! ```text
+//! HOME/
+//!   config.toml  control.sock  lock  identity/  keys/
+//!   spool/SUBMISSION               accepted, not sealed yet
+//!   outbox/HH/h  h.manifest  h.ns  own sealed mail, its manifest, its open send notifications
+//!   mirror/ADDRESS/HH/h[.k.i]      held for a member: whole, or fragment i of any k; h.manifest beside it
+//!   fetch/h  mail/HH/ID            half-fetched; local mailboxes, one file a message
+//!   journal/  index/               the events; what can be rebuilt
+//! ```
+
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::files::{self, FILE_MODE, FOLDER_MODE, FileError};
+use crate::model::{Address, Fingerprint, MailId, Part, SubmissionId};
+
+/// Folders that every home has.
+const FOLDERS: [&str; 8] = ["identity", "spool", "outbox", "mirror", "mail", "keys", "journal", "fetch"];
+/// Longest process id that is read back from the lock file, in bytes.
+const PID_BYTES_MAX: u64 = 20;
+
+/// Why a home cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HomeError {
+    /// A peer runs on it.
+    #[error("the home {} is in use by the peer with pid {pid}; stop it first", path.display())]
+    InUse {
+        /// The home.
+        path: PathBuf,
+        /// The holder's process id, or "unknown".
+        pid: String,
+    },
+    /// Nothing was initialised there.
+    #[error("there is no home at {}: it has no config.toml; make one with `roost init ADDRESS --home {}`", path.display(), path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The lock itself cannot be had.
+    #[error("could not lock {}: {why}; a home must be on a local disk that this user may write", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// The operating system's reason.
+        why: String,
+    },
+    /// A folder or file of it cannot be made or read.
+    #[error("the home cannot be used: {0}")]
+    File(#[from] FileError),
+}
+
+/// A peer's folder. Only paths: it is cheap to clone and holds nothing open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    root: PathBuf,
+}
+
+/// The right to be the one peer of a home; given back when dropped, and by the kernel when the process dies.
+#[derive(Debug)]
+pub struct HomeLock {
+    _file: File,
+}
+
+impl Home {
+    /// The home at `root`; nothing is touched.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes every folder that is missing, only the user's own to enter, and narrows the rights of those that are there.
+    ///
+    /// # Errors
+    /// [`HomeError::File`] when one cannot be made or its rights not be set.
+    pub fn create(&self) -> Result<(), HomeError> {
+        files::ensure_folder(&self.root)?;
+        for name in FOLDERS {
+            let folder = self.root.join(name);
+            files::ensure_folder(&folder)?;
+            let meta = fs::metadata(&folder).map_err(|e| FileError::from_io(&folder, "look at", &e))?;
+            if meta.permissions().mode() & 0o777 != FOLDER_MODE {
+                fs::set_permissions(&folder, Permissions::from_mode(FOLDER_MODE))
+                    .map_err(|e| FileError::from_io(&folder, "set the rights of", &e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a peer was initialised here.
+    pub fn is_initialised(&self) -> bool {
+        self.config_file().is_file()
+    }
+
+    /// This home, if a peer was initialised here.
+    ///
+    /// # Errors
+    /// [`HomeError::Missing`] says how to make one.
+    pub fn initialised(self) -> Result<Self, HomeError> {
+        if self.is_initialised() { Ok(self) } else { Err(HomeError::Missing { path: self.root }) }
+    }
+
+    /// Locks the home for this process.
+    ///
+    /// # Errors
+    /// [`HomeError::InUse`] names the process that holds it; [`HomeError::Lock`] when locking itself fails.
+    pub fn lock(&self) -> Result<HomeLock, HomeError> {
+        let path = self.lock_file();
+        let failed = |e: io::Error| HomeError::Lock { path: path.clone(), why: e.to_string() };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let mut file = options.open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(HomeError::InUse { path: self.root.clone(), pid: holder(&file) });
+            }
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        // Informs the one who is refused; the lock is the kernel's, so this need not be durable.
+        file.set_len(0).map_err(failed)?;
+        file.write_all(std::process::id().to_string().as_bytes()).map_err(failed)?;
+        Ok(HomeLock { _file: file })
+    }
+
+    /// Removes what a crash left of temporary files; gives their number. Only while the home is locked.
+    ///
+    /// # Errors
+    /// [`HomeError::File`] when a folder cannot be read or a file not be removed.
+    pub fn sweep(&self, _lock: &HomeLock) -> Result<usize, HomeError> {
+        let mut removed = 0;
+        for name in FOLDERS {
+            removed += files::sweep_temporaries(&self.root.join(name))?;
+        }
+        Ok(removed)
+    }
+
+    /// `config.toml`.
+    pub fn config_file(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+    /// `control.sock`: the commands talk to the peer here.
+    pub fn control_socket(&self) -> PathBuf {
+        self.root.join("control.sock")
+    }
+    /// `lock`, with the process id of the peer that runs.
+    pub fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+    /// `log`: where a peer that was started in the background prints.
+    pub fn log_file(&self) -> PathBuf {
+        self.root.join("log")
+    }
+    /// `identity/`: the secret keys.
+    pub fn identity_dir(&self) -> PathBuf {
+        self.root.join("identity")
+    }
+    /// The secret key file `name` in `identity/`.
+    pub fn identity_file(&self, name: &'static str) -> PathBuf {
+        self.identity_dir().join(name)
+    }
+    /// `keys/`: other peers' certificates.
+    pub fn keys_dir(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+    /// The certificate with this fingerprint in `keys/`.
+    pub fn key_file(&self, fingerprint: &Fingerprint) -> PathBuf {
+        self.keys_dir().join(fingerprint.to_string())
+    }
+    /// `spool/`: accepted, not sealed yet.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.root.join("spool")
+    }
+    /// The clear mail of one submission in `spool/`.
+    pub fn spool_mail(&self, submission: &SubmissionId) -> PathBuf {
+        self.spool_dir().join(submission.to_string())
+    }
+    /// `outbox/`: this peer's own sealed mails.
+    pub fn outbox_dir(&self) -> PathBuf {
+        self.root.join("outbox")
+    }
+    /// A sealed mail in the outbox.
+    pub fn outbox_blob(&self, h: &MailId) -> PathBuf {
+        sharded(&self.outbox_dir(), h, "")
+    }
+    /// The manifest beside a sealed mail in the outbox.
+    pub fn outbox_manifest(&self, h: &MailId) -> PathBuf {
+        sharded(&self.outbox_dir(), h, ".manifest")
+    }
+    /// The open send notifications beside a sealed mail in the outbox.
+    pub fn outbox_notices(&self, h: &MailId) -> PathBuf {
+        sharded(&self.outbox_dir(), h, ".ns")
+    }
+    /// `mirror/`: what is held for other members.
+    pub fn mirror_dir(&self) -> PathBuf {
+        self.root.join("mirror")
+    }
+    /// What is held for `owner`.
+    pub fn mirror_of(&self, owner: &Address) -> PathBuf {
+        self.mirror_dir().join(owner.to_string())
+    }
+    /// One part held for `owner`.
+    pub fn mirror_part(&self, owner: &Address, h: &MailId, part: Part) -> PathBuf {
+        let ending = match part {
+            Part::Whole => String::new(),
+            Part::Fragment { k, i } => format!(".{k}.{i}"),
+        };
+        sharded(&self.mirror_of(owner), h, &ending)
+    }
+    /// The manifest that the parts of this mail of `owner` are checked by.
+    pub fn mirror_manifest(&self, owner: &Address, h: &MailId) -> PathBuf {
+        sharded(&self.mirror_of(owner), h, ".manifest")
+    }
+    /// `fetch/`: half-fetched mails.
+    pub fn fetch_dir(&self) -> PathBuf {
+        self.root.join("fetch")
+    }
+    /// The half-fetched mail h.
+    pub fn fetch_mail(&self, h: &MailId) -> PathBuf {
+        self.fetch_dir().join(h.to_string())
+    }
+    /// `mail/`: the messages of the local mailboxes.
+    pub fn mail_dir(&self) -> PathBuf {
+        self.root.join("mail")
+    }
+    /// One message of the local mailboxes.
+    pub fn mail_file(&self, id: u64) -> PathBuf {
+        // By the low byte: ids are counted up, so the folders fill evenly.
+        self.mail_dir().join(format!("{:02x}", id & 0xff)).join(format!("{id:016x}"))
+    }
+    /// `journal/`.
+    pub fn journal_dir(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+    /// `index/`.
+    pub fn index_dir(&self) -> PathBuf {
+        self.root.join("index")
+    }
+}
+
+/// `FOLDER/HH/h` and an ending, HH being the first byte of h.
+fn sharded(folder: &Path, h: &MailId, ending: &str) -> PathBuf {
+    let name = h.to_string();
+    folder.join(&name[..2]).join(format!("{name}{ending}"))
+}
+
+fn holder(file: &File) -> String {
+    let mut pid = String::new();
+    let read = file.take(PID_BYTES_MAX).read_to_string(&mut pid);
+    let digits = !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit());
+    if read.is_ok() && digits { pid } else { "unknown".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_home_is_only_its_users_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("deep/peer"));
+        home.create().unwrap();
+        assert_eq!(mode(home.root()), 0o700);
+        for name in FOLDERS {
+            assert_eq!(mode(&home.root().join(name)), 0o700, "{name}");
+        }
+        fs::set_permissions(home.identity_dir(), Permissions::from_mode(0o755)).unwrap();
+        home.create().unwrap();
+        assert_eq!(mode(&home.identity_dir()), 0o700);
+    }
+
+    #[test]
+    fn paths_are_those_of_the_design() {
+        let home = Home::at("/h");
+        let h = MailId::new([0xab; 20]);
+        let hex = "ab".repeat(20);
+        let bob: Address = "bob@acme".parse().unwrap();
+        let is = |path: PathBuf, text: &str| assert_eq!(path, Path::new(text));
+        is(home.outbox_blob(&h), &format!("/h/outbox/ab/{hex}"));
+        is(home.outbox_manifest(&h), &format!("/h/outbox/ab/{hex}.manifest"));
+        is(home.outbox_notices(&h), &format!("/h/outbox/ab/{hex}.ns"));
+        is(home.mirror_part(&bob, &h, Part::Whole), &format!("/h/mirror/bob@acme/ab/{hex}"));
+        is(home.mirror_part(&bob, &h, Part::Fragment { k: 3, i: 4 }), &format!("/h/mirror/bob@acme/ab/{hex}.3.4"));
+        is(home.mirror_manifest(&bob, &h), &format!("/h/mirror/bob@acme/ab/{hex}.manifest"));
+        is(home.mail_file(0x1234), "/h/mail/34/0000000000001234");
+        is(home.spool_mail(&SubmissionId::new([1; 16])), &format!("/h/spool/{}", "01".repeat(16)));
+    }
+
+    #[test]
+    fn a_second_peer_on_a_home_is_refused_and_told_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        home.create().unwrap();
+        let lock = home.lock().unwrap();
+        let error = home.lock().unwrap_err().to_string();
+        let pid = std::process::id();
+        assert!(error.ends_with(&format!("is in use by the peer with pid {pid}; stop it first")), "{error}");
+        drop(lock);
+        home.lock().unwrap();
+    }
+
+    #[test]
+    fn a_place_without_a_home_says_how_to_make_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Home::at(dir.path()).initialised().unwrap_err().to_string();
+        assert!(error.contains("roost init ADDRESS --home"), "{error}");
+        fs::write(dir.path().join("config.toml"), "").unwrap();
+        assert!(Home::at(dir.path()).initialised().is_ok());
+    }
+
+    #[test]
+    fn the_sweep_goes_through_every_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        home.create().unwrap();
+        for folder in [home.outbox_dir(), home.spool_dir(), home.journal_dir()] {
+            fs::write(folder.join(".9-9.tmp"), "x").unwrap();
+        }
+        let lock = home.lock().unwrap();
+        assert_eq!(home.sweep(&lock).unwrap(), 3);
+    }
+}

@@ -1,0 +1,275 @@
+//! The one thread that writes the journal. It never says that an append is done before fdatasync returned, and says
+//! nothing is done any more after that failed once.
+//!
+//! Everything that is queued while a sync is under way goes into the next single write and sync (group commit); the
+//! answers go out in the order of the queue.
+
+use std::borrow::Cow;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::super::files::{self, DurableWriter, FileError};
+use super::error::JournalError;
+use super::record::{HEADER, Record};
+use super::replay::{Frames, Step};
+use super::{Shared, log_path};
+
+/// Bytes of one append at most.
+pub const APPEND_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// A write takes no further append once it has this many bytes.
+const GATHER_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of one write at most: what a stop can tear.
+pub(super) const WRITE_BYTES_MAX: u64 = GATHER_BYTES + APPEND_BYTES_MAX;
+
+/// How long the writer waits before it tries again when there was no room.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// What anything in the queue counts besides its own bytes: its place, its answer, the names.
+pub(super) const QUEUED_BYTES: u64 = 256;
+
+/// Answers one append.
+pub(super) type Done = oneshot::Sender<Result<(), JournalError>>;
+
+/// Frames of one append.
+pub(super) struct Append {
+    pub(super) frames: Vec<u8>,
+    /// Bytes of each brain's records.
+    pub(super) by_brain: Vec<(String, u64)>,
+    pub(super) when_full: WhenFull,
+    pub(super) done: Done,
+}
+
+impl Append {
+    /// What it counts in the queue.
+    pub(super) fn charge(&self) -> u64 {
+        QUEUED_BYTES.saturating_add(u64::try_from(self.frames.len()).unwrap_or(u64::MAX))
+    }
+}
+
+/// What becomes of an append when there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenFull {
+    /// It is refused.
+    Refuse,
+    /// It waits, and all behind it, until there is.
+    Wait,
+}
+
+/// What the thread is asked to do.
+pub(super) enum Command {
+    Append(Append),
+    /// Replaces all that was appended for `brain` until now by `live`.
+    Compact {
+        brain: String,
+        live: Vec<Record>,
+        charge: u64,
+        done: Done,
+    },
+}
+
+/// The file as the writer needs it; a test puts a failing one here.
+pub(super) trait LogFile: Send {
+    /// Appends all of `bytes`.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// fdatasync.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Takes back what is behind `length`, durably.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+}
+
+impl LogFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)?;
+        self.sync_all()
+    }
+}
+
+/// Opens a journal file to append to it.
+pub(super) fn open_log(path: &Path) -> Result<File, FileError> {
+    OpenOptions::new().append(true).open(path).map_err(|e| FileError::from_io(path, "open", &e))
+}
+
+/// The state of the thread.
+pub(super) struct Writer {
+    pub(super) dir: PathBuf,
+    pub(super) number: u64,
+    pub(super) file: Box<dyn LogFile>,
+    /// Where the last acknowledged record ends.
+    pub(super) good: u64,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Writer {
+    /// Serves the queue until every [`super::Journal`] is gone.
+    pub(super) fn run(mut self, queue: &Receiver<Command>) {
+        let mut held = None;
+        loop {
+            let first = match held.take() {
+                Some(command) => command,
+                None => match queue.recv() {
+                    Ok(command) => command,
+                    Err(_) => return,
+                },
+            };
+            match first {
+                Command::Append(append) => {
+                    let (batch, next) = gather(append, queue);
+                    held = next;
+                    self.write(batch);
+                }
+                Command::Compact { brain, live, charge, done } => {
+                    let result = self.compact(&brain, &live);
+                    self.shared.left_queue(charge);
+                    // Nobody waits any more: that is the caller's right, and nothing is lost by it.
+                    let _ = done.send(result);
+                }
+            }
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        log_path(&self.dir, self.number)
+    }
+
+    /// One write and one sync for the whole batch; repeated for what may wait while there is no room.
+    pub(super) fn write(&mut self, mut batch: Vec<Append>) {
+        loop {
+            let result = self.write_once(&batch);
+            let full = matches!(result, Err(JournalError::DiskFull { .. }));
+            let (waiting, answered) = if full && !self.shared.is_closing() {
+                batch.into_iter().partition(|append| append.when_full == WhenFull::Wait)
+            } else {
+                (Vec::new(), batch)
+            };
+            for append in answered {
+                self.shared.left_queue(append.charge());
+                // Nobody waits any more: that is the caller's right, and nothing is lost by it.
+                let _ = append.done.send(result.clone());
+            }
+            self.shared.set_waiting_for_room(&self.path(), !waiting.is_empty());
+            if waiting.is_empty() {
+                return;
+            }
+            batch = waiting;
+            std::thread::park_timeout(ROOM_RETRY);
+        }
+    }
+
+    fn write_once(&mut self, batch: &[Append]) -> Result<(), JournalError> {
+        let frames: Cow<'_, [u8]> = match batch {
+            [one] => Cow::Borrowed(&one.frames),
+            many => Cow::Owned(many.iter().map(|a| a.frames.as_slice()).collect::<Vec<_>>().concat()),
+        };
+        self.write_frames(&frames)?;
+        self.good = self.good.saturating_add(u64::try_from(frames.len()).unwrap_or(u64::MAX));
+        self.shared.grew(batch.iter().flat_map(|a| &a.by_brain));
+        Ok(())
+    }
+
+    fn write_frames(&mut self, frames: &[u8]) -> Result<(), JournalError> {
+        self.shared.health()?;
+        if frames.is_empty() {
+            // A barrier: all before it is durable already.
+            return Ok(());
+        }
+        match self.file.append(frames) {
+            Ok(()) => self.file.sync().map_err(|e| self.poison("fsync", &e)),
+            Err(e) if files::is_disk_full(&e) => {
+                // Some of it may be there. It is taken back durably, or an append that was refused could come back.
+                self.file.cut(self.good).map_err(|e| self.poison("cut back", &e))?;
+                Err(JournalError::DiskFull { path: self.path() })
+            }
+            Err(e) => Err(self.poison("write", &e)),
+        }
+    }
+
+    fn poison(&self, action: &str, error: &dyn std::fmt::Display) -> JournalError {
+        let poisoned = JournalError::Poisoned { path: self.path(), why: format!("{action}: {error}") };
+        tracing::error!("{poisoned}");
+        self.shared.poison(poisoned.clone());
+        poisoned
+    }
+
+    /// Writes a new file: every record of the other brains, then `live`. Until its name is durable the old file is the
+    /// journal; from then on the old one is garbage, which the next start removes if this process cannot.
+    fn compact(&mut self, brain: &str, live: &[Record]) -> Result<(), JournalError> {
+        self.shared.health()?;
+        let next = log_path(&self.dir, self.number + 1);
+        let written = self.write_compacted(brain, live, &next);
+        let (good, live_bytes) = match written {
+            Ok(lengths) => lengths,
+            // The new name is there but may not stay: neither file can be trusted to be the one that a start finds.
+            Err(e) if next.exists() => return Err(self.poison("compact", &e)),
+            Err(e) => return Err(e),
+        };
+        let file = open_log(&next).map_err(|e| self.poison("compact", &e))?;
+        let old = self.path();
+        self.file = Box::new(file);
+        self.number += 1;
+        self.good = good;
+        self.shared.compacted(brain, live_bytes);
+        if let Err(e) = fs::remove_file(&old) {
+            tracing::warn!("could not remove {}: {e}; the next start tries again", old.display());
+        }
+        Ok(())
+    }
+
+    fn write_compacted(&self, brain: &str, live: &[Record], next: &Path) -> Result<(u64, u64), JournalError> {
+        let mut new = DurableWriter::create(&self.dir)?;
+        let failed = |e: io::Error| JournalError::from(FileError::from_io(next, "write", &e));
+        new.write_all(&HEADER).map_err(failed)?;
+        let mut old = Frames::open(&self.path(), self.good)?;
+        while old.next()? == Step::Frame {
+            if old.brain()? != brain {
+                new.write_all(old.frame()).map_err(failed)?;
+            }
+        }
+        if old.offset != self.good {
+            return Err(JournalError::Damaged {
+                path: self.path(),
+                offset: old.offset,
+                behind: "it was whole when it was written".to_owned(),
+            });
+        }
+        let before_live = new.written();
+        let mut frame = Vec::new();
+        for record in live {
+            frame.clear();
+            record.write_to(&mut frame)?;
+            new.write_all(&frame).map_err(failed)?;
+        }
+        let good = new.written();
+        new.commit(next)?;
+        Ok((good, good - before_live))
+    }
+}
+
+/// `first` and what else is queued, and the command that is not an append and comes next.
+fn gather(first: Append, queue: &Receiver<Command>) -> (Vec<Append>, Option<Command>) {
+    let mut bytes = first.frames.len();
+    let mut batch = vec![first];
+    while u64::try_from(bytes).is_ok_and(|bytes| bytes < GATHER_BYTES) {
+        match queue.try_recv() {
+            Ok(Command::Append(append)) => {
+                bytes += append.frames.len();
+                batch.push(append);
+            }
+            Ok(other) => return (batch, Some(other)),
+            // A queue that is closed is noticed by the next recv.
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        }
+    }
+    (batch, None)
+}

@@ -1,0 +1,171 @@
+//! What lies in a home's folders, by the names of the files: what a start compares with the journal. It never opens a file,
+//! and leaves out every name that this peer did not give.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::files::FileError;
+use super::home::Home;
+use crate::model::{Address, MailId, Part, SubmissionId};
+
+/// Largest k and i of a fragment's file name that is believed: a group has at most 100 members.
+const FRAGMENT_MAX: u8 = 100;
+
+impl Home {
+    /// Submissions that wait in the spool.
+    ///
+    /// # Errors
+    /// [`FileError`] when the folder cannot be read.
+    pub fn spooled(&self) -> Result<BTreeSet<SubmissionId>, FileError> {
+        let mut found = BTreeSet::new();
+        each_name(&self.spool_dir(), &mut |name| found.extend(name.parse::<SubmissionId>().ok()))?;
+        Ok(found)
+    }
+
+    /// Mails of which the outbox has any file: the sealed mail, its manifest or its notifications.
+    ///
+    /// # Errors
+    /// [`FileError`] when a folder cannot be read.
+    pub fn outbox_mails(&self) -> Result<BTreeSet<MailId>, FileError> {
+        let mut found = BTreeSet::new();
+        each_sharded(&self.outbox_dir(), &mut |name| {
+            let stem = name.split_once('.').map_or(name, |(stem, _)| stem);
+            found.extend(stem.parse::<MailId>().ok());
+        })?;
+        Ok(found)
+    }
+
+    /// Members that something is held for.
+    ///
+    /// # Errors
+    /// [`FileError`] when the folder cannot be read.
+    pub fn mirrored_owners(&self) -> Result<BTreeSet<Address>, FileError> {
+        let mut found = BTreeSet::new();
+        each_name(&self.mirror_dir(), &mut |name| found.extend(name.parse::<Address>().ok()))?;
+        Ok(found)
+    }
+
+    /// Parts held for `owner`.
+    ///
+    /// # Errors
+    /// [`FileError`] when a folder cannot be read.
+    pub fn mirrored_parts(&self, owner: &Address) -> Result<BTreeSet<(MailId, Part)>, FileError> {
+        let mut found = BTreeSet::new();
+        each_sharded(&self.mirror_of(owner), &mut |name| found.extend(part_of(name)))?;
+        Ok(found)
+    }
+
+    /// Manifests kept for `owner`.
+    ///
+    /// # Errors
+    /// [`FileError`] when a folder cannot be read.
+    pub fn mirrored_manifests(&self, owner: &Address) -> Result<BTreeSet<MailId>, FileError> {
+        let mut found = BTreeSet::new();
+        each_sharded(&self.mirror_of(owner), &mut |name| {
+            found.extend(name.strip_suffix(".manifest").and_then(|stem| stem.parse::<MailId>().ok()));
+        })?;
+        Ok(found)
+    }
+
+    /// Messages of the local mailboxes.
+    ///
+    /// # Errors
+    /// [`FileError`] when a folder cannot be read.
+    pub fn mail_ids(&self) -> Result<BTreeSet<u64>, FileError> {
+        let mut found = BTreeSet::new();
+        each_sharded(&self.mail_dir(), &mut |name| {
+            found.extend(u64::from_str_radix(name, 16).ok().filter(|_| name.len() == 16));
+        })?;
+        Ok(found)
+    }
+}
+
+fn part_of(name: &str) -> Option<(MailId, Part)> {
+    let mut pieces = name.split('.');
+    let h = pieces.next()?.parse().ok()?;
+    let part = match (pieces.next(), pieces.next(), pieces.next()) {
+        (None, None, None) => Part::Whole,
+        (Some(k), Some(i), None) => Part::Fragment { k: k.parse().ok()?, i: i.parse().ok()? },
+        _ => return None,
+    };
+    match part {
+        Part::Fragment { k, i } if k == 0 || k > FRAGMENT_MAX || i >= FRAGMENT_MAX => None,
+        part => Some((h, part)),
+    }
+}
+
+/// Every name in the folders HH of `folder`.
+fn each_sharded(folder: &Path, found: &mut dyn FnMut(&str)) -> Result<(), FileError> {
+    let mut shards = Vec::new();
+    each_name(folder, &mut |name| {
+        if name.len() == 2 && name.bytes().all(|b| b.is_ascii_hexdigit()) {
+            shards.push(name.to_owned());
+        }
+    })?;
+    shards.iter().try_for_each(|shard| each_name(&folder.join(shard), found))
+}
+
+/// Every name in `folder` that is UTF-8; none when there is no such folder.
+fn each_name(folder: &Path, found: &mut dyn FnMut(&str)) -> Result<(), FileError> {
+    let listed = |e| FileError::from_io(folder, "list", &e);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(listed(e)),
+    };
+    for entry in entries {
+        if let Some(name) = entry.map_err(listed)?.file_name().to_str() {
+            found(name);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::files::write_durable;
+
+    #[test]
+    fn what_is_written_is_listed_and_strange_names_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        home.create().unwrap();
+        let (a, b) = (MailId::new([1; 20]), MailId::new([2; 20]));
+        let bob: Address = "bob@acme".parse().unwrap();
+        let submission = SubmissionId::new([5; 16]);
+        let fragment = Part::Fragment { k: 3, i: 4 };
+        let paths = [
+            home.outbox_blob(&a),
+            home.outbox_manifest(&a),
+            home.outbox_notices(&b),
+            home.outbox_dir().join("01/README"),
+            home.outbox_dir().join("lost+found/x"),
+            home.mirror_part(&bob, &a, Part::Whole),
+            home.mirror_part(&bob, &b, fragment),
+            home.mirror_manifest(&bob, &b),
+            home.mirror_of(&bob).join(format!("02/{b}.0.1")),
+            home.mirror_of(&bob).join(format!("02/{b}.3.4.5")),
+            home.spool_mail(&submission),
+            home.spool_dir().join(".1-1.tmp"),
+            home.mail_file(77),
+        ];
+        for path in &paths {
+            write_durable(path, b"x", 0o600).unwrap();
+        }
+        assert_eq!(home.outbox_mails().unwrap(), [a, b].into());
+        assert_eq!(home.mirrored_owners().unwrap(), [bob.clone()].into());
+        assert_eq!(home.mirrored_parts(&bob).unwrap(), [(a, Part::Whole), (b, fragment)].into());
+        assert_eq!(home.mirrored_manifests(&bob).unwrap(), [b].into());
+        assert_eq!(home.spooled().unwrap(), [submission].into());
+        assert_eq!(home.mail_ids().unwrap(), [77].into());
+    }
+
+    #[test]
+    fn a_member_that_nothing_is_held_for_has_no_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        assert!(home.mirrored_parts(&"eve@acme".parse().unwrap()).unwrap().is_empty());
+    }
+}
