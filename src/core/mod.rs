@@ -12,6 +12,8 @@
 //!         <----------  poll_timeout   Effect::Feed         -> the brain's own input, after what came before is durable
 //! ```
 
+pub mod fetch;
+pub mod peer_score;
 pub mod postbox;
 
 use std::collections::VecDeque;

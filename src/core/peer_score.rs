@@ -44,7 +44,8 @@ impl PeerScores {
             .entry(peer)
             .and_modify(|score| {
                 score.rate_bytes_s = average(score.rate_bytes_s, rate);
-                score.delay_ms = (score.delay_ms * (100 - NEWEST_PERCENT) + delay_ms.min(60_000) * NEWEST_PERCENT) / 100;
+                score.delay_ms =
+                    (score.delay_ms * (100 - NEWEST_PERCENT) + delay_ms.min(60_000) * NEWEST_PERCENT) / 100;
                 score.touched = touched;
             })
             .or_insert(Score { rate_bytes_s: rate, delay_ms, touched });

@@ -1,0 +1,257 @@
+//! The fetch brain with sources made of a few lines each, under virtual time.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::{any, prop_assert, proptest};
+
+use super::*;
+use crate::model::manifest::{BLOCK_BYTES, Manifest};
+use crate::model::{Encoding, WallTime};
+use crate::wire::PeerKey;
+
+/// How a source behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Good,
+    /// Refuses the connection.
+    Dead,
+    /// Accepts and never answers.
+    Silent,
+    /// Serves wrong blocks.
+    Lying,
+    /// Answers the first request and dies.
+    Dying,
+}
+
+struct World {
+    brain: Fetch,
+    now: Now,
+    layout: Layout,
+    order: Order,
+    manifest: Signed<Manifest>,
+    sources: BTreeMap<PeerId, (Way, Offer)>,
+    /// What the shell will tell, and when.
+    due: Vec<(MonoTime, Input)>,
+    cancelled: BTreeSet<RequestId>,
+    served: BTreeMap<PeerId, u64>,
+    liars: Vec<PeerId>,
+    gotten: BTreeMap<u64, BTreeSet<u8>>,
+    replies: Vec<Reply>,
+}
+
+impl World {
+    fn new(blocks: u64, encoding: Encoding, sources: Vec<(Way, Offer)>) -> World {
+        let key = PeerKey::from_seed(&[1; 32]);
+        let length = blocks * u64::from(BLOCK_BYTES) - 17;
+        let layout = Layout::new(length, encoding).unwrap();
+        let sources: BTreeMap<PeerId, (Way, Offer)> = sources
+            .into_iter()
+            .enumerate()
+            .map(|(i, s)| (PeerId::new([u8::try_from(i).unwrap() + 10; 32]), s))
+            .collect();
+        let (h, digest) = (MailId::new([7; 20]), Digest::new([8; 32]));
+        let order = Order { h, length, digest, owner: key.peer_id(), sources: sources.keys().copied().collect() };
+        let manifest = key.sign(Manifest {
+            owner: key.peer_id(),
+            h,
+            length,
+            digest,
+            encoding,
+            block_bytes: BLOCK_BYTES,
+            block_digests: Vec::new(),
+        });
+        World {
+            brain: Fetch::default(),
+            now: Now { mono: MonoTime(1000), wall: WallTime(1) },
+            layout,
+            order,
+            manifest,
+            sources,
+            due: Vec::new(),
+            cancelled: BTreeSet::new(),
+            served: BTreeMap::new(),
+            liars: Vec::new(),
+            gotten: BTreeMap::new(),
+            replies: Vec::new(),
+        }
+    }
+
+    fn later(&mut self, ms: u64, input: Input) {
+        self.due.push((self.now.mono + Duration::from_millis(ms), input));
+    }
+
+    fn perform(&mut self, action: Action) {
+        let h = self.order.h;
+        let failed = || Err(SourceFailure::Unreachable("refused".to_owned()));
+        match action {
+            Action::AskOffer { source, .. } => match self.sources[&source].0 {
+                Way::Dead => self.later(1, Input::Offered { h, source, offer: failed() }),
+                Way::Silent => self.later(8000, Input::Offered { h, source, offer: failed() }),
+                _ => {
+                    let offer = Ok(self.sources[&source].1.clone());
+                    self.later(3, Input::Offered { h, source, offer });
+                }
+            },
+            Action::GetManifest { source, .. } => {
+                let manifest = Ok((self.layout, Box::new(self.manifest.clone())));
+                self.later(2, Input::Manifest { h, source, manifest });
+            }
+            Action::Open { .. } => self.later(1, Input::Opened { h, have: Vec::new() }),
+            Action::Get { source, request, run, .. } => self.serve(source, request, &run),
+            Action::Cancel { request } => {
+                self.cancelled.insert(request);
+            }
+            Action::Finish { .. } => {
+                let k = usize::from(self.layout.k());
+                assert!(
+                    (0..self.layout.stripes()).all(|s| self.gotten[&s].len() >= k),
+                    "finished without k blocks each"
+                );
+                self.later(1, Input::Finished { h, result: Ok("there".into()) });
+            }
+            Action::Close { .. } => {}
+            Action::NameLiar { peer, .. } => self.liars.push(peer),
+        }
+    }
+
+    fn serve(&mut self, source: PeerId, request: RequestId, run: &Run) {
+        let h = self.order.h;
+        let served = self.served.entry(source).or_default();
+        *served += 1;
+        let result = match self.sources[&source].0 {
+            Way::Silent => return,
+            Way::Lying => Err(SourceFailure::Lied("block 0".to_owned())),
+            Way::Dying if *served > 1 => Err(SourceFailure::Unreachable("reset".to_owned())),
+            _ => Ok((Duration::from_millis(1), Duration::from_millis(9))),
+        };
+        if result.is_ok() {
+            for stripe in run.stripes() {
+                let indices = match run {
+                    Run::Fragment { index, .. } => *index..*index + 1,
+                    Run::Whole { .. } => 0..self.layout.k(),
+                };
+                for index in indices {
+                    self.gotten.entry(stripe).or_default().insert(index);
+                    self.later(9, Input::Block { h, request, stripe, index, bytes: 65536 });
+                }
+            }
+        }
+        self.later(10, Input::Ended { h, request, result });
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.brain.poll_effect() {
+            match effect {
+                Effect::Act(action) => self.perform(action),
+                Effect::Reply(_, reply) => self.replies.push(reply),
+                other => panic!("a fetch commits nothing: {other:?}"),
+            }
+        }
+    }
+
+    /// Runs until the reader is answered; the virtual milliseconds that took.
+    fn run(&mut self) -> u64 {
+        let from = self.now.mono;
+        let order = self.order.clone();
+        self.brain.handle(self.now, Input::Want(Token(1), order));
+        for _ in 0..100_000 {
+            self.drain();
+            if !self.replies.is_empty() {
+                return u64::try_from(self.now.mono.since(from).as_millis()).unwrap();
+            }
+            let next = self.due.iter().map(|(at, _)| *at).min();
+            let at = earliest([next, self.brain.poll_timeout()]).expect("somebody has to go on");
+            assert!(at >= self.now.mono || next != Some(at));
+            self.now = self.now.after(at.since(self.now.mono));
+            if let Some(i) = self.due.iter().position(|(due, _)| *due <= self.now.mono) {
+                let (_, input) = self.due.remove(i);
+                if let Input::Block { request, .. } = &input
+                    && self.cancelled.contains(request)
+                {
+                    continue;
+                }
+                self.brain.handle(self.now, input);
+            } else {
+                self.brain.wake(self.now);
+            }
+        }
+        panic!("the fetch does not end");
+    }
+}
+
+fn fragment(i: u8) -> Offer {
+    Offer { whole: false, fragments: vec![(3, i)] }
+}
+fn whole() -> Offer {
+    Offer { whole: true, fragments: Vec::new() }
+}
+const THREE_OF_FIVE: Encoding = Encoding::Fragments { k: 3, n: 5 };
+
+#[test]
+fn any_k_fragments_are_enough_and_a_silent_sender_delays_nothing() {
+    let sources =
+        vec![(Way::Silent, whole()), (Way::Good, fragment(4)), (Way::Good, fragment(1)), (Way::Good, fragment(3))];
+    let mut world = World::new(300, THREE_OF_FIVE, sources);
+    let took = world.run();
+    assert!(matches!(world.replies[0], Reply::Fetched(_)));
+    assert!(took < 3000, "{took} ms");
+}
+
+#[test]
+fn a_lying_source_is_named_and_not_asked_again() {
+    let sources =
+        vec![(Way::Lying, fragment(0)), (Way::Good, fragment(1)), (Way::Good, fragment(2)), (Way::Good, fragment(3))];
+    let mut world = World::new(300, THREE_OF_FIVE, sources);
+    world.run();
+    let liar = PeerId::new([10; 32]);
+    assert!(matches!(world.replies[0], Reply::Fetched(_)));
+    assert!(world.liars.contains(&liar) && world.served[&liar] <= 2);
+    let report = &world.brain.observe(world.now).reports[0];
+    assert!(report.sources[&liar].bad_blocks > 0 && report.sources[&liar].bytes == 0);
+}
+
+#[test]
+fn with_too_few_parts_the_failure_says_how_many_are_missing() {
+    let sources =
+        vec![(Way::Dead, whole()), (Way::Good, fragment(1)), (Way::Good, fragment(2)), (Way::Dead, fragment(3))];
+    let mut world = World::new(30, THREE_OF_FIVE, sources);
+    let took = world.run();
+    let Reply::Failed(Failure::TooFew { found, needed, missing, unreachable, .. }) = &world.replies[0] else {
+        panic!("{:?}", world.replies)
+    };
+    assert_eq!((*found, *needed, *missing, *unreachable), (2, 3, 1, 2));
+    assert!(took < 10_000, "{took} ms");
+}
+
+#[test]
+fn whole_copies_share_the_work() {
+    let sources = vec![(Way::Good, whole()), (Way::Good, whole())];
+    let mut world = World::new(200, Encoding::Whole, sources);
+    world.run();
+    assert!(matches!(world.replies[0], Reply::Fetched(_)));
+    assert!(world.served.values().all(|n| *n > 5), "{:?}", world.served);
+}
+
+#[test]
+fn two_who_want_the_same_mail_share_one_pull() {
+    let mut world = World::new(30, Encoding::Whole, vec![(Way::Good, whole())]);
+    let order = world.order.clone();
+    world.brain.handle(world.now, Input::Want(Token(9), order));
+    world.run();
+    assert_eq!(world.replies.len(), 2);
+}
+
+proptest! {
+    #[test]
+    fn with_k_good_sources_every_mix_of_bad_ones_ends_well(
+        bad in proptest::collection::vec(any::<u8>(), 0..3), blocks in 1u64..80, good in proptest::collection::btree_set(0u8..5, 3..=5)
+    ) {
+        let way = |b: &u8| [Way::Dead, Way::Silent, Way::Lying, Way::Dying][usize::from(*b) % 4];
+        let mut sources: Vec<(Way, Offer)> = good.iter().map(|i| (Way::Good, fragment(*i))).collect();
+        sources.extend(bad.iter().map(|b| (way(b), if b % 2 == 0 { whole() } else { fragment(b % 5) })));
+        let mut world = World::new(blocks, THREE_OF_FIVE, sources);
+        let took = world.run();
+        prop_assert!(matches!(world.replies[0], Reply::Fetched(_)), "{:?}", world.replies);
+        prop_assert!(took < 30_000);
+    }
+}
