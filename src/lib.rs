@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod fragment;
+pub mod mime;
 pub mod model;
 pub mod store;
 pub mod wire;
