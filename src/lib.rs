@@ -8,4 +8,5 @@ pub mod fragment;
 pub mod mime;
 pub mod model;
 pub mod store;
+pub mod net;
 pub mod wire;

@@ -1,0 +1,19 @@
+//! Connections between peers: libp2p finds, HTTPS moves. It carries and authenticates; it never decides what a peer may have.
+
+mod answer;
+pub mod body_source;
+pub mod dial;
+pub mod https_client;
+pub mod https_server;
+pub mod locate;
+pub mod peer_answer;
+pub mod peer_api;
+pub mod range;
+mod request_body;
+pub mod routes;
+mod stall;
+pub mod tls;
+pub mod upload_limit;
+
+#[cfg(test)]
+mod https_tests;

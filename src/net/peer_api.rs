@@ -1,0 +1,112 @@
+//! What the HTTPS routes ask of the peer behind them: one method a route, the caller's proven PeerId first. No HTTP in here;
+//! who may have what is decided by whoever implements it, never by the routes.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::body_source::BodySource;
+use crate::model::card::JoinRequest;
+use crate::model::group::{Heartbeat, HeartbeatAnswer};
+use crate::model::msglist::{Cursor, SignedTombstone};
+use crate::model::{Address, MailId, PeerId};
+use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost};
+use crate::wire::msglist::Page;
+use crate::wire::notify::Notice;
+
+/// Why a request is not answered with what it asked for. Each text is one sentence that the other side's user may read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// 400: the request makes no sense.
+    #[error("{why}")]
+    BadRequest {
+        /// What does not.
+        why: String,
+    },
+    /// 403: not for this caller.
+    #[error("{why}")]
+    Forbidden {
+        /// Why not.
+        why: String,
+        /// Refused for membership: the version of the gd that says so, so that both sides compare.
+        gd_version: Option<u64>,
+    },
+    /// 404: not here.
+    #[error("{what} is not here")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+    /// 410: gone, with the owner's signed word for it.
+    #[error("the mail is gone")]
+    Gone {
+        /// Travels as the body.
+        tombstone: SignedTombstone,
+    },
+    /// 413: more bytes or items than are taken.
+    #[error("{what} is too large; at most {limit} are taken")]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// How much is taken, with its unit.
+        limit: String,
+    },
+    /// 429: this caller has had enough for now.
+    #[error("{why}")]
+    TooMany {
+        /// What there was too much of.
+        why: String,
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// 503: not now.
+    #[error("{why}")]
+    Unavailable {
+        /// Why not.
+        why: String,
+        /// When to come again.
+        retry_after: Duration,
+    },
+}
+
+/// A future that a connection's task may hold across threads.
+pub trait Answer<T>: Future<Output = Result<T, ApiError>> + Send {}
+impl<T, F: Future<Output = Result<T, ApiError>> + Send> Answer<T> for F {}
+
+/// The peer behind the routes. `caller` has proved that it is that peer; nothing else is known of it.
+pub trait PeerApi: Clone + Send + Sync + 'static {
+    /// Whether this caller may use the connections that are kept free of strangers (a member, a contact). Must be quick.
+    fn is_known(&self, caller: &PeerId) -> bool;
+    /// Called as bytes of mail `h` go out to `caller`, before they do: the account for "four times its length in 24 h" (to
+    /// be refused with [`ApiError::TooMany`] at the next request) and for what `dropped` reports. Must be quick.
+    fn served(&self, caller: &PeerId, h: &MailId, bytes: u64);
+
+    /// `GET /pubkey`: this peer's own OpenPGP certificate.
+    fn own_pubkey(&self, caller: PeerId) -> impl Answer<Bytes>;
+    /// `GET /pubkey/{address}`: the certificate of `address`, if this peer holds it.
+    fn pubkey(&self, caller: PeerId, address: Address) -> impl Answer<Bytes>;
+    /// `GET /outbox/{h}`: a sealed mail, owned or mirrored whole.
+    fn sealed(&self, caller: PeerId, h: MailId) -> impl Answer<BodySource>;
+    /// `GET /outbox/{h}/manifest`: the signed manifest.
+    fn manifest(&self, caller: PeerId, h: MailId) -> impl Answer<BodySource>;
+    /// `GET /outbox/{h}/fragments`: which fragments this peer holds.
+    fn fragments(&self, caller: PeerId, h: MailId) -> impl Answer<FragmentList>;
+    /// `GET /outbox/{h}/fragments/{k}/{i}`: the fragment's blocks, one after the other.
+    fn fragment(&self, caller: PeerId, h: MailId, k: u8, i: u8) -> impl Answer<BodySource>;
+    /// `GET /outbox/msglist`: entries after `since`; waits for one, at most `wait`, and answers an empty page then. Dropped
+    /// when the caller goes away.
+    fn msglist(&self, caller: PeerId, since: Cursor, wait: Duration) -> impl Answer<Page>;
+    /// `POST /outbox/holdings`: answers once the batch is on disk (R1), or compares buckets.
+    fn holdings(&self, caller: PeerId, post: HoldingsPost) -> impl Answer<HoldingsAnswer>;
+    /// `GET /mirror/{address}/msglist`: a member's msglist as this peer knows it.
+    fn mirror_msglist(&self, caller: PeerId, address: Address, since: Cursor) -> impl Answer<Page>;
+    /// `POST /notify`: answers once everything in it is on disk (R1).
+    fn notify(&self, caller: PeerId, notices: Vec<Notice>) -> impl Answer<()>;
+    /// `GET /group`: the signed gd.
+    fn group(&self, caller: PeerId) -> impl Answer<Bytes>;
+    /// `POST /group/heartbeat`.
+    fn heartbeat(&self, caller: PeerId, heartbeat: Heartbeat) -> impl Answer<HeartbeatAnswer>;
+    /// `POST /group/join`: the signed gd that names the caller.
+    fn join(&self, caller: PeerId, request: JoinRequest) -> impl Answer<Bytes>;
+}

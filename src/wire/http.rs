@@ -1,0 +1,67 @@
+//! The small bodies of the HTTPS routes that no model type is already, and the most bytes of each. No IO.
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+/// Most bytes of a `POST /outbox/holdings`: a full batch takes about 100 KB, `dropped` with many readers more.
+pub const HOLDINGS_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes of a heartbeat and of its answer, either of which may carry a gd of 100 members.
+pub const HEARTBEAT_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of a `POST /group/join`.
+pub const JOIN_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of a signed gd.
+pub const GD_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of an OpenPGP certificate that is taken from a peer.
+pub const CERTIFICATE_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of a page of a msglist.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of a signed tombstone.
+pub const TOMBSTONE_BYTES_MAX: usize = 4 * 1024;
+/// Most fragments of one mail that one peer lists: a few encodings of at most 100 each.
+pub const FRAGMENTS_LISTED_MAX: usize = 1000;
+/// Buckets in which a member and an owner compare what is held: one for each first byte of h.
+pub const HOLDING_BUCKETS: usize = 256;
+/// Bytes of a bucket's digest.
+pub const BUCKET_DIGEST_BYTES: usize = 8;
+
+/// What `GET /outbox/{h}/fragments` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct FragmentList {
+    /// Which fragments (k, i) the answering peer holds.
+    #[serde(rename = "f")]
+    pub fragments: Vec<(u8, u8)>,
+}
+
+/// What `POST /outbox/holdings` carries, from a member to an owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldingsPost {
+    /// A signed batch (`Signed<Holdings>`).
+    Batch(ByteBuf),
+    /// On reconnect: [`HOLDING_BUCKETS`] digests, [`BUCKET_DIGEST_BYTES`] each, of what the member holds for the owner.
+    Buckets(ByteBuf),
+}
+
+/// What `POST /outbox/holdings` answers: the batch is on disk, or which buckets differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct HoldingsAnswer {
+    /// First bytes of h whose buckets differ: the member reports those again. Empty for a batch.
+    #[serde(rename = "d", default)]
+    pub differ: ByteBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{decode, encode};
+
+    #[test]
+    fn the_small_bodies_round_trip() {
+        let list = FragmentList { fragments: vec![(3, 0), (3, 4)] };
+        assert_eq!(decode::<FragmentList>(&encode(&list)).unwrap(), list);
+        let post = HoldingsPost::Buckets(ByteBuf::from(vec![1; HOLDING_BUCKETS * BUCKET_DIGEST_BYTES]));
+        assert_eq!(decode::<HoldingsPost>(&encode(&post)).unwrap(), post);
+        let answer = HoldingsAnswer { differ: ByteBuf::from(vec![0, 255]) };
+        assert_eq!(decode::<HoldingsAnswer>(&encode(&answer)).unwrap(), answer);
+    }
+}
