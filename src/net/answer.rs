@@ -12,7 +12,9 @@ use futures::stream::{self, StreamExt};
 use http_body_util::StreamBody;
 use hyper::StatusCode;
 use hyper::body::Frame;
-use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
+use hyper::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER,
+};
 
 use super::body_source::{BodySource, ChunkStream};
 use super::peer_api::ApiError;

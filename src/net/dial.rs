@@ -191,7 +191,8 @@ impl Dialler {
     async fn attempt(&self, peer: PeerId, addr: &PeerAddr, private: bool) -> Result<PeerStream, Miss> {
         let at = |why: &dyn std::fmt::Display| Miss::Failed(format!("{}:{}: {why}", addr.host, addr.https));
         let ips = resolve(addr).await.map_err(|e| at(&e))?;
-        let allowed: Vec<SocketAddr> = ips.into_iter().filter(|ip| private || is_public_ip(ip.ip())).take(IPS_MAX).collect();
+        let allowed: Vec<SocketAddr> =
+            ips.into_iter().filter(|ip| private || is_public_ip(ip.ip())).take(IPS_MAX).collect();
         if allowed.is_empty() {
             return Err(at(&"a private address, dialled only for members and contacts"));
         }

@@ -150,12 +150,7 @@ impl PeerClient {
     ///
     /// # Errors
     /// [`NetError`]; [`NetError::Gone`] carries the tombstone.
-    pub async fn get_sealed(
-        &self,
-        peer: PeerId,
-        h: &MailId,
-        range: Option<Range<u64>>,
-    ) -> Result<PeerBody, NetError> {
+    pub async fn get_sealed(&self, peer: PeerId, h: &MailId, range: Option<Range<u64>>) -> Result<PeerBody, NetError> {
         self.body(Ask { range, ..Ask::get(peer, "sealed mail", format!("/outbox/{h}")) }).await
     }
 
@@ -173,7 +168,8 @@ impl PeerClient {
     /// [`NetError`].
     pub async fn get_fragments(&self, peer: PeerId, h: &MailId) -> Result<Vec<(u8, u8)>, NetError> {
         let what = "list of fragments";
-        let list: FragmentList = self.cbor(Ask::get(peer, what, format!("/outbox/{h}/fragments")), SMALL_BYTES_MAX).await?;
+        let list: FragmentList =
+            self.cbor(Ask::get(peer, what, format!("/outbox/{h}/fragments")), SMALL_BYTES_MAX).await?;
         if list.fragments.len() > FRAGMENTS_LISTED_MAX {
             return Err(NetError::Malformed { peer, what, why: "it has too many entries".to_owned() });
         }
@@ -220,7 +216,8 @@ impl PeerClient {
     /// [`NetError`].
     pub async fn post_holdings(&self, peer: PeerId, post: &HoldingsPost) -> Result<HoldingsAnswer, NetError> {
         let what = "answer to holdings";
-        let answer: HoldingsAnswer = self.cbor(Ask::post(peer, what, "/outbox/holdings", post), SMALL_BYTES_MAX).await?;
+        let answer: HoldingsAnswer =
+            self.cbor(Ask::post(peer, what, "/outbox/holdings", post), SMALL_BYTES_MAX).await?;
         if answer.differ.len() > HOLDING_BUCKETS {
             return Err(NetError::Malformed { peer, what, why: "it names too many buckets".to_owned() });
         }
@@ -293,9 +290,11 @@ impl PeerClient {
             .map_err(|error| explain(peer, &error))
         };
         let patience = self.bounds.head_timeout + wait;
-        let response = tokio::time::timeout(patience, exchange)
-            .await
-            .map_err(|_| NetError::Timeout { peer, what, after_ms: millis(patience) })??;
+        let response = tokio::time::timeout(patience, exchange).await.map_err(|_| NetError::Timeout {
+            peer,
+            what,
+            after_ms: millis(patience),
+        })??;
         let answer = Answer { peer, what, response, idle: self.bounds.idle_timeout, permit };
         match tokio::time::timeout(self.bounds.answer_timeout, answer.accepted()).await {
             Ok(accepted) => accepted,

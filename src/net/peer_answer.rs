@@ -184,7 +184,8 @@ impl Answer {
             None if self.response.status() == StatusCode::OK => (0..said, said),
             Some(wanted) if self.response.status() == StatusCode::PARTIAL_CONTENT => {
                 let header = self.response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-                let (range, total) = header.and_then(parse_content_range).ok_or_else(|| malformed("it names no range"))?;
+                let (range, total) =
+                    header.and_then(parse_content_range).ok_or_else(|| malformed("it names no range"))?;
                 if range.start != wanted.start || range.end != wanted.end.min(total) {
                     return Err(malformed("it has another range than was asked for"));
                 }

@@ -35,10 +35,11 @@ pub(super) async fn read_body(request: Request<Body>, limit: usize, room: &Arc<S
     let read = async {
         let room = Arc::clone(room).acquire_many_owned(kib).await;
         let _room = room.map_err(|_| unavailable())?;
-        let whole = Limited::new(body, limit).collect().await.map_err(|e| match e.downcast_ref::<LengthLimitError>() {
-            Some(_) => too_large(),
-            None => lost(e.as_ref()),
-        })?;
+        let whole =
+            Limited::new(body, limit).collect().await.map_err(|e| match e.downcast_ref::<LengthLimitError>() {
+                Some(_) => too_large(),
+                None => lost(e.as_ref()),
+            })?;
         Ok(whole.to_bytes())
     };
     tokio::time::timeout(READ_MAX, read).await.unwrap_or_else(|_| Err(unavailable()))

@@ -345,8 +345,22 @@ mod tests {
     fn only_the_one_way_of_writing_a_path_is_read() {
         let long = format!("/{}", "a".repeat(300));
         for bad in [
-            "", "/", "outbox", "/outbox/", "//outbox", "/outbox//x", "/outbox/../group", "/outbox/./x", "/outbox/%2e%2e/group",
-            "/outbox/%2E", "/group/..", "/a b", "/a\\b", "/a;b", "/outbox/\u{e4}", &long,
+            "",
+            "/",
+            "outbox",
+            "/outbox/",
+            "//outbox",
+            "/outbox//x",
+            "/outbox/../group",
+            "/outbox/./x",
+            "/outbox/%2e%2e/group",
+            "/outbox/%2E",
+            "/group/..",
+            "/a b",
+            "/a\\b",
+            "/a;b",
+            "/outbox/\u{e4}",
+            &long,
         ] {
             assert!(!plain_path(bad), "{bad}");
         }

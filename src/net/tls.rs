@@ -15,7 +15,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, ServerConfig};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio_rustls::rustls::{self, DigitallySignedStruct, DistinguishedName, NoKeyLog, OtherError, SignatureScheme, version};
+use tokio_rustls::rustls::{
+    self, DigitallySignedStruct, DistinguishedName, NoKeyLog, OtherError, SignatureScheme, version,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::model::PeerId;
@@ -175,11 +177,7 @@ impl Verifier {
     }
 
     fn schemes() -> Vec<SignatureScheme> {
-        vec![
-            SignatureScheme::ECDSA_NISTP256_SHA256,
-            SignatureScheme::ECDSA_NISTP384_SHA384,
-            SignatureScheme::ED25519,
-        ]
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ECDSA_NISTP384_SHA384, SignatureScheme::ED25519]
     }
 
     fn refuse_tls12() -> Result<HandshakeSignatureValid, rustls::Error> {
@@ -258,6 +256,12 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
+/// How a caller checks the other side, for a test that comes without a certificate of its own.
+#[cfg(test)]
+pub(super) fn verifier_for_tests(dialled: PeerId) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Verifier { dialled: Some(dialled) })
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -269,7 +273,10 @@ mod tests {
     }
 
     /// What a client that dials `dialled` and a server with seed 2 make of each other.
-    async fn handshake(client: TlsIdentity, dialled: PeerId) -> (Result<PeerId, std::io::Error>, Result<PeerId, std::io::Error>) {
+    async fn handshake(
+        client: TlsIdentity,
+        dialled: PeerId,
+    ) -> (Result<PeerId, std::io::Error>, Result<PeerId, std::io::Error>) {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let server = tokio::spawn(async move {
             let mut stream = identity(2).acceptor().accept(far).await?;
