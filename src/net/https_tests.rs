@@ -112,6 +112,10 @@ impl PeerApi for TestPeer {
         Ok(FragmentList { fragments: vec![(3, 1), (3, 4)] })
     }
     async fn fragment(&self, _: PeerId, _: MailId, k: u8, i: u8) -> Result<BodySource, ApiError> {
+        if (k, i) == (3, 4) {
+            let short = |_| stream::iter([Ok(Bytes::from_static(b"half"))]).boxed();
+            return Ok(BodySource::stream(8, short));
+        }
         if (k, i) != (3, 1) {
             return Err(ApiError::TooMany {
                 why: "Enough for today.".to_owned(),
@@ -147,7 +151,7 @@ impl PeerApi for TestPeer {
         Ok(Bytes::from(vec![1; 300 * 1024]))
     }
     async fn heartbeat(&self, _: PeerId, beat: Heartbeat) -> Result<HeartbeatAnswer, ApiError> {
-        Ok(HeartbeatAnswer { gd_version: beat.gd_version + 1, at: beat.at, view: None, gd: None })
+        Ok(HeartbeatAnswer { gd_version: beat.gd_version + 1, at: beat.at, ..HeartbeatAnswer::default() })
     }
     async fn join(&self, _: PeerId, request: JoinRequest) -> Result<Bytes, ApiError> {
         Ok(request.descriptor.into())
@@ -219,7 +223,7 @@ async fn every_route_answers_and_the_caller_is_known_by_its_peer_id() {
     assert_eq!(client.post_holdings(bob(), &buckets).await.unwrap().differ, vec![1, 2]);
     client.post_notify(bob(), &[Notice::Hello]).await.unwrap();
     assert_eq!(peer.log.lock().unwrap().notices, [Notice::Hello]);
-    let beat = Heartbeat { gd_version: 4, at: WallTime(9) };
+    let beat = Heartbeat { gd_version: 4, at: WallTime(9), ..Heartbeat::default() };
     assert_eq!(client.post_heartbeat(bob(), &beat).await.unwrap().gd_version, 5);
     let join = JoinRequest { descriptor: vec![5; 10], proof: vec![6; 32] };
     assert_eq!(client.post_join(bob(), &join).await.unwrap(), vec![5; 10]);
@@ -257,6 +261,28 @@ async fn rfc9110_range_requests_yield_exactly_the_range() {
     assert!(matches!(outside, NetError::Status { code: 416, .. }), "{outside}");
     assert!(client.get_sealed(bob(), &HERE, Some(5..5)).await.is_err());
     assert_eq!(peer.served(1), 110);
+}
+
+#[tokio::test]
+async fn a_body_that_ends_too_early_is_never_taken_for_a_whole_one() {
+    let server = serve(&TestPeer::with_mail(b"")).await;
+    // How much gets out before the connection is cut is chance: nothing at all, the head, or the half as well.
+    match client(&server).get_fragment(bob(), &HERE, (3, 4), None).await {
+        Ok(body) => assert!(matches!(body.collect(100).await, Err(NetError::Broken { received: 0..=4, .. }))),
+        Err(error) => assert!(matches!(error, NetError::Unreachable { .. }), "{error}"),
+    }
+}
+
+#[tokio::test]
+async fn requests_under_way_are_bounded_and_a_finished_one_makes_room() {
+    let server = serve(&TestPeer::with_mail(b"sealed")).await;
+    let everywhere = client_at(1, at(&[server.local_addr().port()]), Located::default()).1;
+    let bounds = ClientBounds { in_flight: 1, ..ClientBounds::default() };
+    let client = PeerClient::new(TlsIdentity::new(&key(1)).unwrap(), everywhere, bounds);
+    let body = client.get_sealed(bob(), &HERE, None).await.unwrap();
+    assert_eq!(client.get_own_pubkey(bob()).await.unwrap_err(), NetError::Busy { limit: 1 });
+    body.collect(6).await.unwrap();
+    assert!(client.get_own_pubkey(bob()).await.is_ok());
 }
 
 #[tokio::test]

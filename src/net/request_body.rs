@@ -13,10 +13,29 @@ use tokio::sync::Semaphore;
 
 use super::peer_api::ApiError;
 
-/// KiB of request bodies that are read at once: sixteen of the largest, thousands of the usual.
-pub(super) const BODY_ROOM_KIB: usize = 64 * 1024;
+/// KiB of request bodies of known callers that are read at once, and as much for strangers, so that strangers who dawdle hold
+/// up no member: eight of the largest, hundreds of the usual.
+const BODY_ROOM_KIB: usize = 32 * 1024;
 /// How long a body may take to arrive, waiting for room included.
 const READ_MAX: Duration = Duration::from_secs(60);
+
+/// Memory for request bodies that are being read, over all connections (R9).
+#[derive(Debug, Clone)]
+pub(super) struct BodyRoom {
+    known: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+impl BodyRoom {
+    pub(super) fn new() -> Self {
+        let room = || Arc::new(Semaphore::new(BODY_ROOM_KIB));
+        Self { known: room(), strangers: room() }
+    }
+    /// The room for a caller who is known, or is not.
+    pub(super) fn of(&self, known: bool) -> &Arc<Semaphore> {
+        if known { &self.known } else { &self.strangers }
+    }
+}
 
 /// The body of `request`, at most `limit` bytes.
 ///

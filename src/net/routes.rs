@@ -16,13 +16,13 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use serde::de::DeserializeOwned;
 use tower_service::Service;
 
 use super::answer::{self, Meter};
 use super::body_source::BodySource;
 use super::peer_api::{Answer, ApiError, PeerApi};
-use super::request_body::{BODY_ROOM_KIB, read_body};
+use super::request_body::{BodyRoom, read_body};
 use super::upload_limit::UploadLimit;
 use crate::model::card::JoinRequest;
 use crate::model::group::Heartbeat;
@@ -56,13 +56,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 struct Shared<A> {
     api: A,
     limit: Arc<UploadLimit>,
-    /// KiB of request bodies that may be in memory at once, over all connections (R9).
-    body_room: Arc<Semaphore>,
+    room: BodyRoom,
 }
 
 /// The routes in front of `api`; what they serve goes through `limit`.
 pub(super) fn router<A: PeerApi>(api: A, limit: Arc<UploadLimit>) -> Router {
-    let shared = Shared { api, limit, body_room: Arc::new(Semaphore::new(BODY_ROOM_KIB)) };
+    let shared = Shared { api, limit, room: BodyRoom::new() };
     Router::new()
         .route("/pubkey", get(own_pubkey::<A>))
         .route("/pubkey/{address}", get(pubkey::<A>))
@@ -166,8 +165,14 @@ impl<A: PeerApi> Shared<A> {
         let served = Box::new(move |bytes| api.served(&caller, &h, bytes));
         answer::body(source, headers, Meter { limit: Arc::clone(&self.limit), served })
     }
-    async fn read<T: serde::de::DeserializeOwned>(&self, request: Request<Body>, limit: usize) -> Result<T, ApiError> {
-        let bytes = read_body(request, limit, &self.body_room).await?;
+    async fn read<T: DeserializeOwned>(
+        &self,
+        caller: PeerId,
+        request: Request<Body>,
+        limit: usize,
+    ) -> Result<T, ApiError> {
+        let room = self.room.of(self.api.is_known(&caller));
+        let bytes = read_body(request, limit, room).await?;
         decode(&bytes).map_err(|e| ApiError::BadRequest { why: format!("The body cannot be read: {e}.") })
     }
 }
@@ -290,7 +295,7 @@ async fn holdings<A: PeerApi>(
     Caller(caller): Caller,
     request: Request<Body>,
 ) -> Response {
-    cbor(match shared.read::<HoldingsPost>(request, HOLDINGS_BYTES_MAX).await {
+    cbor(match shared.read::<HoldingsPost>(caller, request, HOLDINGS_BYTES_MAX).await {
         Ok(post) => within(THINK_MAX, shared.api.holdings(caller, post)).await,
         Err(error) => Err(error),
     })
@@ -303,7 +308,7 @@ async fn notify<A: PeerApi>(
 ) -> Response {
     respond(
         async {
-            let notices: Vec<Notice> = shared.read(request, NOTIFY_BYTES_MAX).await?;
+            let notices: Vec<Notice> = shared.read(caller, request, NOTIFY_BYTES_MAX).await?;
             if notices.len() > NOTIFY_BATCH_MAX {
                 let (what, limit) = ("The batch".to_owned(), format!("{NOTIFY_BATCH_MAX} items"));
                 return Err(ApiError::TooLarge { what, limit });
@@ -324,14 +329,14 @@ async fn heartbeat<A: PeerApi>(
     Caller(caller): Caller,
     request: Request<Body>,
 ) -> Response {
-    cbor(match shared.read::<Heartbeat>(request, HEARTBEAT_BYTES_MAX).await {
+    cbor(match shared.read::<Heartbeat>(caller, request, HEARTBEAT_BYTES_MAX).await {
         Ok(heartbeat) => within(THINK_MAX, shared.api.heartbeat(caller, heartbeat)).await,
         Err(error) => Err(error),
     })
 }
 
 async fn join<A: PeerApi>(State(shared): State<Shared<A>>, Caller(caller): Caller, request: Request<Body>) -> Response {
-    opaque(match shared.read::<JoinRequest>(request, JOIN_BYTES_MAX).await {
+    opaque(match shared.read::<JoinRequest>(caller, request, JOIN_BYTES_MAX).await {
         Ok(request) => within(THINK_MAX, shared.api.join(caller, request)).await,
         Err(error) => Err(error),
     })

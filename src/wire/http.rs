@@ -5,8 +5,8 @@ use serde_bytes::ByteBuf;
 
 /// Most bytes of a `POST /outbox/holdings`: a full batch takes about 100 KB, `dropped` with many readers more.
 pub const HOLDINGS_BYTES_MAX: usize = 1024 * 1024;
-/// Most bytes of a heartbeat and of its answer, either of which may carry a gd of 100 members.
-pub const HEARTBEAT_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes of a heartbeat and of its answer, either of which may carry a gd of 100 members and as many peer descriptors.
+pub const HEARTBEAT_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes of a `POST /group/join`.
 pub const JOIN_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of a signed gd.
