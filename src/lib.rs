@@ -7,6 +7,6 @@ pub mod core;
 pub mod fragment;
 pub mod mime;
 pub mod model;
-pub mod store;
 pub mod net;
+pub mod store;
 pub mod wire;
