@@ -3,6 +3,7 @@
 pub mod actors;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod core;
 pub mod fragment;
 pub mod mime;

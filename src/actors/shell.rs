@@ -154,8 +154,8 @@ pub struct Shell<B: Brain, P: Perform<B>> {
 impl<B: Brain, P: Perform<B>> Unpin for Shell<B, P> {}
 
 impl<B: Brain, P: Perform<B>> Shell<B, P> {
-    /// Starts the actor on the current actix system and tells the brain its first input.
-    pub fn start(brain: B, performer: P, log: Arc<dyn EventLog>, clock: Clock, first: B::Input) -> Handle<B> {
+    /// Starts the actor on the current actix system and tells the brain its first input, if it needs one.
+    pub fn start(brain: B, performer: P, log: Arc<dyn EventLog>, clock: Clock, first: Option<B::Input>) -> Handle<B> {
         let (appends, unstarted) = mpsc::unbounded_channel();
         let shell = Self {
             brain,
@@ -168,7 +168,7 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
             appends,
             unstarted: Some(unstarted),
             timer: None,
-            first: Some(first),
+            first,
         };
         Handle::to(&shell.start())
     }

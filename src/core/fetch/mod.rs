@@ -139,6 +139,8 @@ pub enum Action {
     AskOffer {
         /// The mail.
         h: MailId,
+        /// Whose mail it is: only its tombstone counts.
+        owner: PeerId,
         /// Which source.
         source: PeerId,
     },

@@ -98,7 +98,7 @@ impl Pull {
     /// Asks every source at once, so that a silent one delays nothing.
     pub(super) fn start(&mut self, out: &mut Outgoing<Fetch>) {
         for source in self.sources.keys() {
-            out.act(Action::AskOffer { h: self.order.h, source: *source });
+            out.act(Action::AskOffer { h: self.order.h, owner: self.order.owner, source: *source });
         }
     }
 

@@ -1,0 +1,313 @@
+//! Fetcher: asks sources over HTTPS, verifies every block before it is written, and tells the brain. It never schedules.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use crate::actors::shell::{EventLog, Handle, Perform, Shell};
+use crate::clock::Clock;
+use crate::core::fetch::{Action, Fetch, Input, Offer, Order, RequestId, Run, SourceFailure};
+use crate::fragment::stream::Put;
+use crate::fragment::{Assembler, Codec, FragmentError, Layout, MailName, check_manifest};
+use crate::model::manifest::Manifest;
+use crate::model::msglist::Tombstone;
+use crate::model::{MailId, PeerId};
+use crate::net::https_client::PeerClient;
+use crate::net::peer_answer::{NetError, PeerBody};
+use crate::store::home::Home;
+use crate::wire::Signed;
+
+/// Bytes of a manifest beside its digests: ids, lengths, signature.
+const MANIFEST_FRAME_BYTES: u64 = 64 * 1024;
+
+/// What came of an attempt with one source.
+type Tried<T> = Result<T, SourceFailure>;
+
+/// A mail whose blocks are being put together.
+#[derive(Clone)]
+struct OpenMail {
+    layout: Layout,
+    assembler: Arc<Mutex<Option<Assembler<File>>>>,
+}
+
+/// The performer of the fetch brain.
+pub struct Fetcher {
+    client: PeerClient,
+    home: Home,
+    codec: Arc<Codec>,
+    clock: Clock,
+    mails: Arc<Mutex<BTreeMap<MailId, OpenMail>>>,
+    requests: BTreeMap<RequestId, AbortHandle>,
+}
+
+/// Starts the fetcher.
+pub fn start(client: PeerClient, home: Home, codec: Arc<Codec>, clock: Clock, log: Arc<dyn EventLog>) -> Handle<Fetch> {
+    let mails = Arc::default();
+    let performer = Fetcher { client, home, codec, clock: clock.clone(), mails, requests: BTreeMap::new() };
+    Shell::start(Fetch::default(), performer, log, clock, None)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Blocks are verified before they count, so a panic elsewhere leaves nothing wrong behind.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn unreachable(error: &NetError) -> SourceFailure {
+    match error {
+        NetError::Status { code: 404, .. } => SourceFailure::Nothing,
+        NetError::TooLarge { .. } | NetError::Malformed { .. } => SourceFailure::Lied(error.to_string()),
+        other => SourceFailure::Unreachable(other.to_string()),
+    }
+}
+
+/// The failure of a source that says the mail is gone: believed only with the owner's signed word (R3).
+fn gone_or(error: &NetError, h: MailId, owner: PeerId) -> SourceFailure {
+    if let NetError::Gone { tombstone, .. } = error {
+        return match Signed::<Tombstone>::verify(tombstone) {
+            Ok(t) if t.h == h && t.owner == owner => SourceFailure::Gone,
+            _ => SourceFailure::Lied("its tombstone is not the owner's".to_owned()),
+        };
+    }
+    unreachable(error)
+}
+
+async fn ask_offer(client: PeerClient, h: MailId, owner: PeerId, source: PeerId) -> Tried<Offer> {
+    let fragments = client.get_fragments(source, &h).await.map_err(|e| gone_or(&e, h, owner))?;
+    if fragments.is_empty() {
+        return Err(SourceFailure::Nothing);
+    }
+    Ok(Offer { whole: fragments.contains(&(1, 0)), fragments })
+}
+
+async fn get_manifest(client: PeerClient, order: Order, source: PeerId) -> Tried<(Layout, Box<Signed<Manifest>>)> {
+    // A digest of 32 bytes for each block of up to 100 indices: less than a sixteenth of the mail.
+    let limit = usize::try_from(order.length / 16 + MANIFEST_FRAME_BYTES).unwrap_or(usize::MAX);
+    let bytes = client.get_manifest(source, &order.h, limit).await.map_err(|e| gone_or(&e, order.h, order.owner))?;
+    let lied = |why: String| SourceFailure::Lied(format!("manifest: {why}"));
+    let checked = tokio::task::spawn_blocking(move || {
+        let manifest = Signed::<Manifest>::verify(&bytes).map_err(|e| lied(e.to_string()))?;
+        if manifest.owner != order.owner {
+            return Err(lied("it is signed by another than the sender".to_owned()));
+        }
+        let name = MailName { h: order.h, length: order.length, digest: order.digest };
+        let layout = check_manifest(&manifest, &name).map_err(|e| lied(e.to_string()))?;
+        Ok((layout, Box::new(manifest)))
+    });
+    checked.await.unwrap_or_else(|_| Err(SourceFailure::Unreachable("this peer is stopping".to_owned())))
+}
+
+/// What one request needs.
+struct Get {
+    client: PeerClient,
+    clock: Clock,
+    mail: OpenMail,
+    back: Handle<Fetch>,
+    h: MailId,
+    source: PeerId,
+    request: RequestId,
+    k: u8,
+    run: Run,
+}
+
+/// Why a request ended before its end.
+enum Broken {
+    Source(SourceFailure),
+    Disk(String),
+    Stopped,
+}
+
+impl From<SourceFailure> for Broken {
+    fn from(failure: SourceFailure) -> Self {
+        Broken::Source(failure)
+    }
+}
+
+impl Get {
+    async fn run(self) {
+        let started = self.clock.now().mono;
+        let mut first = None;
+        let outcome = self.blocks(&mut first).await;
+        let took = self.clock.now().mono.since(started);
+        let result = match outcome {
+            Ok(()) => Ok((first.unwrap_or(took), took)),
+            Err(Broken::Source(failure)) => Err(failure),
+            Err(Broken::Disk(why)) => {
+                // A stopped brain needs no answer; the same holds below.
+                let _ = self.back.tell(Input::DiskFailed { h: self.h, why }).await;
+                return;
+            }
+            Err(Broken::Stopped) => return,
+        };
+        let _ = self.back.tell(Input::Ended { h: self.h, request: self.request, result }).await;
+    }
+
+    async fn body(&self) -> Tried<PeerBody> {
+        let layout = &self.mail.layout;
+        let stripes = self.run.stripes();
+        let last = stripes.end.saturating_sub(1);
+        let body = match self.run {
+            Run::Fragment { index, .. } => {
+                let range =
+                    layout.block_range_in_fragment(stripes.start).start..layout.block_range_in_fragment(last).end;
+                self.client.get_fragment(self.source, &self.h, (self.k, index), Some(range)).await
+            }
+            Run::Whole { .. } => {
+                let range = layout.stripe_range_in_mail(stripes.start).start..layout.stripe_range_in_mail(last).end;
+                self.client.get_sealed(self.source, &self.h, Some(range)).await
+            }
+        };
+        body.map_err(|e| unreachable(&e))
+    }
+
+    /// Reads block after block, verifies it into the file, and tells.
+    async fn blocks(&self, first: &mut Option<Duration>) -> Result<(), Broken> {
+        let started = self.clock.now().mono;
+        let mut body = self.body().await?;
+        let mut buffer: Vec<u8> = Vec::new();
+        for (stripe, index, travels) in self.expected() {
+            while buffer.len() < travels {
+                match body.next().await.map_err(|e| unreachable(&e))? {
+                    Some(chunk) => buffer.extend_from_slice(&chunk),
+                    None => return Err(SourceFailure::Unreachable("it broke off".to_owned()).into()),
+                }
+            }
+            let rest = buffer.split_off(travels);
+            let mut block = std::mem::replace(&mut buffer, rest);
+            let len = usize::try_from(self.mail.layout.block_len(stripe)).unwrap_or(usize::MAX);
+            block.resize(len.max(travels), 0);
+            self.put(stripe, index, block).await?;
+            first.get_or_insert(self.clock.now().mono.since(started));
+            let bytes = u64::try_from(travels).unwrap_or(u64::MAX);
+            let input = Input::Block { h: self.h, request: self.request, stripe, index, bytes };
+            self.back.tell(input).await.map_err(|_| Broken::Stopped)?;
+        }
+        Ok(())
+    }
+
+    /// Stripe, index and length on the way of each block that the answer carries, in order.
+    fn expected(&self) -> Vec<(u64, u8, usize)> {
+        let layout = &self.mail.layout;
+        let len = |range: Range<u64>| usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let stripes = self.run.stripes();
+        match self.run {
+            Run::Fragment { index, .. } => {
+                stripes.map(|s| (s, index, len(layout.block_range_in_fragment(s)))).collect()
+            }
+            Run::Whole { .. } => stripes
+                .flat_map(|s| (0..layout.k()).map(move |i| (s, i)))
+                .map(|(s, i)| (s, i, len(layout.block_range_in_mail(s, i))))
+                .filter(|(_, _, len)| *len > 0)
+                .collect(),
+        }
+    }
+
+    async fn put(&self, stripe: u64, index: u8, block: Vec<u8>) -> Result<(), Broken> {
+        let assembler = self.mail.assembler.clone();
+        let put = tokio::task::spawn_blocking(move || match lock(&assembler).as_mut() {
+            Some(assembler) => assembler.put(stripe, index, &block),
+            None => Ok(Put::Spare),
+        });
+        match put.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e @ FragmentError::Io { .. })) => Err(Broken::Disk(e.to_string())),
+            Ok(Err(wrong @ (FragmentError::WrongBlock { .. } | FragmentError::NoSuchBlock { .. }))) => {
+                Err(SourceFailure::Lied(wrong.to_string()).into())
+            }
+            Ok(Err(other)) => Err(Broken::Disk(other.to_string())),
+            Err(_) => Err(Broken::Stopped),
+        }
+    }
+}
+
+impl Fetcher {
+    fn open(&self, h: MailId, manifest: Signed<Manifest>, back: Handle<Fetch>) {
+        let (path, codec, mails) = (self.home.fetch_mail(&h), self.codec.clone(), self.mails.clone());
+        tokio::spawn(async move {
+            let opened = tokio::task::spawn_blocking(move || {
+                let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+                let assembler = Assembler::resume(Arc::new(manifest.into_value()), &codec, file)?;
+                let layout = *assembler.layout();
+                let all = (0..layout.stripes()).flat_map(|s| (0..layout.k()).map(move |i| (s, i)));
+                let have: Vec<(u64, u8)> = all.filter(|(s, i)| assembler.has(*s, *i)).collect();
+                lock(&mails).insert(h, OpenMail { layout, assembler: Arc::new(Mutex::new(Some(assembler))) });
+                Ok::<_, FragmentError>(have)
+            });
+            let input = match opened.await {
+                Ok(Ok(have)) => Input::Opened { h, have },
+                Ok(Err(e)) => Input::DiskFailed { h, why: e.to_string() },
+                Err(_) => return,
+            };
+            let _ = back.tell(input).await;
+        });
+    }
+
+    fn finish(&self, h: MailId, back: Handle<Fetch>) {
+        let Some(mail) = lock(&self.mails).remove(&h) else { return };
+        let path = self.home.fetch_mail(&h);
+        tokio::spawn(async move {
+            let finished = tokio::task::spawn_blocking(move || finish(&mail, path));
+            if let Ok(result) = finished.await {
+                let _ = back.tell(Input::Finished { h, result }).await;
+            }
+        });
+    }
+}
+
+/// Checks the whole. A file that does not fit is removed: its blocks fit the manifest, so another try would end the same.
+fn finish(mail: &OpenMail, path: PathBuf) -> Result<PathBuf, String> {
+    let Some(assembler) = lock(&mail.assembler).take() else { return Err("it was closed".to_owned()) };
+    match assembler.finish() {
+        Ok(_) => Ok(path),
+        Err(e) => {
+            if let Err(kept) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %kept, "a pulled file that does not fit its announcement stays");
+            }
+            Err(e.to_string())
+        }
+    }
+}
+
+impl Perform<Fetch> for Fetcher {
+    fn perform(&mut self, action: Action, back: &Handle<Fetch>) {
+        let (client, back) = (self.client.clone(), back.clone());
+        match action {
+            Action::AskOffer { h, owner, source } => {
+                tokio::spawn(async move {
+                    let offer = ask_offer(client, h, owner, source).await;
+                    let _ = back.tell(Input::Offered { h, source, offer }).await;
+                });
+            }
+            Action::GetManifest { order, source } => {
+                let h = order.h;
+                tokio::spawn(async move {
+                    let manifest = get_manifest(client, order, source).await;
+                    let _ = back.tell(Input::Manifest { h, source, manifest }).await;
+                });
+            }
+            Action::Open { h, manifest } => self.open(h, *manifest, back),
+            Action::Get { h, source, request, k, run } => {
+                let Some(mail) = lock(&self.mails).get(&h).cloned() else { return };
+                let get = Get { client, clock: self.clock.clone(), mail, back, h, source, request, k, run };
+                self.requests.retain(|_, task| !task.is_finished());
+                self.requests.insert(request, tokio::spawn(get.run()).abort_handle());
+            }
+            Action::Cancel { request } => {
+                if let Some(task) = self.requests.remove(&request) {
+                    task.abort();
+                }
+            }
+            Action::Finish { h } => self.finish(h, back),
+            Action::Close { h } => {
+                lock(&self.mails).remove(&h);
+            }
+            Action::NameLiar { h, peer, why } => {
+                tracing::warn!(%peer, mail = %h, %why, "a peer served what is not in the manifest; it is not asked again for this mail");
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What people and programs on this machine ask a running peer: the control socket (and later the web page). It decides nothing.
+
+pub mod protocol;

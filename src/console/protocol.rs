@@ -1,0 +1,322 @@
+//! The control socket's protocol: JSON lines on `HOME/control.sock`. One request a connection; zero or more `progress` lines,
+//! then one `done` or `failed` line. Types only; no IO.
+//!
+//! Participants: the command line (client) and a running peer (server), of the same user on the same machine (mode 0600).
+//! Goals: everything a command needs of a running peer. Non-goals: remote use, other users.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Address, GroupName, LocalName, MailId, PeerId, Policy, SubmissionId, WallTime};
+
+/// Longest line, bytes.
+pub const LINE_MAX: usize = 4 * 1024 * 1024;
+
+/// What a command asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Request {
+    /// Everything the peer shows of itself. Answered with [`PeerStatus`].
+    Status,
+    /// Founds the group of the peer's address. Answered with [`Founded`].
+    GroupCreate {
+        /// Must be the group of the peer's address.
+        group: GroupName,
+        /// How members' mail is kept.
+        policy: Policy,
+    },
+    /// Makes an invite. Answered with [`Line`].
+    GroupInvite {
+        /// For whom.
+        name: LocalName,
+    },
+    /// Joins by an invite. Answered with [`GroupStatus`].
+    GroupJoin {
+        /// The invite's line.
+        code: String,
+    },
+    /// Changes the policy. Answered with [`GroupStatus`].
+    GroupPolicy {
+        /// The new one.
+        policy: Policy,
+    },
+    /// Answered with [`GroupStatus`].
+    GroupStatus,
+    /// The peer's own contact card. Answered with [`Line`].
+    Card,
+    /// Adds a contact. Answered with [`Contact`].
+    ContactAdd {
+        /// The card's line.
+        card: String,
+    },
+    /// Removes a contact. Answered with `{}`.
+    ContactRemove {
+        /// Whose.
+        address: Address,
+    },
+    /// Answered with a list of [`Contact`].
+    Contacts,
+    /// Submits the mail in a file, as SMTP would. Answered with [`Submitted`].
+    Send {
+        /// A clear mail (RFC 5322) that the daemon may read.
+        file: PathBuf,
+        /// Envelope receivers.
+        receivers: Vec<Address>,
+        /// Wait until this many more members could be lost, at most 60 s; progress lines meanwhile.
+        wait_safe: Option<u8>,
+    },
+    /// The messages of a mailbox. Answered with a list of [`InboxLine`].
+    Inbox {
+        /// `INBOX` when absent.
+        mailbox: Option<String>,
+    },
+    /// Opens a message, pulling it when it is not here; progress lines meanwhile. Answered with [`Read`].
+    Read {
+        /// `INBOX` when absent.
+        mailbox: Option<String>,
+        /// Its UID.
+        uid: u32,
+    },
+    /// What waits in the outbox. Answered with a list of [`OutboxLine`].
+    Outbox,
+    /// What `roost doctor` checks in a running peer. Answered with a list of [`Check`].
+    Doctor,
+    /// Stops the peer cleanly. Answered with `{}` before it does.
+    Stop,
+}
+
+/// A line that the peer sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "kebab-case")]
+pub enum Answer {
+    /// How far it is.
+    Progress {
+        /// In words, for a terminal.
+        text: String,
+        /// Percent, when that is known.
+        percent: Option<u8>,
+    },
+    /// The end, with what was asked for.
+    Done {
+        /// Of the type that the request names.
+        value: serde_json::Value,
+    },
+    /// The end.
+    Failed {
+        /// What happened, why, and what to do next.
+        why: String,
+    },
+}
+
+/// One line of text that people hand each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// An invite or a card.
+    pub line: String,
+}
+
+/// A group that was just made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founded {
+    /// As `group status`.
+    pub group: GroupStatus,
+    /// Shown once: whoever has it can act for the group.
+    pub recovery_code: String,
+}
+
+/// A group as one member sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub group: GroupName,
+    /// The gd's version; 0 when there is none yet.
+    pub version: u64,
+    /// The group key's fingerprint, once there is one.
+    pub key: Option<String>,
+    /// How members' mail is kept.
+    pub policy: Policy,
+    /// Who says at the moment who counts as lost.
+    pub acting_master: Option<Address>,
+    /// Why the group is not large enough for its policy, when it is not.
+    pub degraded: Option<String>,
+    /// Every member.
+    pub members: Vec<MemberStatus>,
+    /// Names that are invited and have not joined.
+    pub invited: Vec<LocalName>,
+}
+
+/// A member as another one sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its address.
+    pub address: Address,
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// Whether it answers.
+    pub up: bool,
+    /// For how long nothing was heard of it, seconds.
+    pub silent_s: Option<u64>,
+    /// Whether the acting master calls it lost.
+    pub lost: bool,
+}
+
+/// A contact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// Whose.
+    pub address: Address,
+    /// The pinned key of its group.
+    pub group_key: String,
+    /// Its OpenPGP certificate, once that was fetched.
+    pub fingerprint: Option<String>,
+}
+
+/// A mail that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Its submission id.
+    pub submission: SubmissionId,
+    /// safe(f) that was reached, when it was waited for.
+    pub safe: Option<i32>,
+}
+
+/// A message in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxLine {
+    /// Its UID.
+    pub uid: u32,
+    /// From, as it stands.
+    pub from: String,
+    /// Subject, as it stands.
+    pub subject: String,
+    /// Date, as it stands.
+    pub date: String,
+    /// Length of the clear mail, bytes.
+    pub size: u64,
+    /// `here`, `stub`, `cancelled` or `expired`.
+    pub body: String,
+    /// IMAP flags and keywords.
+    pub flags: Vec<String>,
+}
+
+/// A message that was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// The clear mail on disk; the command copies it out.
+    pub file: PathBuf,
+    /// Its length, bytes.
+    pub size: u64,
+}
+
+/// How a mail was pulled: in [`PeerStatus::pulls`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulled {
+    /// The mail.
+    pub h: MailId,
+    /// What came from whom.
+    pub sources: Vec<Source>,
+    /// From the first request to the end, milliseconds.
+    pub took_ms: u64,
+    /// Whether the mail is here.
+    pub ok: bool,
+}
+
+/// What came from one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its address, or its PeerId when that is all that is known.
+    pub address: String,
+    /// Verified bytes.
+    pub bytes: u64,
+    /// Blocks that were not what the manifest says.
+    pub bad_blocks: u64,
+}
+
+/// A mail that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxLine {
+    /// Its submission id.
+    pub submission: SubmissionId,
+    /// Its sealed files.
+    pub sealed: Vec<SealedLine>,
+    /// Receivers and what became of the mail at each: `spooled`, `sealed`, `announced`, `received`, `refused`, `cancelled` or `expired`.
+    pub receivers: BTreeMap<Address, String>,
+    /// Length of the clear mail, bytes.
+    pub size: u64,
+    /// When it was submitted.
+    pub at: WallTime,
+}
+
+/// One sealed mail of a submission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedLine {
+    /// Its name.
+    pub h: MailId,
+    /// Its length, bytes.
+    pub length: u64,
+    /// `whole` or `fragments k of n`.
+    pub encoding: String,
+    /// safe(f): how many more members can go, the owner counted as lost already; below zero it is unsafe.
+    pub safe: i32,
+    /// Who confirmed which part: address to `whole` or `fragment I`.
+    pub holders: BTreeMap<Address, String>,
+}
+
+/// One check of `roost doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What was checked.
+    pub check: String,
+    /// Whether it is well.
+    pub ok: bool,
+    /// What was found, and what to do when it is not well.
+    pub what: String,
+}
+
+/// Where a running peer can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// SMTP submission, `ADDRESS:PORT`.
+    pub smtp: String,
+    /// IMAP.
+    pub imap: String,
+    /// HTTPS routes.
+    pub https: String,
+    /// libp2p.
+    pub libp2p: String,
+    /// The web page, when it is on.
+    pub console: Option<String>,
+}
+
+/// Everything a peer shows of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Whose peer it is.
+    pub address: Address,
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// Its process.
+    pub pid: u32,
+    /// Its build.
+    pub version: String,
+    /// When it started.
+    pub started: WallTime,
+    /// Where it can be reached.
+    pub ports: Ports,
+    /// Its group.
+    pub group: GroupStatus,
+    /// What waits in its outbox.
+    pub outbox: Vec<OutboxLine>,
+    /// The last pulls, newest last.
+    pub pulls: Vec<Pulled>,
+    /// What needs attention, a sentence each: unsafe or degraded mails, unreachable members, conflicts, peers that lied.
+    pub attention: Vec<String>,
+    /// Bytes on disk: own sealed mails.
+    pub stored_own_bytes: u64,
+    /// Bytes on disk: parts of other members' mails.
+    pub stored_mirror_bytes: u64,
+    /// Each brain's own status, by its name.
+    pub brains: BTreeMap<String, serde_json::Value>,
+}
