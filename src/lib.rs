@@ -9,5 +9,6 @@ pub mod fragment;
 pub mod mime;
 pub mod model;
 pub mod net;
+pub mod seal;
 pub mod store;
 pub mod wire;

@@ -1,0 +1,380 @@
+//! How OpenPGP messages are built and taken apart: the packets that are written, the only ones that are accepted. Knows no
+//! mail and no notice.
+//!
+//! ```text
+//! PKESK (hidden key id) per reader
+//! SEIP  (AEAD)
+//!   Compressed (mail only, when it shrinks)
+//!     OnePassSig   Literal   Signature
+//! ```
+//!
+//! Anything else is refused at its first byte, so that nothing can hide, nest or be skipped at length.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use openpgp::crypto::SessionKey;
+use openpgp::packet::{PKESK, SKESK, Tag};
+use openpgp::parse::stream::{DecryptionHelper, MessageLayer, MessageStructure, VerificationHelper};
+use openpgp::parse::{PacketParser, PacketParserBuilder, PacketParserResult, Parse as _};
+use openpgp::serialize::stream::{Compressor, Encryptor, LiteralWriter, Message, Recipient, Signer};
+use openpgp::types::{AEADAlgorithm, CompressionAlgorithm, CompressionLevel, HashAlgorithm, SymmetricAlgorithm};
+use openpgp::{Cert, KeyHandle, Packet};
+use sequoia_openpgp as openpgp;
+
+use super::SealError;
+use super::keys::{Certificate, POLICY, SecretIdentity, judgement_day};
+use crate::model::WallTime;
+
+/// Most receivers of one sealed mail. Each costs the sender a key agreement and the last reader one try.
+pub(super) const RECEIVERS_MAX: usize = 1000;
+
+/// What a message is built of.
+pub(super) struct Build<'a> {
+    /// Who signs; nobody for what only the writer will read.
+    pub(super) signer: Option<(&'a SecretIdentity, WallTime)>,
+    /// Who can open it.
+    pub(super) readers: &'a [Certificate],
+    /// Whether it is compressed (deflate, fastest).
+    pub(super) compress: bool,
+}
+
+fn failed(e: openpgp::anyhow::Error) -> SealError {
+    match e.downcast::<io::Error>() {
+        Ok(source) => SealError::io("sealing", source),
+        Err(e) => SealError::openpgp("sealing", e),
+    }
+}
+
+/// Writes what `clear` yields as a sealed message; returns how many bytes that were.
+pub(super) fn build<W: Write + Send + Sync>(
+    clear: &mut impl Read,
+    build: &Build<'_>,
+    out: W,
+) -> Result<u64, SealError> {
+    let count = build.readers.len();
+    if count == 0 || count > RECEIVERS_MAX {
+        return Err(SealError::Receivers { count, limit: RECEIVERS_MAX });
+    }
+    let valid: Vec<_> = build
+        .readers
+        .iter()
+        .map(|c| c.cert().with_policy(&*POLICY, judgement_day()).map_err(SealError::certificate))
+        .collect::<Result<_, _>>()?;
+    // No key handle: the key id is hidden, and who can open it is not to be read from it.
+    let readers = valid.iter().filter_map(|cert| {
+        let mut keys = cert.keys().supported().alive().revoked(false).for_transport_encryption();
+        keys.next().map(|ka| Recipient::new(None, None, ka.key().role_as_unspecified()))
+    });
+    let readers: Vec<Recipient<'_>> = readers.collect();
+    if readers.len() != count {
+        return Err(SealError::certificate("one of the receivers has no key that encrypts"));
+    }
+    let mut message = Encryptor::for_recipients(Message::new(out), readers)
+        .symmetric_algo(SymmetricAlgorithm::AES256)
+        .aead_algo(AEADAlgorithm::OCB)
+        .build()
+        .map_err(failed)?;
+    if build.compress {
+        let compressor = Compressor::new(message).algo(CompressionAlgorithm::Zip).level(CompressionLevel::fastest());
+        message = compressor.build().map_err(failed)?;
+    }
+    if let Some((signer, now)) = build.signer {
+        let time = signer.signing_time(now);
+        message = Signer::new(message, signer.signer())
+            .and_then(|s| s.hash_algo(HashAlgorithm::SHA256))
+            .and_then(|s| s.creation_time(time).build())
+            .map_err(failed)?;
+    }
+    let mut message = LiteralWriter::new(message).build().map_err(failed)?;
+    let copied = copy(clear, &mut message, "sealing")?;
+    message.finalize().map_err(failed)?;
+    Ok(copied)
+}
+
+/// As `io::copy`, with a large buffer.
+pub(super) fn copy(from: &mut impl Read, to: &mut impl Write, doing: &'static str) -> Result<u64, SealError> {
+    let mut buffer = vec![0u8; 64 * 1024];
+    let mut copied = 0u64;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(copied),
+            Ok(n) => {
+                to.write_all(&buffer[..n]).map_err(|e| SealError::io(doing, e))?;
+                copied += u64::try_from(n).unwrap_or(u64::MAX);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(SealError::io(doing, e)),
+        }
+    }
+}
+
+/// What went wrong deep inside the library, kept typed. The first word counts.
+#[derive(Clone, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<SealError>>>);
+
+impl Failure {
+    fn set(&self, error: SealError) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+    fn refuse<T>(&self, error: SealError) -> openpgp::Result<T> {
+        let text = error.to_string();
+        self.set(error);
+        Err(openpgp::anyhow::anyhow!(text))
+    }
+    /// What was kept, or else `error`: a disk that failed explains all that follows.
+    fn or(&self, error: SealError) -> SealError {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(error)
+    }
+    /// The typed error, or else that `what` is malformed as the library says.
+    pub(super) fn take(&self, what: &'static str, why: impl std::fmt::Display) -> SealError {
+        self.or(SealError::malformed(what, why))
+    }
+}
+
+/// Keeps apart a failing disk and a malformed message: the former must never count against the sender.
+pub(super) struct Source<R> {
+    inner: R,
+    failure: Failure,
+}
+
+impl<R: Read> Source<R> {
+    pub(super) fn new(inner: R, failure: &Failure) -> Self {
+        Self { inner, failure: failure.clone() }
+    }
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).map_err(|e| {
+            if e.kind() == io::ErrorKind::Interrupted {
+                return e;
+            }
+            let text = io::Error::new(e.kind(), e.to_string());
+            self.failure.set(SealError::io("opening", e));
+            text
+        })
+    }
+}
+
+/// Counts packets, refuses those that Roost never writes.
+#[derive(Default)]
+struct Accepted {
+    pkesk: usize,
+    seip: usize,
+    compressed: usize,
+    ops: usize,
+    literal: usize,
+    signature: usize,
+}
+
+impl Accepted {
+    fn packet(&mut self, what: &'static str, tag: Tag) -> Result<(), SealError> {
+        let (count, most) = match tag {
+            Tag::PKESK => (&mut self.pkesk, RECEIVERS_MAX),
+            Tag::SEIP => (&mut self.seip, 1),
+            Tag::CompressedData => (&mut self.compressed, 1),
+            Tag::OnePassSig => (&mut self.ops, 1),
+            Tag::Literal => (&mut self.literal, 1),
+            Tag::Signature => (&mut self.signature, 1),
+            other => return Err(SealError::malformed(what, format_args!("a peer writes no {other} in it"))),
+        };
+        *count += 1;
+        if *count > most {
+            return Err(SealError::malformed(what, format_args!("it has more than {most} of {tag}")));
+        }
+        Ok(())
+    }
+}
+
+/// What sequoia asks while it takes a message apart.
+pub(super) struct Helper<'a> {
+    what: &'static str,
+    me: Option<&'a SecretIdentity>,
+    sender: &'a Certificate,
+    accepted: Accepted,
+    failure: Failure,
+    /// When the good signature says that it was made.
+    pub(super) signed_at: Option<WallTime>,
+}
+
+impl<'a> Helper<'a> {
+    pub(super) fn new(
+        what: &'static str,
+        me: Option<&'a SecretIdentity>,
+        sender: &'a Certificate,
+        failure: &Failure,
+    ) -> Self {
+        let accepted = Accepted::default();
+        Self { what, me, sender, accepted, failure: failure.clone(), signed_at: None }
+    }
+
+    /// Accepts [encrypted, compressed or not,] signed once by the sender, in this order and nothing else.
+    fn judge(&self, structure: MessageStructure<'_>) -> Result<WallTime, String> {
+        let mut layers = structure.into_iter().peekable();
+        if self.me.is_some() && !matches!(layers.next(), Some(MessageLayer::Encryption { .. })) {
+            return Err("it is not encrypted".to_owned());
+        }
+        if matches!(layers.peek(), Some(MessageLayer::Compression { .. })) {
+            layers.next();
+        }
+        let (Some(MessageLayer::SignatureGroup { results }), None) = (layers.next(), layers.next()) else {
+            return Err("it is not signed inside everything else".to_owned());
+        };
+        let [result] = results.as_slice() else {
+            return Err(format!("it has {} signatures, not one", results.len()));
+        };
+        let good = result.as_ref().map_err(ToString::to_string)?;
+        let since = |t: SystemTime| t.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let at = good.sig.signature_creation_time().and_then(since).unwrap_or_default();
+        Ok(WallTime(u64::try_from(at.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl VerificationHelper for Helper<'_> {
+    fn inspect(&mut self, packet: &PacketParser<'_>) -> openpgp::Result<()> {
+        self.accepted.packet(self.what, packet.packet.tag()).or_else(|e| self.failure.refuse(e))
+    }
+    fn get_certs(&mut self, _ids: &[KeyHandle]) -> openpgp::Result<Vec<Cert>> {
+        Ok(vec![self.sender.cert().clone()])
+    }
+    fn check(&mut self, structure: MessageStructure<'_>) -> openpgp::Result<()> {
+        match self.judge(structure) {
+            Ok(at) => {
+                self.signed_at = Some(at);
+                Ok(())
+            }
+            Err(why) => {
+                self.failure.refuse(SealError::Signature { what: self.what, by: self.sender.fingerprint(), why })
+            }
+        }
+    }
+}
+
+impl DecryptionHelper for Helper<'_> {
+    fn decrypt(
+        &mut self,
+        pkesks: &[PKESK],
+        _skesks: &[SKESK],
+        algo: Option<SymmetricAlgorithm>,
+        decrypt: &mut dyn FnMut(Option<SymmetricAlgorithm>, &SessionKey) -> bool,
+    ) -> openpgp::Result<Option<Cert>> {
+        let opened = self.me.is_some_and(|me| try_keys(me, pkesks, algo, decrypt));
+        if opened { Ok(None) } else { self.failure.refuse(SealError::NotForMe { what: self.what }) }
+    }
+}
+
+/// Tries this identity's keys on every PKESK: key ids are hidden.
+fn try_keys(
+    me: &SecretIdentity,
+    pkesks: &[PKESK],
+    algo: Option<SymmetricAlgorithm>,
+    decrypt: &mut dyn FnMut(Option<SymmetricAlgorithm>, &SessionKey) -> bool,
+) -> bool {
+    me.openers().iter_mut().any(|key| {
+        pkesks.iter().any(|pkesk| pkesk.decrypt(key, algo).is_some_and(|(algo, session)| decrypt(algo, &session)))
+    })
+}
+
+/// Writes what is inside the encryption to `out`, as it stands: a signed OpenPGP message that is not verified yet.
+pub(super) fn decrypt<R: Read + Send + Sync>(
+    what: &'static str,
+    sealed: R,
+    me: &SecretIdentity,
+    out: &mut impl Write,
+) -> Result<u64, SealError> {
+    let failure = Failure::default();
+    let source = Source::new(sealed, &failure);
+    let wrong = |e: openpgp::anyhow::Error| failure.take(what, e);
+    let mut accepted = Accepted::default();
+    let mut pkesks = Vec::new();
+    let mut next = PacketParserBuilder::from_reader(source).and_then(PacketParserBuilder::build).map_err(wrong)?;
+    while let PacketParserResult::Some(mut packet) = next {
+        accepted.packet(what, packet.packet.tag())?;
+        if let Packet::SEIP(seip) = &packet.packet {
+            let openpgp::packet::SEIP::V2(seip) = seip else {
+                return Err(SealError::malformed(what, "it is not sealed with authenticated encryption"));
+            };
+            let algo = Some(seip.symmetric_algo());
+            let opened = try_keys(me, &pkesks, algo, &mut |found, key| packet.decrypt(algo.or(found), key).is_ok());
+            if !opened {
+                return Err(failure.or(SealError::NotForMe { what }));
+            }
+            return copy_packet(what, &mut packet, &failure, out);
+        }
+        let (packet, after) = packet.next().map_err(wrong)?;
+        let Packet::PKESK(pkesk) = packet else {
+            return Err(SealError::malformed(what, "it is not encrypted"));
+        };
+        pkesks.push(pkesk);
+        next = after;
+    }
+    Err(failure.take(what, "it ends before its encrypted part"))
+}
+
+fn copy_packet(
+    what: &'static str,
+    packet: &mut PacketParser<'_>,
+    failure: &Failure,
+    out: &mut impl Write,
+) -> Result<u64, SealError> {
+    let mut buffer = vec![0u8; 64 * 1024];
+    let mut copied = 0u64;
+    loop {
+        match packet.read(&mut buffer) {
+            Ok(0) => return Ok(copied),
+            Ok(n) => {
+                out.write_all(&buffer[..n]).map_err(|e| SealError::io("opening", e))?;
+                copied += u64::try_from(n).unwrap_or(u64::MAX);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failure.take(what, e)),
+        }
+    }
+}
+
+/// The content of a small message that is not verified: signed or not, not compressed.
+pub(super) fn unverified_literal(what: &'static str, message: &[u8]) -> Result<Vec<u8>, SealError> {
+    let malformed = |e: openpgp::anyhow::Error| SealError::malformed(what, e);
+    let mut next = PacketParserBuilder::from_bytes(message).and_then(PacketParserBuilder::build).map_err(malformed)?;
+    let mut accepted = Accepted::default();
+    while let PacketParserResult::Some(mut packet) = next {
+        accepted.packet(what, packet.packet.tag())?;
+        match packet.packet {
+            Packet::Literal(_) => {
+                // Never longer than the message itself, which is in memory.
+                let mut literal = Vec::new();
+                packet.read_to_end(&mut literal).map_err(|e| SealError::malformed(what, e))?;
+                return Ok(literal);
+            }
+            Packet::OnePassSig(_) => next = packet.next().map_err(malformed)?.1,
+            _ => return Err(SealError::malformed(what, "it is not one signed literal")),
+        }
+    }
+    Err(SealError::malformed(what, "it has no content"))
+}
+
+/// Encrypts bytes as they stand, with no packet around them.
+#[cfg(test)]
+pub(super) fn tests_only_encrypt(inner: &[u8], reader: &Certificate) -> Vec<u8> {
+    let valid = reader.cert().with_policy(&*POLICY, judgement_day()).unwrap();
+    let keys = valid.keys().for_transport_encryption();
+    let readers = keys.map(|ka| Recipient::new(None, None, ka.key().role_as_unspecified()));
+    let mut sealed = Vec::new();
+    let encryptor = Encryptor::for_recipients(Message::new(&mut sealed), readers).aead_algo(AEADAlgorithm::OCB);
+    let mut message = encryptor.build().unwrap();
+    message.write_all(inner).unwrap();
+    message.finalize().unwrap();
+    sealed
+}
+
+/// A literal packet that nobody signed.
+#[cfg(test)]
+pub(super) fn tests_only_literal(content: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut message = LiteralWriter::new(Message::new(&mut bytes)).build().unwrap();
+    message.write_all(content).unwrap();
+    message.finalize().unwrap();
+    bytes
+}
