@@ -100,7 +100,6 @@ impl Certificate {
         let holder = std::str::from_utf8(userid.userid().value()).ok().and_then(read_holder);
         let holder =
             holder.ok_or_else(|| SealError::certificate("its user id is neither an address nor group:NAME"))?;
-        drop(userids);
         let valid = cert.with_policy(&*POLICY, judgement_day()).map_err(SealError::certificate)?;
         if valid.userids().next().is_none() {
             return Err(SealError::certificate("its user id is not signed by itself"));
@@ -225,7 +224,6 @@ impl SecretIdentity {
         if openers.is_empty() {
             return Err(SealError::certificate("its secret encryption key is missing or locked"));
         }
-        drop(valid);
         Ok(Self { cert, public, signer, openers })
     }
 
