@@ -1,6 +1,7 @@
 //! Roost: e-mail for a team without a mail server. The map of the tree is `src/architecture.md`.
 
 pub mod actors;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;

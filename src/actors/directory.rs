@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
 use crate::model::group::{GroupDescriptor, PeerAddr, Roster};
 use crate::model::{Address, Fingerprint, GroupName, PeerId};
+use crate::net::locate::{Locate, Located};
 
 /// A peer that this one knows by a verified gd or card.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,5 +81,43 @@ impl Directory {
             Ok(mut current) => *current = Arc::new(snapshot),
             Err(poisoned) => *poisoned.into_inner() = Arc::new(snapshot),
         }
+    }
+}
+
+/// The directory as the connector sees it. Everybody in it was named by a verified gd, a card or an invite in use, so its
+/// private addresses may be dialled too.
+#[derive(Debug, Clone)]
+pub struct Locator {
+    directory: Directory,
+    /// `[net] dial_private`.
+    dial_private: bool,
+    /// Peers that could not be dialled, for whoever looks their descriptors up again.
+    failed: mpsc::Sender<PeerId>,
+}
+
+impl Locator {
+    /// A locator that reports failed dials to `failed`.
+    pub fn new(directory: Directory, dial_private: bool, failed: mpsc::Sender<PeerId>) -> Self {
+        Self { directory, dial_private, failed }
+    }
+    fn located(&self, peer: &PeerId) -> Located {
+        let snapshot = self.directory.snapshot();
+        match snapshot.peers.get(peer) {
+            Some(known) => Located { addrs: known.addrs.clone(), private: true },
+            None => Located { addrs: Vec::new(), private: self.dial_private },
+        }
+    }
+}
+
+impl Locate for Locator {
+    fn locate(&self, peer: PeerId) -> BoxFuture<'_, Located> {
+        Box::pin(async move { self.located(&peer) })
+    }
+    fn locate_again(&self, peer: PeerId) -> BoxFuture<'_, Located> {
+        Box::pin(async move {
+            // A full queue means that many look-ups are due already; the brain limits them to one a minute a peer.
+            let _ = self.failed.try_send(peer);
+            Located::default()
+        })
     }
 }

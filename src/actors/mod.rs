@@ -3,4 +3,5 @@
 pub mod directory;
 pub mod event_log;
 pub mod fetcher;
+pub mod identity;
 pub mod shell;

@@ -8,6 +8,7 @@ pub mod https_server;
 pub mod locate;
 pub mod peer_answer;
 pub mod peer_api;
+pub mod ports;
 pub mod range;
 mod request_body;
 pub mod routes;
