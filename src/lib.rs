@@ -7,6 +7,7 @@ pub mod config;
 pub mod console;
 pub mod core;
 pub mod fragment;
+pub mod mail;
 pub mod mime;
 pub mod model;
 pub mod net;
