@@ -13,8 +13,11 @@
 //! ```
 
 pub mod fetch;
+pub mod jitter;
 pub mod peer_score;
+pub mod placement;
 pub mod postbox;
+pub mod replicator;
 
 use std::collections::VecDeque;
 

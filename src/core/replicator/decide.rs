@@ -1,0 +1,359 @@
+//! What is to be done about one mail: take a part, ask who holds what, give up a part, or nothing. It never gives up a part but
+//! for a signed tombstone, for expiry, or when every holder now placed confirmed that it holds its own (R3).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::owner::{Mail, Task, Wait};
+use super::scheme::scheme;
+use super::types::{Action, Event};
+use super::{MailKey, Replicator};
+use crate::core::placement::{Held, Place, whole_copies};
+use crate::model::{Address, Encoding, MailId, MonoTime, Part, PeerId};
+
+/// Mirrors keep a part this long after the mail's expiry: clocks differ.
+pub(super) const GRACE: Duration = Duration::from_secs(24 * 3600);
+/// Mails looked at in one step after a change of the group, so that a large outbox does not stop everything else.
+const SCAN_STEP: usize = 500;
+/// Questions about holders under way at a time.
+const ASKING_MAX: usize = 8;
+/// A mail first named this shortly before a change of the group may have been placed by members with different views.
+const SETTLING: Duration = Duration::from_secs(600);
+/// Pauses before holders are asked again whether they hold what replaces a part here. A part too many harms nobody.
+const CONFIRM_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1800));
+/// Pause before removing files is tried again.
+const REMOVE_PAUSE: Duration = Duration::from_secs(60);
+/// The longest sleep towards an expiry, which is wall time: clocks are set now and then.
+const EXPIRY_SLEEP: Duration = Duration::from_secs(3600);
+
+/// What a look at a mail concluded.
+enum Verdict {
+    Rest,
+    Forget,
+    Drop(Vec<Part>),
+    Ask,
+    Take(Part),
+}
+
+impl Replicator {
+    /// Looks at one mail and starts what is to be done. Harmless at any time; does nothing while something is under way for it.
+    pub(super) fn evaluate(&mut self, owner: PeerId, h: MailId) {
+        let Some(verdict) = self.judge(&owner, &h) else { return };
+        let Some(o) = self.owners.get_mut(&owner) else { return };
+        o.waiting.remove(&h);
+        let address = o.address.clone();
+        let Some(mail) = o.mails.get_mut(&h) else { return };
+        match verdict {
+            Verdict::Rest => mail.task = Task::Idle,
+            Verdict::Forget => {
+                let mut batch = Vec::new();
+                self.record(&mut batch, Event::Dropped { owner, h, parts: Vec::new(), over: true });
+                self.commit(batch, Vec::new());
+            }
+            Verdict::Drop(parts) => self.drop_parts(owner, address, h, parts),
+            Verdict::Ask => {
+                mail.task = Task::Asking;
+                self.to_ask.insert((owner, h));
+            }
+            Verdict::Take(part) => {
+                mail.goal = Some(part);
+                mail.task = Task::Wanted;
+                let at = mail.at;
+                o.wanted.insert((at, h));
+            }
+        }
+    }
+
+    /// The verdict on a mail; none while it is not to be touched.
+    fn judge(&mut self, owner: &PeerId, h: &MailId) -> Option<Verdict> {
+        let over = self.is_over(owner, h);
+        let placed = self.placed(owner, h)?;
+        let me = self.roster.as_ref()?.me.peer_id;
+        let chosen = self.owners.mail(owner, h)?.goal.is_some();
+        let rank_part = if chosen { None } else { self.by_rank(owner, h, &me) };
+        let o = self.owners.get_mut(owner)?;
+        let checked = o.checked;
+        let mail = o.mails.get_mut(h)?;
+        if !checked || matches!(mail.task, Task::Pulling | Task::Asking | Task::Dropping) {
+            return None;
+        }
+        mail.placed_mark.get_or_insert_with(|| mark_of(&placed));
+        if mail.task == Task::Wanted {
+            o.wanted.remove(&(mail.at, *h));
+            mail.task = Task::Idle;
+        }
+        if over {
+            let parts: Vec<Part> = mail.held.iter().copied().collect();
+            return Some(if parts.is_empty() { Verdict::Forget } else { Verdict::Drop(parts) });
+        }
+        if !placed.contains(&me) {
+            mail.goal = None;
+            return Some(if mail.held.is_empty() { Verdict::Rest } else { Verdict::Ask });
+        }
+        if std::mem::take(&mut mail.ask_again) {
+            return Some(Verdict::Ask);
+        }
+        let kind = scheme(mail.encoding, placed.len());
+        let goal = mail.goal.filter(|part| kind.fits(*part));
+        mail.goal = goal.or_else(|| mail.held.iter().copied().find(|part| kind.fits(*part)));
+        if mail.goal.is_none() && (mail.encoding == Encoding::Whole || mail.noted.is_some()) {
+            mail.goal = rank_part;
+        }
+        let Some(goal) = mail.goal else { return Some(Verdict::Ask) };
+        if !mail.held.contains(&goal) {
+            let is_late = mail.expiry <= self.now.wall && !self.clock_doubt;
+            return Some(if is_late { Verdict::Rest } else { Verdict::Take(goal) });
+        }
+        Some(if mail.held.len() > 1 { Verdict::Ask } else { Verdict::Rest })
+    }
+
+    /// Whether a mail is gone by its owner's word, or expired long enough ago.
+    pub(super) fn is_over(&self, owner: &PeerId, h: &MailId) -> bool {
+        let Some(o) = self.owners.get(owner) else { return false };
+        let expired = |mail: &Mail| !self.clock_doubt && mail.expiry + GRACE <= self.now.wall;
+        o.tombstones.contains_key(h) || o.mails.get(h).is_some_and(expired)
+    }
+
+    /// Runs `use_place` with where a mail is to be placed.
+    fn with_place<T>(&self, owner: &PeerId, h: &MailId, use_place: impl FnOnce(&Place<'_>) -> T) -> Option<T> {
+        let roster = self.roster.as_ref()?;
+        let encoding = self.owners.mail(owner, h)?.encoding;
+        let members: Vec<PeerId> = roster.members.iter().map(|m| m.peer_id).filter(|m| m != owner).collect();
+        let whole_copies = whole_copies(roster, owner);
+        Some(use_place(&Place { h, encoding, whole_copies, members: &members, lost: &roster.lost }))
+    }
+    /// The members that should hold a part of a mail, in rank.
+    pub(super) fn placed(&self, owner: &PeerId, h: &MailId) -> Option<Vec<PeerId>> {
+        self.with_place(owner, h, |place| place.placed())
+    }
+    /// The part of a member at first placement, when nobody holds anything.
+    fn by_rank(&self, owner: &PeerId, h: &MailId, member: &PeerId) -> Option<Part> {
+        self.with_place(owner, h, |place| place.assign(&Held::new()).get(member).copied())?
+    }
+
+    fn drop_parts(&mut self, owner: PeerId, address: Address, h: MailId, parts: Vec<Part>) {
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        mail.task = Task::Dropping;
+        let last = mail.held.iter().all(|part| parts.contains(part));
+        // Only once all that was recorded is durable: the tombstone that frees the parts is part of it.
+        let action = Action::DropParts { owner, address, h, parts, last };
+        self.out.commit(Vec::new(), vec![crate::core::Effect::Act(action)]);
+    }
+
+    pub(super) fn on_parts_dropped(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>, result: Result<(), String>) {
+        let over = self.is_over(&owner, &h);
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        mail.task = Task::Idle;
+        if let Err(why) = result {
+            if let Some(o) = self.owners.get_mut(&owner) {
+                o.trouble = Some(format!("parts of {h} cannot be removed: {why}"));
+            }
+            self.timers.insert((self.now.mono + REMOVE_PAUSE, owner, h));
+            return;
+        }
+        let over = over && mail.held.iter().all(|part| parts.contains(part));
+        let mut batch = Vec::new();
+        self.flush_served(owner, h, &mut batch);
+        self.record(&mut batch, Event::Dropped { owner, h, parts, over });
+        self.commit(batch, Vec::new());
+        self.mirrors.space_freed();
+        self.retry(|whose, wait| wait == Wait::Disk || (wait == Wait::Quota && *whose == owner));
+        self.evaluate(owner, h);
+    }
+
+    /// Asks about as many mails as may be asked about at a time.
+    pub(super) fn start_asks(&mut self) {
+        while self.asking < ASKING_MAX
+            && let Some((owner, h)) = self.to_ask.pop_first()
+        {
+            let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
+            let Some(mut members) = self.placed(&owner, &h) else { continue };
+            members.retain(|member| *member != me);
+            self.asking += 1;
+            self.out.act(Action::AskHolders { owner, h, members });
+        }
+    }
+
+    pub(super) fn on_holders(&mut self, owner: PeerId, h: MailId, answers: &BTreeMap<PeerId, BTreeSet<Part>>) {
+        self.asking = self.asking.saturating_sub(1);
+        let Some(placed) = self.placed(&owner, &h) else { return };
+        let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
+        let over = self.is_over(&owner, &h);
+        let mut known: Held = answers.clone();
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        mail.task = Task::Idle;
+        if over {
+            self.evaluate(owner, h);
+            return;
+        }
+        known.insert(me, mail.held.clone());
+        mail.doubt = placed.iter().filter(|m| !known.contains_key(*m)).copied().collect();
+        let doubt: Vec<PeerId> = mail.doubt.iter().copied().collect();
+        for member in doubt {
+            // A member that is off but not lost is taken to hold what rank gave it, unless somebody else does.
+            let guess = self.by_rank(&owner, &h, &member);
+            if let Some(part) = guess.filter(|part| !known.values().any(|held| held.contains(part))) {
+                known.insert(member, BTreeSet::from([part]));
+            }
+        }
+        let Some(assigned) = self.with_place(&owner, &h, |place| place.assign(&known)) else { return };
+        self.conclude(owner, h, me, &assigned, answers);
+    }
+
+    /// After the answers: sets the part to hold, and gives up others if every holder now placed confirmed its own (R3).
+    fn conclude(
+        &mut self,
+        owner: PeerId,
+        h: MailId,
+        me: PeerId,
+        assigned: &BTreeMap<PeerId, Part>,
+        answers: &BTreeMap<PeerId, BTreeSet<Part>>,
+    ) {
+        let Some(address) = self.owners.get(&owner).map(|o| o.address.clone()) else { return };
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        mail.goal = assigned.get(&me).copied();
+        let missing = mail.goal.filter(|part| !mail.held.contains(part));
+        let extras: Vec<Part> = mail.held.iter().copied().filter(|part| mail.goal != Some(*part)).collect();
+        if missing.is_some() || extras.is_empty() {
+            self.evaluate(owner, h);
+            return;
+        }
+        let others = assigned.iter().filter(|(member, _)| **member != me);
+        let confirmed =
+            others.clone().all(|(member, part)| answers.get(member).is_some_and(|held| held.contains(part)));
+        // Nobody placed means nobody confirmed.
+        if confirmed && !assigned.is_empty() {
+            mail.tries = 0;
+            self.drop_parts(owner, address, h, extras);
+        } else {
+            self.wait(owner, h, Wait::Confirmations, Some(CONFIRM_PAUSE));
+        }
+    }
+
+    /// Puts a mail aside until something changes, or until a timer that doubles each time.
+    pub(super) fn wait(&mut self, owner: PeerId, h: MailId, wait: Wait, pause: Option<(Duration, Duration)>) {
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        mail.task = Task::Waiting(wait);
+        mail.tries = mail.tries.saturating_add(1);
+        let tries = mail.tries;
+        if let Some((first, most)) = pause {
+            let at = self.now.mono + self.jitter.back_off(first, most, tries);
+            self.timers.insert((at, owner, h));
+        }
+        if let Some(o) = self.owners.get_mut(&owner) {
+            o.waiting.insert(h, wait);
+        }
+    }
+    /// Looks again at the waiting mails for which something may have changed.
+    pub(super) fn retry(&mut self, changed: impl Fn(&PeerId, Wait) -> bool) {
+        let mut again = Vec::new();
+        for (id, owner) in self.owners.iter() {
+            again.extend(owner.waiting.iter().filter(|(_, wait)| changed(id, **wait)).map(|(h, _)| (*id, *h)));
+        }
+        for (owner, h) in again {
+            self.evaluate(owner, h);
+        }
+    }
+    /// Asks again about mails whose part was chosen without this member's answer.
+    pub(super) fn resolve_doubt(&mut self, peer: &PeerId) {
+        let mut again = Vec::new();
+        for (id, owner) in self.owners.iter_mut() {
+            for (h, mail) in &mut owner.mails {
+                if mail.doubt.remove(peer) {
+                    mail.ask_again = true;
+                    again.push((*id, *h));
+                }
+            }
+        }
+        for (owner, h) in again {
+            self.evaluate(owner, h);
+        }
+    }
+
+    /// Every file of an address was looked for: what is missing is lost, and from now on its owners' mails are looked after.
+    pub(super) fn on_checked(&mut self, address: &Address, missing: Vec<(PeerId, MailId, Part)>) {
+        let mut batch = Vec::new();
+        for (owner, h, part) in missing {
+            if self.owners.mail(&owner, &h).is_some_and(|m| m.held.contains(&part)) {
+                self.record(&mut batch, Event::Lost { owner, h, part });
+            }
+        }
+        self.commit(batch, Vec::new());
+        for (_, owner) in self.owners.iter_mut().filter(|(_, o)| o.address == *address) {
+            owner.checked = true;
+        }
+        self.plan_scrubs(address);
+        self.start_scan();
+    }
+
+    /// Looks at every mail again, in steps.
+    pub(super) fn start_scan(&mut self) {
+        self.scan = self.owners.ids().first().map(|owner| (*owner, MailId::new([0; 20])));
+        self.step_scan();
+    }
+    pub(super) fn step_scan(&mut self) {
+        let Some(from) = self.scan.take() else { return };
+        let (some, next) = self.owners.mails_from(from, SCAN_STEP);
+        self.scan = next;
+        for key in some {
+            self.look_after_change(key);
+        }
+    }
+    fn look_after_change(&mut self, (owner, h): MailKey) {
+        let Some(placed) = self.placed(&owner, &h) else { return };
+        let mark = mark_of(&placed);
+        let now = self.now.mono;
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        if mail.placed_mark.replace(mark).is_some_and(|before| before != mark) {
+            mail.tries = 0;
+            mail.doubt.clear();
+            let unsettled = mail.goal.is_some_and(|goal| !mail.held.contains(&goal));
+            if mail.encoding != Encoding::Whole && (unsettled || mail.noted_within(now, SETTLING)) {
+                // Others may hold what rank would give this peer now.
+                mail.noted = None;
+                mail.ask_again = true;
+            }
+        }
+        self.evaluate(owner, h);
+    }
+
+    /// Looks at the mails whose expiry and grace are over.
+    pub(super) fn expire(&mut self) {
+        if self.clock_doubt {
+            return;
+        }
+        let now = self.now.wall;
+        let mut over = Vec::new();
+        for (id, owner) in self.owners.iter_mut() {
+            while let Some((at, h)) = owner.expiries.first().copied()
+                && at + GRACE <= now
+            {
+                owner.expiries.remove(&(at, h));
+                over.push((*id, h));
+            }
+        }
+        for (owner, h) in over {
+            self.evaluate(owner, h);
+        }
+        self.owners.forget_tombstones(now);
+    }
+    /// When the next mail expires, by the monotonic clock.
+    pub(super) fn next_expiry(&self) -> Option<MonoTime> {
+        let first = self.owners.iter().filter_map(|(_, o)| o.expiries.first()).map(|(at, _)| *at).min();
+        first.filter(|_| !self.clock_doubt).map(|wall| {
+            let until = (wall + GRACE).since(self.now.wall);
+            self.now.mono + until.clamp(Duration::from_secs(1), EXPIRY_SLEEP)
+        })
+    }
+}
+
+/// A short name of a set of members in rank, to notice that it changed.
+fn mark_of(placed: &[PeerId]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for member in placed {
+        hasher.update(member.as_bytes());
+    }
+    let mut mark = [0; 8];
+    mark.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_be_bytes(mark)
+}

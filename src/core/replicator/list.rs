@@ -1,0 +1,280 @@
+//! What is known of one owner's msglist: entries as bytes, checked against signed heads. It never removes anything because an
+//! entry is missing (R3): it only grows, and forgets what a signed base says is over.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::model::msglist::{Cursor, Entry, Epoch, Head, Seq};
+use crate::model::{Digest, PeerId};
+use crate::wire::msglist::{Page, Run, chain_next};
+use crate::wire::{Signed, WireError};
+
+/// Most bytes of entries in a page that is answered.
+const PAGE_BYTES: usize = 512 * 1024;
+/// A head is kept at least every so many entries, so that any cursor can be answered with a page that ends at one.
+const HEAD_STEP_ENTRIES: u64 = 200;
+/// And at least every so many bytes of entries.
+const HEAD_STEP_BYTES: usize = 256 * 1024;
+/// Most entries that are kept of one owner.
+const ENTRIES_MAX: usize = 1_000_000;
+
+/// A verified run as it goes into the journal: everything that is needed to pass it on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadRun {
+    /// The last entry, where the head stands.
+    #[serde(rename = "a")]
+    pub at: Cursor,
+    /// The position before the first entry.
+    #[serde(rename = "f")]
+    pub after: Seq,
+    /// The chain value there.
+    #[serde(rename = "d")]
+    pub before: Digest,
+    /// The chain value at the head.
+    #[serde(rename = "c")]
+    pub chain: Digest,
+    /// The head's base: what is at or before it is over.
+    #[serde(rename = "b")]
+    pub base: Seq,
+    /// The entries' bytes.
+    #[serde(rename = "i")]
+    pub entries: Vec<ByteBuf>,
+    /// The signed head.
+    #[serde(rename = "h")]
+    pub head: ByteBuf,
+}
+
+/// What a run turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Nothing that was not known.
+    Known,
+    /// New entries, decoded, and what to record of them.
+    New(Vec<Entry>, ReadRun),
+}
+
+/// Why nothing of a run is used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum RunRefused {
+    /// The owner signed two lists that contradict each other at this position (R3: that deletes nothing).
+    Fork(Cursor),
+    /// It is malformed, not signed, or does not fit itself.
+    Bad(WireError),
+    /// More entries than are kept of one owner.
+    TooLong,
+}
+
+#[derive(Debug)]
+struct KeptHead {
+    chain: Digest,
+    bytes: ByteBuf,
+}
+
+/// One epoch: entries after `base`, heads at some of them, always at the last.
+#[derive(Debug)]
+struct KnownEpoch {
+    base: Seq,
+    base_chain: Digest,
+    entries: VecDeque<ByteBuf>,
+    heads: BTreeMap<Seq, KeptHead>,
+    tip_chain: Digest,
+}
+
+impl KnownEpoch {
+    fn tip(&self) -> Seq {
+        Seq(self.base.0 + count(self.entries.len()))
+    }
+    /// The entries after `after`, up to and including `to`; both inside what is known.
+    fn between(&self, after: Seq, to: Seq) -> impl Iterator<Item = &ByteBuf> {
+        let skip = index(after.0.saturating_sub(self.base.0));
+        let take = index(to.0.saturating_sub(after.0));
+        self.entries.iter().skip(skip).take(take)
+    }
+    /// The chain value at a position, when that is inside what is known.
+    fn chain_at(&self, seq: Seq) -> Option<Digest> {
+        if seq < self.base || seq > self.tip() {
+            return None;
+        }
+        if seq == self.tip() {
+            return Some(self.tip_chain);
+        }
+        let nearest = self.heads.range(..=seq).next_back();
+        let (from, chain) = nearest.map_or((self.base, self.base_chain), |(at, head)| (*at, head.chain));
+        Some(self.between(from, seq).fold(chain, |chain, entry| chain_next(&chain, entry)))
+    }
+    /// Drops the head before the last one when the two around it are close enough together.
+    fn thin_heads(&mut self) {
+        let mut back = self.heads.keys().rev();
+        let (Some(last), Some(middle)) = (back.next().copied(), back.next().copied()) else { return };
+        let from = back.next().copied().unwrap_or(self.base);
+        let close = last.0 - from.0 <= HEAD_STEP_ENTRIES
+            && self.between(from, last).map(|e| e.len()).sum::<usize>() <= HEAD_STEP_BYTES;
+        if close {
+            self.heads.remove(&middle);
+        }
+    }
+    fn forget_to(&mut self, base: Seq) {
+        let Some(chain) = self.chain_at(base) else { return };
+        self.entries.drain(..index(base.0 - self.base.0));
+        self.heads = self.heads.split_off(&base.next());
+        (self.base, self.base_chain) = (base, chain);
+    }
+}
+
+/// Every epoch of an owner's msglist that is known.
+#[derive(Debug, Default)]
+pub(super) struct KnownList {
+    epochs: BTreeMap<Epoch, KnownEpoch>,
+}
+
+impl KnownList {
+    /// The last position that was read.
+    pub(super) fn cursor(&self) -> Cursor {
+        self.epochs.last_key_value().map_or(Cursor::default(), |(epoch, e)| Cursor { epoch: *epoch, seq: e.tip() })
+    }
+    fn len(&self) -> usize {
+        self.epochs.values().map(|e| e.entries.len()).sum()
+    }
+
+    /// Checks a run against its signature and against everything known; changes nothing.
+    /// `from_owner`: whether the owner itself sent it, so that what does not fit is its own word.
+    pub(super) fn check(&self, owner: &PeerId, run: &Run, from_owner: bool) -> Result<Taken, RunRefused> {
+        let head = Signed::<Head>::verify(&run.head).map_err(RunRefused::Bad)?;
+        let known = self.epochs.get(&head.at.epoch);
+        let tip = known.map(|e| e.tip());
+        if let Some(epoch) = known
+            && head.owner == *owner
+            && epoch.chain_at(head.at.seq).is_some_and(|chain| chain != head.chain)
+        {
+            return Err(RunRefused::Fork(head.at));
+        }
+        let before = known.and_then(|e| e.chain_at(run.after));
+        let verified = run.verify(owner, before.as_ref()).map_err(|why| {
+            // A well-signed run on a position that this peer has read, which does not continue what it read there.
+            if from_owner && before.is_some() && head.owner == *owner && matches!(why, WireError::Chain { .. }) {
+                RunRefused::Fork(head.at)
+            } else {
+                RunRefused::Bad(why)
+            }
+        })?;
+        if tip.is_some_and(|tip| head.at.seq <= tip) || verified.entries.is_empty() {
+            return Ok(Taken::Known);
+        }
+        if self.len() + verified.entries.len() > ENTRIES_MAX {
+            return Err(RunRefused::TooLong);
+        }
+        // The start of what is new: where this peer stopped reading, or where the run begins if that is later.
+        let mut before = before.unwrap_or_else(|| start_of(owner, &head, run.after));
+        let after = tip.map_or(run.after, |tip| tip.max(run.after));
+        let skip = index(after.0.saturating_sub(run.after.0));
+        for (_, bytes) in verified.entries.iter().take(skip) {
+            before = chain_next(&before, bytes);
+        }
+        if let Some(epoch) = known.filter(|e| e.tip() == after)
+            && epoch.tip_chain != before
+        {
+            return Err(RunRefused::Fork(head.at));
+        }
+        let (entries, bytes): (Vec<Entry>, Vec<ByteBuf>) =
+            verified.entries.into_iter().skip(skip).map(|(entry, bytes)| (entry, ByteBuf::from(bytes))).unzip();
+        let (at, chain, base) = (head.at, head.chain, head.base_seq);
+        Ok(Taken::New(entries, ReadRun { at, after, before, chain, base, entries: bytes, head: run.head.clone() }))
+    }
+
+    /// Takes what [`KnownList::check`] found new.
+    pub(super) fn apply(&mut self, run: &ReadRun) {
+        let fresh = || KnownEpoch {
+            base: run.after,
+            base_chain: run.before,
+            entries: VecDeque::new(),
+            heads: BTreeMap::new(),
+            tip_chain: run.before,
+        };
+        let epoch = self.epochs.entry(run.at.epoch).or_insert_with(fresh);
+        if epoch.tip() != run.after {
+            // The owner forgot what lies between; what was read before is still in the mails, and this deletes none.
+            *epoch = fresh();
+        }
+        epoch.entries.extend(run.entries.iter().cloned());
+        epoch.tip_chain = run.chain;
+        epoch.heads.insert(run.at.seq, KeptHead { chain: run.chain, bytes: run.head.clone() });
+        epoch.thin_heads();
+        if run.base > epoch.base && run.base < run.at.seq {
+            epoch.forget_to(run.base);
+        }
+    }
+
+    /// The runs that bring an empty list to this one.
+    pub(super) fn snapshot(&self) -> Vec<ReadRun> {
+        let mut runs = Vec::new();
+        for (epoch, known) in &self.epochs {
+            let (mut after, mut before) = (known.base, known.base_chain);
+            for (seq, head) in &known.heads {
+                let at = Cursor { epoch: *epoch, seq: *seq };
+                let entries = known.between(after, *seq).cloned().collect();
+                let head_bytes = head.bytes.clone();
+                runs.push(ReadRun {
+                    at,
+                    after,
+                    before,
+                    chain: head.chain,
+                    base: known.base,
+                    entries,
+                    head: head_bytes,
+                });
+                (after, before) = (*seq, head.chain);
+            }
+        }
+        runs
+    }
+
+    /// What comes after `since`, as this peer knows it. An unknown epoch is answered from the start of each.
+    pub(super) fn page(&self, since: Cursor) -> Page {
+        let first = if self.epochs.contains_key(&since.epoch) { since.epoch } else { Epoch(0) };
+        let mut page = Page::default();
+        let mut room = PAGE_BYTES;
+        for (epoch, known) in self.epochs.range(first..) {
+            let read = if *epoch == since.epoch { since.seq } else { known.base };
+            let after = read.max(known.base);
+            let Some(end) = page_end(known, after, room) else { continue };
+            let Some(head) = known.heads.get(&end) else { continue };
+            let entries: Vec<ByteBuf> = known.between(after, end).cloned().collect();
+            room = room.saturating_sub(entries.iter().map(|e| e.len()).sum());
+            page.runs.push(Run { entries, after, head: head.bytes.clone() });
+            // A reader's cursor is in the last epoch it got, so a run that is cut ends the page.
+            if end < known.tip() || room == 0 {
+                page.more = end < known.tip() || self.epochs.range(Epoch(epoch.0.saturating_add(1))..).next().is_some();
+                break;
+            }
+        }
+        page
+    }
+}
+
+/// The farthest head whose entries after `after` fit in `room`, or the first one if none does; none when nothing is new.
+fn page_end(known: &KnownEpoch, after: Seq, room: usize) -> Option<Seq> {
+    let mut end = None;
+    let (mut from, mut bytes) = (after, 0);
+    for seq in known.heads.range(after.next()..).map(|(seq, _)| *seq) {
+        bytes += known.between(from, seq).map(|e| e.len()).sum::<usize>();
+        if end.is_some() && bytes > room {
+            break;
+        }
+        (end, from) = (Some(seq), seq);
+    }
+    end
+}
+
+/// The chain value at the start of a run that was verified without a known one.
+fn start_of(owner: &PeerId, head: &Head, after: Seq) -> Digest {
+    if after == Seq(0) { crate::wire::msglist::chain_start(owner, head.at.epoch) } else { head.base_chain }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+fn index(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}

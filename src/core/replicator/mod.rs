@@ -1,0 +1,193 @@
+//! The replicator's brain: follows the other members' msglists, mirrors its parts, reports holdings, and gives up a part only by
+//! right. It never drops anything because something is absent (R3), and never does IO.
+//!
+//! Goal: every mail that a member's msglist names has the parts here that placement says, reported to its owner, and nothing is
+//! here that nobody wants. Non-goals: who is lost is the master's word; re-encoding is the owner's; bytes are the shell's.
+//!
+//! ```text
+//!                       named by the list, and placed here
+//!            Idle ------------------------------------> Wanted ---> Pulling ---> Idle   (held, reported)
+//!           ^ |  \                                        ^           |
+//!           | |   `-- placement changed --> Asking -------'           | no source, quota, disk, bad blocks
+//!           | |                               |                       v
+//!           | |                               | every holder       Waiting --- something changed ---> Idle
+//!           | |                               | confirmed (R3)        ^
+//!           | '-- tombstone, expiry + 24 h    v                       |
+//!           |              `-------------> Dropping                   |  not all confirmed yet
+//!           '---------------------------------'  Asking --------------'
+//! ```
+
+pub mod buckets;
+mod decide;
+mod follow;
+pub mod fragments;
+pub mod full;
+pub mod list;
+mod mirror;
+mod owner;
+mod report;
+pub mod scheme;
+mod scrub;
+mod serve;
+mod show;
+#[cfg(test)]
+mod tests;
+pub mod types;
+
+use std::collections::BTreeSet;
+
+use crate::core::jitter::Jitter;
+use crate::core::{Brain, Effect, Outgoing, earliest};
+use crate::model::group::Roster;
+use crate::model::{Encoding, MailId, MonoTime, Now, Part, PeerId};
+use owner::Owners;
+pub use types::{
+    Action, AskFailure, Config, Event, FollowShown, Input, KnownMail, Lookup, MirrorFailure, MirrorOrder, OwnerStatus,
+    QUOTA_DEFAULT, Reply, Scrub, Status,
+};
+
+/// A mail: whose, and which.
+type MailKey = (PeerId, MailId);
+
+/// The replicator's state. What survives a crash is in [`Owners`]; the rest is found again after a restart.
+pub struct Replicator {
+    config: Config,
+    jitter: Jitter,
+    now: Now,
+    /// None before the first input.
+    roster: Option<Roster>,
+    owners: Owners,
+    clock_doubt: bool,
+    round: u64,
+    /// Mails to be looked at again at a moment.
+    timers: BTreeSet<(MonoTime, PeerId, MailId)>,
+    /// Mails still to be looked at after a change of the group, from this one on.
+    scan: Option<MailKey>,
+    /// Mails whose holders are to be asked, and those being asked about.
+    to_ask: BTreeSet<MailKey>,
+    asking: usize,
+    mirrors: mirror::Mirrors,
+    scrubs: scrub::Scrubs,
+    out: Outgoing<Self>,
+}
+
+impl Replicator {
+    /// A replicator that knows nothing yet; replay its events, then start it with [`Input::Start`].
+    pub fn new(config: Config) -> Self {
+        Self {
+            jitter: Jitter::new(config.seed),
+            config,
+            now: Now::default(),
+            roster: None,
+            owners: Owners::default(),
+            clock_doubt: false,
+            round: 0,
+            timers: BTreeSet::new(),
+            scan: None,
+            to_ask: BTreeSet::new(),
+            asking: 0,
+            mirrors: mirror::Mirrors::default(),
+            scrubs: scrub::Scrubs::default(),
+            out: Outgoing::default(),
+        }
+    }
+
+    /// Applies an event to the state and puts it with those that are about to be committed.
+    fn record(&mut self, batch: &mut Vec<Event>, event: Event) {
+        self.owners.apply(&event);
+        batch.push(event);
+    }
+    fn commit(&mut self, batch: Vec<Event>, then: Vec<Effect<Self>>) {
+        if !batch.is_empty() || !then.is_empty() {
+            self.out.commit(batch, then);
+        }
+    }
+    /// What every input and every wake ends with: whatever can be started now is.
+    fn settle(&mut self) {
+        self.start_follows();
+        self.start_asks();
+        self.start_mirrors();
+        self.start_reports();
+        self.start_scrub();
+    }
+}
+
+impl Brain for Replicator {
+    const NAME: &'static str = "replicator";
+    type Input = Input;
+    type Action = Action;
+    type Event = Event;
+    type Reply = Reply;
+    type Status = Status;
+
+    fn replay(&mut self, event: Event) {
+        self.owners.apply(&event);
+    }
+    fn snapshot(&self) -> Vec<Event> {
+        self.owners.snapshot()
+    }
+    fn handle(&mut self, now: Now, input: Input) {
+        self.now = now;
+        match input {
+            Input::Start(roster) => self.on_start(roster),
+            Input::Roster(roster) => self.on_roster(roster),
+            Input::PeerIsBack(peer) => self.on_peer_is_back(peer),
+            Input::ClockDoubt(doubt) => self.clock_doubt = doubt,
+            Input::Page { owner, from, round, result } => self.on_page(owner, from, round, result),
+            Input::Checked { address, missing } => self.on_checked(&address, missing),
+            Input::Holders { owner, h, answers } => self.on_holders(owner, h, &answers),
+            Input::Mirrored { owner, h, part, result } => self.on_mirrored(owner, h, part, result),
+            Input::PartsDropped { owner, h, parts, result } => self.on_parts_dropped(owner, h, parts, result),
+            Input::Reported { owner, upto, result } => self.on_reported(owner, upto, result),
+            Input::Compared { owner, result } => self.on_compared(owner, result),
+            Input::Scrubbed { owner, h, part, result } => self.on_scrubbed(owner, h, part, &result),
+            Input::BadPart { owner, h, part } => self.part_is_bad(owner, h, part),
+            Input::Lookup { token, h } => self.on_lookup(token, &h),
+            Input::Serving { token, h, caller, bytes } => self.on_serving(token, h, caller, bytes),
+            Input::ReadMirrorMsglist { token, address, since } => self.on_read_msglist(token, &address, since),
+        }
+        self.settle();
+    }
+    fn wake(&mut self, now: Now) {
+        self.now = now;
+        self.check_catch_up();
+        self.step_scan();
+        while let Some((at, owner, h)) = self.timers.first().copied()
+            && at <= now.mono
+        {
+            self.timers.remove(&(at, owner, h));
+            self.evaluate(owner, h);
+        }
+        self.expire();
+        self.settle();
+    }
+    fn poll_effect(&mut self) -> Option<Effect<Self>> {
+        self.out.pop()
+    }
+    fn poll_timeout(&self) -> Option<MonoTime> {
+        if self.scan.is_some() {
+            return Some(self.now.mono);
+        }
+        earliest([
+            self.timers.first().map(|(at, _, _)| *at),
+            self.next_follow(),
+            self.next_report(),
+            self.next_expiry(),
+            self.next_catch_up(),
+            self.mirrors.next_try(self.now.mono),
+            self.scrubs.next(),
+        ])
+    }
+    fn observe(&self, now: Now) -> Status {
+        self.show(now)
+    }
+}
+
+/// Bytes that a part of a sealed mail of `length` bytes takes on a disk.
+fn part_bytes(length: u64, part: Part) -> u64 {
+    let encoding = match part {
+        Part::Whole => Encoding::Whole,
+        Part::Fragment { k, .. } => Encoding::Fragments { k, n: k },
+    };
+    scheme::scheme(encoding, 1).part_bytes(length)
+}

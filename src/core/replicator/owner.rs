@@ -1,0 +1,366 @@
+//! What is known of each other member: its msglist, its mails, its tombstones, what is held and what it was told. The durable
+//! part of the replicator's state: it changes only by events, and asks for nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_bytes::ByteBuf;
+
+use super::follow::Follow;
+use super::list::KnownList;
+use super::part_bytes;
+use super::report::Reporting;
+use super::types::Event;
+use crate::model::holding::{Holding, HoldingRefusal, HoldingState};
+use crate::model::msglist::Cursor;
+use crate::model::{Address, Digest, Encoding, MailId, MonoTime, Part, PeerId, WallTime};
+
+/// A tombstone is kept this long after the mail's expiry (DESIGN.md section 5).
+const TOMBSTONE_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// Most peers that one mail is served to: a mailing to 100 and a group of 100.
+pub(super) const SERVED_MAX: usize = 256;
+/// Most conflicts that are kept of one owner.
+const CONFLICTS_MAX: usize = 16;
+
+/// What is being done about a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Nothing. Entered when all is as placement says; left when something changes.
+    Idle,
+    /// Its part is in the queue. Entered when placement names this peer; left when its turn comes.
+    Wanted,
+    /// Its part is being pulled. Left with the shell's answer.
+    Pulling,
+    /// Members are asked what they hold, because of a change, or before a part is given up. Left with their answers.
+    Asking,
+    /// Parts are being removed. Left with the shell's answer.
+    Dropping,
+    /// It cannot be done now. Left when what is waited for may have changed.
+    Waiting(Wait),
+}
+
+/// What a mail waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// The owner or other holders: until one is back, or a slow timer.
+    Sources,
+    /// Room in the owner's quota: until one of its parts is dropped.
+    Quota,
+    /// Right blocks: until the owner is back or re-encodes.
+    Blocks,
+    /// This peer's disk: a timer.
+    Disk,
+    /// The members that hold what replaces a part here: a timer, or until one is back.
+    Confirmations,
+}
+
+/// A mail that an owner's msglist names.
+#[derive(Debug)]
+pub(super) struct Mail {
+    pub(super) at: Cursor,
+    pub(super) length: u64,
+    pub(super) digest: Digest,
+    pub(super) expiry: WallTime,
+    pub(super) encoding: Encoding,
+    pub(super) held: BTreeSet<Part>,
+    pub(super) served: BTreeMap<PeerId, u64>,
+    // What follows is found again after a restart.
+    pub(super) task: Task,
+    /// The part that this peer should hold, once that is known.
+    pub(super) goal: Option<Part>,
+    /// Whether the list named it in this run of the peer: then rank alone gives it its first part.
+    pub(super) noted: Option<MonoTime>,
+    /// Members whose answers were missing when the goal was chosen.
+    pub(super) doubt: BTreeSet<PeerId>,
+    /// Whether the members are to be asked what they hold before anything else.
+    pub(super) ask_again: bool,
+    /// Marks who was placed when it was last looked at.
+    pub(super) placed_mark: Option<u64>,
+    /// Bytes served so far, not all of it recorded.
+    pub(super) serving: BTreeMap<PeerId, u64>,
+    pub(super) tries: u32,
+    pub(super) refused: Option<HoldingRefusal>,
+}
+
+/// One other member, or one that was.
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub(super) address: Address,
+    pub(super) list: KnownList,
+    pub(super) mails: BTreeMap<MailId, Mail>,
+    pub(super) tombstones: BTreeMap<MailId, (WallTime, ByteBuf)>,
+    /// Bytes of the held parts.
+    pub(super) bytes: u64,
+    pub(super) forks: BTreeSet<Cursor>,
+    /// The latest word on each part that the owner has not acknowledged, numbered.
+    pub(super) reports: BTreeMap<u64, Holding>,
+    pub(super) report_of: BTreeMap<(MailId, Part), u64>,
+    pub(super) next_report: u64,
+    // What follows is found again after a restart.
+    pub(super) follow: Follow,
+    pub(super) wanted: BTreeSet<(Cursor, MailId)>,
+    pub(super) waiting: BTreeMap<MailId, Wait>,
+    /// When mails expire, until that was acted upon.
+    pub(super) expiries: BTreeSet<(WallTime, MailId)>,
+    pub(super) reporting: Reporting,
+    /// Whether its files have been looked for since the start. Before that nothing is mirrored for it.
+    pub(super) checked: bool,
+    pub(super) trouble: Option<String>,
+}
+
+impl Owner {
+    fn new(address: Address) -> Self {
+        Self {
+            address,
+            list: KnownList::default(),
+            mails: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            bytes: 0,
+            forks: BTreeSet::new(),
+            reports: BTreeMap::new(),
+            report_of: BTreeMap::new(),
+            next_report: 1,
+            follow: Follow::default(),
+            wanted: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            reporting: Reporting::default(),
+            checked: false,
+            trouble: None,
+        }
+    }
+    /// Queues a word on a part for its owner; it replaces an earlier one on the same part.
+    pub(super) fn say(&mut self, h: MailId, part: Part, state: HoldingState) {
+        let number = self.next_report;
+        self.next_report += 1;
+        self.put_report(number, Holding { h, part, state });
+    }
+    fn put_report(&mut self, number: u64, holding: Holding) {
+        if let Some(earlier) = self.report_of.insert((holding.h, holding.part), number) {
+            self.reports.remove(&earlier);
+        }
+        self.reports.insert(number, holding);
+    }
+    fn acknowledge(&mut self, upto: u64) {
+        let rest = self.reports.split_off(&upto.saturating_add(1));
+        for holding in std::mem::replace(&mut self.reports, rest).into_values() {
+            self.report_of.remove(&(holding.h, holding.part));
+        }
+    }
+    fn note(&mut self, h: MailId, mail: Mail) {
+        self.expiries.insert((mail.expiry, h));
+        match self.mails.get_mut(&h) {
+            None => {
+                self.mails.insert(h, mail);
+            }
+            Some(known) => {
+                if known.expiry != mail.expiry {
+                    self.expiries.remove(&(known.expiry, h));
+                }
+                self.wanted.remove(&(known.at, h));
+                (known.at, known.expiry, known.encoding) = (mail.at, mail.expiry, mail.encoding);
+                known.goal = None;
+            }
+        }
+    }
+    fn hold(&mut self, h: MailId, part: Part, is_held: bool) {
+        let Some(mail) = self.mails.get_mut(&h) else { return };
+        let bytes = part_bytes(mail.length, part);
+        let changed = if is_held { mail.held.insert(part) } else { mail.held.remove(&part) };
+        if changed && is_held {
+            self.bytes = self.bytes.saturating_add(bytes);
+            mail.refused = None;
+        } else if changed {
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+    }
+    fn drop_parts(&mut self, h: MailId, parts: &[Part], over: bool) {
+        for part in parts {
+            self.hold(h, *part, false);
+            let served = self.mails.get(&h).map(|m| m.served.iter().map(|(p, n)| (*p, *n)).collect());
+            self.say(h, *part, HoldingState::Dropped { served: served.unwrap_or_default() });
+        }
+        if over && let Some(mail) = self.mails.remove(&h) {
+            self.waiting.remove(&h);
+            self.wanted.remove(&(mail.at, h));
+            self.expiries.remove(&(mail.expiry, h));
+        }
+    }
+}
+
+/// Every owner.
+#[derive(Debug, Default)]
+pub(super) struct Owners(BTreeMap<PeerId, Owner>);
+
+impl Owners {
+    pub(super) fn get(&self, owner: &PeerId) -> Option<&Owner> {
+        self.0.get(owner)
+    }
+    pub(super) fn get_mut(&mut self, owner: &PeerId) -> Option<&mut Owner> {
+        self.0.get_mut(owner)
+    }
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Owner)> {
+        self.0.iter()
+    }
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&PeerId, &mut Owner)> {
+        self.0.iter_mut()
+    }
+    pub(super) fn ids(&self) -> Vec<PeerId> {
+        self.0.keys().copied().collect()
+    }
+    pub(super) fn mail_mut(&mut self, owner: &PeerId, h: &MailId) -> Option<&mut Mail> {
+        self.0.get_mut(owner)?.mails.get_mut(h)
+    }
+    pub(super) fn mail(&self, owner: &PeerId, h: &MailId) -> Option<&Mail> {
+        self.0.get(owner)?.mails.get(h)
+    }
+    /// Up to `most` mails from `from` on, in order, and the one after them.
+    pub(super) fn mails_from(
+        &self,
+        from: (PeerId, MailId),
+        most: usize,
+    ) -> (Vec<(PeerId, MailId)>, Option<(PeerId, MailId)>) {
+        let first = |owner: &PeerId| if *owner == from.0 { from.1 } else { MailId::new([0; 20]) };
+        let owners = self.0.range(from.0..);
+        let mut all = owners.flat_map(|(owner, o)| o.mails.range(first(owner)..).map(|(h, _)| (*owner, *h)));
+        let some = all.by_ref().take(most).collect();
+        (some, all.next())
+    }
+    /// Forgets tombstones whose time is over.
+    pub(super) fn forget_tombstones(&mut self, now: WallTime) {
+        for owner in self.0.values_mut() {
+            owner.tombstones.retain(|_, (expiry, _)| *expiry + TOMBSTONE_KEPT > now);
+        }
+    }
+
+    /// Applies one event: the only way in which what is durable changes.
+    pub(super) fn apply(&mut self, event: &Event) {
+        if let Event::Following { owner, address } = event {
+            let known = self.0.entry(*owner).or_insert_with(|| Owner::new(address.clone()));
+            known.address = address.clone();
+            return;
+        }
+        let Some(o) = self.0.get_mut(owner_of(event)) else { return };
+        match event {
+            Event::Following { .. } => {}
+            Event::Read { run, .. } => o.list.apply(run),
+            Event::Noted { h, at, length, digest, expiry, encoding, .. } => {
+                o.note(*h, Mail::new(*at, *length, *digest, *expiry, *encoding));
+            }
+            Event::Tombstoned { h, expiry, tombstone, .. } => {
+                o.tombstones.insert(*h, (*expiry, tombstone.clone()));
+            }
+            Event::Held { h, part, .. } => {
+                o.hold(*h, *part, true);
+                o.say(*h, *part, HoldingState::Held);
+            }
+            Event::Lost { h, part, .. } => {
+                o.hold(*h, *part, false);
+                o.say(*h, *part, HoldingState::Lost);
+            }
+            Event::Refused { h, part, why, .. } => {
+                if let Some(mail) = o.mails.get_mut(h) {
+                    mail.refused = Some(*why);
+                }
+                o.say(*h, *part, HoldingState::Refused(*why));
+            }
+            Event::Dropped { h, parts, over, .. } => o.drop_parts(*h, parts, *over),
+            Event::Served { h, caller, bytes, .. } => {
+                if let Some(mail) = o.mails.get_mut(h) {
+                    mail.served.insert(*caller, *bytes);
+                }
+            }
+            Event::Acknowledged { upto, .. } => o.acknowledge(*upto),
+            Event::Forked { at, .. } => {
+                if o.forks.len() < CONFLICTS_MAX {
+                    o.forks.insert(*at);
+                }
+            }
+            Event::Reports { next, items, .. } => {
+                o.reports.clear();
+                o.report_of.clear();
+                for (number, holding) in items {
+                    o.put_report(*number, holding.clone());
+                }
+                o.next_report = *next;
+            }
+        }
+    }
+
+    /// Events that bring an empty state to this one.
+    pub(super) fn snapshot(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (owner, o) in &self.0 {
+            let owner = *owner;
+            events.push(Event::Following { owner, address: o.address.clone() });
+            events.extend(o.list.snapshot().into_iter().map(|run| Event::Read { owner, run }));
+            for (h, mail) in &o.mails {
+                events.push(mail.noted_event(owner, *h));
+                events.extend(mail.held.iter().map(|part| Event::Held { owner, h: *h, part: *part }));
+                let served = mail.served.iter();
+                events.extend(served.map(|(caller, n)| Event::Served { owner, h: *h, caller: *caller, bytes: *n }));
+            }
+            events.extend(o.tombstones.iter().map(|(h, (expiry, tombstone))| Event::Tombstoned {
+                owner,
+                h: *h,
+                expiry: *expiry,
+                tombstone: tombstone.clone(),
+            }));
+            events.extend(o.forks.iter().map(|at| Event::Forked { owner, at: *at }));
+            let items = o.reports.iter().map(|(number, holding)| (*number, holding.clone())).collect();
+            events.push(Event::Reports { owner, next: o.next_report, items });
+        }
+        events
+    }
+}
+
+impl Mail {
+    pub(super) fn new(at: Cursor, length: u64, digest: Digest, expiry: WallTime, encoding: Encoding) -> Self {
+        Self {
+            at,
+            length,
+            digest,
+            expiry,
+            encoding,
+            held: BTreeSet::new(),
+            served: BTreeMap::new(),
+            task: Task::Idle,
+            goal: None,
+            noted: None,
+            doubt: BTreeSet::new(),
+            ask_again: false,
+            placed_mark: None,
+            serving: BTreeMap::new(),
+            tries: 0,
+            refused: None,
+        }
+    }
+    fn noted_event(&self, owner: PeerId, h: MailId) -> Event {
+        Event::Noted {
+            owner,
+            h,
+            at: self.at,
+            length: self.length,
+            digest: self.digest,
+            expiry: self.expiry,
+            encoding: self.encoding,
+        }
+    }
+}
+
+fn owner_of(event: &Event) -> &PeerId {
+    match event {
+        Event::Following { owner, .. }
+        | Event::Read { owner, .. }
+        | Event::Noted { owner, .. }
+        | Event::Tombstoned { owner, .. }
+        | Event::Held { owner, .. }
+        | Event::Lost { owner, .. }
+        | Event::Refused { owner, .. }
+        | Event::Dropped { owner, .. }
+        | Event::Served { owner, .. }
+        | Event::Acknowledged { owner, .. }
+        | Event::Forked { owner, .. }
+        | Event::Reports { owner, .. } => owner,
+    }
+}

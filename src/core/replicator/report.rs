@@ -1,0 +1,133 @@
+//! Reporting: this peer's word on each part to the part's owner, in batches, again and again until the owner has it on its
+//! disk. It never says a word that is not durable here first (R1).
+
+use std::time::Duration;
+
+use super::Replicator;
+use super::buckets::bucket_digests;
+use super::owner::{Owner, Wait};
+use super::types::{Action, AskFailure, Event};
+use crate::core::{Effect, earliest};
+use crate::model::holding::{HOLDINGS_BATCH_MAX, Holding, HoldingState, Holdings};
+use crate::model::{MonoTime, PeerId};
+
+/// Most served-to records in one batch, so that it stays far below the 1 MiB that the route takes.
+const SERVED_IN_BATCH: usize = 8000;
+/// Pauses after an owner did not take a batch.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The talk with one owner about what is held for it.
+#[derive(Debug, Default)]
+pub(super) struct Reporting {
+    /// A batch or a comparison is under way.
+    busy: bool,
+    /// Not before then.
+    due: MonoTime,
+    tries: u32,
+    /// Since the last time it was away, it has not been compared what is held.
+    compare: bool,
+}
+
+impl Owner {
+    fn can_be_told(&self) -> bool {
+        self.follow.is_reached() && !self.reporting.busy && (!self.reports.is_empty() || self.reporting.compare)
+    }
+    /// The oldest reports that fit in one batch, and the number of the last of them.
+    fn batch(&self) -> (u64, Vec<Holding>) {
+        let (mut upto, mut items, mut served) = (0, Vec::new(), 0);
+        for (number, holding) in self.reports.iter().take(HOLDINGS_BATCH_MAX) {
+            if let HoldingState::Dropped { served: to } = &holding.state {
+                served += to.len();
+            }
+            if served > SERVED_IN_BATCH && !items.is_empty() {
+                break;
+            }
+            upto = *number;
+            items.push(holding.clone());
+        }
+        (upto, items)
+    }
+}
+
+impl Replicator {
+    pub(super) fn next_report(&self) -> Option<MonoTime> {
+        earliest(self.owners.iter().map(|(_, o)| o.can_be_told().then_some(o.reporting.due)))
+    }
+
+    /// Sends one batch to every owner that has something to be told; once there is none, compares.
+    pub(super) fn start_reports(&mut self) {
+        let (now, wall) = (self.now.mono, self.now.wall);
+        let Some(member) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
+        for (id, o) in self.owners.iter_mut() {
+            if !o.can_be_told() || o.reporting.due > now {
+                continue;
+            }
+            o.reporting.busy = true;
+            let action = if o.reports.is_empty() {
+                let held = o.mails.iter().flat_map(|(h, mail)| mail.held.iter().map(|part| (*h, *part)));
+                Action::CompareHoldings { owner: *id, buckets: bucket_digests(held) }
+            } else {
+                let (upto, items) = o.batch();
+                Action::Report { owner: *id, upto, holdings: Holdings { member, owner: *id, at: wall, items } }
+            };
+            // Behind everything that was recorded: the word is on this disk before the owner hears it.
+            self.out.commit(Vec::new(), vec![Effect::Act(action)]);
+        }
+    }
+
+    /// An owner answers again, or for the first time since the start.
+    pub(super) fn on_reachable(&mut self, owner: PeerId) {
+        let now = self.now.mono;
+        if let Some(o) = self.owners.get_mut(&owner) {
+            o.reporting.compare = true;
+            o.reporting.tries = 0;
+            o.reporting.due = now;
+        }
+        self.retry(|whose, wait| *whose == owner && matches!(wait, Wait::Sources | Wait::Blocks));
+    }
+
+    pub(super) fn on_reported(&mut self, owner: PeerId, upto: u64, result: Result<(), AskFailure>) {
+        if self.on_told(&owner, result.is_ok()) && result.is_ok() {
+            let mut batch = Vec::new();
+            self.record(&mut batch, Event::Acknowledged { owner, upto });
+            self.commit(batch, Vec::new());
+        }
+    }
+
+    /// The answer to a comparison: says again all that is known of the buckets that differ.
+    pub(super) fn on_compared(&mut self, owner: PeerId, result: Result<Vec<u8>, AskFailure>) {
+        if !self.on_told(&owner, result.is_ok()) {
+            return;
+        }
+        let Ok(differ) = result else { return };
+        let Some(o) = self.owners.get_mut(&owner) else { return };
+        o.reporting.compare = false;
+        let mut events = Vec::new();
+        for (h, mail) in o.mails.iter().filter(|(h, _)| differ.contains(&h.as_bytes()[0])) {
+            let h = *h;
+            events.extend(mail.held.iter().map(|part| Event::Held { owner, h, part: *part }));
+            // What the owner may think is here, and is not.
+            let missing = mail.goal.filter(|part| !mail.held.contains(part));
+            events.extend(missing.map(|part| Event::Lost { owner, h, part }));
+        }
+        let mut batch = Vec::new();
+        for event in events {
+            self.record(&mut batch, event);
+        }
+        self.commit(batch, Vec::new());
+    }
+
+    /// Ends what was under way; after a failure the next try waits. Whether the owner is still known.
+    fn on_told(&mut self, owner: &PeerId, taken: bool) -> bool {
+        let now = self.now.mono;
+        let Some(o) = self.owners.get_mut(owner) else { return false };
+        o.reporting.busy = false;
+        if taken {
+            o.reporting.tries = 0;
+        } else {
+            o.reporting.tries = o.reporting.tries.saturating_add(1);
+            o.reporting.due = now + self.jitter.back_off(BACK_OFF.0, BACK_OFF.1, o.reporting.tries);
+        }
+        true
+    }
+}

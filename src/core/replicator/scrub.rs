@@ -1,0 +1,77 @@
+//! Scrubbing: held parts are read again and checked, one at a time, each about once a week. It never reads more than one part
+//! at a time, and repairs nothing itself: a bad part is lost, reported, and mirrored again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Replicator;
+use super::types::{Action, Event, Scrub};
+use crate::model::{Address, MailId, MonoTime, Part, PeerId};
+
+/// How often each part is checked. Disks go bad over months; a week finds it while others still have theirs.
+const EVERY: Duration = Duration::from_secs(7 * 86_400);
+/// Pause after a part could not be read for another reason than being bad.
+const AGAIN: Duration = Duration::from_secs(3600);
+
+/// When which part is checked.
+#[derive(Debug, Default)]
+pub(super) struct Scrubs {
+    due: BTreeSet<(MonoTime, PeerId, MailId, Part)>,
+    under_way: bool,
+}
+
+impl Scrubs {
+    pub(super) fn next(&self) -> Option<MonoTime> {
+        if self.under_way { None } else { self.due.first().map(|(at, ..)| *at) }
+    }
+}
+
+impl Replicator {
+    /// After a start: spreads the checks of an address's parts over the whole time.
+    pub(super) fn plan_scrubs(&mut self, address: &Address) {
+        for (id, owner) in self.owners.iter().filter(|(_, o)| o.address == *address) {
+            for (h, part) in owner.mails.iter().flat_map(|(h, mail)| mail.held.iter().map(move |part| (h, part))) {
+                let at = self.now.mono + self.jitter.between(Duration::from_secs(60), EVERY);
+                self.scrubs.due.insert((at, *id, *h, *part));
+            }
+        }
+    }
+    /// Plans the next check of a part that has just been written or checked.
+    pub(super) fn plan_scrub(&mut self, owner: PeerId, h: MailId, part: Part) {
+        let at = self.now.mono + self.jitter.between(EVERY * 3 / 4, EVERY);
+        self.scrubs.due.insert((at, owner, h, part));
+    }
+    /// Starts the check that is due, if none is under way.
+    pub(super) fn start_scrub(&mut self) {
+        while !self.scrubs.under_way
+            && let Some((at, owner, h, part)) = self.scrubs.due.first().copied()
+            && at <= self.now.mono
+        {
+            self.scrubs.due.remove(&(at, owner, h, part));
+            let Some(o) = self.owners.get(&owner) else { continue };
+            if o.mails.get(&h).is_some_and(|mail| mail.held.contains(&part)) {
+                self.scrubs.under_way = true;
+                self.out.act(Action::Scrub { owner, address: o.address.clone(), h, part });
+            }
+        }
+    }
+    pub(super) fn on_scrubbed(&mut self, owner: PeerId, h: MailId, part: Part, result: &Scrub) {
+        self.scrubs.under_way = false;
+        match result {
+            Scrub::Good => self.plan_scrub(owner, h, part),
+            Scrub::Bad => self.part_is_bad(owner, h, part),
+            Scrub::Unknown { .. } => {
+                self.scrubs.due.insert((self.now.mono + AGAIN, owner, h, part));
+            }
+        }
+    }
+    /// A held part is bad or gone: it is lost, its owner is told, and it is mirrored again.
+    pub(super) fn part_is_bad(&mut self, owner: PeerId, h: MailId, part: Part) {
+        if self.owners.mail(&owner, &h).is_some_and(|mail| mail.held.contains(&part)) {
+            let mut batch = Vec::new();
+            self.record(&mut batch, Event::Lost { owner, h, part });
+            self.commit(batch, Vec::new());
+            self.evaluate(owner, h);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What the replicator shows of itself. It never changes anything.
+
+use super::Replicator;
+use super::follow::FollowState;
+use super::owner::Owner;
+use super::scheme::scheme;
+use super::types::{FollowShown, OwnerStatus, Status};
+use crate::core::placement::live_others;
+use crate::model::{Encoding, MailId, Now, PeerId};
+
+/// Mails that are named one by one.
+const NAMED_MAX: usize = 100;
+
+impl Replicator {
+    pub(super) fn show(&self, now: Now) -> Status {
+        let mut degraded = 0;
+        let mut degraded_mails = Vec::new();
+        for (id, owner) in self.owners.iter() {
+            for h in owner.mails.iter().filter(|(_, m)| self.lacks_members(id, m.encoding)).map(|(h, _)| *h) {
+                degraded += 1;
+                if degraded_mails.len() < NAMED_MAX {
+                    degraded_mails.push(h);
+                }
+            }
+        }
+        Status {
+            ready: self.roster.is_some() && self.owners.iter().all(|(_, o)| o.follow.is_ready()),
+            owners: self.owners.iter().map(|(id, owner)| show_owner(*id, owner, now)).collect(),
+            under_way: self.mirrors.under_way,
+            degraded,
+            degraded_mails,
+        }
+    }
+    /// Whether the group has too few live members for what an encoding, or the policy, asks for.
+    fn lacks_members(&self, owner: &PeerId, encoding: Encoding) -> bool {
+        let Some(roster) = &self.roster else { return false };
+        let live = live_others(roster, owner);
+        let wanted = match encoding {
+            Encoding::Whole => usize::from(roster.policy.copies),
+            Encoding::Fragments { .. } => scheme(encoding, 0).places(),
+        };
+        live < wanted
+    }
+}
+
+fn show_owner(peer: PeerId, owner: &Owner, now: Now) -> OwnerStatus {
+    let refused = owner.mails.iter().filter_map(|(h, mail)| Some((*h, mail.refused?)));
+    let forks = owner.forks.iter().map(|at| format!("it signed two msglists that contradict each other at {at}"));
+    let follow = match owner.follow.state {
+        FollowState::Off => FollowShown::Gone,
+        _ if owner.follow.unreachable_since.is_some() => FollowShown::Unreachable,
+        _ if owner.follow.behind => FollowShown::Behind,
+        _ => FollowShown::Ok,
+    };
+    OwnerStatus {
+        address: owner.address.clone(),
+        peer,
+        cursor: owner.list.cursor().to_string(),
+        follow,
+        unreachable_s: owner.follow.unreachable_since.map(|since| now.mono.since(since).as_secs()),
+        mails: owner.mails.len(),
+        parts: owner.mails.values().map(|mail| mail.held.len()).sum(),
+        bytes: owner.bytes,
+        wanted: owner.wanted.len(),
+        refused: refused.take(NAMED_MAX).collect::<std::collections::BTreeMap<MailId, _>>(),
+        reports: owner.reports.len(),
+        conflicts: forks.chain(owner.trouble.clone()).collect(),
+    }
+}
