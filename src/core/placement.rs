@@ -64,44 +64,6 @@ pub fn live_others(roster: &Roster, owner: &PeerId) -> usize {
     roster.members.iter().filter(|m| m.peer_id != *owner && !roster.lost.contains(&m.peer_id)).count()
 }
 
-/// safe(f), counted as if the owner were already lost: the f for which any f of these holders can go and the mail is still
-/// readable. -1 when it is not readable even with all of them: `unsafe`.
-///
-/// It never promises too much: a part that two members hold counts once, and several parts of one member go together.
-pub fn safe(held: &Held) -> i64 {
-    let whole = held.values().filter(|parts| parts.contains(&Part::Whole)).count();
-    let mut by_k: BTreeMap<u8, BTreeMap<u8, PeerId>> = BTreeMap::new();
-    for (member, parts) in held.iter().filter(|(_, parts)| !parts.contains(&Part::Whole)) {
-        for part in parts {
-            if let Part::Fragment { k, i } = part {
-                by_k.entry(*k).or_default().entry(*i).or_insert(*member);
-            }
-        }
-    }
-    let fragments = by_k.iter().map(|(k, by_index)| survives(usize::from(*k), by_index)).max().unwrap_or(-1);
-    i64::try_from(whole).unwrap_or(i64::MAX).saturating_add(fragments)
-}
-
-/// How many of the holders of distinct fragments can go, the fullest ones first, before fewer than k are left.
-fn survives(k: usize, by_index: &BTreeMap<u8, PeerId>) -> i64 {
-    let mut counts: BTreeMap<PeerId, usize> = BTreeMap::new();
-    for member in by_index.values() {
-        *counts.entry(*member).or_default() += 1;
-    }
-    let mut counts: Vec<usize> = counts.into_values().collect();
-    counts.sort_unstable_by(|a, b| b.cmp(a));
-    let mut left = by_index.len();
-    let mut gone = -1;
-    for count in std::iter::once(0).chain(counts) {
-        left -= count;
-        if left < k {
-            break;
-        }
-        gone += 1;
-    }
-    gone
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::{btree_set, vec};
@@ -187,22 +149,5 @@ mod tests {
         let whole = Place { encoding: Encoding::Whole, whole_copies: 2, ..place(&h, &members, &lost) };
         let assigned = whole.assign(&Held::new());
         assert!(assigned.len() == 2 && assigned.values().all(|p| *p == Part::Whole));
-    }
-
-    #[test]
-    fn safe_never_promises_more_than_any_loss_leaves() {
-        let m = peers(6);
-        let one = |i: u8| BTreeSet::from([part(3, i)]);
-        assert_eq!(safe(&Held::new()), -1);
-        assert_eq!(safe(&(0..5).map(|i| (m[usize::from(i)], one(i))).collect()), 2);
-        assert_eq!(safe(&(0..3).map(|i| (m[usize::from(i)], one(i))).collect()), 0);
-        assert_eq!(safe(&(0..5).map(|i| (m[usize::from(i)], one(i % 2))).collect()), -1);
-        assert_eq!(
-            safe(&Held::from([(m[0], BTreeSet::from([part(3, 0), part(3, 1)])), (m[1], one(2)), (m[2], one(3))])),
-            0
-        );
-        assert_eq!(safe(&(0..3).map(|i| (m[i], BTreeSet::from([Part::Whole]))).collect()), 2);
-        let mixed = [(m[0], BTreeSet::from([Part::Whole])), (m[1], one(0)), (m[2], one(1)), (m[3], one(2))];
-        assert_eq!(safe(&mixed.into_iter().collect()), 1);
     }
 }

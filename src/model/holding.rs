@@ -67,3 +67,28 @@ pub struct Holdings {
     #[serde(rename = "i")]
     pub items: Vec<Holding>,
 }
+
+/// What a member and an owner compare when they meet again, so that only what differs is reported: for each first byte of h
+/// eight bytes of BLAKE3 over the parts that are held, in order. 256 times eight bytes.
+pub fn bucket_digests(held: impl IntoIterator<Item = (MailId, Part)>) -> Vec<u8> {
+    let mut buckets = vec![std::collections::BTreeSet::new(); 256];
+    for (h, part) in held {
+        buckets[usize::from(h.as_bytes()[0])].insert((h, part));
+    }
+    let digest = |parts: std::collections::BTreeSet<(MailId, Part)>| {
+        let mut hasher = blake3::Hasher::new_derive_key("roost 1 holdings bucket");
+        for (h, part) in parts {
+            hasher.update(h.as_bytes());
+            // Whole is no fragment: no code has k = 0.
+            let (k, i) = match part {
+                Part::Whole => (0, 0),
+                Part::Fragment { k, i } => (k, i),
+            };
+            hasher.update(&[k, i]);
+        }
+        let mut eight = [0; 8];
+        hasher.finalize_xof().fill(&mut eight);
+        eight
+    };
+    buckets.into_iter().flat_map(digest).collect()
+}

@@ -274,7 +274,9 @@ impl Replicator {
     pub(super) fn on_checked(&mut self, address: &Address, missing: Vec<(PeerId, MailId, Part)>) {
         let mut batch = Vec::new();
         for (owner, h, part) in missing {
-            if self.owners.mail(&owner, &h).is_some_and(|m| m.held.contains(&part)) {
+            // Of a mail that is over the files went by right, just before this peer stopped: that is told as dropped.
+            let held = self.owners.mail(&owner, &h).is_some_and(|m| m.held.contains(&part));
+            if held && !self.is_over(&owner, &h) {
                 self.record(&mut batch, Event::Lost { owner, h, part });
             }
         }

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::scheme::Scheme;
 use crate::core::placement::Held;
-use crate::model::manifest::BLOCK_BYTES;
-use crate::model::{Part, PeerId};
+use crate::fragment::Layout;
+use crate::model::{Encoding, Part, PeerId};
 
 /// Fragments, any `k` of `n`, one each at the first `n` members in rank.
 #[derive(Debug, Clone, Copy)]
@@ -34,9 +34,8 @@ impl Scheme for Fragments {
         matches!(part, Part::Fragment { k, i } if k == self.k && i < self.n)
     }
     fn part_bytes(&self, length: u64) -> u64 {
-        let k = u64::from(self.k.max(1));
-        let (stripes, rest) = (length / (k * u64::from(BLOCK_BYTES)), length % (k * u64::from(BLOCK_BYTES)));
-        stripes * u64::from(BLOCK_BYTES) + rest.div_ceil(k)
+        let layout = Layout::new(length, Encoding::Fragments { k: self.k, n: self.n });
+        layout.map_or(u64::MAX, |layout| layout.fragment_len())
     }
     fn assign(&self, placed: &[PeerId], held: &Held) -> BTreeMap<PeerId, Part> {
         let mut assigned = BTreeMap::new();

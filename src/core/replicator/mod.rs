@@ -17,7 +17,6 @@
 //!           '---------------------------------'  Asking --------------'
 //! ```
 
-pub mod buckets;
 mod decide;
 mod follow;
 pub mod fragments;
@@ -43,7 +42,7 @@ use crate::model::{Encoding, MailId, MonoTime, Now, Part, PeerId};
 use owner::Owners;
 pub use types::{
     Action, AskFailure, Config, Event, FollowShown, Input, KnownMail, Lookup, MirrorFailure, MirrorOrder, OwnerStatus,
-    QUOTA_DEFAULT, Reply, Scrub, Status,
+    Reply, Scrub, Status,
 };
 
 /// A mail: whose, and which.
@@ -143,7 +142,8 @@ impl Brain for Replicator {
             Input::Scrubbed { owner, h, part, result } => self.on_scrubbed(owner, h, part, &result),
             Input::BadPart { owner, h, part } => self.part_is_bad(owner, h, part),
             Input::Lookup { token, h } => self.on_lookup(token, &h),
-            Input::Serving { token, h, caller, bytes } => self.on_serving(token, h, caller, bytes),
+            Input::Serving { token, h, caller } => self.on_serving(token, h, caller),
+            Input::Served { h, caller, bytes } => self.on_served(h, caller, bytes),
             Input::ReadMirrorMsglist { token, address, since } => self.on_read_msglist(token, &address, since),
         }
         self.settle();

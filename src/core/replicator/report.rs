@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use super::Replicator;
-use super::buckets::bucket_digests;
 use super::owner::{Owner, Wait};
 use super::types::{Action, AskFailure, Event};
 use crate::core::{Effect, earliest};
-use crate::model::holding::{HOLDINGS_BATCH_MAX, Holding, HoldingState, Holdings};
+use crate::model::holding::{HOLDINGS_BATCH_MAX, Holding, HoldingState, Holdings, bucket_digests};
 use crate::model::{MonoTime, PeerId};
 
 /// Most served-to records in one batch, so that it stays far below the 1 MiB that the route takes.
@@ -64,7 +63,9 @@ impl Replicator {
             }
             o.reporting.busy = true;
             let action = if o.reports.is_empty() {
-                let held = o.mails.iter().flat_map(|(h, mail)| mail.held.iter().map(|part| (*h, *part)));
+                // What its owner ended is no holding any more, though its parts may still have to go.
+                let open = o.mails.iter().filter(|(h, _)| !o.tombstones.contains_key(*h));
+                let held = open.flat_map(|(h, mail)| mail.held.iter().map(|part| (*h, *part)));
                 Action::CompareHoldings { owner: *id, buckets: bucket_digests(held) }
             } else {
                 let (upto, items) = o.batch();
@@ -103,7 +104,9 @@ impl Replicator {
         let Some(o) = self.owners.get_mut(&owner) else { return };
         o.reporting.compare = false;
         let mut events = Vec::new();
-        for (h, mail) in o.mails.iter().filter(|(h, _)| differ.contains(&h.as_bytes()[0])) {
+        for (h, mail) in
+            o.mails.iter().filter(|(h, _)| differ.contains(&h.as_bytes()[0]) && !o.tombstones.contains_key(*h))
+        {
             let h = *h;
             events.extend(mail.held.iter().map(|part| Event::Held { owner, h, part: *part }));
             // What the owner may think is here, and is not.

@@ -1,6 +1,8 @@
 //! Answers about what is mirrored here: look-ups for the routes, who was served, and members' msglists. It never answers past
 //! what is durable, and not before the msglists were read after a start (R7).
 
+use std::collections::BTreeMap;
+
 use super::Replicator;
 use super::owner::{Owner, SERVED_MAX};
 use super::types::{Event, KnownMail, Lookup, Reply};
@@ -20,6 +22,10 @@ impl Owner {
             parts: mail.held.clone(),
         })
     }
+}
+
+fn may_serve(served: &BTreeMap<PeerId, u64>, caller: &PeerId) -> bool {
+    served.contains_key(caller) || served.len() < SERVED_MAX
 }
 
 impl Replicator {
@@ -44,36 +50,37 @@ impl Replicator {
         }
     }
 
-    pub(super) fn on_serving(&mut self, token: Token, h: MailId, caller: PeerId, bytes: u64) {
+    pub(super) fn on_serving(&mut self, token: Token, h: MailId, caller: PeerId) {
         let whose = self.owners.iter().find(|(id, o)| {
             let held = o.mails.get(&h).is_some_and(|mail| !mail.held.is_empty());
             held && o.follow.is_ready() && !self.is_over(id, &h)
         });
-        let owner = whose.map(|(id, _)| *id);
+        let served = whose.and_then(|(id, o)| Some((*id, &o.mails.get(&h)?.served)));
+        let reply = Effect::Reply(token, Reply::Serve(served.is_some_and(|(_, to)| may_serve(to, &caller))));
+        let first =
+            served.filter(|(_, to)| may_serve(to, &caller) && !to.contains_key(&caller)).map(|(owner, _)| owner);
         let mut batch = Vec::new();
-        let may = owner.is_some_and(|owner| self.count_served(owner, h, caller, bytes, &mut batch));
-        let reply = Reply::Serve(may);
-        if batch.is_empty() {
-            self.out.reply(token, reply);
-        } else {
-            self.out.commit(batch, vec![Effect::Reply(token, reply)]);
+        if let Some(owner) = first {
+            self.record(&mut batch, Event::Served { owner, h, caller, bytes: 0 });
         }
+        // Also when it was recorded before: that may not be durable yet.
+        self.out.commit(batch, vec![reply]);
     }
 
-    /// Counts bytes about to be served. Recorded the first time, and whenever the count has doubled since.
-    fn count_served(&mut self, owner: PeerId, h: MailId, caller: PeerId, bytes: u64, batch: &mut Vec<Event>) -> bool {
-        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return false };
-        let recorded = mail.served.get(&caller).copied();
-        if recorded.is_none() && mail.served.len() >= SERVED_MAX {
-            return false;
+    /// Counts bytes that went out. Recorded whenever the count has doubled.
+    pub(super) fn on_served(&mut self, h: MailId, caller: PeerId, bytes: u64) {
+        let mut batch = Vec::new();
+        for owner in self.owners.ids() {
+            let Some(mail) = self.owners.mail_mut(&owner, &h) else { continue };
+            let Some(recorded) = mail.served.get(&caller).copied() else { continue };
+            let total = mail.serving.entry(caller).or_insert(recorded);
+            *total = total.saturating_add(bytes);
+            let bytes = *total;
+            if bytes / 2 >= recorded.max(1) {
+                self.record(&mut batch, Event::Served { owner, h, caller, bytes });
+            }
         }
-        let total = mail.serving.entry(caller).or_insert_with(|| recorded.unwrap_or(0));
-        *total = total.saturating_add(bytes);
-        let bytes = *total;
-        if recorded.is_none_or(|recorded| bytes / 2 >= recorded.max(1)) {
-            self.record(batch, Event::Served { owner, h, caller, bytes });
-        }
-        true
+        self.commit(batch, Vec::new());
     }
     /// What was served and not recorded yet, before the parts are reported dropped.
     pub(super) fn flush_served(&mut self, owner: PeerId, h: MailId, batch: &mut Vec<Event>) {

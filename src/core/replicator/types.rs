@@ -22,9 +22,6 @@ pub struct Config {
     pub seed: u64,
 }
 
-/// Most bytes held for one owner, unless the config says otherwise: a week of a busy member's mail fits many times.
-pub const QUOTA_DEFAULT: ByteSize = ByteSize::gib(10);
-
 /// Why a member gave no answer that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskFailure {
@@ -186,11 +183,18 @@ pub enum Input {
         /// Which mail.
         h: MailId,
     },
-    /// Bytes of a mail are about to be served. Answered with [`Reply::Serve`] once it is recorded, so that a cancel can tell
-    /// the truth about who may have it.
+    /// Bytes of a mail are about to be served. Answered with [`Reply::Serve`] once it is recorded to whom, so that a cancel
+    /// can tell the truth about who may have it.
     Serving {
         /// Carried by the reply.
         token: Token,
+        /// Which mail.
+        h: MailId,
+        /// To whom.
+        caller: PeerId,
+    },
+    /// Bytes of a mail went out.
+    Served {
         /// Which mail.
         h: MailId,
         /// To whom.
