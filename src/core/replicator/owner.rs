@@ -8,9 +8,9 @@ use serde_bytes::ByteBuf;
 
 use super::follow::Follow;
 use super::list::KnownList;
-use super::part_bytes;
 use super::report::Reporting;
 use super::types::Event;
+use super::{MailKey, part_bytes};
 use crate::model::holding::{Holding, HoldingRefusal, HoldingState};
 use crate::model::msglist::Cursor;
 use crate::model::{Address, Digest, Encoding, MailId, MonoTime, Part, PeerId, WallTime};
@@ -215,11 +215,7 @@ impl Owners {
         self.0.get(owner)?.mails.get(h)
     }
     /// Up to `most` mails from `from` on, in order, and the one after them.
-    pub(super) fn mails_from(
-        &self,
-        from: (PeerId, MailId),
-        most: usize,
-    ) -> (Vec<(PeerId, MailId)>, Option<(PeerId, MailId)>) {
+    pub(super) fn mails_from(&self, from: MailKey, most: usize) -> (Vec<MailKey>, Option<MailKey>) {
         let first = |owner: &PeerId| if *owner == from.0 { from.1 } else { MailId::new([0; 20]) };
         let owners = self.0.range(from.0..);
         let mut all = owners.flat_map(|(owner, o)| o.mails.range(first(owner)..).map(|(h, _)| (*owner, *h)));

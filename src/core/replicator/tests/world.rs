@@ -11,7 +11,7 @@ use crate::core::replicator::{
 };
 use crate::core::{Brain, Effect, Token};
 use crate::model::group::{Member, Roster};
-use crate::model::holding::{HoldingState, bucket_digests};
+use crate::model::holding::{Holding, HoldingState, bucket_digests};
 use crate::model::msglist::{Cursor, Ending, Entry, EntryBody, Epoch, Head, MailEntry, Seq, Tombstone};
 use crate::model::{
     ByteSize, Digest, Encoding, Fingerprint, MailId, MonoTime, Now, Part, PeerId, Policy, Span, WallTime,
@@ -359,23 +359,14 @@ impl World {
     fn perform(&mut self, peer: PeerId, action: Action) {
         self.log.push(format!("{}: {action:?}", self.peers[&peer].name));
         let input = match action {
-            Action::Follow { owner, address, from, round, since, wait_s } => {
-                if self.off.contains(&from) {
-                    Input::Page { owner, from, round, result: Err(away()) }
-                } else if owner != from {
-                    let name = self.peers[&from].name;
-                    let page = self.mirror_page(name, address.to_string().trim_end_matches("@acme"), since);
-                    Input::Page { owner, from, round, result: Ok(page) }
-                } else {
-                    let page = self.outboxes[&owner].page(since);
-                    if page.runs.is_empty() && wait_s > 0 {
-                        let until = self.now.mono + Span::secs(u64::from(wait_s)).duration();
-                        self.peers.get_mut(&peer).unwrap().polls.push(Poll { owner, round, since, until });
-                        return;
-                    }
-                    Input::Page { owner, from, round, result: Ok(page) }
+            Action::Follow { owner, from, round, since, wait_s, .. } => match self.answer_follow(owner, from, since) {
+                Ok(page) if page.runs.is_empty() && wait_s > 0 => {
+                    let until = self.now.mono + Span::secs(u64::from(wait_s)).duration();
+                    self.peers.get_mut(&peer).unwrap().polls.push(Poll { owner, round, since, until });
+                    return;
                 }
-            }
+                result => Input::Page { owner, from, round, result },
+            },
             Action::CheckParts { address, parts } => {
                 let all: BTreeSet<(PeerId, MailId, Part)> =
                     parts.into_iter().flat_map(|(o, set)| set.into_iter().map(move |(h, p)| (o, h, p))).collect();
@@ -398,19 +389,7 @@ impl World {
                 Input::PartsDropped { owner, h, parts, result: Ok(()) }
             }
             Action::Report { owner, upto, holdings } => {
-                let result = if self.off.contains(&owner) { Err(away()) } else { Ok(()) };
-                if result.is_ok() {
-                    for item in holdings.items {
-                        if item.state == HoldingState::Held {
-                            let p = &self.peers[&peer];
-                            let held = Event::Held { owner, h: item.h, part: item.part };
-                            assert!(p.journal.contains(&held), "R1: reported before it was durable");
-                        }
-                        let told = &mut self.outboxes.get_mut(&owner).unwrap().told;
-                        told.insert((peer, item.h, item.part), item.state);
-                    }
-                }
-                Input::Reported { owner, upto, result }
+                Input::Reported { owner, upto, result: self.take_report(peer, owner, holdings.items) }
             }
             Action::CompareHoldings { owner, buckets } => {
                 let outbox = &self.outboxes[&owner];
@@ -429,6 +408,32 @@ impl World {
             }
         };
         self.tell_id(&peer, input);
+    }
+
+    fn answer_follow(&mut self, owner: PeerId, from: PeerId, since: Cursor) -> Result<Page, AskFailure> {
+        if self.off.contains(&from) {
+            Err(away())
+        } else if owner == from {
+            Ok(self.outboxes[&owner].page(since))
+        } else {
+            let (from, owner) = (self.peers[&from].name, self.peers[&owner].name);
+            Ok(self.mirror_page(from, owner, since))
+        }
+    }
+
+    fn take_report(&mut self, peer: PeerId, owner: PeerId, items: Vec<Holding>) -> Result<(), AskFailure> {
+        if self.off.contains(&owner) {
+            return Err(away());
+        }
+        for item in items {
+            if item.state == HoldingState::Held {
+                let held = Event::Held { owner, h: item.h, part: item.part };
+                assert!(self.peers[&peer].journal.contains(&held), "R1: reported before it was durable");
+            }
+            let told = &mut self.outboxes.get_mut(&owner).unwrap().told;
+            told.insert((peer, item.h, item.part), item.state);
+        }
+        Ok(())
     }
 
     fn mirror(&mut self, peer: PeerId, order: &MirrorOrder) -> Input {
