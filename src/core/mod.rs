@@ -13,6 +13,7 @@
 //! ```
 
 pub mod fetch;
+pub mod group;
 pub mod jitter;
 pub mod peer_score;
 pub mod placement;

@@ -1,0 +1,364 @@
+//! Heartbeats, the acting master, its view, and the members' clocks. A master that sees fewer than half of the members marks
+//! nobody lost.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_bytes::ByteBuf;
+
+use super::Group;
+use super::error::GroupError;
+use super::types::{Action, Beat, BeatAnswer, CallFailed, Errand, Event, Reply};
+use crate::core::Token;
+use crate::model::group::{Heartbeat, HeartbeatAnswer, View};
+use crate::model::{MonoTime, Now, PeerId, WallTime};
+use crate::wire::Signed;
+
+/// Between two heartbeats (DESIGN.md section 6).
+const BEAT: Duration = Duration::from_secs(10);
+/// A group whose `lost_after` is shorter than three heartbeats beats faster, but not faster than this.
+const BEAT_MIN: Duration = Duration::from_secs(1);
+/// After so many missed heartbeats a member is not live, and the next acts.
+const MISSED_MAX: u8 = 3;
+/// Heartbeats go to the first so many live members.
+const TARGETS: usize = 2;
+/// Every so many heartbeats one goes to a member ahead that is not live: a partition that healed shows without a hello.
+const PROBE_EVERY: u64 = 6;
+/// Most members that are probed at once.
+const PROBES_MAX: usize = 3;
+/// Most descriptors that are asked for, or answered with, in one heartbeat.
+const DESCRIPTORS_MAX: usize = 100;
+/// Most bytes of descriptors in one heartbeat: with a gd of 100 members it stays below what the route takes.
+const DESCRIPTOR_BYTES_MAX: usize = 192 * 1024;
+/// A clock further from the members' median is off (DESIGN.md section 4).
+const CLOCK_OFF_MS: u64 = 300_000;
+/// A member's clock counts so long after it was heard.
+const CLOCK_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// What this peer knows of a member's being up.
+#[derive(Debug, Default)]
+pub(super) struct Liveness {
+    /// When it last called or answered.
+    pub(super) heard: Option<MonoTime>,
+    /// Regular heartbeats without an answer, since then.
+    pub(super) missed: u8,
+    /// Its wall clock minus this peer's, milliseconds.
+    offset_ms: Option<i64>,
+    /// The gd version it has, as far as this peer knows.
+    version: Option<u64>,
+    /// It has this peer's descriptor of this run.
+    introduced: bool,
+    /// It was asked in this run for all descriptors that are newer than those here.
+    asked_all: bool,
+    /// A regular heartbeat to it is under way.
+    in_flight: bool,
+}
+
+fn offset_ms(theirs: WallTime, ours: WallTime) -> i64 {
+    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    signed(theirs.0).saturating_sub(signed(ours.0))
+}
+
+/// The middle value; of an even number, half way between the two.
+fn median(mut values: Vec<i64>) -> i64 {
+    values.sort_unstable();
+    let middle = values.len() / 2;
+    match (values.get(middle.wrapping_sub(1)), values.get(middle)) {
+        (Some(low), Some(high)) if values.len().is_multiple_of(2) => low / 2 + high / 2,
+        (_, Some(value)) => *value,
+        _ => 0,
+    }
+}
+
+impl Group {
+    /// Between two heartbeats: shorter in a group that wants to know sooner who is lost.
+    pub(super) fn beat(&self) -> Duration {
+        self.own_gd().map_or(BEAT, |own| (own.gd.policy.lost_after.duration() / 3).clamp(BEAT_MIN, BEAT))
+    }
+
+    /// Every member but this one, in the order of succession.
+    pub(super) fn others(&self) -> Vec<PeerId> {
+        let members = self.home().map(|own| own.gd.members.as_slice()).unwrap_or_default();
+        members.iter().map(|m| m.peer_id).filter(|peer| !self.is_me(peer)).collect()
+    }
+
+    fn is_live(&self, now: Now, peer: &PeerId) -> bool {
+        let window = self.beat() * u32::from(MISSED_MAX);
+        self.liveness.get(peer).is_none_or(|live| {
+            live.missed < MISSED_MAX || live.heard.is_some_and(|heard| now.mono.since(heard) < window)
+        })
+    }
+
+    /// Members that may be up, this peer among them, in the order of succession.
+    fn live_order(&self, now: Now) -> Vec<PeerId> {
+        let members = self.home().map(|own| own.gd.members.as_slice()).unwrap_or_default();
+        members.iter().map(|m| m.peer_id).filter(|peer| self.is_me(peer) || self.is_live(now, peer)).collect()
+    }
+
+    /// The first live member: it says who counts as lost.
+    pub(super) fn acting_master(&self, now: Now) -> Option<PeerId> {
+        self.live_order(now).first().copied()
+    }
+
+    pub(super) fn is_acting(&self, now: Now) -> bool {
+        self.acting_master(now).is_some_and(|peer| self.is_me(&peer))
+    }
+
+    /// How long a member has been silent, if this peer is one of those that heartbeats go to or has heard it.
+    pub(super) fn silence(&self, now: Now, peer: &PeerId) -> Option<Duration> {
+        let heard = self.liveness.get(peer).and_then(|live| live.heard);
+        heard.max(self.listening_since).map(|since| now.mono.since(since))
+    }
+
+    /// Sends what is due of heartbeats, and as acting master renews the view.
+    pub(super) fn beat_if_due(&mut self, now: Now) {
+        if now.mono < self.next_beat || self.home().is_none() {
+            return;
+        }
+        self.next_beat = now.mono + self.beat();
+        self.beats += 1;
+        let order = self.live_order(now);
+        let listens = order.iter().take(TARGETS).any(|peer| self.is_me(peer));
+        self.listening_since = if listens { self.listening_since.or(Some(now.mono)) } else { None };
+        let targets: Vec<PeerId> = order.into_iter().filter(|peer| !self.is_me(peer)).take(TARGETS).collect();
+        for peer in &targets {
+            self.send_regular(now, *peer);
+        }
+        if self.beats.is_multiple_of(PROBE_EVERY) {
+            self.probe(now, &targets);
+        }
+        self.check_clock(now);
+        self.renew_view(now);
+    }
+
+    /// Heartbeats to members that are not live and would be targets if they were, a few at a time, all in turn.
+    fn probe(&mut self, now: Now, targets: &[PeerId]) {
+        let others = self.others();
+        let ahead = targets.last().and_then(|last| others.iter().position(|p| p == last)).unwrap_or(others.len());
+        let dead: Vec<PeerId> = others.into_iter().take(ahead).filter(|peer| !self.is_live(now, peer)).collect();
+        let turn = usize::try_from(self.beats / PROBE_EVERY).unwrap_or_default() * PROBES_MAX;
+        for i in 0..dead.len().min(PROBES_MAX) {
+            if let Some(peer) = dead.get((turn + i) % dead.len()) {
+                self.send_regular(now, *peer);
+            }
+        }
+    }
+
+    fn send_regular(&mut self, now: Now, peer: PeerId) {
+        let live = self.liveness.entry(peer).or_default();
+        if !live.in_flight {
+            live.in_flight = true;
+            self.send_heartbeat(now, peer, Errand { regular: true, introduced: false }, Vec::new(), false);
+        }
+    }
+
+    /// Tells every member where this peer is.
+    pub(super) fn introduce(&mut self, now: Now) {
+        for live in self.liveness.values_mut() {
+            live.introduced = false;
+        }
+        for peer in self.others() {
+            self.send_heartbeat(now, peer, Errand { regular: false, introduced: false }, Vec::new(), false);
+        }
+    }
+
+    /// Sends a heartbeat; `push` adds the gd whatever the member may have.
+    pub(super) fn send_heartbeat(&mut self, now: Now, peer: PeerId, errand: Errand, news: Vec<ByteBuf>, push: bool) {
+        let wanted = self.wanted_from(&peer, errand.regular);
+        let Some(own_gd) = self.own_gd() else {
+            return;
+        };
+        let (gd_version, signed) = (own_gd.gd.version, own_gd.signed.clone());
+        let live = self.liveness.entry(peer).or_default();
+        let older = live.version.is_some_and(|version| version < gd_version);
+        let mut descriptors = news;
+        let introduced = !live.introduced && self.own.is_some();
+        if let Some(own) = self.own.as_ref().filter(|_| introduced) {
+            descriptors.push(own.signed.clone());
+        }
+        let heartbeat = Heartbeat {
+            gd_version,
+            at: now.wall,
+            view_at: self.view.as_ref().map(|view| view.at),
+            gd: (push || older).then_some(signed),
+            descriptors,
+            wanted,
+        };
+        self.out.act(Action::SendHeartbeat { peer, heartbeat, errand: Errand { introduced, ..errand } });
+    }
+
+    /// Descriptors to ask `peer` for: at the first contact of this run all that are newer than those here, later missing ones.
+    fn wanted_from(&self, peer: &PeerId, regular: bool) -> Vec<(PeerId, u64)> {
+        let all = regular && self.liveness.get(peer).is_none_or(|live| !live.asked_all);
+        let others = self.others().into_iter();
+        let known = others.map(|p| (p, self.descriptors.get(&p).map_or(0, |held| held.descriptor.sequence)));
+        known.filter(|(_, sequence)| all || *sequence == 0).take(DESCRIPTORS_MAX).collect()
+    }
+
+    fn hear(&mut self, now: Now, peer: PeerId, version: u64, at: WallTime) {
+        let live = self.liveness.entry(peer).or_default();
+        live.heard = Some(now.mono);
+        live.missed = 0;
+        live.version = Some(version);
+        live.offset_ms = Some(offset_ms(at, now.wall));
+    }
+
+    pub(super) fn heartbeat(&mut self, now: Now, token: Token, caller: PeerId, beat: Beat) {
+        if let Some(gd) = beat.gd {
+            self.offer_gd(now, gd);
+        }
+        let gd_version = self.own_version();
+        if !self.home().is_some_and(|own| own.gd.member(&caller).is_some()) {
+            let (caller, group) = (caller.to_string(), self.group().clone());
+            return self.refuse(token, GroupError::NotMember { caller, group, gd_version });
+        }
+        for descriptor in beat.descriptors.into_iter().take(DESCRIPTORS_MAX) {
+            self.offer_descriptor(descriptor);
+        }
+        self.hear(now, caller, beat.plain.gd_version, beat.plain.at);
+        if self.view.as_ref().is_some_and(|view| view.lost.contains(&caller)) {
+            self.renew_view(now);
+        }
+        let answer = self.answer(now, &beat.plain);
+        self.out.reply(token, Reply::Heartbeat(answer));
+        if beat.plain.gd_version > gd_version {
+            // Its answer to an older version carries the newer gd.
+            self.send_heartbeat(now, caller, Errand { regular: false, introduced: false }, Vec::new(), false);
+        }
+    }
+
+    fn answer(&self, now: Now, asked: &Heartbeat) -> HeartbeatAnswer {
+        let newer_view = self.view.as_ref().filter(|view| asked.view_at.is_none_or(|at| at < view.at));
+        let newer_gd = self.own_gd().filter(|own| own.gd.version > asked.gd_version);
+        let mut descriptors = Vec::new();
+        let mut room = DESCRIPTOR_BYTES_MAX;
+        for (peer, sequence) in asked.wanted.iter().take(DESCRIPTORS_MAX) {
+            let held = if self.is_me(peer) { self.own.as_ref() } else { self.descriptors.get(peer) };
+            if let Some(held) = held.filter(|held| held.descriptor.sequence > *sequence && held.signed.len() <= room) {
+                room -= held.signed.len();
+                descriptors.push(held.signed.clone());
+            }
+        }
+        HeartbeatAnswer {
+            gd_version: self.own_version(),
+            at: now.wall,
+            view: newer_view.map(|view| ByteBuf::from(view.as_bytes())),
+            gd: newer_gd.map(|own| own.signed.clone()),
+            descriptors,
+        }
+    }
+
+    pub(super) fn beat_answered(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        errand: Errand,
+        result: Result<Box<BeatAnswer>, CallFailed>,
+    ) {
+        if let Some(live) = self.liveness.get_mut(&peer).filter(|_| errand.regular) {
+            live.in_flight = false;
+        }
+        match result {
+            Ok(answer) => self.take_answer(now, peer, errand, *answer),
+            Err(CallFailed::Refused { gd_version: Some(version), .. }) => self.refused_by(now, peer, errand, version),
+            Err(_) => {
+                if let Some(live) = self.liveness.get_mut(&peer).filter(|_| errand.regular) {
+                    live.missed = live.missed.saturating_add(1).min(MISSED_MAX);
+                }
+                // It may have been the acting master.
+                self.renew_view(now);
+            }
+        }
+    }
+
+    fn take_answer(&mut self, now: Now, peer: PeerId, errand: Errand, answer: BeatAnswer) {
+        if let Some(gd) = answer.gd {
+            self.offer_gd(now, gd);
+        }
+        if !self.others().contains(&peer) {
+            return;
+        }
+        for descriptor in answer.descriptors.into_iter().take(DESCRIPTORS_MAX) {
+            self.offer_descriptor(descriptor);
+        }
+        self.hear(now, peer, answer.plain.gd_version, answer.plain.at);
+        if let Some(live) = self.liveness.get_mut(&peer) {
+            live.introduced |= errand.introduced;
+            live.asked_all |= errand.regular;
+        }
+        if let Some(view) = answer.view {
+            self.offer_view(now, view);
+        }
+    }
+
+    /// Takes a member's view if it is later than the one here.
+    fn offer_view(&mut self, now: Now, view: Signed<View>) {
+        let by_member = self.home().is_some_and(|own| own.gd.member(&view.master).is_some());
+        let later = self.view.as_ref().is_none_or(|held| held.at < view.at);
+        if view.group == *self.group() && by_member && later {
+            self.record(vec![Event::View(ByteBuf::from(view.as_bytes()))], Vec::new());
+            self.renew_view(now);
+        }
+    }
+
+    /// As acting master: signs a view if the one here is not this peer's, or not true any more.
+    fn renew_view(&mut self, now: Now) {
+        let Some(own) = self.home().filter(|own| own.gd.members.len() > 1) else {
+            return;
+        };
+        let gd_version = own.gd.version;
+        // Whoever begins to act first learns from the others which view there is.
+        let settled = self.listening_since.is_some_and(|since| now.mono.since(since) >= self.beat());
+        if !settled || !self.is_acting(now) {
+            return;
+        }
+        let lost = self.lost(now);
+        let true_still =
+            self.view.as_ref().is_some_and(|v| self.is_me(&v.master) && v.lost == lost && v.gd_version == gd_version);
+        if true_still {
+            return;
+        }
+        let at = self.view.as_ref().map_or(now.wall, |held| now.wall.max(WallTime(held.at.0 + 1)));
+        let (group, master) = (self.group().clone(), self.me.member.peer_id);
+        let view = self.me.key.sign(View { group, gd_version, master, at, lost });
+        self.record(vec![Event::View(ByteBuf::from(view.as_bytes()))], Vec::new());
+    }
+
+    /// Members silent for longer than `lost_after`. Who was lost before this peer acted stays so until it is heard.
+    fn lost(&self, now: Now) -> BTreeSet<PeerId> {
+        let Some(own) = self.home() else {
+            return BTreeSet::new();
+        };
+        let beat = self.beat();
+        let lost_after = own.gd.policy.lost_after.duration().max(beat * u32::from(MISSED_MAX));
+        let heard_within = |peer: &PeerId, span: Duration| {
+            let heard = self.liveness.get(peer).and_then(|live| live.heard);
+            heard.is_some_and(|heard| now.mono.since(heard) <= span)
+        };
+        let others = self.others();
+        // Shorter than lost_after by more than a heartbeat: in a partition all are unseen before the first counts as lost.
+        let seen = 1 + others.iter().filter(|peer| heard_within(peer, beat * 3 / 2)).count();
+        let sees_half = seen * 2 >= own.gd.members.len();
+        let was_lost = |peer: &PeerId| self.view.as_ref().is_some_and(|view| view.lost.contains(peer));
+        let gone = |peer: &PeerId| {
+            let silent = self.silence(now, peer).is_some_and(|silence| silence > lost_after);
+            (sees_half && silent) || (was_lost(peer) && !heard_within(peer, lost_after))
+        };
+        others.into_iter().filter(gone).collect()
+    }
+
+    /// Compares this peer's clock with the members' median, its own among them.
+    fn check_clock(&mut self, now: Now) {
+        let recent = self
+            .liveness
+            .values()
+            .filter(|live| live.heard.is_some_and(|heard| now.mono.since(heard) <= CLOCK_AGE_MAX));
+        let clocks: Vec<i64> = recent.filter_map(|live| live.offset_ms).chain([0]).collect();
+        self.clock_offset_ms = median(clocks).saturating_neg();
+        let off = self.clock_offset_ms.unsigned_abs() > CLOCK_OFF_MS;
+        if off != self.clock_off {
+            self.clock_off = off;
+            self.dirty = true;
+        }
+    }
+}

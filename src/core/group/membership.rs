@@ -1,0 +1,362 @@
+//! Creating a group, inviting, admitting, and changing the policy: each change is a gd of the next version, signed by the
+//! group key, one at a time. It never signs, and never admits without the proof of an open invite.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_bytes::ByteBuf;
+
+use super::error::GroupError;
+use super::types::{Action, Event, NewGroup, Reply, SignedDescriptor, SignedGd};
+use super::{CallFailed, Errand, Group};
+use crate::core::{Effect, Token};
+use crate::model::card::{CARD_PEERS_MAX, CardPeer, Invite};
+use crate::model::group::{GroupDescriptor, Member, PROTOCOL};
+use crate::model::policy::MEMBERS_MAX;
+use crate::model::{Address, GroupName, LocalName, Mode, Now, PeerId, Policy, Secret};
+use crate::seal::check_join_proof;
+
+/// How long an invite is good (DESIGN.md section 6).
+const INVITE_VALIDITY: Duration = Duration::from_secs(86_400);
+/// Most changes that wait for the group key; as many as may join.
+const CHANGES_MAX: usize = 128;
+
+/// A change of the gd that waits for its signature.
+#[derive(Debug)]
+pub(super) enum Change {
+    Admit { token: Token, descriptor: Box<SignedDescriptor> },
+    Policy { token: Token, policy: Policy },
+}
+
+impl Change {
+    fn token(&self) -> Token {
+        match self {
+            Change::Admit { token, .. } | Change::Policy { token, .. } => *token,
+        }
+    }
+}
+
+/// Whether a gd that the right key signed can be lived with: unique members of this group, not too many.
+pub(super) fn plausible(gd: &GroupDescriptor) -> bool {
+    let addresses: BTreeSet<&Address> = gd.members.iter().map(|m| &m.address).collect();
+    let peers: BTreeSet<&PeerId> = gd.members.iter().map(|m| &m.peer_id).collect();
+    let count = gd.members.len();
+    count <= usize::from(MEMBERS_MAX)
+        && addresses.len() == count
+        && peers.len() == count
+        && addresses.iter().all(|a| *a.group() == gd.group)
+        && gd.policy.clone().check().is_ok()
+}
+
+/// Refuses a policy that a group of `members` is too small for, with those that would do.
+fn large_enough(policy: &Policy, members: usize) -> Result<(), GroupError> {
+    let others = members.saturating_sub(1);
+    if usize::from(policy.others_needed()) <= others {
+        return Ok(());
+    }
+    let asked = match policy.mode {
+        Mode::Full => format!("mode = \"full\" with copies = {}", policy.copies),
+        Mode::Fragments => {
+            let (k, n) = (policy.fragments.k, policy.fragments.n);
+            format!("mode = \"fragments\" with any {k} of {n} and copies = {}", policy.copies)
+        }
+    };
+    let would_do = match others {
+        0 => "invite more members first".to_owned(),
+        1 => "mode = \"full\" with copies = 1 would do".to_owned(),
+        _ => {
+            let k = (others * 3 / 5).max(1);
+            format!(
+                "mode = \"full\" with copies up to {others} would do, and so would mode = \"fragments\" with n up to {others}, \
+                 for example any {k} of {others} with copies = {}",
+                others - k + 1
+            )
+        }
+    };
+    Err(GroupError::TooSmall { members, asked, needed: usize::from(policy.others_needed()) + 1, would_do })
+}
+
+impl Group {
+    pub(super) fn refuse(&mut self, token: Token, error: GroupError) {
+        self.out.reply(token, Reply::Refused(error));
+    }
+
+    fn no_group(&self) -> GroupError {
+        GroupError::NoGroup { group: self.group().clone() }
+    }
+
+    /// The gd that this peer may change, or why it may not.
+    fn changeable(&self) -> Result<&SignedGd, GroupError> {
+        let own = self.home().ok_or_else(|| self.no_group())?;
+        let address = &self.me.member.address;
+        if own.gd.key_holders.contains(address) {
+            return Ok(own);
+        }
+        let holders = own.gd.key_holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Err(GroupError::NotKeyHolder { address: address.clone(), holders })
+    }
+
+    pub(super) fn create_group(&mut self, now: Now, token: Token, group: GroupName, policy: Policy) {
+        let error = if group != *self.group() {
+            Some(GroupError::OtherGroup { address: self.me.member.address.clone(), asked: group.clone() })
+        } else if self.pins.contains_key(&group) {
+            Some(GroupError::HasGroup { group: group.clone() })
+        } else if self.creating.is_some() || self.joining.is_some() {
+            Some(GroupError::Busy { waiting: 1 })
+        } else {
+            policy.clone().check().err().map(GroupError::Policy)
+        };
+        if let Some(error) = error {
+            return self.refuse(token, error);
+        }
+        self.creating = Some(token);
+        self.out.act(Action::CreateGroup(GroupDescriptor {
+            group,
+            version: 1,
+            members: vec![self.me.member.clone()],
+            policy,
+            key_holders: BTreeSet::from([self.me.member.address.clone()]),
+            min_protocol: PROTOCOL,
+            group_certificate: Vec::new(),
+            at: now.wall,
+        }));
+    }
+
+    pub(super) fn group_created(&mut self, now: Now, result: Result<NewGroup, String>) {
+        let Some(token) = self.creating.take() else {
+            return;
+        };
+        match result {
+            Err(why) => self.refuse(token, GroupError::Signing { why }),
+            Ok(NewGroup { gd, recovery }) => {
+                let reply = Effect::Reply(token, Reply::Created { key: gd.key, recovery });
+                let pinned = Event::Pinned { group: gd.gd.group.clone(), key: gd.key };
+                self.record(vec![pinned, Event::Gd(gd)], vec![reply]);
+                self.founded_or_joined(now);
+            }
+        }
+    }
+
+    /// A gd names this peer for the first time.
+    pub(super) fn founded_or_joined(&mut self, now: Now) {
+        if let Some(pin) = self.pins.get_mut(self.me.member.address.group()) {
+            pin.refresh_at = now.mono + super::contacts::REFRESH;
+        }
+        self.put_gd.due = now.mono;
+        self.put_descriptor.due = now.mono;
+        self.next_beat = now.mono;
+        self.beat_if_due(now);
+    }
+
+    pub(super) fn invite(&mut self, now: Now, token: Token, name: LocalName, secret: Secret) {
+        match self.may_invite(now, &name) {
+            Err(error) => self.refuse(token, error),
+            Ok(group_key) => {
+                let expiry = now.wall + INVITE_VALIDITY;
+                let invite = Invite {
+                    group: self.group().clone(),
+                    name: name.clone(),
+                    group_key,
+                    peers: self.inviting_peers(),
+                    secret: secret.clone(),
+                    expiry,
+                };
+                let reply = Effect::Reply(token, Reply::Invite(invite));
+                self.record(vec![Event::Invited { name, secret, expiry }], vec![reply]);
+            }
+        }
+    }
+
+    fn may_invite(&mut self, now: Now, name: &LocalName) -> Result<crate::model::Fingerprint, GroupError> {
+        let own = self.changeable()?;
+        let (key, members) = (own.key, own.gd.members.len());
+        let address = Address::new(name.clone(), self.group().clone());
+        if own.gd.member_at(&address).is_some() {
+            return Err(GroupError::NameTaken { address });
+        }
+        if members >= usize::from(MEMBERS_MAX) {
+            return Err(GroupError::Full { members });
+        }
+        self.invites.retain(|_, invite| invite.expiry > now.wall);
+        let open = self.invites.len();
+        if open >= usize::from(MEMBERS_MAX) && !self.invites.contains_key(name) {
+            return Err(GroupError::TooManyInvites { open });
+        }
+        Ok(key)
+    }
+
+    /// Key holders first, for only they admit; this peer before all.
+    fn inviting_peers(&self) -> Vec<CardPeer> {
+        let holders = self.home().map(|own| &own.gd.key_holders);
+        let is_holder = |m: &&Member| holders.is_some_and(|h| h.contains(&m.address));
+        let members = self.home().map(|own| own.gd.members.as_slice()).unwrap_or_default();
+        self.card_peers(members.iter().filter(is_holder), CARD_PEERS_MAX)
+    }
+
+    pub(super) fn admit(&mut self, now: Now, token: Token, caller: PeerId, descriptor: SignedDescriptor, proof: &[u8]) {
+        match self.may_admit(now, caller, &descriptor, proof) {
+            Err(error) => self.refuse(token, error),
+            Ok(Some(signed)) => {
+                self.offer_descriptor(descriptor);
+                // The gd that names it may not be durable yet: the answer waits for all that was recorded before.
+                self.out.commit(Vec::new(), vec![Effect::Reply(token, Reply::Admitted(signed))]);
+            }
+            Ok(None) => self.change(now, Change::Admit { token, descriptor: Box::new(descriptor) }),
+        }
+    }
+
+    /// The signed gd if the caller is named in it already; nothing if it is to be added.
+    fn may_admit(
+        &self,
+        now: Now,
+        caller: PeerId,
+        offered: &SignedDescriptor,
+        proof: &[u8],
+    ) -> Result<Option<ByteBuf>, GroupError> {
+        let own = self.changeable()?;
+        let address = &offered.descriptor.address;
+        let name = address.name().clone();
+        let invite = self.invites.get(&name).filter(|_| address.group() == self.group());
+        let invite = invite.ok_or_else(|| GroupError::NoInvite { name: name.clone() })?;
+        let fits = offered.descriptor.peer_id == caller
+            && check_join_proof(proof, &invite.secret, &caller, &offered.fingerprint, &own.key);
+        if !fits {
+            return Err(GroupError::Proof { name });
+        }
+        if invite.used_by.is_some_and(|by| by != caller) {
+            return Err(GroupError::Used { name });
+        }
+        if invite.expiry <= now.wall {
+            return Err(GroupError::Expired { name });
+        }
+        if own.gd.member_at(address).is_some_and(|m| m.peer_id == caller && m.fingerprint == offered.fingerprint) {
+            return Ok(Some(own.signed.clone()));
+        }
+        Ok(None)
+    }
+
+    pub(super) fn set_policy(&mut self, now: Now, token: Token, policy: Policy) {
+        let checked = self.changeable().and_then(|own| {
+            let policy = policy.check().map_err(GroupError::Policy)?;
+            large_enough(&policy, own.gd.members.len())?;
+            Ok((policy.clone(), own.gd.policy == policy, own.gd.version))
+        });
+        match checked {
+            Err(error) => self.refuse(token, error),
+            Ok((_, true, gd_version)) => self.out.reply(token, Reply::PolicySet { gd_version }),
+            Ok((policy, false, _)) => self.change(now, Change::Policy { token, policy }),
+        }
+    }
+
+    fn change(&mut self, now: Now, change: Change) {
+        let waiting = self.changes.len();
+        if waiting >= CHANGES_MAX {
+            return self.refuse(change.token(), GroupError::Busy { waiting });
+        }
+        self.changes.push_back(change);
+        self.next_change(now);
+    }
+
+    /// Asks for the signature of the next change, if none is under way.
+    fn next_change(&mut self, now: Now) {
+        while self.signing.is_none() {
+            let Some(change) = self.changes.pop_front() else {
+                return;
+            };
+            match self.changed(now, &change) {
+                Ok(gd) => {
+                    self.signing = Some(change);
+                    self.out.act(Action::SignGd(gd));
+                }
+                Err(error) => self.refuse(change.token(), error),
+            }
+        }
+    }
+
+    /// The gd after `change`. Checks again what an earlier change may have made untrue.
+    fn changed(&self, now: Now, change: &Change) -> Result<GroupDescriptor, GroupError> {
+        let mut gd = self.changeable()?.gd.clone();
+        match change {
+            Change::Admit { descriptor, .. } => {
+                let d = &descriptor.descriptor;
+                let (name, members) = (d.address.name().clone(), gd.members.len());
+                if gd.member_at(&d.address).is_some_and(|m| m.peer_id != d.peer_id)
+                    || self.invites.get(&name).is_some_and(|i| i.used_by.is_some_and(|by| by != d.peer_id))
+                {
+                    return Err(GroupError::Used { name });
+                }
+                if gd.member_at(&d.address).is_none() && gd.member(&d.peer_id).is_some() {
+                    return Err(GroupError::Proof { name });
+                }
+                if gd.member_at(&d.address).is_none() && members >= usize::from(MEMBERS_MAX) {
+                    return Err(GroupError::Full { members });
+                }
+                let (address, peer_id) = (d.address.clone(), d.peer_id);
+                gd.members.retain(|m| m.address != address);
+                gd.members.push(Member { address, peer_id, fingerprint: descriptor.fingerprint });
+            }
+            Change::Policy { policy, .. } => {
+                large_enough(policy, gd.members.len())?;
+                gd.policy = policy.clone();
+            }
+        }
+        gd.version += 1;
+        gd.at = now.wall;
+        Ok(gd)
+    }
+
+    pub(super) fn gd_signed(&mut self, now: Now, result: Result<SignedGd, String>) {
+        let Some(change) = self.signing.take() else {
+            return;
+        };
+        match result {
+            Err(why) => self.refuse(change.token(), GroupError::Signing { why }),
+            // Another holder was faster: the change is made again on top of what is newest now.
+            Ok(signed) if signed.gd.version <= self.own_version() => self.changes.push_front(change),
+            Ok(signed) => self.changed_durably(now, change, signed),
+        }
+        self.next_change(now);
+    }
+
+    fn changed_durably(&mut self, now: Now, change: Change, signed: SignedGd) {
+        let gd_version = signed.gd.version;
+        let bytes = signed.signed.clone();
+        let mut news = Vec::new();
+        let mut others = self.others();
+        match change {
+            Change::Policy { token, .. } => {
+                self.take_gd(now, signed, vec![Effect::Reply(token, Reply::PolicySet { gd_version })]);
+            }
+            Change::Admit { token, descriptor } => {
+                let d = &descriptor.descriptor;
+                let admitted = Event::Admitted { name: d.address.name().clone(), by: d.peer_id };
+                news.push(descriptor.signed.clone());
+                self.record(vec![admitted, Event::Gd(signed)], vec![Effect::Reply(token, Reply::Admitted(bytes))]);
+                others.retain(|peer| *peer != d.peer_id);
+                self.offer_descriptor(*descriptor);
+            }
+        }
+        self.put_gd(now);
+        // Members learn it at once, so that a group forms quickly; whoever is off learns it from heartbeats.
+        for peer in others {
+            self.send_heartbeat(now, peer, Errand { regular: false, introduced: false }, news.clone(), true);
+        }
+    }
+
+    /// A member refused a heartbeat for membership: both compare versions.
+    pub(super) fn refused_by(&mut self, now: Now, peer: PeerId, errand: Errand, gd_version: u64) {
+        let own = self.own_version();
+        if gd_version < own && errand.regular {
+            self.send_heartbeat(now, peer, Errand { regular: false, introduced: false }, Vec::new(), true);
+        } else if gd_version > own {
+            self.fetch_own_gd(now, peer);
+        }
+    }
+}
+
+/// One line on a failed call, for people.
+pub(super) fn in_words(failed: &CallFailed) -> &str {
+    match failed {
+        CallFailed::Unreachable { why } | CallFailed::Refused { why, .. } | CallFailed::Bad { why } => why,
+    }
+}

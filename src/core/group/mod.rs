@@ -1,0 +1,457 @@
+//! The brain of `GroupMaster`: who is a member, who is up, whose keys are pinned and where peers are. It never does
+//! OpenPGP (its shell signs and checks), and never chooses between two candidates for a group.
+//!
+//! Participants: the members of one group, a joining peer, and peers of other groups that are contacts. Goals: every
+//! member has the newest gd the group key signed and the newest view; a dead acting master is followed by the next within
+//! four heartbeats; addresses and certificates of known peers are here while their owners are off. Non-goals: agreement
+//! between two masters in a partition (they cause extra copies, never a lost one).
+//!
+//! ```text
+//!   alone --CreateGroup--> founder (gd 1)         gd n --AdmitJoin, SetPolicy--> gd n+1 --heartbeats, DHT--> every member
+//!   alone --Join---------> member (gd n names it)
+//! ```
+
+mod contacts;
+mod error;
+mod heartbeat;
+mod join;
+mod lookup;
+mod membership;
+mod status;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+pub use error::GroupError;
+pub use status::{Conflict, InviteStatus, MemberStatus, PinStatus, Role, Status};
+pub use types::{
+    Action, Beat, BeatAnswer, CallFailed, Entry, Errand, Event, GdFound, Input, Located, Me, NewGroup, PeerFound,
+    Picture, PinnedGroup, RecoveryCode, Reply, SignedDescriptor, SignedGd,
+};
+
+use crate::core::{Brain, Effect, Outgoing, earliest};
+use crate::model::card::CardPeer;
+use crate::model::group::{PeerAddr, PeerDescriptor, View};
+use crate::model::{Address, Fingerprint, GroupName, LocalName, MonoTime, Now, PeerId, Secret, WallTime};
+use crate::wire::Signed;
+use heartbeat::Liveness;
+use join::Joining;
+use lookup::Lookup;
+use membership::Change;
+
+/// How long gd and peer descriptor lie in the DHT (DESIGN.md section 4).
+const ENTRY_VALIDITY: Duration = Duration::from_secs(86_400);
+/// They are put again at half of that.
+const ENTRY_RENEWAL: Duration = Duration::from_secs(43_200);
+/// First pause before something that failed is tried again; it doubles.
+const RETRY_FIRST: Duration = Duration::from_secs(10);
+/// Longest such pause.
+const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// Most contacts.
+const CONTACTS_MAX: usize = 10_000;
+/// Most pinned groups.
+const PINS_MAX: usize = 1000;
+
+/// The pause after `fails` failures in a row.
+fn backoff(fails: u32) -> Duration {
+    RETRY_FIRST.saturating_mul(1 << fails.saturating_sub(1).min(16)).min(RETRY_MAX)
+}
+
+/// A pinned group.
+#[derive(Debug)]
+struct Pin {
+    key: Fingerprint,
+    gd: Option<SignedGd>,
+    /// Keys that signed other candidates.
+    rivals: BTreeSet<Fingerprint>,
+    /// Versions of which the pinned key signed two.
+    forks: BTreeSet<u64>,
+    refresh_at: MonoTime,
+    fetching: bool,
+    fails: u32,
+}
+
+/// An invite that this peer handed out.
+#[derive(Debug)]
+struct OpenInvite {
+    secret: Secret,
+    expiry: WallTime,
+    used_by: Option<PeerId>,
+}
+
+/// When something is put into the DHT again.
+#[derive(Debug, Default)]
+struct Renewal {
+    due: MonoTime,
+    fails: u32,
+}
+
+/// The brain. Durable: pins with their gds, invites, contacts, descriptors, certificates, the view.
+#[derive(Debug)]
+pub struct Group {
+    me: Me,
+    own: Option<SignedDescriptor>,
+    pins: BTreeMap<GroupName, Pin>,
+    contacts: BTreeMap<Address, Vec<CardPeer>>,
+    invites: BTreeMap<LocalName, OpenInvite>,
+    descriptors: BTreeMap<PeerId, SignedDescriptor>,
+    certificates: BTreeMap<PeerId, Vec<u8>>,
+    view: Option<Signed<View>>,
+
+    changes: VecDeque<Change>,
+    signing: Option<Change>,
+    creating: Option<crate::core::Token>,
+    joining: Option<Joining>,
+    adding: Vec<contacts::Adding>,
+    /// Where the peers of the invite in use, or of the one this peer joined by, are or were.
+    hints: BTreeMap<PeerId, Vec<PeerAddr>>,
+    lookups: BTreeMap<PeerId, Lookup>,
+    /// A gd came or went: who is named in one but has no descriptor here is to be noted again.
+    named_changed: bool,
+
+    liveness: BTreeMap<PeerId, Liveness>,
+    /// Since when this peer is one of the two that heartbeats go to.
+    listening_since: Option<MonoTime>,
+    /// It is the acting master, as far as it knew at the last input.
+    acting: bool,
+    next_beat: MonoTime,
+    beats: u64,
+    clock_offset_ms: i64,
+    clock_off: bool,
+    put_gd: Renewal,
+    put_descriptor: Renewal,
+
+    published: Option<Picture>,
+    dirty: bool,
+    out: Outgoing<Self>,
+}
+
+impl Group {
+    /// A peer that knows nobody yet; what was durable is replayed next.
+    pub fn new(me: Me) -> Self {
+        Self {
+            me,
+            own: None,
+            pins: BTreeMap::new(),
+            contacts: BTreeMap::new(),
+            invites: BTreeMap::new(),
+            descriptors: BTreeMap::new(),
+            certificates: BTreeMap::new(),
+            view: None,
+            changes: VecDeque::new(),
+            signing: None,
+            creating: None,
+            joining: None,
+            adding: Vec::new(),
+            hints: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            named_changed: true,
+            liveness: BTreeMap::new(),
+            listening_since: None,
+            acting: false,
+            next_beat: MonoTime::default(),
+            beats: 0,
+            clock_offset_ms: 0,
+            clock_off: false,
+            put_gd: Renewal::default(),
+            put_descriptor: Renewal::default(),
+            published: None,
+            dirty: true,
+            out: Outgoing::default(),
+        }
+    }
+
+    fn group(&self) -> &GroupName {
+        self.me.member.address.group()
+    }
+    fn is_me(&self, peer: &PeerId) -> bool {
+        self.me.member.peer_id == *peer
+    }
+    /// The newest gd of the own group.
+    fn own_gd(&self) -> Option<&SignedGd> {
+        self.pins.get(self.group())?.gd.as_ref()
+    }
+    /// Its version; 0 without one.
+    fn own_version(&self) -> u64 {
+        self.own_gd().map_or(0, |own| own.gd.version)
+    }
+    /// The newest gd of the own group, if it names this peer.
+    fn home(&self) -> Option<&SignedGd> {
+        self.own_gd().filter(|own| own.gd.member(&self.me.member.peer_id).is_some())
+    }
+
+    /// Applies an event and makes it durable with `then` after it.
+    fn record(&mut self, events: Vec<Event>, then: Vec<Effect<Self>>) {
+        for event in &events {
+            self.apply(event.clone());
+        }
+        self.out.commit(events, then);
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.dirty = true;
+        match event {
+            Event::Pinned { group, key } => self.apply_pin(group, key),
+            Event::Unpinned { group } => self.apply_unpin(&group),
+            Event::Gd(gd) => self.apply_gd(gd),
+            Event::Invited { name, secret, expiry } => {
+                self.invites.insert(name, OpenInvite { secret, expiry, used_by: None });
+            }
+            Event::Admitted { name, by } => {
+                if let Some(invite) = self.invites.get_mut(&name) {
+                    invite.used_by = Some(by);
+                }
+            }
+            Event::Hints { peers } => self.hints.extend(peers.into_iter().map(|p| (p.peer_id, p.addrs))),
+            Event::Contact { address, peers } => {
+                self.contacts.insert(address, peers);
+            }
+            Event::NoContact { address } => {
+                self.contacts.remove(&address);
+            }
+            Event::Descriptor(signed) => {
+                if self.is_me(&signed.descriptor.peer_id) {
+                    self.own = Some(signed);
+                } else {
+                    self.described(&signed.descriptor.peer_id);
+                    self.certificates.remove(&signed.descriptor.peer_id);
+                    self.descriptors.insert(signed.descriptor.peer_id, signed);
+                }
+            }
+            Event::Certificate { peer, certificate } => {
+                self.certificates.insert(peer, certificate.into_vec());
+            }
+            // What does not verify was never recorded; a view is only a hint, so a bad one is no reason not to start.
+            Event::View(bytes) => self.view = Signed::verify(&bytes).ok(),
+        }
+    }
+
+    fn apply_pin(&mut self, group: GroupName, key: Fingerprint) {
+        self.pins.entry(group).or_insert(Pin {
+            key,
+            gd: None,
+            rivals: BTreeSet::new(),
+            forks: BTreeSet::new(),
+            refresh_at: MonoTime::default(),
+            fetching: false,
+            fails: 0,
+        });
+    }
+
+    fn apply_unpin(&mut self, group: &GroupName) {
+        self.pins.remove(group);
+        self.forget_unnamed(group);
+    }
+
+    fn apply_gd(&mut self, signed: SignedGd) {
+        let group = signed.gd.group.clone();
+        if let Some(pin) = self.pins.get_mut(&group) {
+            pin.gd = Some(signed);
+        }
+        self.forget_unnamed(&group);
+    }
+
+    /// Forgets descriptors, certificates and liveness of peers of `group` that no gd names any more.
+    fn forget_unnamed(&mut self, group: &GroupName) {
+        self.named_changed = true;
+        let named: BTreeMap<PeerId, Fingerprint> = self
+            .pins
+            .values()
+            .filter_map(|pin| pin.gd.as_ref())
+            .flat_map(|signed| signed.gd.members.iter().map(|m| (m.peer_id, m.fingerprint)))
+            .collect();
+        self.descriptors.retain(|peer, d| {
+            d.descriptor.address.group() != group || named.get(peer).is_some_and(|f| *f == d.fingerprint)
+        });
+        self.certificates.retain(|peer, _| named.contains_key(peer));
+        self.lookups.retain(|peer, lookup| named.contains_key(peer) || !lookup.waiting.is_empty());
+        if group == self.group() {
+            self.liveness.retain(|peer, _| named.contains_key(peer));
+        }
+    }
+
+    /// Takes a gd that somebody offers: only a newer one signed by the pinned key. Others are remembered as conflicts.
+    fn offer_gd(&mut self, now: Now, signed: SignedGd) -> bool {
+        let Some(pin) = self.pins.get_mut(&signed.gd.group) else {
+            return false;
+        };
+        if signed.key != pin.key {
+            // R11: shown, never chosen. Bounded, because strangers can make any number of keys.
+            if pin.rivals.len() < 16 {
+                pin.rivals.insert(signed.key);
+            }
+            return false;
+        }
+        match &pin.gd {
+            Some(held) if held.gd.version > signed.gd.version => return false,
+            Some(held) if held.gd.version == signed.gd.version => {
+                if held.gd != signed.gd && pin.forks.len() < 16 {
+                    pin.forks.insert(signed.gd.version);
+                }
+                return false;
+            }
+            _ => {}
+        }
+        if !membership::plausible(&signed.gd) {
+            return false;
+        }
+        self.take_gd(now, signed, Vec::new());
+        true
+    }
+
+    /// Makes a newer gd durable and does what it asks for.
+    fn take_gd(&mut self, now: Now, signed: SignedGd, then: Vec<Effect<Self>>) {
+        let own = signed.gd.group == *self.group();
+        self.record(vec![Event::Gd(signed)], then);
+        if own {
+            self.next_beat = self.next_beat.min(now.mono + self.beat());
+        }
+    }
+
+    /// Takes a descriptor that somebody offers, if a pinned group's gd names its key and it is newer.
+    fn offer_descriptor(&mut self, offered: SignedDescriptor) -> bool {
+        let descriptor = &offered.descriptor;
+        let peer = descriptor.peer_id;
+        let named = self.pins.get(descriptor.address.group()).and_then(|pin| pin.gd.as_ref()).is_some_and(|signed| {
+            signed
+                .gd
+                .member_at(&descriptor.address)
+                .is_some_and(|m| m.peer_id == peer && m.fingerprint == offered.fingerprint)
+        });
+        let newer = self.descriptors.get(&peer).is_none_or(|held| held.descriptor.sequence < descriptor.sequence);
+        if !named || !newer || self.is_me(&peer) || descriptor.addrs.len() > 8 {
+            return false;
+        }
+        if let Some(live) = self.liveness.get_mut(&peer) {
+            live.missed = 0;
+        }
+        self.record(vec![Event::Descriptor(offered)], Vec::new());
+        true
+    }
+
+    /// First input: signs the own descriptor if it changed, says hello, and begins to beat.
+    fn start(&mut self, now: Now) {
+        for pin in self.pins.values_mut() {
+            // The start is busy enough; members tell of a newer gd of the own group at once.
+            pin.refresh_at = now.mono + RETRY_FIRST;
+        }
+        let (addrs, certificate) = (&self.me.addrs, &self.me.certificate);
+        let held = self.own.as_ref().map(|own| &own.descriptor);
+        if held.is_some_and(|d| d.addrs == *addrs && d.certificate == **certificate) {
+            self.introduce(now);
+        } else {
+            let sequence = held.map_or(0, |d| d.sequence + 1).max(now.wall.0);
+            self.out.act(Action::SignDescriptor(PeerDescriptor {
+                address: self.me.member.address.clone(),
+                peer_id: self.me.member.peer_id,
+                addrs: addrs.clone(),
+                certificate: certificate.to_vec(),
+                sequence,
+            }));
+        }
+        self.next_beat = now.mono;
+        for peer in self.others() {
+            self.out.act(Action::SayHello { peer });
+        }
+    }
+
+    fn descriptor_signed(&mut self, now: Now, signed: SignedDescriptor) {
+        self.record(vec![Event::Descriptor(signed)], Vec::new());
+        self.put_descriptor.due = now.mono;
+        self.introduce(now);
+        self.ask_next();
+    }
+}
+
+impl Brain for Group {
+    const NAME: &'static str = "group";
+    type Input = Input;
+    type Action = Action;
+    type Event = Event;
+    type Reply = Reply;
+    type Status = Status;
+
+    fn replay(&mut self, event: Event) {
+        self.apply(event);
+    }
+
+    fn snapshot(&self) -> Vec<Event> {
+        self.durable()
+    }
+
+    fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Started => self.start(now),
+            Input::DescriptorSigned(signed) => self.descriptor_signed(now, signed),
+            Input::CreateGroup { token, group, policy } => self.create_group(now, token, group, policy),
+            Input::GroupCreated(result) => self.group_created(now, result),
+            Input::Invite { token, name, secret } => self.invite(now, token, name, secret),
+            Input::Join { token, invite } => self.join(now, token, invite),
+            Input::JoinAnswered { peer, result } => self.join_answered(now, peer, result),
+            Input::AdmitJoin { token, caller, descriptor, proof } => {
+                self.admit(now, token, caller, *descriptor, &proof);
+            }
+            Input::GdSigned(result) => self.gd_signed(now, result),
+            Input::SetPolicy { token, policy } => self.set_policy(now, token, policy),
+            Input::Heartbeat { token, caller, beat } => self.heartbeat(now, token, caller, *beat),
+            Input::HeartbeatAnswered { peer, errand, result } => self.beat_answered(now, peer, errand, result),
+            Input::MakeCard { token } => self.make_card(token),
+            Input::AddContact { token, card } => self.add_contact(now, token, card),
+            Input::Pin { token, group, key } => self.pin(now, token, group, key),
+            Input::RemoveContact { token, address } => self.remove_contact(token, address),
+            Input::GdFetched { group, found } => self.gd_fetched(now, &group, found),
+            Input::LookAgain { token, peer } => self.look_again(now, token, peer),
+            Input::PeerFetched { peer, found } => self.peer_fetched(now, peer, found),
+            Input::Published { entry, ok } => self.entry_put(now, entry, ok),
+        }
+        self.settle(now);
+    }
+
+    fn wake(&mut self, now: Now) {
+        self.beat_if_due(now);
+        self.settle(now);
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect<Self>> {
+        self.out.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<MonoTime> {
+        let beat = self.home().filter(|own| own.gd.members.len() > 1).map(|_| self.next_beat);
+        let renew = self.home().and_then(|_| earliest([self.gd_due(), self.descriptor_due()]));
+        let refresh = self.pins.values().filter(|pin| !pin.fetching).map(|pin| Some(pin.refresh_at));
+        earliest([beat, renew, self.next_lookup()].into_iter().chain(refresh))
+    }
+
+    fn observe(&self, now: Now) -> Status {
+        self.status(now)
+    }
+}
+
+impl Group {
+    /// What every input and every wake ends with: what is due, and the picture if it changed.
+    fn settle(&mut self, now: Now) {
+        self.acting = self.is_acting(now);
+        self.note_missing(now);
+        // The connector dials only whom the picture names, so it comes before what is asked of them.
+        if self.dirty {
+            self.publish_picture();
+        }
+        self.renew(now);
+        self.refresh(now);
+        self.look_up_due(now);
+    }
+
+    /// Publishes the picture if it is another one.
+    fn publish_picture(&mut self) {
+        self.dirty = false;
+        let picture = self.picture();
+        if self.published.as_ref() != Some(&picture) {
+            self.published = Some(picture.clone());
+            self.out.act(Action::Publish(Box::new(picture)));
+        }
+    }
+}
