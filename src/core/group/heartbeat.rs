@@ -208,7 +208,7 @@ impl Group {
             self.offer_gd(now, gd);
         }
         let gd_version = self.own_version();
-        if !self.home().is_some_and(|own| own.gd.member(&caller).is_some()) {
+        if self.home().is_none_or(|own| own.gd.member(&caller).is_none()) {
             let (caller, group) = (caller.to_string(), self.group().clone());
             return self.refuse(token, GroupError::NotMember { caller, group, gd_version });
         }

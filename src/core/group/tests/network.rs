@@ -15,7 +15,7 @@ use crate::core::{Brain, Effect, Token};
 use crate::model::card::Invite;
 use crate::model::dht::DhtKey;
 use crate::model::group::{GroupDescriptor, Member, PeerAddr, PeerDescriptor};
-use crate::model::{Address, Fingerprint, MonoTime, Now, PeerId, Policy, Secret, WallTime};
+use crate::model::{Address, Fingerprint, GroupName, MonoTime, Now, PeerId, Policy, Secret, WallTime};
 use crate::wire::{PeerKey, Signed, decode, encode};
 
 /// On the wire between two peers.
@@ -348,29 +348,8 @@ impl Network {
                 }
             }
             Action::SayHello { .. } => self.count(at, "hello"),
-            Action::FetchGd { group, ask } => {
-                self.count(at, "fetch gd");
-                let mut candidates: Vec<SignedGd> =
-                    self.dht.get(&DhtKey::Group(group.clone())).into_iter().flatten().map(|b| read_gd(b)).collect();
-                for peer in ask.iter().filter(|peer| self.reaches(&at, peer)) {
-                    let known = self.nodes[peer].picture.as_ref().and_then(|p| p.groups.get(&group)).unwrap();
-                    candidates.push(read_gd(&known.signed_gd));
-                }
-                self.later(DELAY, at, Input::GdFetched { group, found: GdFound { candidates, why: None } });
-            }
-            Action::FetchPeer { member, ask } => {
-                self.count(at, "fetch peer");
-                let described = self.dht.get(&DhtKey::Peer(member.address.clone())).into_iter().flatten();
-                let newest = described.map(|b| read_descriptor(b)).max_by_key(|d| d.descriptor.sequence);
-                let found = match newest {
-                    Some(signed) => PeerFound::Descriptor(Box::new(signed)),
-                    None if ask.iter().any(|peer| self.reaches(&at, peer)) => {
-                        PeerFound::Certificate(self.nodes[&member.peer_id].me.certificate.to_vec())
-                    }
-                    None => PeerFound::Nothing,
-                };
-                self.later(DELAY, at, Input::PeerFetched { peer: member.peer_id, found });
-            }
+            Action::FetchGd { group, ask } => self.fetch_gd(at, group, &ask),
+            Action::FetchPeer { member, ask } => self.fetch_peer(at, &member, &ask),
             Action::PublishGd { group, signed, .. } => {
                 self.count(at, "put gd");
                 self.dht.entry(DhtKey::Group(group)).or_default().push(signed);
@@ -383,6 +362,31 @@ impl Network {
             }
             Action::Publish(picture) => self.nodes.get_mut(&at).unwrap().picture = Some(*picture),
         }
+    }
+
+    fn fetch_gd(&mut self, at: PeerId, group: GroupName, ask: &[PeerId]) {
+        self.count(at, "fetch gd");
+        let mut candidates: Vec<SignedGd> =
+            self.dht.get(&DhtKey::Group(group.clone())).into_iter().flatten().map(|b| read_gd(b)).collect();
+        for peer in ask.iter().filter(|peer| self.reaches(&at, peer)) {
+            let known = self.nodes[peer].picture.as_ref().and_then(|p| p.groups.get(&group)).unwrap();
+            candidates.push(read_gd(&known.signed_gd));
+        }
+        self.later(DELAY, at, Input::GdFetched { group, found: GdFound { candidates, why: None } });
+    }
+
+    fn fetch_peer(&mut self, at: PeerId, member: &Member, ask: &[PeerId]) {
+        self.count(at, "fetch peer");
+        let described = self.dht.get(&DhtKey::Peer(member.address.clone())).into_iter().flatten();
+        let newest = described.map(|b| read_descriptor(b)).max_by_key(|d| d.descriptor.sequence);
+        let found = match newest {
+            Some(signed) => PeerFound::Descriptor(Box::new(signed)),
+            None if ask.iter().any(|peer| self.reaches(&at, peer)) => {
+                PeerFound::Certificate(self.nodes[&member.peer_id].me.certificate.to_vec())
+            }
+            None => PeerFound::Nothing,
+        };
+        self.later(DELAY, at, Input::PeerFetched { peer: member.peer_id, found });
     }
 
     /// Does the next thing that is due up to `end`; false when there is none.
