@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `roost`. It only hands over to the commands.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    roost::cli::main()
+}

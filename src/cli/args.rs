@@ -1,0 +1,349 @@
+//! What can be typed: every command, its options and its help, as types. It does nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::model::policy::KOfN;
+use crate::model::{Address, ByteSize, GroupName, LocalName, Mode, Policy, Span};
+
+/// E-mail for a team without a mail server.
+#[derive(Debug, Parser)]
+#[command(
+    name = "roost",
+    version,
+    about,
+    after_help = "First steps:\n  roost demo                              see it work on this machine, nothing to configure\n  \
+                  roost init alice@acme                   make a home for your peer\n  \
+                  roost up                                run it\n  \
+                  roost group create acme                 found a group, then `roost group invite --as bob`\n\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong use."
+)]
+pub(super) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// Prints one JSON object on one line, the last of standard output; all else goes to standard error
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// The peer's home, or a cluster's folder [default: ~/.roost]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) home: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Shows on this machine that a mail survives its sender: real peers, real SMTP and IMAP
+    Demo(DemoArgs),
+    /// Makes a home: keys, config, an app password; prints what to type into a mail program
+    Init(InitArgs),
+    /// Runs a peer in the foreground
+    Up(UpArgs),
+    /// The life of a group: create, invite, join, policy, status
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Many peers on this machine from one file
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Sends a mail
+    Send(SendArgs),
+    /// Lists the messages of a mailbox
+    Inbox(InboxArgs),
+    /// Opens a message, pulling its body when that is not here
+    Read(ReadArgs),
+    /// Lists what waits in the outbox, and who holds it
+    Outbox,
+    /// Prints this peer's contact card: one line and a QR code
+    Card,
+    /// People outside the group: list, add, remove
+    #[command(subcommand)]
+    Contacts(ContactsCommand),
+    /// This peer: what waits, what is safe, who holds what, what needs attention
+    Status,
+    /// Checks home, rights, config, ports, clock and index
+    Doctor(DoctorArgs),
+}
+
+/// `roost init`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  roost init alice@acme --home ~/.roost")]
+pub(super) struct InitArgs {
+    /// The user's address, name@group
+    #[arg(required_unless_present = "new_password")]
+    pub(super) address: Option<Address>,
+    /// Replaces the app password of a home that is there, and changes nothing else
+    #[arg(long)]
+    pub(super) new_password: bool,
+}
+
+/// `roost up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  roost up --home ~/.roost\n\nStop it with Ctrl-C. ROOST_LOG=debug prints more.")]
+pub(super) struct UpArgs {
+    /// Runs in a session of its own, as `roost cluster` starts its peers
+    #[arg(long, hide = true)]
+    pub(super) detached: bool,
+}
+
+/// `roost group …`.
+#[derive(Debug, Subcommand)]
+pub(super) enum GroupCommand {
+    /// Founds the group of this peer's address
+    #[command(after_help = "Examples:\n  roost group create acme\n  roost group create acme --mode full --copies 2")]
+    Create {
+        /// Its name: the part of your address after the @
+        name: GroupName,
+        /// How its members' mail is kept.
+        #[command(flatten)]
+        policy: PolicyArgs,
+    },
+    /// Prints an invite: one line and a QR code, good once, for 24 h
+    #[command(after_help = "Example:\n  roost group invite --as bob")]
+    Invite {
+        /// The name that the new member gets
+        #[arg(long = "as", value_name = "NAME")]
+        name: LocalName,
+    },
+    /// Joins a group by an invite; on an empty home it does `init` first
+    #[command(after_help = "Example:\n  roost group join roost-invite:…")]
+    Join {
+        /// The line that `roost group invite` printed
+        code: String,
+    },
+    /// Shows the policy, or changes what is named
+    #[command(after_help = "Examples:\n  roost group policy\n  roost group policy --mode fragments --k 3 --n 5")]
+    Policy(PolicyArgs),
+    /// Its members, who is up, who acts, what is degraded
+    Status,
+}
+
+/// What can be set of a policy.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct PolicyArgs {
+    /// Whole copies or fragments
+    #[arg(long)]
+    pub(super) mode: Option<ModeArg>,
+    /// Fragments that a reader needs
+    #[arg(long)]
+    pub(super) k: Option<u8>,
+    /// Fragments that members hold, one each, the owner not counted
+    #[arg(long)]
+    pub(super) n: Option<u8>,
+    /// Whole copies at members, the owner not counted: for mode full, and for small mails
+    #[arg(long)]
+    pub(super) copies: Option<u8>,
+    /// Sealed mails smaller than this are kept whole, for example 64KiB
+    #[arg(long, value_name = "SIZE")]
+    pub(super) whole_below: Option<ByteSize>,
+    /// A member silent this long is replaced, for example 1h
+    #[arg(long, value_name = "TIME")]
+    pub(super) lost_after: Option<Span>,
+    /// Largest mail that is taken, for example 1GiB
+    #[arg(long, value_name = "SIZE")]
+    pub(super) max_mail: Option<ByteSize>,
+    /// A mail's validity, at most 30d
+    #[arg(long, value_name = "TIME")]
+    pub(super) life: Option<Span>,
+}
+
+impl PolicyArgs {
+    /// Whether nothing is set.
+    pub(super) fn is_empty(&self) -> bool {
+        let counts = [self.k, self.n, self.copies].iter().all(Option::is_none);
+        let sizes = self.whole_below.is_none() && self.max_mail.is_none();
+        counts && sizes && self.mode.is_none() && self.lost_after.is_none() && self.life.is_none()
+    }
+
+    /// `policy` with what is set.
+    pub(super) fn over(&self, policy: Policy) -> Policy {
+        let KOfN { k, n } = policy.fragments;
+        Policy {
+            mode: self.mode.map_or(policy.mode, Mode::from),
+            fragments: KOfN { k: self.k.unwrap_or(k), n: self.n.unwrap_or(n) },
+            copies: self.copies.unwrap_or(policy.copies),
+            whole_below: self.whole_below.unwrap_or(policy.whole_below),
+            lost_after: self.lost_after.unwrap_or(policy.lost_after),
+            max_mail: self.max_mail.unwrap_or(policy.max_mail),
+            life: self.life.unwrap_or(policy.life),
+        }
+    }
+}
+
+/// [`Mode`] on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ModeArg {
+    /// Every holder has the whole sealed mail
+    Full,
+    /// Every holder has one of n fragments; any k rebuild the mail
+    Fragments,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Mode {
+        match mode {
+            ModeArg::Full => Mode::Full,
+            ModeArg::Fragments => Mode::Fragments,
+        }
+    }
+}
+
+/// `roost cluster …`. `--home DIR` is the cluster's folder.
+#[derive(Debug, Subcommand)]
+pub(super) enum ClusterCommand {
+    /// Makes and starts every peer of the file; on an existing folder starts what is there and finishes what is missing
+    #[command(after_help = "Example:\n  roost cluster up cluster-config/team-of-six.toml --home six")]
+    Up {
+        /// A file of cluster-config/
+        file: PathBuf,
+    },
+    /// Every peer: its ports, its password, whether it runs
+    Status,
+    /// Kills peers with SIGKILL, as a power cut would
+    #[command(after_help = "Example:\n  roost cluster kill alice@acme bob --home six")]
+    Kill(PeersArgs),
+    /// Stops peers cleanly
+    Stop(PeersArgs),
+    /// Starts peers again
+    Start(PeersArgs),
+    /// Stops every peer; nothing is deleted
+    Down,
+}
+
+/// Which peers of a cluster.
+#[derive(Debug, Args)]
+pub(super) struct PeersArgs {
+    /// Addresses, or names alone
+    #[arg(required = true, value_name = "ADDRESS")]
+    pub(super) peers: Vec<String>,
+}
+
+/// `roost demo`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  roost demo\n  roost demo --mode full --size 64MiB\n  roost demo --mail my.eml --keep --home demo"
+)]
+pub(super) struct DemoArgs {
+    /// How the group keeps the mail
+    #[arg(long, default_value = "fragments")]
+    pub(super) mode: ModeArg,
+    /// Length of the attachment
+    #[arg(long, default_value = "8MiB", conflicts_with = "mail")]
+    pub(super) size: ByteSize,
+    /// Members that are killed besides the sender [default: as many as may fail]
+    #[arg(long, value_name = "N")]
+    pub(super) kill: Option<u8>,
+    /// A mail of your own; From and To are replaced, all else stays to the byte
+    #[arg(long, value_name = "FILE.eml")]
+    pub(super) mail: Option<PathBuf>,
+    /// Leaves it running and prints ports and logins
+    #[arg(long)]
+    pub(super) keep: bool,
+}
+
+/// `roost send`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  echo 'See you at nine.' | roost send --to bob@acme --subject Breakfast\n  \
+                  roost send --to bob@acme --subject Plans --attach plan.pdf --wait-safe 1 < note.txt\n  \
+                  roost send --to bob@acme whole-mail.eml")]
+pub(super) struct SendArgs {
+    /// Receivers; with FILE.eml the envelope's, by default those of its To and Cc
+    #[arg(long, value_name = "ADDRESS", num_args = 1.., action = clap::ArgAction::Append)]
+    pub(super) to: Vec<Address>,
+    /// Receivers of a copy
+    #[arg(long, value_name = "ADDRESS", num_args = 1.., action = clap::ArgAction::Append)]
+    pub(super) cc: Vec<Address>,
+    /// Receivers that the others do not see
+    #[arg(long, value_name = "ADDRESS", num_args = 1.., action = clap::ArgAction::Append)]
+    pub(super) bcc: Vec<Address>,
+    /// The subject
+    #[arg(long, default_value = "", conflicts_with = "file")]
+    pub(super) subject: String,
+    /// A file to attach; may be repeated
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub(super) attach: Vec<PathBuf>,
+    /// Waits, at most 60 s, until this many more members could be lost
+    #[arg(long, value_name = "F")]
+    pub(super) wait_safe: Option<u8>,
+    /// A whole mail (RFC 5322); without it the text is read from standard input
+    #[arg(value_name = "FILE.eml")]
+    pub(super) file: Option<PathBuf>,
+}
+
+/// `roost inbox`.
+#[derive(Debug, Args)]
+pub(super) struct InboxArgs {
+    /// INBOX, Requests, Outbox, Sent, Drafts, Junk, Trash, or one of your own
+    pub(super) mailbox: Option<String>,
+}
+
+/// `roost read`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  roost read 3\n  roost read 3 --raw > mail.eml\n  roost read 3 -o mail.eml")]
+pub(super) struct ReadArgs {
+    /// As `roost inbox` lists it
+    pub(super) uid: u32,
+    /// INBOX, Requests, Outbox, Sent, Drafts, Junk, Trash, or one of your own
+    #[arg(long, value_name = "NAME")]
+    pub(super) mailbox: Option<String>,
+    /// Prints the mail as it is, every byte
+    #[arg(long)]
+    pub(super) raw: bool,
+    /// Writes the mail, every byte, to a file
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+/// `roost contacts …`.
+#[derive(Debug, Subcommand)]
+pub(super) enum ContactsCommand {
+    /// Everybody whose card was added
+    List,
+    /// Adds somebody by their card
+    #[command(after_help = "Example:\n  roost contacts add roost-card:…")]
+    Add {
+        /// The line that `roost card` printed
+        card: String,
+    },
+    /// Removes somebody
+    Remove {
+        /// Whom
+        address: Address,
+    },
+}
+
+/// `roost doctor`.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// Removes the index, so that the next start rebuilds it; only while the peer is stopped
+    #[arg(long)]
+    pub(super) rebuild_index: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn several_receivers_and_a_mail_file_are_told_apart() {
+        let cli = Cli::try_parse_from(["roost", "send", "--to", "a@b", "c@d", "--cc", "e@f", "--", "x.eml"]).unwrap();
+        let Command::Send(send) = cli.command else { panic!("not send") };
+        assert_eq!((send.to.len(), send.cc.len(), send.file), (2, 1, Some("x.eml".into())));
+        let cli = Cli::try_parse_from(["roost", "send", "x.eml", "--to", "a@b", "--json", "--home", "h"]).unwrap();
+        assert!(cli.json && cli.home == Some("h".into()));
+    }
+
+    #[test]
+    fn a_policy_changes_only_where_something_is_set() {
+        let args = PolicyArgs { k: Some(2), mode: Some(ModeArg::Full), ..PolicyArgs::default() };
+        assert!(PolicyArgs::default().is_empty() && !args.is_empty());
+        let policy = args.over(Policy::default());
+        assert_eq!((policy.fragments, policy.mode, policy.copies), (KOfN { k: 2, n: 5 }, Mode::Full, 3));
+    }
+}
