@@ -120,7 +120,9 @@ mod tests {
     fn only_a_process_on_that_home_is_recognised_and_killed() {
         let dir = tempfile::tempdir().unwrap();
         let script = "read line";
-        let child = Command::new("sh").args(["-c", script, "sh", dir.path().to_str().unwrap()]).spawn().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", dir.path().to_str().unwrap()]).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let pid = child.id();
         assert!(wait_until(Duration::from_secs(10), || is_peer(pid, dir.path())));
         assert!(!is_peer(pid, Path::new("/elsewhere")) && !is_peer(std::process::id(), dir.path()));
@@ -128,6 +130,8 @@ mod tests {
         assert!(kill_peer(pid, dir.path()).unwrap());
         assert!(!is_peer(pid, dir.path()) && !kill_peer(pid, dir.path()).unwrap());
         assert!(!is_peer(0, dir.path()));
+        // Its end was taken already; what is left is to close its input.
+        let _ = child.wait();
     }
 
     #[test]
