@@ -5,3 +5,4 @@ pub mod event_log;
 pub mod fetcher;
 pub mod identity;
 pub mod shell;
+pub mod spool;

@@ -1,0 +1,260 @@
+//! The spool: mails that the mail program was told "yes" to and that are not sealed yet. It knows files, never what becomes
+//! of a mail.
+//!
+//! A mail is two files: `spool/SUBMISSION`, the clear mail, and `spool/SUBMISSION.envelope`, written last: the commit point.
+//! A clear mail without an envelope was never acknowledged.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::mime::{Split, address, header};
+use crate::model::structure::Structure;
+use crate::model::{Address, SubmissionId, WallTime};
+use crate::store::files::{DurableWriter, FILE_MODE, FileError, read_bounded, remove_durable, write_durable};
+use crate::store::home::Home;
+use crate::wire::{WireError, decode, encode};
+
+/// Largest envelope: 48 KiB of header block and structure, 100 receivers, and slack.
+const ENVELOPE_MAX: u64 = 256 * 1024;
+
+/// Why the spool did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A write failed in the middle.
+    #[error("the spool cannot be written: {source}")]
+    Write {
+        /// What the operating system says.
+        #[from]
+        source: std::io::Error,
+    },
+    /// The envelope is damaged.
+    #[error("the envelope of submission {submission} is damaged: {source}; its mail stays in spool/")]
+    Envelope {
+        /// Which one.
+        submission: SubmissionId,
+        /// What the decoder says.
+        source: WireError,
+    },
+    /// This peer stops, or has no randomness.
+    #[error("the spool cannot take mail now: {why}")]
+    Unavailable {
+        /// Why.
+        why: String,
+    },
+}
+
+impl SpoolError {
+    /// Whether there is no room.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            SpoolError::File(e) => e.is_disk_full(),
+            SpoolError::Write { source } => crate::store::files::is_disk_full(source),
+            SpoolError::Envelope { .. } | SpoolError::Unavailable { .. } => false,
+        }
+    }
+    fn stopping(e: &tokio::task::JoinError) -> Self {
+        SpoolError::Unavailable { why: e.to_string() }
+    }
+}
+
+/// Everything about a spooled mail but its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Receivers; `true` for one that is in no To or Cc.
+    #[serde(rename = "r")]
+    pub receivers: Vec<(Address, bool)>,
+    /// When it was accepted.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+    /// Its Message-ID.
+    #[serde(rename = "m")]
+    pub message_id: Option<String>,
+    /// Its header block.
+    #[serde(rename = "h", with = "serde_bytes")]
+    pub header_block: Vec<u8>,
+    /// Its structure.
+    #[serde(rename = "s")]
+    pub structure: Structure,
+}
+
+/// The folder `spool/`.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    home: Home,
+    clock: Clock,
+}
+
+impl Spool {
+    /// The spool of a home.
+    pub fn new(home: Home, clock: Clock) -> Self {
+        Self { home, clock }
+    }
+    /// The clear mail of a submission.
+    pub fn mail_file(&self, submission: &SubmissionId) -> PathBuf {
+        self.home.spool_mail(submission)
+    }
+    fn envelope_file(&self, submission: &SubmissionId) -> PathBuf {
+        self.home.spool_mail(submission).with_extension("envelope")
+    }
+
+    /// Begins a mail.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk fails or there is no randomness.
+    pub async fn begin(&self) -> Result<Begun, SpoolError> {
+        let mut id = [0; SubmissionId::LEN];
+        getrandom::fill(&mut id).map_err(|e| SpoolError::Unavailable { why: e.to_string() })?;
+        let folder = self.home.spool_dir();
+        let writer = tokio::task::spawn_blocking(move || DurableWriter::create(&folder));
+        let writer = writer.await.map_err(|e| SpoolError::stopping(&e))??;
+        Ok(Begun { spool: self.clone(), submission: SubmissionId::new(id), writer: Some(writer) })
+    }
+
+    /// The envelope of a spooled mail. Blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when it is missing or damaged.
+    pub fn envelope(&self, submission: &SubmissionId) -> Result<Envelope, SpoolError> {
+        let bytes = read_bounded(&self.envelope_file(submission), ENVELOPE_MAX)?;
+        decode(&bytes).map_err(|source| SpoolError::Envelope { submission: *submission, source })
+    }
+
+    /// Every mail in the spool, for the start. What was never acknowledged is removed. Blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the folder cannot be read. A damaged envelope is logged, and its mail stays where it is.
+    pub fn spooled(&self) -> Result<Vec<(SubmissionId, Envelope)>, SpoolError> {
+        let mut found = Vec::new();
+        for submission in self.home.spooled()? {
+            match self.envelope(&submission) {
+                Ok(envelope) => found.push((submission, envelope)),
+                Err(SpoolError::File(e)) if e.is_not_found() => remove_durable(&self.mail_file(&submission))?,
+                Err(error) => tracing::error!(%error, "a spooled mail cannot be sent"),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes a mail: the envelope first, so that a crash between leaves nothing that would be sent. Blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk fails.
+    pub fn remove(&self, submission: &SubmissionId) -> Result<(), SpoolError> {
+        for file in [self.envelope_file(submission), self.mail_file(submission)] {
+            match remove_durable(&file) {
+                Err(e) if !e.is_not_found() => return Err(e.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A mail on its way into the spool. Dropped without a commit it leaves nothing.
+#[derive(Debug)]
+pub struct Begun {
+    spool: Spool,
+    submission: SubmissionId,
+    /// Away only while a write is under way on the blocking pool.
+    writer: Option<DurableWriter>,
+}
+
+impl Begun {
+    /// Its submission id.
+    pub fn submission(&self) -> SubmissionId {
+        self.submission
+    }
+
+    fn writer(&mut self) -> Result<DurableWriter, SpoolError> {
+        let broken = || SpoolError::Unavailable { why: "an earlier write of this mail failed".to_owned() };
+        self.writer.take().ok_or_else(broken)
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk fails; the mail cannot be committed then.
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), SpoolError> {
+        let mut writer = self.writer()?;
+        let written = tokio::task::spawn_blocking(move || writer.write_all(&chunk).map(|()| writer));
+        self.writer = Some(written.await.map_err(|e| SpoolError::stopping(&e))??);
+        Ok(())
+    }
+
+    /// Makes mail and envelope durable (R1). `split` describes the bytes that were written.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when the disk fails; then nothing of the mail stays.
+    pub async fn commit(mut self, receivers: Vec<Address>, split: Split) -> Result<Envelope, SpoolError> {
+        let named = address::named_receivers(&split.header_block);
+        let receivers = receivers.into_iter().map(|r| (!named.contains(&r), r)).map(|(bcc, r)| (r, bcc)).collect();
+        let message_id = header::first(&split.header_block, "Message-ID").map(|field| field.text());
+        let at = self.spool.clock.now().wall;
+        let Split { structure, header_block } = split;
+        let envelope = Envelope { receivers, at, message_id, header_block, structure };
+        let (writer, spool, submission) = (self.writer()?, self.spool.clone(), self.submission);
+        let committed = tokio::task::spawn_blocking(move || {
+            writer.commit(&spool.mail_file(&submission))?;
+            match write_durable(&spool.envelope_file(&submission), &encode(&envelope), FILE_MODE) {
+                Ok(()) => Ok(envelope),
+                Err(error) => {
+                    // Without its envelope it will be removed at the next start anyway.
+                    let _ = spool.remove(&submission);
+                    Err(SpoolError::from(error))
+                }
+            }
+        });
+        committed.await.map_err(|e| SpoolError::stopping(&e))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mime::split::split;
+
+    const MAIL: &[u8] = b"From: alice@acme\r\nTo: bob@acme\r\nMessage-ID: <1@acme>\r\n\r\nhello\r\n";
+
+    fn spool() -> (tempfile::TempDir, Spool) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        home.create().unwrap();
+        (dir, Spool::new(home, Clock::system()))
+    }
+
+    #[tokio::test]
+    async fn a_committed_mail_is_found_with_its_envelope() {
+        let (_dir, spool) = spool();
+        let mut begun = spool.begin().await.unwrap();
+        let submission = begun.submission();
+        begun.write(Bytes::from_static(&MAIL[..10])).await.unwrap();
+        begun.write(Bytes::from_static(&MAIL[10..])).await.unwrap();
+        let receivers = vec!["bob@acme".parse().unwrap(), "carol@acme".parse().unwrap()];
+        let envelope = begun.commit(receivers, split(MAIL)).await.unwrap();
+        assert_eq!(envelope.receivers.iter().map(|(_, bcc)| *bcc).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(envelope.message_id.as_deref(), Some("<1@acme>"));
+        assert_eq!(std::fs::read(spool.mail_file(&submission)).unwrap(), MAIL);
+        assert_eq!(spool.spooled().unwrap(), [(submission, envelope)]);
+        spool.remove(&submission).unwrap();
+        assert!(spool.spooled().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_never_acknowledged_is_removed_at_the_start() {
+        let (_dir, spool) = spool();
+        let mut begun = spool.begin().await.unwrap();
+        begun.write(Bytes::from_static(MAIL)).await.unwrap();
+        drop(begun);
+        let orphan = SubmissionId::new([7; 16]);
+        std::fs::write(spool.mail_file(&orphan), MAIL).unwrap();
+        assert!(spool.spooled().unwrap().is_empty());
+        assert!(!spool.mail_file(&orphan).exists());
+    }
+}
