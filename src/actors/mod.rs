@@ -4,5 +4,7 @@ pub mod directory;
 pub mod event_log;
 pub mod fetcher;
 pub mod identity;
+pub mod replicator;
+pub mod serve_parts;
 pub mod shell;
 pub mod spool;

@@ -1,0 +1,287 @@
+//! Replicator: pulls parts over HTTPS, writes and removes their files, posts reports, reads parts again. It never decides what
+//! is held; its brain does.
+
+mod pull;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use serde_bytes::ByteBuf;
+use tokio::task::AbortHandle;
+
+use crate::actors::shell::{EventLog, Handle, Perform, Shell};
+use crate::clock::Clock;
+use crate::core::replicator::{Action, AskFailure, Input, Replicator, Scrub};
+use crate::fragment::stream::check_part;
+use crate::fragment::{Codec, FragmentError};
+use crate::model::group::Roster;
+use crate::model::holding::Holdings;
+use crate::model::msglist::Cursor;
+use crate::model::{Address, Digest, MailId, Part, PeerId};
+use crate::net::https_client::PeerClient;
+use crate::net::peer_answer::NetError;
+use crate::store::files::{FileError, remove_durable};
+use crate::store::home::Home;
+use crate::wire::PeerKey;
+use crate::wire::http::HoldingsPost;
+use pull::{Puller, held_manifest};
+
+/// A mail that is to be put together from whoever has enough of it, because its owner is off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RebuildOrder {
+    /// Which mail.
+    pub h: MailId,
+    /// Whose mail.
+    pub owner: PeerId,
+    /// Length of the sealed mail.
+    pub length: u64,
+    /// BLAKE3 of the sealed mail.
+    pub digest: Digest,
+    /// Whom to ask: the owner, and the members that placement names, in rank.
+    pub sources: Vec<PeerId>,
+}
+
+/// Puts a mail together from several holders: what the fetcher does. The peer hands it in, so that actors know no other.
+pub trait Rebuild: Send + Sync + 'static {
+    /// The whole sealed mail, verified, as an open file; whoever fetched it may remove its name meanwhile. Why not, otherwise.
+    fn fetch_whole(&self, order: RebuildOrder) -> BoxFuture<'static, Result<File, String>>;
+}
+
+/// What the replicator works with.
+pub struct Tools {
+    /// Asks other peers.
+    pub client: PeerClient,
+    /// Where the parts are.
+    pub home: Home,
+    /// Makes fragments.
+    pub codec: Codec,
+    /// Signs holdings.
+    pub key: PeerKey,
+    /// Puts mails together whose owner is off.
+    pub rebuild: Arc<dyn Rebuild>,
+}
+
+/// The performer of the replicator's brain.
+pub struct Performer {
+    tools: Tools,
+    /// The question under way to each member about each owner's msglist.
+    follows: BTreeMap<(PeerId, PeerId), AbortHandle>,
+}
+
+/// Starts the replicator with a brain whose events have been replayed, in the group as it is known now.
+pub fn start(
+    tools: Tools,
+    brain: Replicator,
+    roster: Roster,
+    log: Arc<dyn EventLog>,
+    clock: Clock,
+) -> Handle<Replicator> {
+    let performer = Performer { tools, follows: BTreeMap::new() };
+    Shell::start(brain, performer, log, clock, Some(Input::Start(roster)))
+}
+
+fn ask_failure(error: &NetError) -> AskFailure {
+    let why = error.to_string();
+    match error {
+        NetError::Status { .. } | NetError::TooLarge { .. } | NetError::Malformed { .. } => AskFailure::Refused { why },
+        _ => AskFailure::Unreachable { why },
+    }
+}
+
+/// What a member says it holds. (1, 0) is how a whole copy is listed.
+fn parts_of(fragments: Vec<(u8, u8)>) -> BTreeSet<Part> {
+    let mut parts: BTreeSet<Part> = fragments.into_iter().map(|(k, i)| Part::Fragment { k, i }).collect();
+    if parts.contains(&Part::Fragment { k: 1, i: 0 }) {
+        parts.insert(Part::Whole);
+    }
+    parts
+}
+
+/// Asks each of the members at the same time. One that says the mail is not there holds nothing; one that does not answer is
+/// left out.
+async fn ask_holders(client: PeerClient, h: MailId, members: Vec<PeerId>) -> BTreeMap<PeerId, BTreeSet<Part>> {
+    let ask = |member: PeerId| {
+        let client = client.clone();
+        async move {
+            match client.get_fragments(member, &h).await {
+                Ok(fragments) => Some((member, parts_of(fragments))),
+                Err(NetError::Status { code: 404, .. }) => Some((member, BTreeSet::new())),
+                Err(_) => None,
+            }
+        }
+    };
+    let asked: FuturesUnordered<_> = members.into_iter().map(ask).collect();
+    asked.filter_map(std::future::ready).collect().await
+}
+
+/// Looks for the files of an address: removes what nobody named, and says what is missing. A part without its manifest can be
+/// neither checked nor served, so it counts as missing.
+fn check_parts(
+    home: &Home,
+    address: &Address,
+    parts: BTreeMap<PeerId, BTreeSet<(MailId, Part)>>,
+) -> Result<Vec<(PeerId, MailId, Part)>, FileError> {
+    let found = home.mirrored_parts(address)?;
+    let manifests = home.mirrored_manifests(address)?;
+    let named: BTreeSet<(MailId, Part)> = parts.values().flatten().copied().collect();
+    let mails: BTreeSet<MailId> = named.iter().map(|(h, _)| *h).collect();
+    for (h, part) in found.difference(&named) {
+        remove_durable(&home.mirror_part(address, h, *part))?;
+    }
+    for h in manifests.difference(&mails) {
+        remove_durable(&home.mirror_manifest(address, h))?;
+    }
+    let is_there = |h: &MailId, part: &Part| found.contains(&(*h, *part)) && manifests.contains(h);
+    let all = parts.into_iter().flat_map(|(owner, set)| set.into_iter().map(move |(h, part)| (owner, h, part)));
+    Ok(all.filter(|(_, h, part)| !is_there(h, part)).collect())
+}
+
+/// Reads a part and checks every block.
+fn scrub(home: &Home, owner: &PeerId, address: &Address, h: &MailId, part: Part) -> Scrub {
+    let unknown = |why: String| Scrub::Unknown { why };
+    let Some(manifest) = held_manifest(&home.mirror_manifest(address, h), owner) else { return Scrub::Bad };
+    let file = match File::open(home.mirror_part(address, h, part)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Scrub::Bad,
+        Err(e) => return unknown(e.to_string()),
+    };
+    match check_part(&manifest, part, file) {
+        Ok(bad) if bad.is_empty() => Scrub::Good,
+        // A disk that cannot read a sector has lost what was there.
+        Ok(_) | Err(FragmentError::Io { .. }) => Scrub::Bad,
+        Err(other) => unknown(other.to_string()),
+    }
+}
+
+/// Removes the files of some parts, and the manifest when nothing of the mail stays.
+fn remove_parts(home: &Home, address: &Address, h: &MailId, parts: &[Part], last: bool) -> Result<(), FileError> {
+    for part in parts {
+        remove_durable(&home.mirror_part(address, h, *part))?;
+    }
+    if last { remove_durable(&home.mirror_manifest(address, h)) } else { Ok(()) }
+}
+
+impl Performer {
+    /// Runs file work on the blocking pool and tells what came of it. A panic aborts, so a lost task means this peer stops.
+    fn work(&self, back: &Handle<Replicator>, work: impl FnOnce(&Home) -> Input + Send + 'static) {
+        let (home, back) = (self.tools.home.clone(), back.clone());
+        tokio::spawn(async move {
+            if let Ok(input) = tokio::task::spawn_blocking(move || work(&home)).await {
+                // A stopped brain needs no answer; the same holds below.
+                let _ = back.tell(input).await;
+            }
+        });
+    }
+    /// Asks other peers and tells what came of it.
+    fn ask(&self, back: &Handle<Replicator>, ask: impl Future<Output = Input> + Send + 'static) -> AbortHandle {
+        let back = back.clone();
+        let task = tokio::spawn(async move {
+            let input = ask.await;
+            let _ = back.tell(input).await;
+        });
+        task.abort_handle()
+    }
+
+    fn follow(&mut self, back: &Handle<Replicator>, follow: Follow) {
+        let key = (follow.owner, follow.from);
+        let task = self.ask(back, follow.run(self.tools.client.clone()));
+        self.follows.retain(|_, task| !task.is_finished());
+        if let Some(earlier) = self.follows.insert(key, task) {
+            earlier.abort();
+        }
+    }
+    fn report(&self, back: &Handle<Replicator>, owner: PeerId, upto: u64, holdings: Holdings) {
+        let signed = self.tools.key.sign(holdings);
+        let post = HoldingsPost::Batch(ByteBuf::from(signed.as_bytes().to_vec()));
+        let client = self.tools.client.clone();
+        self.ask(back, async move {
+            let result = client.post_holdings(owner, &post).await.map(drop).map_err(|e| ask_failure(&e));
+            Input::Reported { owner, upto, result }
+        });
+    }
+    fn compare(&self, back: &Handle<Replicator>, owner: PeerId, buckets: Vec<u8>) {
+        let client = self.tools.client.clone();
+        self.ask(back, async move {
+            let answer = client.post_holdings(owner, &HoldingsPost::Buckets(ByteBuf::from(buckets))).await;
+            let result = answer.map(|answer| answer.differ.into_vec()).map_err(|e| ask_failure(&e));
+            Input::Compared { owner, result }
+        });
+    }
+    fn check(&self, back: &Handle<Replicator>, address: Address, parts: BTreeMap<PeerId, BTreeSet<(MailId, Part)>>) {
+        self.work(back, move |home| {
+            let missing = check_parts(home, &address, parts).unwrap_or_else(|error| {
+                tracing::warn!(%address, %error, "the parts held for a member cannot be listed; the weekly check will tell");
+                Vec::new()
+            });
+            Input::Checked { address, missing }
+        });
+    }
+}
+
+/// One question for a msglist.
+struct Follow {
+    owner: PeerId,
+    address: Address,
+    from: PeerId,
+    round: u64,
+    since: Cursor,
+    wait: Duration,
+}
+
+impl Follow {
+    async fn run(self, client: PeerClient) -> Input {
+        let Self { owner, address, from, round, since, wait } = self;
+        let page = if owner == from {
+            client.get_msglist(from, since, wait).await
+        } else {
+            client.get_mirror_msglist(from, &address, since).await
+        };
+        Input::Page { owner, from, round, result: page.map_err(|e| ask_failure(&e)) }
+    }
+}
+
+impl Perform<Replicator> for Performer {
+    fn perform(&mut self, action: Action, back: &Handle<Replicator>) {
+        match action {
+            Action::Follow { owner, address, from, round, since, wait_s } => {
+                let wait = Duration::from_secs(wait_s.into());
+                self.follow(back, Follow { owner, address, from, round, since, wait });
+            }
+            Action::CheckParts { address, parts } => self.check(back, address, parts),
+            Action::AskHolders { owner, h, members } => {
+                let client = self.tools.client.clone();
+                self.ask(
+                    back,
+                    async move { Input::Holders { owner, h, answers: ask_holders(client, h, members).await } },
+                );
+            }
+            Action::Mirror(order) => {
+                let Tools { client, home, codec, rebuild, .. } = &self.tools;
+                let (client, home, codec, rebuild) = (client.clone(), home.clone(), codec.clone(), rebuild.clone());
+                let puller = Puller { client, home, codec, rebuild };
+                let (owner, h, part) = (order.owner, order.h, order.part);
+                self.ask(back, async move { Input::Mirrored { owner, h, part, result: puller.mirror(order).await } });
+            }
+            Action::DropParts { owner, address, h, parts, last } => self.work(back, move |home| {
+                let result = remove_parts(home, &address, &h, &parts, last).map_err(|e| e.to_string());
+                Input::PartsDropped { owner, h, parts, result }
+            }),
+            Action::Report { owner, upto, holdings } => self.report(back, owner, upto, holdings),
+            Action::CompareHoldings { owner, buckets } => self.compare(back, owner, buckets),
+            Action::Scrub { owner, address, h, part } => self.work(back, move |home| {
+                let result = scrub(home, &owner, &address, &h, part);
+                if result != Scrub::Good {
+                    tracing::warn!(mail = %h, %part, ?result, "a held part did not pass its check");
+                }
+                Input::Scrubbed { owner, h, part, result }
+            }),
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Pulling one part: its manifest, then its blocks, each checked before it is written, then durable under its name. Memory
+//! does not grow with the mail. It never keeps a byte that does not fit the owner's manifest (R6).
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::core::replicator::{MirrorFailure, MirrorOrder};
+use crate::fragment::stream::FragmentReader;
+use crate::fragment::{Codec, FragmentError, Layout, MailName, check_manifest, verify_block};
+use crate::model::manifest::Manifest;
+use crate::model::{Digest, Encoding, Part, PeerId};
+use crate::net::https_client::PeerClient;
+use crate::net::peer_answer::{NetError, PeerBody};
+use crate::store::files::{DurableWriter, FILE_MODE, FileError, is_disk_full, read_bounded, write_durable};
+use crate::store::home::Home;
+use crate::wire::Signed;
+
+use super::{Rebuild, RebuildOrder};
+
+/// Bytes gathered before they are checked and written on the blocking pool.
+const STEP_BYTES: usize = 1024 * 1024;
+/// Bytes of a manifest beside its digests: ids, lengths, signature.
+const MANIFEST_FRAME_BYTES: u64 = 64 * 1024;
+
+/// Why one attempt failed.
+enum Failure {
+    /// The source gave nothing.
+    Source(String),
+    /// The source gave what does not fit.
+    Bad(String),
+    /// The mail is gone, says the source.
+    Gone(Vec<u8>),
+    /// This peer's disk.
+    Disk(MirrorFailure),
+    /// This peer stops.
+    Stopping,
+}
+
+impl From<NetError> for Failure {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::Gone { tombstone, .. } => Failure::Gone(tombstone),
+            NetError::TooLarge { .. } | NetError::Malformed { .. } => Failure::Bad(error.to_string()),
+            other => Failure::Source(other.to_string()),
+        }
+    }
+}
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Failure::Disk(if error.is_disk_full() {
+            MirrorFailure::DiskFull
+        } else {
+            MirrorFailure::Disk { why: error.to_string() }
+        })
+    }
+}
+impl From<FragmentError> for Failure {
+    fn from(error: FragmentError) -> Self {
+        match error {
+            FragmentError::Io { source } if is_disk_full(&source) => Failure::Disk(MirrorFailure::DiskFull),
+            FragmentError::Io { .. } => Failure::Disk(MirrorFailure::Disk { why: error.to_string() }),
+            other => Failure::Bad(other.to_string()),
+        }
+    }
+}
+
+/// A manifest that was checked: signed by the owner, of this mail, consistent, and with the wanted part.
+#[derive(Clone)]
+pub(super) struct Checked {
+    pub(super) manifest: Arc<Signed<Manifest>>,
+    pub(super) layout: Layout,
+}
+
+impl Checked {
+    /// Checks a manifest against the order it must fit.
+    fn new(bytes: &[u8], order: &MirrorOrder) -> Result<Self, String> {
+        let manifest = Signed::<Manifest>::verify(bytes).map_err(|e| e.to_string())?;
+        if manifest.owner != order.owner {
+            return Err("it is signed by another than the owner".to_owned());
+        }
+        let name = MailName { h: order.h, length: order.length, digest: order.digest };
+        let layout = check_manifest(&manifest, &name).map_err(|e| e.to_string())?;
+        let has_part = match order.part {
+            Part::Whole => true,
+            Part::Fragment { k, i } => layout.k() == k && i < layout.n(),
+        };
+        if !has_part {
+            return Err(format!("it has no {}", order.part));
+        }
+        Ok(Self { manifest: Arc::new(manifest), layout })
+    }
+}
+
+/// The most bytes that the manifest of a mail may have.
+pub(super) fn manifest_limit(length: u64, encoding: Encoding) -> u64 {
+    let blocks = Layout::new(length, encoding).map_or(0, |layout| layout.blocks());
+    blocks.saturating_mul(u64::try_from(Digest::LEN).unwrap_or(u64::MAX)).saturating_add(MANIFEST_FRAME_BYTES)
+}
+
+/// What pulling needs.
+#[derive(Clone)]
+pub(super) struct Puller {
+    pub(super) client: PeerClient,
+    pub(super) home: Home,
+    pub(super) codec: Codec,
+    pub(super) rebuild: Arc<dyn Rebuild>,
+}
+
+impl Puller {
+    /// Mirrors one part: from the owner, or of an owner that is off from the others.
+    pub(super) async fn mirror(self, order: MirrorOrder) -> Result<(), MirrorFailure> {
+        let no_source = |why: String| MirrorFailure::NoSource { why };
+        let from_owner = if order.owner_answers { Some(self.from_owner(&order).await) } else { None };
+        match from_owner {
+            Some(Ok(())) => Ok(()),
+            Some(Err(Failure::Gone(tombstone))) => Err(MirrorFailure::Gone { tombstone }),
+            Some(Err(Failure::Disk(failure))) => Err(failure),
+            // It answered a moment ago: it may be back in another, and others can hardly have more than it has.
+            Some(Err(Failure::Source(why))) => Err(no_source(why)),
+            Some(Err(Failure::Stopping)) => Err(no_source("this peer is stopping".to_owned())),
+            Some(Err(Failure::Bad(why))) => {
+                tracing::warn!(owner = %order.owner, mail = %order.h, part = %order.part, %why,
+                    "an owner served what does not fit its msglist entry; others are asked");
+                self.from_others(&order).await.map_err(|_| MirrorFailure::BadBlocks { why })
+            }
+            None => self.from_others(&order).await.map_err(|failure| match failure {
+                Failure::Disk(failure) => failure,
+                Failure::Gone(tombstone) => MirrorFailure::Gone { tombstone },
+                Failure::Source(why) | Failure::Bad(why) => no_source(why),
+                Failure::Stopping => no_source("this peer is stopping".to_owned()),
+            }),
+        }
+    }
+
+    async fn from_owner(&self, order: &MirrorOrder) -> Result<(), Failure> {
+        let checked = match self.kept_manifest(order).await {
+            Some(kept) => kept,
+            None => self.manifest_from(order, order.owner).await?,
+        };
+        self.part_from(order, checked, order.owner).await
+    }
+
+    /// A whole copy straight from another holder; a fragment is cut from the mail, rebuilt from whoever has enough of it.
+    async fn from_others(&self, order: &MirrorOrder) -> Result<(), Failure> {
+        let mut last = Failure::Source("no other member is placed for it".to_owned());
+        let mut checked = self.kept_manifest(order).await;
+        for source in order.sources.iter().chain([&order.owner]) {
+            if checked.is_none() {
+                match self.manifest_from(order, *source).await {
+                    Ok(manifest) => checked = Some(manifest),
+                    Err(failure @ (Failure::Disk(_) | Failure::Stopping)) => return Err(failure),
+                    Err(failure) => {
+                        last = self.blame(order, *source, failure);
+                        continue;
+                    }
+                }
+            }
+            let Some(manifest) = checked.clone() else { continue };
+            if order.part != Part::Whole {
+                return self.cut(order, manifest).await;
+            }
+            match self.part_from(order, manifest, *source).await {
+                Ok(()) => return Ok(()),
+                Err(failure @ (Failure::Disk(_) | Failure::Stopping)) => return Err(failure),
+                Err(failure) => last = self.blame(order, *source, failure),
+            }
+        }
+        Err(last)
+    }
+
+    /// Names a member that served what does not fit.
+    fn blame(&self, order: &MirrorOrder, source: PeerId, failure: Failure) -> Failure {
+        if let Failure::Bad(why) = &failure {
+            tracing::warn!(peer = %source, mail = %order.h, %why, "a member served what does not fit the mail's manifest");
+        }
+        failure
+    }
+
+    /// The manifest that is on this disk already, if it has the wanted part.
+    async fn kept_manifest(&self, order: &MirrorOrder) -> Option<Checked> {
+        let (path, order) = (self.home.mirror_manifest(&order.address, &order.h), order.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let bytes = read_bounded(&path, manifest_limit(order.length, order.encoding)).ok()?;
+            Checked::new(&bytes, &order).ok()
+        });
+        read.await.ok().flatten()
+    }
+
+    async fn manifest_from(&self, order: &MirrorOrder, source: PeerId) -> Result<Checked, Failure> {
+        let limit = usize::try_from(manifest_limit(order.length, order.encoding)).unwrap_or(usize::MAX);
+        let bytes = self.client.get_manifest(source, &order.h, limit).await?;
+        let (order, path) = (order.clone(), self.home.mirror_manifest(&order.address, &order.h));
+        blocking(move || {
+            let checked = Checked::new(&bytes, &order).map_err(|why| Failure::Bad(format!("manifest: {why}")))?;
+            // Before the part: no part is ever here without what it is checked by.
+            write_durable(&path, &bytes, FILE_MODE)?;
+            Ok(checked)
+        })
+        .await
+    }
+
+    async fn part_from(&self, order: &MirrorOrder, checked: Checked, source: PeerId) -> Result<(), Failure> {
+        let mut body = match order.part {
+            Part::Whole => self.client.get_sealed(source, &order.h, None).await?,
+            Part::Fragment { k, i } => self.client.get_fragment(source, &order.h, (k, i), None).await?,
+        };
+        let mut writer =
+            PartWriter::new(checked, order.part, self.home.mirror_part(&order.address, &order.h, order.part));
+        if body.total() != writer.total() {
+            return Err(Failure::Bad(format!("it has {} bytes, not {}", body.total(), writer.total())));
+        }
+        loop {
+            let (step, ended) = gather(&mut body).await?;
+            writer = blocking(move || writer.take(&step).map(|()| writer)).await?;
+            if ended {
+                return blocking(move || writer.finish()).await;
+            }
+        }
+    }
+
+    /// Cuts the wanted fragment from the whole mail, which is put together from other holders.
+    async fn cut(&self, order: &MirrorOrder, checked: Checked) -> Result<(), Failure> {
+        let Part::Fragment { i, .. } = order.part else { return Err(Failure::Source("it is no fragment".to_owned())) };
+        let mut sources = vec![order.owner];
+        sources.extend(&order.sources);
+        let wanted =
+            RebuildOrder { h: order.h, owner: order.owner, length: order.length, digest: order.digest, sources };
+        let whole = self.rebuild.fetch_whole(wanted).await.map_err(Failure::Source)?;
+        let path = self.home.mirror_part(&order.address, &order.h, order.part);
+        let (codec, part) = (self.codec.clone(), order.part);
+        blocking(move || {
+            let layout = checked.layout;
+            let mut reader = FragmentReader::new(whole, layout, i, &codec)?;
+            let mut writer = PartWriter::new(checked, part, path);
+            for stripe in 0..layout.stripes() {
+                writer.take(&reader.block(stripe)?)?;
+            }
+            writer.finish()
+        })
+        .await
+    }
+}
+
+/// The next bytes of a body, up to a step, and whether they are the last.
+async fn gather(body: &mut PeerBody) -> Result<(Vec<u8>, bool), Failure> {
+    let mut step = Vec::new();
+    while step.len() < STEP_BYTES {
+        match body.next().await? {
+            Some(chunk) => step.extend_from_slice(&chunk),
+            None => return Ok((step, true)),
+        }
+    }
+    Ok((step, false))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Failure::Stopping))
+}
+
+/// Checks the blocks of one part in order, writes them, and gives the file its name once all are there.
+struct PartWriter {
+    checked: Checked,
+    part: Part,
+    path: PathBuf,
+    file: Option<DurableWriter>,
+    /// Stripe and index of the next block.
+    next: (u64, u8),
+    rest: Vec<u8>,
+}
+
+impl PartWriter {
+    fn new(checked: Checked, part: Part, path: PathBuf) -> Self {
+        let index = match part {
+            Part::Whole => 0,
+            Part::Fragment { i, .. } => i,
+        };
+        Self { checked, part, path, file: None, next: (0, index), rest: Vec::new() }
+    }
+    fn total(&self) -> u64 {
+        match self.part {
+            Part::Whole => self.checked.layout.length(),
+            Part::Fragment { .. } => self.checked.layout.fragment_len(),
+        }
+    }
+    /// Bytes of the next block as they travel and lie on the disk; none after the last.
+    fn next_len(&self) -> Option<usize> {
+        let (stripe, i) = self.next;
+        let layout = &self.checked.layout;
+        let range = match self.part {
+            Part::Whole => layout.block_range_in_mail(stripe, i),
+            Part::Fragment { .. } => layout.block_range_in_fragment(stripe),
+        };
+        (stripe < layout.stripes()).then(|| usize::try_from(range.end - range.start).unwrap_or(usize::MAX))
+    }
+    fn advance(&mut self) {
+        let (stripe, i) = self.next;
+        self.next = match self.part {
+            Part::Whole if i + 1 < self.checked.layout.k() => (stripe, i + 1),
+            Part::Whole => (stripe + 1, 0),
+            Part::Fragment { .. } => (stripe + 1, i),
+        };
+    }
+    /// Takes the next bytes; every block that is complete with them is checked and written.
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.rest.extend_from_slice(bytes);
+        let gathered = std::mem::take(&mut self.rest);
+        let mut rest = &gathered[..];
+        while let Some(len) = self.next_len()
+            && rest.len() >= len
+        {
+            let (block, after) = rest.split_at(len);
+            self.check(block)?;
+            self.write(block)?;
+            rest = after;
+            self.advance();
+        }
+        self.rest = rest.to_vec();
+        Ok(())
+    }
+    fn check(&self, block: &[u8]) -> Result<(), Failure> {
+        let (stripe, i) = self.next;
+        let full = usize::try_from(self.checked.layout.block_len(stripe)).unwrap_or(usize::MAX);
+        if block.len() == full {
+            return Ok(verify_block(&self.checked.manifest, stripe, i, block)?);
+        }
+        // The end of a whole mail: digests are of blocks as padded.
+        let mut padded = block.to_vec();
+        padded.resize(full.max(block.len()), 0);
+        Ok(verify_block(&self.checked.manifest, stripe, i, &padded)?)
+    }
+    fn write(&mut self, block: &[u8]) -> Result<(), Failure> {
+        let written = self.file()?.write_all(block);
+        written.map_err(|e| FileError::from_io(&self.path, "write", &e).into())
+    }
+    fn file(&mut self) -> Result<&mut DurableWriter, Failure> {
+        if self.file.is_none() {
+            let folder = self.path.parent().unwrap_or(&self.path);
+            self.file = Some(DurableWriter::create(folder)?);
+        }
+        self.file.as_mut().ok_or(Failure::Stopping)
+    }
+    /// Gives the part its name, durably (R1).
+    fn finish(mut self) -> Result<(), Failure> {
+        if self.next_len().is_some() || !self.rest.is_empty() {
+            return Err(Failure::Bad("it ended in the middle of a block".to_owned()));
+        }
+        self.file()?;
+        match self.file.take() {
+            Some(file) => Ok(file.commit(&self.path)?),
+            None => Err(Failure::Stopping),
+        }
+    }
+}
+
+/// The manifest of a held part, checked against its signature and itself.
+pub(super) fn held_manifest(path: &std::path::Path, owner: &PeerId) -> Option<Manifest> {
+    let mut bytes = Vec::new();
+    // As long as it was when it was taken; that was bounded.
+    File::open(path).ok()?.read_to_end(&mut bytes).ok()?;
+    let manifest = Signed::<Manifest>::verify(&bytes).ok().filter(|m| m.owner == *owner)?;
+    check_manifest(&manifest, &MailName::of(&manifest)).ok()?;
+    Some(manifest.into_value())
+}

@@ -1,0 +1,419 @@
+//! The replicator over real HTTPS and real files: an owner's peer on loopback, and a member that mirrors from it.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::actors::serve_parts::{fragment_of_whole, mirrored_fragment, mirrored_manifest};
+use crate::actors::shell::Append;
+use crate::core::replicator::{Config, Lookup, MirrorFailure, MirrorOrder, Reply};
+use crate::fragment::stream::FragmentReader;
+use crate::fragment::{Layout, ManifestBuilder};
+use crate::model::card::JoinRequest;
+use crate::model::group::{Heartbeat, HeartbeatAnswer, Member, PeerAddr};
+use crate::model::holding::{HoldingRefusal, HoldingState};
+use crate::model::manifest::Manifest;
+use crate::model::msglist::{Ending, Entry, EntryBody, Epoch, Head, MailEntry, Seq, Tombstone};
+use crate::model::{ByteSize, Encoding, Fingerprint, Policy, WallTime};
+use crate::net::body_source::BodySource;
+use crate::net::https_client::ClientBounds;
+use crate::net::https_server::{HttpsServer, ServerBounds};
+use crate::net::locate::{Locate, Located};
+use crate::net::peer_api::{ApiError, PeerApi};
+use crate::net::tls::TlsIdentity;
+use crate::net::upload_limit::UploadLimit;
+use crate::store::files::{FILE_MODE, write_durable};
+use crate::wire::Signed;
+use crate::wire::http::{FragmentList, HoldingsAnswer};
+use crate::wire::msglist::{Page, Run, chain_next, chain_start, encode_entry};
+use crate::wire::notify::Notice;
+
+const KN: Encoding = Encoding::Fragments { k: 3, n: 5 };
+
+fn key(seed: u8) -> PeerKey {
+    PeerKey::from_seed(&[seed; 32])
+}
+/// Alice owns mail; bob mirrors.
+fn alice() -> PeerId {
+    key(1).peer_id()
+}
+fn alice_at() -> Address {
+    "alice@acme".parse().unwrap()
+}
+
+/// A sealed mail with its signed manifest.
+#[derive(Clone)]
+struct Mail {
+    bytes: Vec<u8>,
+    manifest: Signed<Manifest>,
+}
+
+fn mail(length: usize, encoding: Encoding) -> Mail {
+    let bytes: Vec<u8> = (0..length).map(|x| u8::try_from((x * 13 + x / 997) % 256).unwrap()).collect();
+    let manifest = ManifestBuilder::from_reader(&bytes[..], alice(), encoding, &Codec::default()).unwrap();
+    Mail { bytes, manifest: key(1).sign(manifest) }
+}
+
+#[derive(Default)]
+struct Outbox {
+    entries: Vec<Vec<u8>>,
+    told: BTreeMap<(MailId, Part), HoldingState>,
+}
+
+/// The owner's peer: its outbox on disk, its msglist, what it was told.
+#[derive(Clone)]
+struct AlicePeer {
+    home: Home,
+    encoding: Encoding,
+    outbox: Arc<Mutex<Outbox>>,
+    changed: Arc<tokio::sync::Notify>,
+}
+
+impl AlicePeer {
+    fn append(&self, body: EntryBody) {
+        let mut outbox = self.outbox.lock().unwrap();
+        let seq = Seq(u64::try_from(outbox.entries.len()).unwrap() + 1);
+        outbox.entries.push(encode_entry(&Entry { at: Cursor { epoch: Epoch(7), seq }, body }));
+        self.changed.notify_waiters();
+    }
+    fn publish(&self, mail: &Mail) {
+        let m = &mail.manifest;
+        write_durable(&self.home.outbox_blob(&m.h), &mail.bytes, FILE_MODE).unwrap();
+        write_durable(&self.home.outbox_manifest(&m.h), m.as_bytes(), FILE_MODE).unwrap();
+        let expiry = crate::clock::system_wall() + Duration::from_secs(86_400);
+        let (h, length, digest, encoding) = (m.h, m.length, m.digest, m.encoding);
+        self.append(EntryBody::Mail(MailEntry { h, length, digest, expiry, encoding, for_owner: vec![] }));
+    }
+    fn page(&self, since: Cursor) -> Page {
+        let outbox = self.outbox.lock().unwrap();
+        let skip = usize::try_from(since.seq.0).unwrap();
+        if skip >= outbox.entries.len() {
+            return Page::default();
+        }
+        let start = chain_start(&alice(), Epoch(7));
+        let chain = outbox.entries.iter().fold(start, |chain, entry| chain_next(&chain, entry));
+        let at = Cursor { epoch: Epoch(7), seq: Seq(u64::try_from(outbox.entries.len()).unwrap()) };
+        let head = key(1).sign(Head { owner: alice(), at, chain, base_seq: Seq(0), base_chain: start });
+        let entries = outbox.entries[skip..].iter().map(|e| ByteBuf::from(e.clone())).collect();
+        let run = Run { entries, after: since.seq, head: ByteBuf::from(head.as_bytes().to_vec()) };
+        Page { runs: vec![run], more: false }
+    }
+    /// Waits until bob's word on a part is what is expected; the test runner's patience is the limit.
+    async fn is_told(&self, h: MailId, expected: impl Fn(&HoldingState) -> bool) -> Part {
+        loop {
+            let told = self.outbox.lock().unwrap().told.clone();
+            if let Some(((_, part), _)) = told.iter().find(|((mail, _), state)| *mail == h && expected(state)) {
+                return *part;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn nothing<T>() -> Result<T, ApiError> {
+    Err(ApiError::NotFound { what: "It".to_owned() })
+}
+
+impl PeerApi for AlicePeer {
+    fn is_known(&self, _: &PeerId) -> bool {
+        true
+    }
+    fn served(&self, _: &PeerId, _: &MailId, _: u64) {}
+    async fn sealed(&self, _: PeerId, h: MailId) -> Result<BodySource, ApiError> {
+        BodySource::open(self.home.outbox_blob(&h)).await.or_else(|_| nothing())
+    }
+    async fn manifest(&self, _: PeerId, h: MailId) -> Result<BodySource, ApiError> {
+        BodySource::open(self.home.outbox_manifest(&h)).await.or_else(|_| nothing())
+    }
+    async fn fragment(&self, _: PeerId, h: MailId, k: u8, i: u8) -> Result<BodySource, ApiError> {
+        let path = self.home.outbox_blob(&h);
+        let length = std::fs::metadata(&path).unwrap().len();
+        fragment_of_whole(path, length, self.encoding, (k, i), &Codec::default()).await
+    }
+    async fn msglist(&self, _: PeerId, since: Cursor, wait: Duration) -> Result<Page, ApiError> {
+        let changed = self.changed.notified();
+        let page = self.page(since);
+        if page.runs.is_empty() {
+            let _ = tokio::time::timeout(wait, changed).await;
+            return Ok(self.page(since));
+        }
+        Ok(page)
+    }
+    async fn holdings(&self, caller: PeerId, post: HoldingsPost) -> Result<HoldingsAnswer, ApiError> {
+        if let HoldingsPost::Batch(bytes) = post {
+            let holdings = Signed::<Holdings>::verify(&bytes).unwrap();
+            assert_eq!((holdings.member, holdings.owner), (caller, alice()));
+            let told = holdings.items.iter().map(|item| ((item.h, item.part), item.state.clone()));
+            self.outbox.lock().unwrap().told.extend(told);
+        }
+        Ok(HoldingsAnswer::default())
+    }
+    async fn own_pubkey(&self, _: PeerId) -> Result<Bytes, ApiError> {
+        nothing()
+    }
+    async fn pubkey(&self, _: PeerId, _: Address) -> Result<Bytes, ApiError> {
+        nothing()
+    }
+    async fn fragments(&self, _: PeerId, _: MailId) -> Result<FragmentList, ApiError> {
+        nothing()
+    }
+    async fn mirror_msglist(&self, _: PeerId, _: Address, _: Cursor) -> Result<Page, ApiError> {
+        nothing()
+    }
+    async fn notify(&self, _: PeerId, _: Vec<Notice>) -> Result<(), ApiError> {
+        nothing()
+    }
+    async fn group(&self, _: PeerId) -> Result<Bytes, ApiError> {
+        nothing()
+    }
+    async fn heartbeat(&self, _: PeerId, _: Heartbeat) -> Result<HeartbeatAnswer, ApiError> {
+        nothing()
+    }
+    async fn join(&self, _: PeerId, _: JoinRequest) -> Result<Bytes, ApiError> {
+        nothing()
+    }
+}
+
+/// Alice is at this port; nobody else is anywhere.
+struct OnlyAlice(u16);
+
+impl Locate for OnlyAlice {
+    fn locate(&self, peer: PeerId) -> BoxFuture<'_, Located> {
+        let addr = PeerAddr { host: "127.0.0.1".to_owned(), https: self.0, libp2p: 1 };
+        let addrs = if peer == alice() { vec![addr] } else { vec![] };
+        Box::pin(async { Located { addrs, private: true } })
+    }
+    fn locate_again(&self, _: PeerId) -> BoxFuture<'_, Located> {
+        Box::pin(async { Located::default() })
+    }
+}
+
+struct Memory;
+impl EventLog for Memory {
+    fn append(&self, _: &'static str, _: Vec<Vec<u8>>) -> Append {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A fetcher that has the mail, or not.
+struct Fetched(Option<Vec<u8>>);
+impl Rebuild for Fetched {
+    fn fetch_whole(&self, _: RebuildOrder) -> BoxFuture<'static, Result<File, String>> {
+        let bytes = self.0.clone();
+        Box::pin(async move {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes.ok_or("too few parts are left")?).unwrap();
+            Ok(file)
+        })
+    }
+}
+
+/// Alice's peer on loopback, and bob's tools.
+struct World {
+    _homes: (TempDir, TempDir),
+    peer: AlicePeer,
+    server: HttpsServer,
+    bob: Home,
+    client: PeerClient,
+}
+
+impl World {
+    async fn new(encoding: Encoding) -> Self {
+        let homes = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (home, bob) = (Home::at(homes.0.path()), Home::at(homes.1.path()));
+        home.create().unwrap();
+        bob.create().unwrap();
+        let peer = AlicePeer { home, encoding, outbox: Arc::default(), changed: Arc::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tls = TlsIdentity::new(&key(1)).unwrap();
+        let limit = Arc::new(UploadLimit::new(None));
+        let server = HttpsServer::start(listener, &tls, peer.clone(), limit, ServerBounds::default()).unwrap();
+        let locate = Arc::new(OnlyAlice(server.local_addr().port()));
+        let client = PeerClient::new(TlsIdentity::new(&key(2)).unwrap(), locate, ClientBounds::default());
+        Self { _homes: homes, peer, server, bob, client }
+    }
+    fn start(&self, names: &[&str]) -> Handle<Replicator> {
+        let member = |(x, name): (usize, &&str)| Member {
+            address: format!("{name}@acme").parse().unwrap(),
+            peer_id: key(u8::try_from(x).unwrap() + 1).peer_id(),
+            fingerprint: Fingerprint::new([0; 20]),
+        };
+        let members: Vec<Member> = names.iter().enumerate().map(member).collect();
+        let roster = Roster {
+            me: members[1].clone(),
+            group: "acme".parse().unwrap(),
+            gd_version: 1,
+            policy: Policy::default(),
+            members,
+            lost: BTreeSet::new(),
+        };
+        let tools = Tools {
+            client: self.client.clone(),
+            home: self.bob.clone(),
+            codec: Codec::default(),
+            key: key(2),
+            rebuild: Arc::new(Fetched(None)),
+        };
+        let brain = Replicator::new(Config { quota: ByteSize::gib(1), seed: 3 });
+        start(tools, brain, roster, Arc::new(Memory), Clock::system())
+    }
+    fn puller(&self, fetched: Option<Vec<u8>>) -> Puller {
+        let rebuild = Arc::new(Fetched(fetched));
+        Puller { client: self.client.clone(), home: self.bob.clone(), codec: Codec::default(), rebuild }
+    }
+    fn order(&self, mail: &Mail, part: Part, owner_answers: bool) -> MirrorOrder {
+        let m = &mail.manifest;
+        MirrorOrder {
+            owner: alice(),
+            address: alice_at(),
+            h: m.h,
+            part,
+            length: m.length,
+            digest: m.digest,
+            encoding: m.encoding,
+            expiry: WallTime(u64::MAX),
+            owner_answers,
+            sources: vec![],
+        }
+    }
+}
+
+fn fragment(mail: &Mail, i: u8) -> Vec<u8> {
+    let layout = Layout::new(mail.manifest.length, mail.manifest.encoding).unwrap();
+    let mut reader = FragmentReader::new(std::io::Cursor::new(&mail.bytes), layout, i, &Codec::default()).unwrap();
+    reader.blocks(0..layout.stripes()).flat_map(Result::unwrap).collect()
+}
+
+#[actix::test]
+async fn a_member_mirrors_its_fragment_over_https_serves_it_and_drops_it_for_a_tombstone() {
+    let world = World::new(KN).await;
+    let mail = mail(2_500_001, KN);
+    let h = mail.manifest.h;
+    let replicator = world.start(&["alice", "bob", "carol", "dave", "erin", "frank"]);
+    world.peer.publish(&mail);
+    let part = world.peer.is_told(h, |state| *state == HoldingState::Held).await;
+    let Part::Fragment { k: 3, i } = part else { panic!("{part}") };
+    assert_eq!(std::fs::read(world.bob.mirror_part(&alice_at(), &h, part)).unwrap(), fragment(&mail, i));
+    let Ok(Reply::Lookup(Lookup::Known(known))) = replicator.ask(move |token| Input::Lookup { token, h }).await else {
+        panic!("it is not known");
+    };
+    assert_eq!(known.parts, BTreeSet::from([part]));
+    let served = mirrored_fragment(&world.bob, &Codec::default(), &h, &known, (3, i)).await.unwrap();
+    assert_eq!(served.len(), u64::try_from(fragment(&mail, i).len()).unwrap());
+    assert!(mirrored_fragment(&world.bob, &Codec::default(), &h, &known, (3, (i + 1) % 5)).await.is_err());
+    assert!(mirrored_manifest(&world.bob, &h, &known).await.unwrap().len() > 32);
+
+    let tombstone =
+        Tombstone { owner: alice(), h, ending: Ending::Received, at: WallTime(1), expiry: WallTime(u64::MAX / 2) };
+    world.peer.append(EntryBody::Tombstone(key(1).sign(tombstone).to_entry()));
+    world.peer.is_told(h, |state| matches!(state, HoldingState::Dropped { .. })).await;
+    assert!(world.bob.mirrored_parts(&alice_at()).unwrap().is_empty());
+    assert!(world.bob.mirrored_manifests(&alice_at()).unwrap().is_empty());
+    world.server.stop(Duration::ZERO).await;
+}
+
+#[actix::test]
+async fn whole_copies_of_every_awkward_length_are_mirrored() {
+    let world = World::new(Encoding::Whole).await;
+    let _replicator = world.start(&["alice", "bob"]);
+    for length in [1, 65_535, 65_536, 65_537, 3_000_000] {
+        let mail = mail(length, Encoding::Whole);
+        world.peer.publish(&mail);
+        let part = world.peer.is_told(mail.manifest.h, |state| *state == HoldingState::Held).await;
+        let path = world.bob.mirror_part(&alice_at(), &mail.manifest.h, part);
+        assert!(std::fs::read(path).unwrap() == mail.bytes, "{length}");
+    }
+}
+
+#[actix::test]
+async fn altered_blocks_are_refused_and_nothing_of_them_is_kept() {
+    let world = World::new(Encoding::Whole).await;
+    let mut mail = mail(200_000, Encoding::Whole);
+    mail.bytes[150_000] ^= 1;
+    let _replicator = world.start(&["alice", "bob"]);
+    world.peer.publish(&mail);
+    world.peer.is_told(mail.manifest.h, |state| *state == HoldingState::Refused(HoldingRefusal::BadBlocks)).await;
+    assert!(world.bob.mirrored_parts(&alice_at()).unwrap().is_empty());
+}
+
+#[actix::test]
+async fn a_fragment_of_an_owner_that_is_off_is_cut_from_the_mail_that_others_give() {
+    let world = World::new(KN).await;
+    let mail = mail(900_000, KN);
+    let part = Part::Fragment { k: 3, i: 4 };
+    world.peer.publish(&mail);
+    // The manifest is had from whoever has it: here from alice, who is on but not asked for blocks.
+    let order = world.order(&mail, part, false);
+    let nobody = world.puller(None).mirror(order.clone()).await;
+    assert!(matches!(nobody, Err(MirrorFailure::NoSource { .. })), "{nobody:?}");
+    world.puller(Some(mail.bytes.clone())).mirror(order.clone()).await.unwrap();
+    assert_eq!(std::fs::read(world.bob.mirror_part(&alice_at(), &order.h, part)).unwrap(), fragment(&mail, 4));
+    // What others give is checked as well.
+    let mut altered = mail.bytes.clone();
+    altered[5] ^= 1;
+    assert!(world.puller(Some(altered)).mirror(order).await.is_err());
+}
+
+#[actix::test]
+async fn a_manifest_that_does_not_fit_the_entry_is_refused() {
+    let world = World::new(KN).await;
+    let good = mail(300_000, KN);
+    world.peer.publish(&good);
+    let path = world.peer.home.outbox_manifest(&good.manifest.h);
+    let refused = async |order: MirrorOrder| {
+        let result = world.puller(None).mirror(order).await;
+        assert!(matches!(result, Err(MirrorFailure::BadBlocks { .. })), "{result:?}");
+    };
+    let order = world.order(&good, Part::Fragment { k: 3, i: 0 }, true);
+    refused(MirrorOrder { digest: Digest::new([9; 32]), ..order.clone() }).await;
+    refused(MirrorOrder { length: 300_001, ..order.clone() }).await;
+    refused(MirrorOrder { part: Part::Fragment { k: 2, i: 0 }, ..order.clone() }).await;
+    let forged = key(3).sign(Manifest { owner: key(3).peer_id(), ..good.manifest.clone().into_value() });
+    write_durable(&path, forged.as_bytes(), FILE_MODE).unwrap();
+    refused(order).await;
+    assert!(world.bob.mirrored_parts(&alice_at()).unwrap().is_empty());
+}
+
+#[test]
+fn files_that_nobody_named_are_removed_and_missing_ones_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::at(dir.path());
+    home.create().unwrap();
+    let (a, b, c) = (MailId::new([1; 20]), MailId::new([2; 20]), MailId::new([3; 20]));
+    for h in [a, b] {
+        write_durable(&home.mirror_part(&alice_at(), &h, Part::Whole), b"x", FILE_MODE).unwrap();
+        write_durable(&home.mirror_manifest(&alice_at(), &h), b"x", FILE_MODE).unwrap();
+    }
+    let named = BTreeMap::from([(alice(), BTreeSet::from([(a, Part::Whole), (c, Part::Whole)]))]);
+    assert_eq!(check_parts(&home, &alice_at(), named.clone()).unwrap(), [(alice(), c, Part::Whole)]);
+    assert_eq!(home.mirrored_parts(&alice_at()).unwrap(), [(a, Part::Whole)].into());
+    assert_eq!(home.mirrored_manifests(&alice_at()).unwrap(), [a].into());
+    remove_durable(&home.mirror_manifest(&alice_at(), &a)).unwrap();
+    assert_eq!(check_parts(&home, &alice_at(), named).unwrap().len(), 2, "without its manifest a part is no use");
+}
+
+#[test]
+fn a_scrub_finds_one_altered_bit_and_a_missing_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::at(dir.path());
+    home.create().unwrap();
+    let mail = mail(500_000, KN);
+    let (h, part) = (mail.manifest.h, Part::Fragment { k: 3, i: 4 });
+    let path = home.mirror_part(&alice_at(), &h, part);
+    let mut bytes = fragment(&mail, 4);
+    write_durable(&path, &bytes, FILE_MODE).unwrap();
+    assert_eq!(scrub(&home, &alice(), &alice_at(), &h, part), Scrub::Bad, "no manifest");
+    write_durable(&home.mirror_manifest(&alice_at(), &h), mail.manifest.as_bytes(), FILE_MODE).unwrap();
+    assert_eq!(scrub(&home, &alice(), &alice_at(), &h, part), Scrub::Good);
+    bytes[100_000] ^= 1;
+    write_durable(&path, &bytes, FILE_MODE).unwrap();
+    assert_eq!(scrub(&home, &alice(), &alice_at(), &h, part), Scrub::Bad);
+    remove_durable(&path).unwrap();
+    assert_eq!(scrub(&home, &alice(), &alice_at(), &h, part), Scrub::Bad);
+}
