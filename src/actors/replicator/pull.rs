@@ -112,7 +112,7 @@ impl Puller {
     /// Mirrors one part: from the owner, or of an owner that is off from the others.
     pub(super) async fn mirror(self, order: MirrorOrder) -> Result<(), MirrorFailure> {
         let no_source = |why: String| MirrorFailure::NoSource { why };
-        let from_owner = if order.owner_answers { Some(self.from_owner(&order).await) } else { None };
+        let from_owner = if order.owner_answers { Some(self.pull_from_owner(&order).await) } else { None };
         match from_owner {
             Some(Ok(())) => Ok(()),
             Some(Err(Failure::Gone(tombstone))) => Err(MirrorFailure::Gone { tombstone }),
@@ -123,9 +123,9 @@ impl Puller {
             Some(Err(Failure::Bad(why))) => {
                 tracing::warn!(owner = %order.owner, mail = %order.h, part = %order.part, %why,
                     "an owner served what does not fit its msglist entry; others are asked");
-                self.from_others(&order).await.map_err(|_| MirrorFailure::BadBlocks { why })
+                self.pull_from_others(&order).await.map_err(|_| MirrorFailure::BadBlocks { why })
             }
-            None => self.from_others(&order).await.map_err(|failure| match failure {
+            None => self.pull_from_others(&order).await.map_err(|failure| match failure {
                 Failure::Disk(failure) => failure,
                 Failure::Gone(tombstone) => MirrorFailure::Gone { tombstone },
                 Failure::Source(why) | Failure::Bad(why) => no_source(why),
@@ -134,7 +134,7 @@ impl Puller {
         }
     }
 
-    async fn from_owner(&self, order: &MirrorOrder) -> Result<(), Failure> {
+    async fn pull_from_owner(&self, order: &MirrorOrder) -> Result<(), Failure> {
         let checked = match self.kept_manifest(order).await {
             Some(kept) => kept,
             None => self.manifest_from(order, order.owner).await?,
@@ -143,7 +143,7 @@ impl Puller {
     }
 
     /// A whole copy straight from another holder; a fragment is cut from the mail, rebuilt from whoever has enough of it.
-    async fn from_others(&self, order: &MirrorOrder) -> Result<(), Failure> {
+    async fn pull_from_others(&self, order: &MirrorOrder) -> Result<(), Failure> {
         let mut last = Failure::Source("no other member is placed for it".to_owned());
         let mut checked = self.kept_manifest(order).await;
         for source in order.sources.iter().chain([&order.owner]) {

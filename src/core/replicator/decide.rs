@@ -272,15 +272,15 @@ impl Replicator {
 
     /// Every file of an address was looked for: what is missing is lost, and from now on its owners' mails are looked after.
     pub(super) fn on_checked(&mut self, address: &Address, missing: Vec<(PeerId, MailId, Part)>) {
-        let mut batch = Vec::new();
+        let mut lost = Vec::new();
         for (owner, h, part) in missing {
             // Of a mail that is over the files went by right, just before this peer stopped: that is told as dropped.
             let held = self.owners.mail(&owner, &h).is_some_and(|m| m.held.contains(&part));
             if held && !self.is_over(&owner, &h) {
-                self.record(&mut batch, Event::Lost { owner, h, part });
+                lost.push(Event::Lost { owner, h, part });
             }
         }
-        self.commit(batch, Vec::new());
+        self.commit_each(lost);
         for (_, owner) in self.owners.iter_mut().filter(|(_, o)| o.address == *address) {
             owner.checked = true;
         }

@@ -324,10 +324,11 @@ impl Replicator {
                 Ok(Taken::Known) => {}
                 Ok(Taken::New(entries, run)) => {
                     taken.new = true;
-                    self.record(&mut batch, Event::Read { owner, run });
                     for entry in entries {
                         self.take_entry(owner, entry, &mut batch, &mut named);
                     }
+                    // Last: a journal torn in the middle of this must not say "read" of what it does not name.
+                    self.record(&mut batch, Event::Read { owner, run });
                 }
                 Err(why) => {
                     taken.misfit = true;

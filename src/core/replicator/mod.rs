@@ -48,6 +48,9 @@ pub use types::{
 /// A mail: whose, and which.
 type MailKey = (PeerId, MailId);
 
+/// Most events that are committed together when they need not be.
+const EVENTS_A_COMMIT: usize = 5000;
+
 /// The replicator's state. What survives a crash is in [`Owners`]; the rest is found again after a restart.
 pub struct Replicator {
     config: Config,
@@ -99,6 +102,13 @@ impl Replicator {
     fn commit(&mut self, batch: Vec<Event>, then: Vec<Effect<Self>>) {
         if !batch.is_empty() || !then.is_empty() {
             self.out.commit(batch, then);
+        }
+    }
+    /// Records and commits events that do not hang together, however many, in appends of bounded size.
+    fn commit_each(&mut self, events: Vec<Event>) {
+        for some in events.chunks(EVENTS_A_COMMIT) {
+            some.iter().for_each(|event| self.owners.apply(event));
+            self.commit(some.to_vec(), Vec::new());
         }
     }
     /// What every input and every wake ends with: whatever can be started now is.

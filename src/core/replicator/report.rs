@@ -113,11 +113,7 @@ impl Replicator {
             let missing = mail.goal.filter(|part| !mail.held.contains(part));
             events.extend(missing.map(|part| Event::Lost { owner, h, part }));
         }
-        let mut batch = Vec::new();
-        for event in events {
-            self.record(&mut batch, event);
-        }
-        self.commit(batch, Vec::new());
+        self.commit_each(events);
     }
 
     /// Ends what was under way; after a failure the next try waits. Whether the owner is still known.
