@@ -3,6 +3,7 @@
 pub mod directory;
 pub mod event_log;
 pub mod fetcher;
+pub mod group_master;
 pub mod identity;
 pub mod replicator;
 pub mod serve_parts;

@@ -170,4 +170,12 @@ pub enum GroupError {
         /// Who.
         address: Address,
     },
+    /// The own descriptor could not be signed, so nobody could find this peer.
+    #[error(
+        "this peer cannot describe itself: {why}; check the addresses under [net] in config.toml, then start it again"
+    )]
+    Descriptor {
+        /// What the shell says.
+        why: String,
+    },
 }

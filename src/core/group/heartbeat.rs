@@ -204,7 +204,9 @@ impl Group {
     }
 
     pub(super) fn heartbeat(&mut self, now: Now, token: Token, caller: PeerId, beat: Beat) {
-        if let Some(gd) = beat.gd {
+        // A stranger's candidate under another key is no conflict worth showing: anybody can make one and call.
+        let pinned = self.pins.get(self.group()).map(|pin| pin.key);
+        if let Some(gd) = beat.gd.filter(|gd| pinned == Some(gd.key)) {
             self.offer_gd(now, gd);
         }
         let gd_version = self.own_version();

@@ -77,6 +77,13 @@ impl Group {
 
     /// Asks the next peer of the invite, as soon as the own descriptor is signed; with none left the join has failed.
     pub(super) fn ask_next(&mut self) {
+        if let (None, Some(why)) = (&self.own, &self.undescribed) {
+            let why = why.clone();
+            if let Some(failed) = self.joining.take() {
+                self.refuse(failed.token, GroupError::Descriptor { why });
+            }
+            return;
+        }
         let me = &self.me.member;
         let (Some(joining), Some(own)) = (&mut self.joining, &self.own) else {
             return;

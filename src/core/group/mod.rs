@@ -50,6 +50,8 @@ const ENTRY_RENEWAL: Duration = Duration::from_secs(43_200);
 const RETRY_FIRST: Duration = Duration::from_secs(10);
 /// Longest such pause.
 const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// Most addresses of one peer.
+const ADDRS_MAX: usize = 8;
 /// Most contacts.
 const CONTACTS_MAX: usize = 10_000;
 /// Most pinned groups.
@@ -94,6 +96,8 @@ struct Renewal {
 pub struct Group {
     me: Me,
     own: Option<SignedDescriptor>,
+    /// Why the own descriptor could not be signed.
+    undescribed: Option<String>,
     pins: BTreeMap<GroupName, Pin>,
     contacts: BTreeMap<Address, Vec<CardPeer>>,
     invites: BTreeMap<LocalName, OpenInvite>,
@@ -131,10 +135,12 @@ pub struct Group {
 
 impl Group {
     /// A peer that knows nobody yet; what was durable is replayed next.
-    pub fn new(me: Me) -> Self {
+    pub fn new(mut me: Me) -> Self {
+        me.addrs.truncate(ADDRS_MAX);
         Self {
             me,
             own: None,
+            undescribed: None,
             pins: BTreeMap::new(),
             contacts: BTreeMap::new(),
             invites: BTreeMap::new(),
@@ -162,6 +168,11 @@ impl Group {
             dirty: true,
             out: Outgoing::default(),
         }
+    }
+
+    /// Who is who and where, as it is now: for the directory before the actor starts.
+    pub fn current(&self) -> Picture {
+        self.picture()
     }
 
     fn group(&self) -> &GroupName {
@@ -322,7 +333,7 @@ impl Group {
                 .is_some_and(|m| m.peer_id == peer && m.fingerprint == offered.fingerprint)
         });
         let newer = self.descriptors.get(&peer).is_none_or(|held| held.descriptor.sequence < descriptor.sequence);
-        if !named || !newer || self.is_me(&peer) || descriptor.addrs.len() > 8 {
+        if !named || !newer || self.is_me(&peer) || descriptor.addrs.len() > ADDRS_MAX {
             return false;
         }
         if let Some(live) = self.liveness.get_mut(&peer) {
@@ -358,7 +369,14 @@ impl Group {
         }
     }
 
-    fn descriptor_signed(&mut self, now: Now, signed: SignedDescriptor) {
+    fn descriptor_signed(&mut self, now: Now, result: Result<SignedDescriptor, String>) {
+        let signed = match result {
+            Ok(signed) => signed,
+            Err(why) => {
+                self.undescribed = Some(why);
+                return self.ask_next();
+            }
+        };
         self.record(vec![Event::Descriptor(signed)], Vec::new());
         self.put_descriptor.due = now.mono;
         self.introduce(now);
@@ -385,7 +403,7 @@ impl Brain for Group {
     fn handle(&mut self, now: Now, input: Input) {
         match input {
             Input::Started => self.start(now),
-            Input::DescriptorSigned(signed) => self.descriptor_signed(now, signed),
+            Input::DescriptorSigned(result) => self.descriptor_signed(now, result),
             Input::CreateGroup { token, group, policy } => self.create_group(now, token, group, policy),
             Input::GroupCreated(result) => self.group_created(now, result),
             Input::Invite { token, name, secret } => self.invite(now, token, name, secret),

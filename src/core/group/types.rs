@@ -151,8 +151,8 @@ pub enum Entry {
 pub enum Input {
     /// The first input: what was durable has been replayed.
     Started,
-    /// The own descriptor, signed as asked.
-    DescriptorSigned(SignedDescriptor),
+    /// The own descriptor, signed as asked, or why not.
+    DescriptorSigned(Result<SignedDescriptor, String>),
     /// `roost group create`.
     CreateGroup {
         /// Whom to answer.

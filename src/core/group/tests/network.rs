@@ -311,7 +311,7 @@ impl Network {
         match action {
             Action::SignDescriptor(descriptor) => {
                 let fingerprint = self.nodes[&at].me.member.fingerprint;
-                self.later(DELAY, at, Input::DescriptorSigned(sign_descriptor(descriptor, fingerprint)));
+                self.later(DELAY, at, Input::DescriptorSigned(Ok(sign_descriptor(descriptor, fingerprint))));
             }
             Action::CreateGroup(mut gd) => {
                 let key = digest20(&format!("key of {} by {at}", gd.group));
