@@ -1,0 +1,328 @@
+//! Incoming mails: ns, tombstones, expiry. Files one message for a sender's submission, whatever is replayed (R5), and says yes
+//! only once that is on disk (R1).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::access::BodyState;
+use super::io::{NsFrom, NsRefusal};
+use super::state::{Mail, MailKey, NrState, Offer, Stage, Verdict, head_digest};
+use super::{Action, DOUBT, Event, Input, Postbox, Reply, Writing, requests};
+use crate::core::{Effect, Token};
+use crate::mime;
+use crate::model::msglist::{Ending, Tombstone};
+use crate::model::notification::{Ns, Refusal};
+use crate::model::{Digest, MailId, Now, Secret, WallTime};
+use crate::wire::Signed;
+
+/// A mail is remembered this long after its expiry: its nr may be waited for that long, and a replayed ns is expired.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
+/// Mails that are remembered; unknown senders can fill half of that.
+const MAILS_MAX: usize = 200_000;
+/// Sealed forms of one mail that are remembered.
+const OFFERS_MAX: usize = 4;
+/// Requests about one ns that wait for the same write.
+const WAITERS_MAX: usize = 16;
+/// Mails taken back before their ns came that are remembered.
+const BURIED_MAX: usize = 10_000;
+/// A sender that took an nr may ask for it again after this.
+const NR_AGAIN: Duration = Duration::from_secs(60);
+
+/// What of the arriving is not durable.
+#[derive(Debug, Default)]
+pub(super) struct Arriving {
+    /// ns whose head is being written, and who waits for that.
+    writing: BTreeMap<MailKey, Vec<NsFrom>>,
+    /// ns that this run saw in the DHT: value hash and password.
+    in_dht: BTreeMap<(MailKey, MailId), (Digest, Secret)>,
+}
+
+/// At 75 % of its life a mail is pulled, opened or not (DESIGN.md section 5).
+pub(super) fn pull_at(mail: &Mail) -> WallTime {
+    let life = mail.expiry().since(mail.arrived);
+    mail.arrived + life / 4 * 3
+}
+
+impl Postbox {
+    fn answer_ns(&mut self, from: NsFrom, result: Result<(), NsRefusal>) {
+        if let NsFrom::Direct(token) = from {
+            self.out.reply(token, ns_reply(result));
+        }
+    }
+
+    pub(super) fn ns(&mut self, now: Now, from: NsFrom, ns: Ns, known: bool) {
+        let id = MailKey { sender: ns.from_fingerprint, submission: ns.submission };
+        if ns.expiry <= now.wall && !self.clock_doubtful {
+            return self.answer_ns(from, Err(NsRefusal::Expired));
+        }
+        let verdict = self.state.verdict(&id.sender);
+        let known = (known || verdict == Some(Verdict::Granted)) && verdict != Some(Verdict::Refused);
+        let room = if known { MAILS_MAX } else { MAILS_MAX / 2 };
+        if let NsFrom::Dht(value) = from
+            && self.arriving.in_dht.len() < MAILS_MAX
+        {
+            self.arriving.in_dht.insert((id, ns.h), (value, ns.ns_password()));
+        }
+        if self.state.mails.contains_key(&id) {
+            return self.known_mail(now, from, id, &ns);
+        }
+        if let Some(waiting) = self.arriving.writing.get_mut(&id) {
+            if waiting.len() < WAITERS_MAX {
+                return waiting.push(from);
+            }
+            return self.answer_ns(from, Err(NsRefusal::Full { limit: WAITERS_MAX }));
+        }
+        if self.state.buried.contains_key(&(ns.owner, ns.h)) {
+            // Taken back before it came: ignored (R7).
+            return self.answer_ns(from, Ok(()));
+        }
+        if self.state.mails.len() + self.arriving.writing.len() >= room {
+            return self.answer_ns(from, Err(NsRefusal::Full { limit: room }));
+        }
+        match self.refusal(&ns, verdict) {
+            Some(why) => self.refuse_at_once(now, from, id, &ns, why),
+            None if known => self.write_stub(now, from, id, ns),
+            None => self.write_request(now, from, id, ns),
+        }
+    }
+
+    /// Why this mail is not taken, whoever its sender is.
+    fn refusal(&self, ns: &Ns, verdict: Option<Verdict>) -> Option<Refusal> {
+        if ns.to != self.settings.address {
+            return Some(Refusal::UnknownAddress);
+        }
+        if mime::address::sender(&ns.header_block).ok().as_ref() != Some(&ns.from) {
+            return Some(Refusal::Mismatch);
+        }
+        (verdict == Some(Verdict::Refused)).then_some(Refusal::Sender)
+    }
+
+    fn refuse_at_once(&mut self, now: Now, from: NsFrom, id: MailKey, ns: &Ns, why: Refusal) {
+        let outcome = crate::model::notification::Outcome::Refused(why);
+        let mut mail = Mail::of(ns, now.wall, Stage::Concluded(outcome, now.wall));
+        mail.offers.iter_mut().for_each(|offer| offer.nr = NrState::Owed);
+        if why == Refusal::Mismatch {
+            self.name_mismatch(id, &mail, ns.h, "its From is not the address that signed it");
+        }
+        self.commit(vec![Event::Announced { id, mail: Box::new(mail), card: None }], taken(&[from]));
+        self.schedule(now, id);
+    }
+
+    pub(super) fn name_mismatch(&mut self, id: MailKey, mail: &Mail, h: MailId, why: &str) {
+        self.mismatches += 1;
+        self.out.act(Action::NameMismatch { id, from: mail.from.clone(), h, why: why.to_owned() });
+    }
+
+    fn write_stub(&mut self, now: Now, from: NsFrom, id: MailKey, ns: Ns) {
+        let key = self.allot();
+        let mut mail = Mail::of(&ns, now.wall, Stage::Stub);
+        mail.message = Some(key);
+        self.writing.insert(key, Writing::Stub(id, Box::new(mail)));
+        self.write_head(from, id, key, ns);
+    }
+
+    fn write_head(&mut self, from: NsFrom, id: MailKey, key: super::MessageKey, ns: Ns) {
+        self.arriving.writing.insert(id, vec![from]);
+        let (header_block, structure) = (ns.header_block, Box::new(ns.structure));
+        self.out.act(Action::WriteHead { key, header_block, structure });
+    }
+
+    fn write_request(&mut self, now: Now, from: NsFrom, id: MailKey, ns: Ns) {
+        let on_the_way = self.arriving.writing.keys().filter(|other| other.sender == id.sender).count();
+        let of_sender = self.state.requests(Some(id.sender)).count() + on_the_way;
+        let in_all = self.state.requests(None).count() + self.arriving.writing.len();
+        let (per_sender, max) = (self.settings.requests_per_sender, self.settings.requests_max);
+        for (waiting, limit) in [(of_sender, per_sender), (in_all, max)] {
+            if waiting >= limit {
+                return self.answer_ns(from, Err(NsRefusal::Requests { waiting }));
+            }
+        }
+        let key = self.allot();
+        let mut mail = Mail::of(&ns, now.wall, Stage::Requested);
+        mail.message = Some(key);
+        let card = requests::card(id, &ns, now.wall);
+        self.writing.insert(key, Writing::Request(id, Box::new(mail), card));
+        self.write_head(from, id, key, ns);
+    }
+
+    pub(super) fn stub_written(&mut self, now: Now, id: MailKey, mail: Box<Mail>) {
+        let waiting = self.arriving.writing.remove(&id).unwrap_or_default();
+        let mut then = taken(&waiting);
+        then.push(Effect::Feed(Input::Filed(vec![id])));
+        self.commit(vec![Event::Announced { id, mail, card: None }], then);
+        self.schedule(now, id);
+    }
+
+    pub(super) fn request_written(&mut self, id: MailKey, mail: Box<Mail>, card: Vec<u8>) {
+        let key = self.allot();
+        self.writing.insert(key, Writing::Card(id, mail));
+        self.out.act(Action::WriteMessage { key, message: card });
+    }
+
+    pub(super) fn card_written(
+        &mut self,
+        now: Now,
+        id: MailKey,
+        mut mail: Box<Mail>,
+        key: super::MessageKey,
+        size: u64,
+    ) {
+        let waiting = self.arriving.writing.remove(&id).unwrap_or_default();
+        let mut garbage = None;
+        let card = match self.state.verdict(&id.sender) {
+            None | Some(Verdict::Withdrawn) => {
+                mail.card = Some(key);
+                Some((key, size))
+            }
+            // Judged while it was written: no card is needed any more.
+            Some(Verdict::Granted) => {
+                mail.stage = Stage::Stub;
+                garbage = Some(vec![key]);
+                None
+            }
+            Some(Verdict::Refused) => {
+                garbage = Some([key].into_iter().chain(mail.message.take()).collect());
+                let outcome = crate::model::notification::Outcome::Refused(Refusal::Sender);
+                mail.stage = Stage::Concluded(outcome, now.wall);
+                mail.offers.iter_mut().for_each(|offer| offer.nr = NrState::Owed);
+                None
+            }
+        };
+        let mut then = taken(&waiting);
+        then.push(Effect::Feed(Input::Filed(vec![id])));
+        then.extend(garbage.map(|keys| Effect::Act(Action::Remove { keys })));
+        self.commit(vec![Event::Announced { id, mail, card }], then);
+        self.schedule(now, id);
+    }
+
+    pub(super) fn ns_not_written(&mut self, id: MailKey, why: &str) {
+        for from in self.arriving.writing.remove(&id).unwrap_or_default() {
+            self.answer_ns(from, Err(NsRefusal::Disk { why: why.to_owned() }));
+        }
+    }
+
+    /// An ns of a known submission files nothing; once its mail is done, an nr for the h of this ns answers it.
+    fn known_mail(&mut self, now: Now, from: NsFrom, id: MailKey, ns: &Ns) {
+        let Some(mail) = self.state.mails.get(&id) else { return };
+        let concluded = matches!(mail.stage, Stage::Concluded(..));
+        let event = match mail.offer(&ns.h) {
+            Some(offer) => match offer.nr {
+                NrState::Taken(at) if concluded && now.wall.since(at) >= NR_AGAIN => {
+                    Some(Event::Nr { id, h: ns.h, state: NrState::Owed })
+                }
+                _ => None,
+            },
+            None if mail.head != head_digest(ns) => return self.answer_ns(from, Err(NsRefusal::OtherMail)),
+            None if mail.offers.len() >= OFFERS_MAX => {
+                return self.answer_ns(from, Err(NsRefusal::Full { limit: OFFERS_MAX }));
+            }
+            None => (concluded || mail.is_open()).then(|| Event::Offered { id, offer: Offer::of(ns) }),
+        };
+        let mut then = taken(&[from]);
+        if concluded {
+            then.push(Effect::Feed(Input::Concluded(vec![id])));
+        }
+        self.commit(event.into_iter().collect(), then);
+        self.schedule(now, id);
+    }
+
+    /// Mails were concluded and that is on disk: their nr are sent, their ns in the DHT are deleted.
+    pub(super) fn concluded(&mut self, now: Now, ids: &[MailKey]) {
+        for id in ids {
+            let Some(mail) = self.state.mails.get(id) else { continue };
+            if !matches!(mail.stage, Stage::Concluded(..)) {
+                continue;
+            }
+            for offer in &mail.offers {
+                if offer.nr.is_open() {
+                    self.answers.owe(now, offer.owner, *id, offer.h);
+                }
+                if let Some((value, password)) = self.arriving.in_dht.remove(&(*id, offer.h)) {
+                    self.out.act(Action::DeleteNs { value, password });
+                }
+            }
+            self.schedule(now, *id);
+        }
+    }
+
+    /// Stubs are on disk: those that are to be pulled at once are.
+    pub(super) fn stubs_filed(&mut self, now: Now, ids: &[MailKey]) {
+        for id in ids {
+            let Some(mail) = self.state.mails.get(id).filter(|m| m.stage == Stage::Stub) else { continue };
+            if self.settings.eager || pull_at(mail) <= now.wall {
+                let message = mail.message;
+                message.into_iter().for_each(|key| self.bodies.want(now, key));
+            }
+        }
+    }
+
+    /// The moment noted for this mail has come.
+    pub(super) fn due(&mut self, now: Now, id: MailKey) {
+        let Some(mail) = self.state.mails.get(&id) else { return };
+        let expired = mail.expiry() <= now.wall;
+        match mail.stage {
+            Stage::Stub | Stage::Requested if expired && self.clock_doubtful => {
+                self.deadlines.insert((now.wall + DOUBT, id));
+                return;
+            }
+            Stage::Stub | Stage::Requested if expired => {
+                self.commit(vec![Event::Ended { id, body: BodyState::Expired }], Vec::new());
+            }
+            Stage::Stub => self.stubs_filed(now, &[id]),
+            Stage::Requested => {}
+            Stage::Concluded(..) | Stage::Gone(_) if mail.expiry() + REMEMBERED <= now.wall => {
+                for offer in &mail.offers {
+                    self.answers.done(offer.owner, id, offer.h);
+                    self.arriving.in_dht.remove(&(id, offer.h));
+                }
+                return self.commit(vec![Event::Forgotten { id }], Vec::new());
+            }
+            Stage::Concluded(..) | Stage::Gone(_) => {}
+        }
+        self.schedule(now, id);
+    }
+
+    /// The owner says that a mail is gone.
+    pub(super) fn tombstone(&mut self, now: Now, token: Option<Token>, word: &Signed<Tombstone>, known: bool) {
+        let body = match word.ending {
+            Ending::Expired => BodyState::Expired,
+            Ending::Received | Ending::Refused | Ending::Cancelled => BodyState::Cancelled,
+        };
+        let id = self.state.by_h.get(&word.h).copied();
+        let mail = id.and_then(|id| self.state.mails.get(&id).map(|mail| (id, mail)));
+        let until = word.expiry.min(now.wall + REMEMBERED + REMEMBERED);
+        self.state.buried.retain(|_, until| *until > now.wall);
+        let event = match mail {
+            Some((id, mail)) => {
+                let theirs = mail.offer(&word.h).is_some_and(|o| o.owner == word.owner);
+                // Another sealed form of the same mail may still be had.
+                (theirs && mail.is_open() && mail.offers.len() == 1).then_some(Event::Ended { id, body })
+            }
+            None if known && until > now.wall && self.state.buried.len() < BURIED_MAX => {
+                Some(Event::Buried { owner: word.owner, h: word.h, until })
+            }
+            None => None,
+        };
+        let then = token.map(|token| Effect::Reply(token, Reply::TombstoneTaken)).into_iter().collect();
+        self.commit(event.into_iter().collect(), then);
+        if let Some(id) = id {
+            self.schedule(now, id);
+        }
+    }
+}
+
+fn ns_reply(result: Result<(), NsRefusal>) -> Reply {
+    match result {
+        Ok(()) => Reply::NsTaken,
+        Err(why) => Reply::NsRefused(why),
+    }
+}
+
+/// The yes to those that sent an ns, for after its commit.
+fn taken(from: &[NsFrom]) -> Vec<Effect<Postbox>> {
+    let reply = |from: &NsFrom| match from {
+        NsFrom::Direct(token) => Some(Effect::Reply(*token, Reply::NsTaken)),
+        NsFrom::Dht(_) => None,
+    };
+    from.iter().filter_map(reply).collect()
+}
