@@ -46,7 +46,7 @@ impl Letter<'_> {
             return Ok(text_part(self.text, out)?);
         }
         let boundary = format!("roost-{}", random_name()?);
-        write!(out, "Content-Type: multipart/mixed; boundary=\"{boundary}\"\r\n\r\n--{boundary}\r\n")?;
+        write!(out, "Content-Type: multipart/mixed;\r\n boundary=\"{boundary}\"\r\n\r\n--{boundary}\r\n")?;
         text_part(self.text, out)?;
         for path in self.attach {
             write!(out, "\r\n--{boundary}\r\n")?;

@@ -2,9 +2,11 @@
 //! programs. It never does a peer's work itself.
 
 mod args;
+pub mod cluster;
 mod compose;
 mod contacts;
 pub mod control;
+pub mod demo;
 mod doctor;
 mod group;
 pub mod init;
@@ -26,7 +28,7 @@ use serde_json::json;
 use crate::actors::identity::Identity;
 use crate::config::Config;
 use crate::store::home::Home;
-use args::{Cli, Command, InitArgs};
+use args::{Cli, Command, InitArgs, UpArgs};
 use output::Shown;
 
 /// The folder of a home when none is named, in the user's own.
@@ -45,7 +47,9 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<Shown> {
     let home = || home(cli.home.as_deref());
     match &cli.command {
-        Command::Demo(_) | Command::Cluster(_) | Command::Up(_) => bail!("this build cannot do that yet"),
+        Command::Demo(args) => demo::run(cli.home.as_deref(), args),
+        Command::Cluster(command) => cluster::commands::run(cli.home.as_deref(), command),
+        Command::Up(args) => up(&home()?, args),
         Command::Init(args) => init(&home()?, args),
         Command::Group(command) => group::run(&home()?, command),
         Command::Send(args) => mail::send(&home()?, args),
@@ -85,4 +89,11 @@ fn init(home: &Path, args: &InitArgs) -> anyhow::Result<Shown> {
     let password = Identity::new_password(&home)?;
     let text = format!("The new password of {} (shown this once): {}", config.address, password.expose());
     Shown::of(&json!({ "address": config.address, "password": password.expose() }), text)
+}
+
+fn up(_home: &Path, args: &UpArgs) -> anyhow::Result<Shown> {
+    if args.detached {
+        process::close_inherited();
+    }
+    bail!("this build cannot run a peer yet")
 }

@@ -1,0 +1,102 @@
+//! Where a demo happens: its folder and its peers, all gone at the end, also after Ctrl-C. It never removes a folder that it
+//! did not make, and never ends a process that it did not start.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::cluster::{ClusterDir, ClusterPeer};
+use crate::cli::compose::random_name;
+use crate::cli::progress::Report;
+use crate::config::cluster::Cluster;
+
+/// Exit code of a process that was interrupted, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// The folder and its peers. Dropped, the peers are ended, and the folder goes if this made it.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The peers.
+    pub(super) cluster: ClusterDir,
+    /// What the cluster is made of.
+    pub(super) file: Cluster,
+    /// Who is told.
+    pub(super) report: Report,
+    ending: Arc<Ending>,
+}
+
+/// How it ends.
+#[derive(Debug)]
+struct Ending {
+    cluster: ClusterDir,
+    made: Option<PathBuf>,
+    stays: AtomicBool,
+}
+
+impl Ending {
+    fn end(&self) {
+        if self.stays.load(Ordering::SeqCst) {
+            return;
+        }
+        let closed = self.cluster.kill_all();
+        if let Some(made) = &self.made {
+            // What cannot be removed is in the system's folder for temporary files.
+            let _ = std::fs::remove_dir_all(made);
+        }
+        drop(closed);
+    }
+}
+
+impl Stage {
+    /// In `home`, or in a new folder for temporary files.
+    pub(super) fn new(home: Option<&Path>, file: Cluster) -> anyhow::Result<Self> {
+        let report = Report::to_people();
+        let fresh = std::env::temp_dir().join(format!("roost-demo-{}", &random_name()?[..8]));
+        let program = std::env::current_exe()?;
+        let cluster = ClusterDir::make(home.unwrap_or(&fresh), &program, report)?;
+        let made = home.is_none().then_some(fresh);
+        let ending = Arc::new(Ending { cluster: cluster.clone(), made, stays: AtomicBool::new(false) });
+        end_when_interrupted(ending.clone())?;
+        Ok(Self { cluster, file, report, ending })
+    }
+
+    /// The peer called `name`, as it is now.
+    pub(super) fn peer(&self, name: &str) -> anyhow::Result<ClusterPeer> {
+        let address = self.cluster.find(name)?;
+        let found = self.cluster.status()?.peers.into_iter().find(|peer| peer.address == address);
+        found.with_context(|| format!("{address} is gone"))
+    }
+
+    /// Lets everything go on after the demo.
+    pub(super) fn leave(&mut self) {
+        self.ending.stays.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.ending.end();
+    }
+}
+
+fn end_when_interrupted(ending: Arc<Ending>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let mut signals = Vec::new();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        signals.push(signal(kind)?);
+    }
+    drop(entered);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let waiting = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+            futures::future::select_all(waiting).await;
+        });
+        ending.end();
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(())
+}
