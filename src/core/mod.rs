@@ -17,6 +17,7 @@ pub mod group;
 pub mod jitter;
 pub mod peer_score;
 pub mod placement;
+pub mod outbox;
 pub mod postbox;
 pub mod replicator;
 

@@ -1,0 +1,223 @@
+//! Telling readers: one ns per receiver, direct first, else into the DHT; again daily, and at once when a peer is back. It
+//! keeps no ns itself: the sealed bytes lie beside the blob.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::events::{Event, How, SealedFor};
+use super::io::{Action, Announcement};
+use super::{Batch, Notify, Outbox, Timer};
+use crate::model::{Address, MailId, Now, PeerId, SubmissionId};
+
+/// An open ns is sent again after this, so that a reader restored from an old disk gets it.
+const AGAIN: Duration = Duration::from_secs(86_400);
+/// How often the DHT is asked for nr while mails are open.
+const POLL: Duration = Duration::from_secs(60);
+/// The same when every notification goes through the DHT.
+const POLL_DHT: Duration = Duration::from_secs(5);
+/// Notifications under way at once.
+const UNDER_WAY_MAX: usize = 256;
+
+/// Notifications on their way. Nothing in here survives a crash, nor needs to.
+#[derive(Debug, Default)]
+pub(super) struct Announcing {
+    under_way: BTreeSet<(MailId, Address)>,
+    queue: BTreeSet<(MailId, Address)>,
+    attempts: BTreeMap<(MailId, Address), u32>,
+}
+
+impl Outbox {
+    /// A receiver's copy of a mail, with the submission it is of.
+    pub(super) fn sealed_for(&self, h: &MailId, receiver: &Address) -> Option<(SubmissionId, &SealedFor)> {
+        let mail = self.state.mails.get(h)?;
+        let sealed = self.state.receiver(&mail.submission, receiver)?.sealed.as_ref()?;
+        Some((mail.submission, sealed)).filter(|(_, sealed)| sealed.h == *h)
+    }
+
+    fn is_open(&self, h: &MailId, receiver: &Address) -> bool {
+        let Some(mail) = self.state.mails.get(h).filter(|mail| mail.entry_at <= self.state.list.durable()) else {
+            return false;
+        };
+        self.state.receiver(&mail.submission, receiver).is_some_and(|r| r.open().is_some_and(|s| s.h == *h))
+    }
+
+    /// Tells every receiver of a durable mail that was not told within the last day, and arms the timers of the others.
+    pub(super) fn announce_all(&mut self, now: Now, h: MailId) {
+        let Some(mail) = self.state.mails.get(&h) else { return };
+        for receiver in mail.receivers.clone() {
+            let told = self.sealed_for(&h, &receiver).and_then(|(_, sealed)| sealed.announced);
+            let pause = told.map(|(_, at)| (at + AGAIN).since(now.wall)).unwrap_or_default();
+            if pause.is_zero() {
+                self.announce(h, &receiver);
+            } else if self.is_open(&h, &receiver) {
+                self.timers.set(Timer::Announce(h, receiver), now.mono + pause);
+            }
+        }
+        let every = self.poll_every();
+        if !self.timers.is_set(&Timer::PollNr) {
+            self.timers.set(Timer::PollNr, now.mono + every);
+        }
+    }
+
+    /// Sends one ns, or queues it while too many are under way.
+    pub(super) fn announce(&mut self, h: MailId, receiver: &Address) {
+        let which = (h, receiver.clone());
+        if !self.is_open(&h, receiver) || self.announcing.under_way.contains(&which) {
+            return;
+        }
+        self.timers.cancel(&Timer::Announce(h, receiver.clone()));
+        if self.announcing.under_way.len() >= UNDER_WAY_MAX {
+            self.announcing.queue.insert(which);
+            return;
+        }
+        let Some((submission, sealed)) = self.sealed_for(&h, receiver) else { return };
+        let Some(expiry) = self.state.submissions.get(&submission).map(|s| s.facts.expiry) else { return };
+        let announcement = Announcement {
+            h,
+            receiver: receiver.clone(),
+            peer: sealed.peer,
+            secret: sealed.secret.clone(),
+            expiry,
+            direct_first: self.notify == Notify::DirectFirst,
+            dht: !self.closing.contains(&submission),
+        };
+        self.announcing.queue.remove(&which);
+        self.announcing.under_way.insert(which);
+        self.out.act(Action::Announce(announcement));
+    }
+
+    fn announce_next(&mut self) {
+        while self.announcing.under_way.len() < UNDER_WAY_MAX {
+            let Some((h, receiver)) = self.announcing.queue.pop_first() else { return };
+            self.announce(h, &receiver);
+        }
+    }
+
+    /// What came of an ns that was sent.
+    pub(super) fn announced(&mut self, now: Now, h: MailId, receiver: &Address, how: Option<How>) {
+        let which = (h, receiver.clone());
+        self.announcing.under_way.remove(&which);
+        let Some((submission, sealed)) = self.sealed_for(&h, receiver) else { return };
+        let (before, peer) = (sealed.announced.map(|(how, _)| how), sealed.peer);
+        let is_open = self.is_open(&h, receiver);
+        match how {
+            Some(how) => {
+                self.announcing.attempts.remove(&which);
+                let must_know = is_open || how == How::Dht;
+                if must_know {
+                    let mut batch = Batch::default();
+                    let (receiver, at) = (receiver.clone(), now.wall);
+                    self.record(&mut batch, Event::Announced { submission, receiver, how, at });
+                    self.commit(batch);
+                }
+                if is_open {
+                    self.timers.set(Timer::Announce(h, receiver.clone()), now.mono + AGAIN);
+                } else if how == How::Dht {
+                    // The mail came to its end while its ns was on the way.
+                    self.delete_ns(h, receiver);
+                }
+            }
+            None if is_open => {
+                let attempts = self.announcing.attempts.entry(which).or_default();
+                let so_far = *attempts;
+                *attempts = so_far.saturating_add(1);
+                // One that was taken before is in good hands; it is only the daily repeat that failed.
+                let pause = before.map_or_else(|| self.pause(so_far, Some(&peer), receiver), |_| AGAIN);
+                self.timers.set(Timer::Announce(h, receiver.clone()), now.mono + pause);
+            }
+            None => {}
+        }
+        self.announce_next();
+    }
+
+    /// Whether an ns may have reached its reader without this peer's knowing.
+    pub(super) fn is_under_way(&self, h: MailId, receiver: &Address) -> bool {
+        self.announcing.under_way.contains(&(h, receiver.clone()))
+    }
+
+    /// A receiver came to its end: nothing more is sent to it.
+    pub(super) fn stop_announcing(&mut self, h: MailId, receiver: &Address) {
+        let which = (h, receiver.clone());
+        self.announcing.queue.remove(&which);
+        self.announcing.attempts.remove(&which);
+        self.timers.cancel(&Timer::Announce(h, receiver.clone()));
+    }
+
+    /// Deletes the ns of a receiver that has ended.
+    pub(super) fn delete_ns(&mut self, h: MailId, receiver: &Address) {
+        if let Some((_, sealed)) = self.sealed_for(&h, receiver).filter(|(_, sealed)| sealed.in_dht) {
+            let (ns, secret) = (sealed.ns, sealed.secret.clone());
+            self.out.act(Action::DeleteNs { h, receiver: receiver.clone(), ns, secret });
+        }
+    }
+
+    /// What came of deleting an ns; it is tried again until the ns has expired by itself.
+    pub(super) fn ns_deleted(&mut self, now: Now, h: MailId, receiver: &Address, done: bool) {
+        let Some((submission, sealed)) = self.sealed_for(&h, receiver).filter(|(_, sealed)| sealed.in_dht) else {
+            return;
+        };
+        let peer = sealed.peer;
+        let expired = self.state.mails.get(&h).is_none_or(|mail| mail.facts.expiry <= now.wall);
+        if done || expired {
+            let mut batch = Batch::default();
+            self.record(&mut batch, Event::NsDeleted { submission, receiver: receiver.clone() });
+            self.commit(batch);
+        } else {
+            let pause = self.pause(u32::MAX, Some(&peer), receiver);
+            self.timers.set(Timer::DeleteNs(h, receiver.clone()), now.mono + pause);
+        }
+    }
+
+    /// A peer is back: what it was not told directly, it is told now, and a member's certificate is asked for.
+    pub(super) fn peer_is_back(&mut self, peer: &PeerId) {
+        let mut untold = Vec::new();
+        for h in &self.state.open {
+            let receivers = self.state.mails.get(h).map(|mail| &mail.receivers).into_iter().flatten();
+            for receiver in receivers {
+                let Some((_, sealed)) = self.sealed_for(h, receiver) else { continue };
+                let direct = sealed.announced.is_some_and(|(how, _)| how == How::Direct);
+                if sealed.peer == *peer && !direct {
+                    untold.push((*h, receiver.clone()));
+                }
+            }
+        }
+        for (h, receiver) in untold {
+            self.announcing.attempts.remove(&(h, receiver.clone()));
+            self.announce(h, &receiver);
+        }
+        let back: Vec<Address> =
+            self.roster.members.iter().filter(|m| m.peer_id == *peer).map(|m| m.address.clone()).collect();
+        for address in back {
+            self.find_certificate(&address);
+        }
+        self.tell_gone_to(peer);
+    }
+
+    /// Tells the readers of open mails that this peer is here again.
+    pub(super) fn say_hello(&mut self) {
+        let open = |h: &MailId| self.state.mails.get(h);
+        let receivers = self.state.open.iter().filter_map(open).flat_map(|mail| {
+            mail.receivers.iter().filter_map(|address| self.state.receiver(&mail.submission, address))
+        });
+        let peers: BTreeSet<PeerId> = receivers.filter_map(|r| r.open()).map(|sealed| sealed.peer).collect();
+        if !peers.is_empty() {
+            self.out.act(Action::Hello { peers });
+        }
+    }
+
+    fn poll_every(&self) -> Duration {
+        match self.notify {
+            Notify::DirectFirst => POLL,
+            Notify::Dht => POLL_DHT,
+        }
+    }
+
+    /// Asks the DHT for nr, and again later as long as a mail is open.
+    pub(super) fn poll_nr(&mut self, now: Now) {
+        self.out.act(Action::PollNr);
+        if !self.state.open.is_empty() {
+            let every = self.poll_every();
+            self.timers.set(Timer::PollNr, now.mono + every);
+        }
+    }
+}

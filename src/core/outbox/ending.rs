@@ -1,0 +1,310 @@
+//! How a mail ends: the reader's signed word, cancel, expiry; then tombstone and DSN. Nothing else ends one (R4).
+
+use std::time::Duration;
+
+use super::dsn;
+use super::events::{EndedAs, Event, Receiver};
+use super::io::{Action, CancelAnswer, CancelTarget, NrFrom, OutboxRefusal, Reply};
+use super::{Batch, Outbox, Timer};
+use crate::core::{Effect, Token};
+use crate::model::msglist::{Cursor, Ending, EntryBody, Tombstone};
+use crate::model::notification::{Nr, Outcome, nr_password};
+use crate::model::{Address, Fingerprint, MailId, Now, PeerId, Secret, SubmissionId};
+use crate::wire;
+
+/// What readers of an expired mail have left to say that they have it: one poll of the DHT, and one direct question.
+const LAST_CHANCE: Duration = Duration::from_secs(10);
+/// Longest time between two looks at the wall clock, which may be set.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
+impl Outbox {
+    /// The reader's word. Only the one whose certificate the mail was sealed to frees it; said again, it is acknowledged
+    /// again and changes nothing.
+    pub(super) fn nr(&mut self, now: Now, from: NrFrom, nr: &Nr, signer: Fingerprint) {
+        let secret = match self.fitting_receiver(nr, signer) {
+            Ok(secret) => secret,
+            Err(why) => {
+                if let NrFrom::Direct(token) = from {
+                    self.out.reply(token, Reply::Refused(OutboxRefusal::BadNr { why }));
+                }
+                return;
+            }
+        };
+        let why = match nr.outcome {
+            Outcome::Received => EndedAs::Received,
+            Outcome::Refused(refusal) => EndedAs::Refused(refusal),
+        };
+        let mut batch = Batch::default();
+        self.end(&mut batch, now, nr.submission, &nr.reader, why);
+        match from {
+            NrFrom::Direct(token) => batch.reply(token, Reply::NrTaken),
+            NrFrom::Dht(value) => batch.act(Action::DeleteNr { value, secret: nr_password(&secret) }),
+        }
+        self.commit(batch);
+    }
+
+    fn fitting_receiver(&self, nr: &Nr, signer: Fingerprint) -> Result<Secret, &'static str> {
+        if nr.to != *self.me() {
+            return Err("it is for another sender");
+        }
+        let Some((submission, sealed)) = self.sealed_for(&nr.h, &nr.reader) else {
+            return Err("there is no such mail for this reader");
+        };
+        if submission != nr.submission {
+            return Err("mail and submission do not belong together");
+        }
+        if sealed.fingerprint != signer {
+            return Err("it is not signed by the reader's certificate");
+        }
+        Ok(sealed.secret.clone())
+    }
+
+    /// One receiver's copy comes to its end, and the mail with the last of them. One that has ended stays as it is, but for
+    /// a cancelled mail that its reader had already.
+    pub(super) fn end(&mut self, batch: &mut Batch, now: Now, id: SubmissionId, address: &Address, why: EndedAs) {
+        let Some(receiver) = self.state.receiver(&id, address) else { return };
+        let is_news = match receiver.end.as_ref().map(|end| end.why) {
+            None => true,
+            Some(EndedAs::Cancelled) => why == EndedAs::Received,
+            Some(_) => false,
+        };
+        if !is_news {
+            return;
+        }
+        let sealed = receiver.sealed.as_ref().map(|sealed| (sealed.h, sealed.in_dht, sealed.ns, sealed.secret.clone()));
+        self.record(batch, Event::Ended { submission: id, receiver: address.clone(), why, at: now.wall });
+        if let Some(dsn) = self.dsn(id, address) {
+            batch.act(Action::FileDsn(dsn));
+        }
+        self.stop_looking(id, address);
+        if let Some((h, in_dht, ns, secret)) = sealed {
+            self.stop_announcing(h, address);
+            if in_dht {
+                batch.act(Action::DeleteNs { h, receiver: address.clone(), ns, secret });
+            }
+            self.entomb_if_done(batch, now, h);
+        }
+    }
+
+    /// Says that a mail is gone, once its last receiver has ended.
+    fn entomb_if_done(&mut self, batch: &mut Batch, now: Now, h: MailId) {
+        let Some(mail) = self.state.mails.get(&h).filter(|mail| mail.tombstone.is_none()) else { return };
+        let ends: Vec<EndedAs> = mail
+            .receivers
+            .iter()
+            .filter_map(|address| self.state.receiver(&mail.submission, address))
+            .filter_map(|receiver| receiver.end.as_ref().map(|end| end.why))
+            .collect();
+        if ends.len() < mail.receivers.len() {
+            return;
+        }
+        let ending = ending_of(&ends);
+        let owner = self.key.peer_id();
+        let tombstone = Tombstone { owner, h, ending, at: now.wall, expiry: mail.facts.expiry };
+        let signed = self.key.sign(tombstone).to_entry();
+        let (_, entry) = self.state.list.next_entry(EntryBody::Tombstone(signed.clone()));
+        let untold = self.to_be_told(h);
+        self.record(batch, Event::Tombstoned { h, ending, entry });
+        batch.act(Action::DropBlob { h });
+        for (receiver, peer) in untold {
+            batch.act(Action::TellGone { h, receiver, peer, tombstone: signed.0.clone() });
+        }
+    }
+
+    /// Readers who were told of a mail that was taken back since.
+    fn to_be_told(&self, h: MailId) -> Vec<(Address, PeerId)> {
+        let Some(mail) = self.state.mails.get(&h) else { return Vec::new() };
+        let cancelled = |r: &&Receiver| r.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled);
+        let told = |address: &Address| {
+            let receiver = self.state.receiver(&mail.submission, address).filter(cancelled)?;
+            Some((address.clone(), receiver.sealed.as_ref()?.peer))
+        };
+        mail.receivers.iter().filter_map(told).collect()
+    }
+
+    /// The signed tombstone in the msglist entry at `at`.
+    pub(super) fn tombstone_bytes(&self, at: Cursor) -> Option<Vec<u8>> {
+        let entry = wire::msglist::decode_entry(self.state.list.entry(at)?).ok()?;
+        match entry.body {
+            EntryBody::Tombstone(tombstone) => Some(tombstone.0),
+            EntryBody::Mail(_) | EntryBody::Unknown { .. } => None,
+        }
+    }
+
+    /// Tells a reader's peer, until the mail's expiry, that a mail was taken back.
+    pub(super) fn tell_gone(&mut self, h: MailId, receiver: &Address) {
+        let found = self.to_be_told(h).into_iter().find(|(address, _)| address == receiver);
+        let tombstone = self.state.mails.get(&h).and_then(|mail| self.tombstone_bytes(mail.tombstone?.0));
+        if let (Some((receiver, peer)), Some(tombstone)) = (found, tombstone) {
+            self.timers.cancel(&Timer::TellGone(h, receiver.clone()));
+            self.out.act(Action::TellGone { h, receiver, peer, tombstone });
+        }
+    }
+
+    /// Tries at once what waits to be told to `peer`.
+    pub(super) fn tell_gone_to(&mut self, peer: &PeerId) {
+        let waits = |h: &MailId, address: &Address| self.timers.is_set(&Timer::TellGone(*h, address.clone()));
+        let cancelled = self.state.mails.iter().filter(|(_, m)| m.tombstone.is_some_and(|t| t.1 == Ending::Cancelled));
+        let due: Vec<(MailId, Address)> = cancelled
+            .flat_map(|(h, _)| self.to_be_told(*h).into_iter().map(|(address, who)| (*h, address, who)))
+            .filter(|(h, address, who)| who == peer && waits(h, address))
+            .map(|(h, address, _)| (h, address))
+            .collect();
+        for (h, address) in due {
+            self.tell_gone(h, &address);
+        }
+    }
+
+    /// What came of telling a reader that a mail was taken back.
+    pub(super) fn gone_told(&mut self, now: Now, h: MailId, receiver: &Address, done: bool) {
+        let expired = self.state.mails.get(&h).is_none_or(|mail| mail.facts.expiry <= now.wall);
+        let peer = self.sealed_for(&h, receiver).map(|(_, sealed)| sealed.peer);
+        if let Some(peer) = peer.filter(|_| !done && !expired) {
+            let pause = self.pause(u32::MAX, Some(&peer), receiver);
+            self.timers.set(Timer::TellGone(h, receiver.clone()), now.mono + pause);
+        }
+    }
+
+    fn dsn(&self, id: SubmissionId, address: &Address) -> Option<dsn::Dsn> {
+        let submission = self.state.submissions.get(&id)?;
+        let end = submission.receivers.get(address)?.end.as_ref().filter(|end| !end.dsn_filed)?;
+        dsn::build(self.me(), id, &submission.facts, address, end.why, end.at)
+    }
+
+    /// The DSN is in INBOX.
+    pub(super) fn dsn_filed(&mut self, submission: SubmissionId, receiver: Address) {
+        if self.dsn(submission, &receiver).is_some() {
+            let mut batch = Batch::default();
+            self.record(&mut batch, Event::DsnFiled { submission, receiver });
+            self.commit(batch);
+        }
+    }
+
+    /// After a start: does what a crash kept from following the end of a mail.
+    pub(super) fn finish_endings(&mut self, now: Now) {
+        let (mut dsns, mut in_dht, mut untold) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, submission) in &self.state.submissions {
+            for (address, receiver) in &submission.receivers {
+                let Some(end) = &receiver.end else { continue };
+                dsns.extend(self.dsn(*id, address));
+                let Some(sealed) = &receiver.sealed else { continue };
+                if sealed.in_dht {
+                    in_dht.push((sealed.h, address.clone()));
+                }
+                if end.why == EndedAs::Cancelled && submission.facts.expiry > now.wall {
+                    untold.push((sealed.h, address.clone()));
+                }
+            }
+        }
+        for dsn in dsns {
+            self.out.act(Action::FileDsn(dsn));
+        }
+        for (h, receiver) in in_dht {
+            self.delete_ns(h, &receiver);
+        }
+        for (h, receiver) in untold {
+            self.tell_gone(h, &receiver);
+        }
+    }
+
+    pub(super) fn arm_expiry(&mut self, now: Now) {
+        if let Some((earliest, _)) = self.expiries.first() {
+            self.timers.set_earlier(Timer::Expiry, now.mono + earliest.since(now.wall).min(LOOK_MAX));
+        }
+    }
+
+    /// Gives the readers of expired submissions a last chance.
+    pub(super) fn look_for_expired(&mut self, now: Now) {
+        while !self.clock_doubtful && self.expiries.first().is_some_and(|(at, _)| *at <= now.wall) {
+            let Some((_, id)) = self.expiries.pop_first() else { break };
+            if !self.state.waiting.contains(&id) || !self.closing.insert(id) {
+                continue;
+            }
+            self.timers.set(Timer::Close(id), now.mono + LAST_CHANCE);
+            self.out.act(Action::PollNr);
+            let mails = self.state.submissions.get(&id).map(super::events::Submission::mails).unwrap_or_default();
+            for h in mails {
+                // A reader that has the mail answers its ns with the nr.
+                let receivers = self.state.mails.get(&h).map(|mail| mail.receivers.clone()).unwrap_or_default();
+                for receiver in receivers {
+                    self.announce(h, &receiver);
+                }
+            }
+        }
+        if self.clock_doubtful && !self.expiries.is_empty() {
+            self.timers.set(Timer::Expiry, now.mono + LOOK_MAX);
+        } else {
+            self.arm_expiry(now);
+        }
+    }
+
+    /// The last chance is over.
+    pub(super) fn close(&mut self, now: Now, id: SubmissionId) {
+        if self.clock_doubtful {
+            self.timers.set(Timer::Close(id), now.mono + LOOK_MAX);
+            return;
+        }
+        self.closing.remove(&id);
+        self.end_all(now, id, EndedAs::Expired);
+    }
+
+    fn end_all(&mut self, now: Now, id: SubmissionId, why: EndedAs) {
+        let mut batch = Batch::default();
+        self.end_all_in(&mut batch, now, id, why);
+        self.commit(batch);
+    }
+
+    fn end_all_in(&mut self, batch: &mut Batch, now: Now, id: SubmissionId, why: EndedAs) {
+        let Some(submission) = self.state.submissions.get(&id) else { return };
+        let open: Vec<Address> =
+            submission.receivers.iter().filter(|(_, r)| r.end.is_none()).map(|(a, _)| a.clone()).collect();
+        for address in open {
+            self.end(batch, now, id, &address, why);
+        }
+    }
+
+    /// Takes a submission back, as far as it can be.
+    pub(super) fn cancel(&mut self, now: Now, token: Token, target: CancelTarget) {
+        let id = match target {
+            CancelTarget::Submission(id) => Some(id),
+            CancelTarget::Mail(h) => self.state.mails.get(&h).map(|mail| mail.submission),
+        };
+        let Some(id) = id.filter(|id| self.state.submissions.contains_key(id)) else {
+            return self.out.reply(token, Reply::Refused(OutboxRefusal::NoMail));
+        };
+        let mut batch = Batch::default();
+        self.end_all_in(&mut batch, now, id, EndedAs::Cancelled);
+        let receivers = self.state.submissions.get(&id).map(|s| &s.receivers).into_iter().flatten();
+        let answers = receivers.map(|(address, receiver)| (address.clone(), self.cancel_answer(address, receiver)));
+        let answers = answers.collect();
+        batch.then.insert(0, Effect::Reply(token, Reply::Cancel(answers)));
+        self.commit(batch);
+    }
+
+    /// One who was never told of a mail cannot read it; of one who was told it is not known until parts are confirmed gone.
+    fn cancel_answer(&self, address: &Address, receiver: &Receiver) -> CancelAnswer {
+        match (receiver.end.as_ref().map(|end| end.why), &receiver.sealed) {
+            (Some(EndedAs::Received | EndedAs::Filed), _) => CancelAnswer::TooLate,
+            (Some(EndedAs::Cancelled), Some(sealed))
+                if sealed.announced.is_some() || self.is_under_way(sealed.h, address) =>
+            {
+                CancelAnswer::Uncertain
+            }
+            _ => CancelAnswer::Cancelled,
+        }
+    }
+}
+
+/// How a mail ended, from how it ended for each of its receivers.
+fn ending_of(ends: &[EndedAs]) -> Ending {
+    let any = |fits: fn(&EndedAs) -> bool| ends.iter().any(fits);
+    if any(|end| matches!(end, EndedAs::Cancelled)) {
+        Ending::Cancelled
+    } else if any(|end| matches!(end, EndedAs::Expired)) {
+        Ending::Expired
+    } else if any(|end| !matches!(end, EndedAs::Received | EndedAs::Filed)) {
+        Ending::Refused
+    } else {
+        Ending::Received
+    }
+}

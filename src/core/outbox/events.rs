@@ -1,0 +1,457 @@
+//! What the outbox makes durable, and the state that replaying it gives. Applying an event asks for nothing and never fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::msglist::Msglist;
+use crate::model::holding::{Holding, HoldingState};
+use crate::model::msglist::{Cursor, Ending, Epoch};
+use crate::model::notification::Refusal;
+use crate::model::{Address, Digest, Encoding, Fingerprint, MailId, Part, PeerId, Secret, SubmissionId, WallTime};
+
+/// What is known of a submission without its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Bytes of the clear mail.
+    #[serde(rename = "z")]
+    pub size: u64,
+    /// When it was accepted.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+    /// When it expires.
+    #[serde(rename = "x")]
+    pub expiry: WallTime,
+    /// Its Message-ID, so that a DSN stands beside it in the mail program.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+}
+
+/// One receiver of a submission: waiting, then sealed for, then ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Receiver {
+    /// Found in no To or Cc: gets a ciphertext of its own.
+    #[serde(rename = "b")]
+    pub bcc: bool,
+    /// What was sealed for it. Entered when that is durable; never left.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedFor>,
+    /// What became of it. Entered once; only `Cancelled` may still turn out as `Received`.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
+}
+
+impl Receiver {
+    /// Whether nothing was sealed for it yet and something should be.
+    pub fn waits(&self) -> bool {
+        self.sealed.is_none() && self.end.is_none()
+    }
+    /// What was sealed for it, while its word is awaited.
+    pub fn open(&self) -> Option<&SealedFor> {
+        self.sealed.as_ref().filter(|_| self.end.is_none())
+    }
+}
+
+/// A sealed mail as it concerns one receiver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedFor {
+    /// The sealed mail.
+    pub h: MailId,
+    /// The certificate it was sealed to, which must sign the nr.
+    #[serde(rename = "f")]
+    pub fingerprint: Fingerprint,
+    /// The receiver's peer.
+    #[serde(rename = "p")]
+    pub peer: PeerId,
+    /// Both DHT passwords come from it.
+    #[serde(rename = "k")]
+    pub secret: Secret,
+    /// BLAKE3 of the sealed ns: its name in the DHT.
+    #[serde(rename = "n")]
+    pub ns: Digest,
+    /// How and when the ns was last taken.
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<(How, WallTime)>,
+    /// Whether the ns lies in the DHT.
+    #[serde(rename = "d", default)]
+    pub in_dht: bool,
+}
+
+/// How an ns reached its reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// The reader's peer has it on disk.
+    Direct,
+    /// It lies in the DHT.
+    Dht,
+}
+
+/// What became of one receiver's copy, and whether its DSN is filed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// What became of it.
+    #[serde(rename = "w")]
+    pub why: EndedAs,
+    /// When.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+    /// Whether the DSN is in INBOX, if one is due.
+    #[serde(rename = "d", default)]
+    pub dsn_filed: bool,
+}
+
+/// What became of one receiver's copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndedAs {
+    /// The reader has it.
+    Received,
+    /// Filed by this very peer.
+    Filed,
+    /// The reader did not take it.
+    Refused(Refusal),
+    /// The receiver's group does not name the address.
+    UnknownAddress,
+    /// Taken back.
+    Cancelled,
+    /// Its time was over.
+    Expired,
+    /// The spool file could not be read any more.
+    Lost,
+}
+
+impl EndedAs {
+    /// Whether the sender is told by a DSN (DESIGN.md section 5, step 8).
+    pub fn sends_dsn(self) -> bool {
+        match self {
+            EndedAs::Received | EndedAs::Filed | EndedAs::Cancelled => false,
+            EndedAs::Refused(Refusal::Unread | Refusal::Sender) => false,
+            EndedAs::Refused(Refusal::UnknownAddress | Refusal::Mismatch | Refusal::Expired) => true,
+            EndedAs::UnknownAddress | EndedAs::Expired | EndedAs::Lost => true,
+        }
+    }
+}
+
+/// A mail that its user submitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    /// What is known of it.
+    #[serde(rename = "f")]
+    pub facts: Facts,
+    /// Its receivers.
+    #[serde(rename = "r")]
+    pub receivers: BTreeMap<Address, Receiver>,
+}
+
+impl Submission {
+    /// Whether no receiver is left to wait for.
+    pub fn is_done(&self) -> bool {
+        self.receivers.values().all(|r| r.end.is_some())
+    }
+    /// Whether its spool file is still needed.
+    pub fn needs_spool(&self) -> bool {
+        self.receivers.values().any(Receiver::waits)
+    }
+    /// The mails sealed from it.
+    pub fn mails(&self) -> BTreeSet<MailId> {
+        self.receivers.values().filter_map(|r| r.sealed.as_ref()).map(|s| s.h).collect()
+    }
+}
+
+/// A sealed mail's facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailFacts {
+    /// Its name.
+    pub h: MailId,
+    /// Bytes.
+    #[serde(rename = "n")]
+    pub length: u64,
+    /// BLAKE3 of all of it.
+    #[serde(rename = "b")]
+    pub digest: Digest,
+    /// When it expires.
+    #[serde(rename = "x")]
+    pub expiry: WallTime,
+    /// How the members keep it.
+    #[serde(rename = "c")]
+    pub encoding: Encoding,
+}
+
+/// A member's latest word about one part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// When, by the member's clock.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+    /// What became of the part.
+    #[serde(rename = "s")]
+    pub state: HoldingState,
+}
+
+/// A sealed mail in the outbox, or the memory of one that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mail {
+    /// What it was sealed from.
+    #[serde(rename = "s")]
+    pub submission: SubmissionId,
+    /// Its facts.
+    #[serde(rename = "f")]
+    pub facts: MailFacts,
+    /// Whom it is sealed to.
+    #[serde(rename = "r")]
+    pub receivers: BTreeSet<Address>,
+    /// Its msglist entry.
+    #[serde(rename = "a")]
+    pub entry_at: Cursor,
+    /// Its tombstone's msglist entry, and what it says.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub tombstone: Option<(Cursor, Ending)>,
+    /// What the members said about its parts.
+    #[serde(rename = "o", default)]
+    pub holdings: BTreeMap<(PeerId, Part), Word>,
+}
+
+/// A receiver that a mail was sealed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedReceiver {
+    /// The receiver.
+    #[serde(rename = "r")]
+    pub address: Address,
+    /// The certificate it was sealed to.
+    #[serde(rename = "f")]
+    pub fingerprint: Fingerprint,
+    /// Its peer.
+    #[serde(rename = "p")]
+    pub peer: PeerId,
+    /// The secret in its ns.
+    #[serde(rename = "k")]
+    pub secret: Secret,
+    /// BLAKE3 of its sealed ns.
+    #[serde(rename = "n")]
+    pub ns: Digest,
+}
+
+/// What the outbox makes durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the fields are those of the types above")]
+pub enum Event {
+    /// A new epoch of the msglist.
+    EpochOpened(Epoch),
+    /// A mail lies in the spool.
+    Submitted { submission: SubmissionId, facts: Facts, receivers: Vec<(Address, bool)> },
+    /// Blob, manifest and ns are durable; `entry` is appended to the msglist.
+    Sealed {
+        submission: SubmissionId,
+        facts: MailFacts,
+        receivers: Vec<SealedReceiver>,
+        #[serde(with = "serde_bytes")]
+        entry: Vec<u8>,
+    },
+    /// An ns was taken.
+    Announced { submission: SubmissionId, receiver: Address, how: How, at: WallTime },
+    /// An ns is gone from the DHT.
+    NsDeleted { submission: SubmissionId, receiver: Address },
+    /// One receiver's copy came to its end. A DSN is due from here on, if the end sends one.
+    Ended { submission: SubmissionId, receiver: Address, why: EndedAs, at: WallTime },
+    /// That DSN is in INBOX.
+    DsnFiled { submission: SubmissionId, receiver: Address },
+    /// A mail is gone; `entry` is appended to the msglist.
+    Tombstoned {
+        h: MailId,
+        ending: Ending,
+        #[serde(with = "serde_bytes")]
+        entry: Vec<u8>,
+    },
+    /// A member's word about parts.
+    Holdings { member: PeerId, at: WallTime, items: Vec<Holding> },
+    /// The last event before an orderly stop.
+    CleanStop,
+    /// In a compacted journal: a msglist entry as it stands.
+    KeptEntry(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// In a compacted journal: a submission as it stands.
+    KeptSubmission(SubmissionId, Submission),
+    /// In a compacted journal: a mail as it stands.
+    KeptMail(Mail),
+}
+
+impl Event {
+    /// The submission whose state it changes.
+    fn submission(&self) -> Option<SubmissionId> {
+        match self {
+            Event::Submitted { submission, .. }
+            | Event::Sealed { submission, .. }
+            | Event::Announced { submission, .. }
+            | Event::NsDeleted { submission, .. }
+            | Event::Ended { submission, .. }
+            | Event::DsnFiled { submission, .. } => Some(*submission),
+            Event::EpochOpened(_)
+            | Event::Tombstoned { .. }
+            | Event::Holdings { .. }
+            | Event::CleanStop
+            | Event::KeptEntry(_)
+            | Event::KeptSubmission(..)
+            | Event::KeptMail(_) => None,
+        }
+    }
+    /// The submissions that look different after it.
+    pub(super) fn touches(&self, state: &State) -> BTreeSet<SubmissionId> {
+        let of_mail = |h: &MailId| state.mails.get(h).map(|m| m.submission);
+        match self {
+            Event::Tombstoned { h, .. } => of_mail(h).into_iter().collect(),
+            Event::Holdings { items, .. } => items.iter().filter_map(|item| of_mail(&item.h)).collect(),
+            other => other.submission().into_iter().collect(),
+        }
+    }
+}
+
+/// What survives a crash.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct State {
+    /// The msglist.
+    pub(super) list: Msglist,
+    /// Every submission that is remembered.
+    pub(super) submissions: BTreeMap<SubmissionId, Submission>,
+    /// Every mail that is remembered.
+    pub(super) mails: BTreeMap<MailId, Mail>,
+    /// Submissions with a receiver that has not ended; follows from the above.
+    pub(super) waiting: BTreeSet<SubmissionId>,
+    /// Mails without a tombstone; follows from the above.
+    pub(super) open: BTreeSet<MailId>,
+    /// Whether the last event was an orderly stop.
+    pub(super) clean_stop: bool,
+}
+
+impl State {
+    /// The state of a fresh home.
+    pub(super) fn new(owner: PeerId) -> Self {
+        Self {
+            list: Msglist::new(owner),
+            submissions: BTreeMap::new(),
+            mails: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            open: BTreeSet::new(),
+            clean_stop: false,
+        }
+    }
+    /// One receiver.
+    pub(super) fn receiver(&self, submission: &SubmissionId, address: &Address) -> Option<&Receiver> {
+        self.submissions.get(submission)?.receivers.get(address)
+    }
+    fn receiver_mut(&mut self, submission: &SubmissionId, address: &Address) -> Option<&mut Receiver> {
+        self.submissions.get_mut(submission)?.receivers.get_mut(address)
+    }
+    /// Applies an event. What it names and is not there was forgotten by right, and is passed over.
+    pub(super) fn apply(&mut self, event: &Event) {
+        self.clean_stop = matches!(event, Event::CleanStop);
+        match event {
+            Event::EpochOpened(epoch) => self.list.open(*epoch),
+            Event::Submitted { submission, facts, receivers } => {
+                let one = |(address, bcc): &(Address, bool)| {
+                    (address.clone(), Receiver { bcc: *bcc, ..Receiver::default() })
+                };
+                let receivers = receivers.iter().map(one).collect();
+                self.submissions.entry(*submission).or_insert(Submission { facts: facts.clone(), receivers });
+            }
+            Event::Sealed { submission, facts, receivers, entry } => {
+                self.apply_sealed(*submission, facts, receivers, entry);
+            }
+            Event::Announced { submission, receiver, how, at } => {
+                if let Some(sealed) = self.receiver_mut(submission, receiver).and_then(|r| r.sealed.as_mut()) {
+                    sealed.announced = Some((*how, *at));
+                    sealed.in_dht |= *how == How::Dht;
+                }
+            }
+            Event::NsDeleted { submission, receiver } => {
+                if let Some(sealed) = self.receiver_mut(submission, receiver).and_then(|r| r.sealed.as_mut()) {
+                    sealed.in_dht = false;
+                }
+            }
+            Event::Ended { submission, receiver, why, at } => {
+                if let Some(receiver) = self.receiver_mut(submission, receiver) {
+                    receiver.end = Some(End { why: *why, at: *at, dsn_filed: false });
+                }
+            }
+            Event::DsnFiled { submission, receiver } => {
+                if let Some(end) = self.receiver_mut(submission, receiver).and_then(|r| r.end.as_mut()) {
+                    end.dsn_filed = true;
+                }
+            }
+            Event::Tombstoned { h, ending, entry } => {
+                let at = self.list.append(entry);
+                self.open.remove(h);
+                if let Some(mail) = self.mails.get_mut(h) {
+                    mail.tombstone = Some((at, *ending));
+                }
+            }
+            Event::Holdings { member, at, items } => self.apply_holdings(*member, *at, items),
+            Event::CleanStop => {}
+            Event::KeptEntry(entry) => {
+                self.list.append(entry);
+            }
+            Event::KeptSubmission(id, submission) => {
+                self.submissions.insert(*id, submission.clone());
+                self.index(*id);
+            }
+            Event::KeptMail(mail) => {
+                if mail.tombstone.is_none() {
+                    self.open.insert(mail.facts.h);
+                }
+                self.mails.insert(mail.facts.h, mail.clone());
+            }
+        }
+        if let Some(submission) = event.submission() {
+            self.index(submission);
+        }
+    }
+    fn index(&mut self, id: SubmissionId) {
+        if self.submissions.get(&id).is_some_and(|s| !s.is_done()) {
+            self.waiting.insert(id);
+        } else {
+            self.waiting.remove(&id);
+        }
+    }
+    fn apply_sealed(&mut self, submission: SubmissionId, facts: &MailFacts, to: &[SealedReceiver], entry: &[u8]) {
+        let entry_at = self.list.append(entry);
+        let receivers = to.iter().map(|r| r.address.clone()).collect();
+        let (facts, holdings) = (facts.clone(), BTreeMap::new());
+        let h = facts.h;
+        self.mails.insert(h, Mail { submission, facts, receivers, entry_at, tombstone: None, holdings });
+        self.open.insert(h);
+        for one in to {
+            if let Some(receiver) = self.receiver_mut(&submission, &one.address) {
+                receiver.sealed = Some(SealedFor {
+                    h,
+                    fingerprint: one.fingerprint,
+                    peer: one.peer,
+                    secret: one.secret.clone(),
+                    ns: one.ns,
+                    announced: None,
+                    in_dht: false,
+                });
+            }
+        }
+    }
+    fn apply_holdings(&mut self, member: PeerId, at: WallTime, items: &[Holding]) {
+        for item in items {
+            if let Some(mail) = self.mails.get_mut(&item.h) {
+                mail.holdings.insert((member, item.part), Word { at, state: item.state.clone() });
+            }
+        }
+    }
+    /// Events that bring the state of a fresh home to this one.
+    pub(super) fn snapshot(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (epoch, entries) in self.list.epochs() {
+            events.push(Event::EpochOpened(epoch));
+            events.extend(entries.map(|entry| Event::KeptEntry(entry.to_vec())));
+        }
+        events.extend(self.submissions.iter().map(|(id, submission)| Event::KeptSubmission(*id, submission.clone())));
+        events.extend(self.mails.values().map(|mail| Event::KeptMail(mail.clone())));
+        if self.clean_stop {
+            events.push(Event::CleanStop);
+        }
+        events
+    }
+}

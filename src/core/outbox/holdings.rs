@@ -1,0 +1,168 @@
+//! What the members say they hold, and what follows from it: safe(f). It counts words that were signed, never plans (R8).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::events::{Event, Mail, Word};
+use super::io::{OutboxRefusal, Reply};
+use super::safety::{Held, safe};
+use super::{Batch, Outbox, SAFE_WAIT, Timer};
+use crate::core::Token;
+use crate::model::group::Roster;
+use crate::model::holding::{HOLDINGS_BATCH_MAX, Holding, HoldingState, Holdings, bucket_digests};
+use crate::model::{MailId, Now, Part, PeerId, SubmissionId, WallTime};
+use crate::wire::Signed;
+
+/// How far ahead of this one a member's clock may be.
+const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(300);
+/// Most parts of one mail that one member's words are kept about: those of a few encodings.
+const PARTS_PER_MEMBER_MAX: usize = 16;
+
+impl Outbox {
+    /// A member's word. The answer waits until it is on disk (R1); a word older than the last one is passed over.
+    pub(super) fn holdings(&mut self, now: Now, token: Token, signed: &Signed<Holdings>) {
+        let bad = |why| Reply::Refused(OutboxRefusal::BadBatch { why });
+        if !self.is_other_member(&signed.member) {
+            return self.out.reply(token, Reply::Refused(OutboxRefusal::NotMember { peer: signed.member }));
+        }
+        if signed.owner != self.key.peer_id() {
+            return self.out.reply(token, bad("it is about another owner's mails"));
+        }
+        if signed.items.len() > HOLDINGS_BATCH_MAX {
+            return self.out.reply(token, bad("it has more than 1000 items"));
+        }
+        let at = signed.at.min(now.wall + CLOCK_AHEAD_MAX);
+        let news = signed.items.iter().filter(|item| self.is_news(signed.member, at, item)).cloned().collect();
+        let mut batch = Batch::default();
+        self.record_words(&mut batch, signed.member, at, news);
+        batch.reply(token, Reply::HoldingsTaken);
+        self.commit(batch);
+    }
+
+    fn record_words(&mut self, batch: &mut Batch, member: PeerId, at: WallTime, items: Vec<Holding>) {
+        if !items.is_empty() {
+            self.record(batch, Event::Holdings { member, at, items });
+        }
+    }
+
+    fn is_other_member(&self, peer: &PeerId) -> bool {
+        *peer != self.key.peer_id() && self.roster.has(peer)
+    }
+
+    fn is_news(&self, member: PeerId, at: WallTime, item: &Holding) -> bool {
+        let Some(mail) = self.state.mails.get(&item.h) else { return false };
+        match mail.holdings.get(&(member, item.part)) {
+            Some(word) => word.at <= at && word.state != item.state,
+            None => mail.holdings.keys().filter(|(who, _)| *who == member).count() < PARTS_PER_MEMBER_MAX,
+        }
+    }
+
+    /// A member could not show what it had confirmed.
+    pub(super) fn audit_missed(&mut self, now: Now, member: PeerId, h: MailId) {
+        let Some(mail) = self.state.mails.get(&h) else { return };
+        let held = mail.holdings.iter().filter(|((who, _), word)| *who == member && word.state == HoldingState::Held);
+        let lost = held.map(|((_, part), _)| Holding { h, part: *part, state: HoldingState::Lost }).collect();
+        let mut batch = Batch::default();
+        self.record_words(&mut batch, member, now.wall, lost);
+        self.commit(batch);
+    }
+
+    /// Which buckets of what a member holds differ from what it is known to hold.
+    pub(super) fn holding_buckets(&mut self, token: Token, member: PeerId, digests: &[u8]) {
+        if !self.is_other_member(&member) {
+            return self.out.reply(token, Reply::Refused(OutboxRefusal::NotMember { peer: member }));
+        }
+        let held = |mail: &Mail| {
+            let parts = mail.holdings.iter().filter(|((who, _), word)| *who == member && is_held(word));
+            parts.map(|((_, part), _)| (mail.facts.h, *part)).collect::<Vec<_>>()
+        };
+        let known: Vec<(MailId, Part)> =
+            self.state.open.iter().filter_map(|h| self.state.mails.get(h)).flat_map(held).collect();
+        let ours = bucket_digests(known);
+        if ours.len() != digests.len() {
+            let why = "these are not the digests of 256 buckets";
+            return self.out.reply(token, Reply::Refused(OutboxRefusal::BadBatch { why }));
+        }
+        let width = ours.len() / 256;
+        let pairs = (0u8..=255).zip(ours.chunks(width).zip(digests.chunks(width)));
+        let differ = pairs.filter(|(_, (ours, theirs))| ours != theirs).map(|(bucket, _)| bucket).collect();
+        self.out.reply(token, Reply::Differ(differ));
+    }
+
+    /// What each member holds of a mail: members of the group that nobody calls lost.
+    pub(super) fn held(&self, mail: &Mail) -> Held {
+        let mut held: Held = BTreeMap::new();
+        for ((member, part), _) in mail.holdings.iter().filter(|(_, word)| is_held(word)) {
+            if self.is_other_member(member) && !self.roster.lost.contains(member) {
+                held.entry(*member).or_insert_with(BTreeSet::new).insert(*part);
+            }
+        }
+        held
+    }
+
+    /// f of safe(f) of a mail.
+    pub(super) fn safe_of(&self, mail: &Mail) -> i32 {
+        safe(&self.held(mail), mail.facts.encoding)
+    }
+
+    /// The least f of a submission's open mails; `None` while it has none.
+    pub(super) fn safe_of_submission(&self, id: &SubmissionId) -> Option<i32> {
+        let mails = self.state.submissions.get(id)?.mails();
+        let open = mails.iter().filter(|h| self.state.open.contains(*h)).filter_map(|h| self.state.mails.get(h));
+        open.map(|mail| self.safe_of(mail)).min()
+    }
+
+    /// The own group changed, and with it who counts.
+    pub(super) fn new_roster(&mut self, roster: Arc<Roster>) {
+        if *self.roster != *roster {
+            self.roster = roster;
+            for submission in self.state.waiting.clone() {
+                self.show(submission);
+            }
+            self.answer_safe_waits(None);
+        }
+    }
+
+    /// Answers once safe(f) is what was asked for.
+    pub(super) fn wait_safe(&mut self, now: Now, token: Token, submission: SubmissionId, f: i32) {
+        self.safe_waits.insert(token, (submission, f));
+        self.timers.set(Timer::SafeWait(token), now.mono + SAFE_WAIT);
+        self.answer_safe_waits(Some(submission));
+    }
+
+    /// Answers those that wait for this submission, or all, if what they wait for is reached or never can be.
+    pub(super) fn answer_safe_waits(&mut self, which: Option<SubmissionId>) {
+        let waits = self.safe_waits.iter().filter(|(_, (id, _))| which.is_none_or(|which| which == *id));
+        let waits: Vec<_> = waits.map(|(token, (id, f))| (*token, *id, *f)).collect();
+        for (token, id, f) in waits {
+            let Some(submission) = self.state.submissions.get(&id) else {
+                self.answer_safe_wait(token, None, false);
+                continue;
+            };
+            let safe = self.safe_of_submission(&id);
+            let reached = !submission.needs_spool() && safe.is_none_or(|safe| safe >= f);
+            if reached || self.roster.others().next().is_none() {
+                self.answer_safe_wait(token, safe, reached);
+            }
+        }
+    }
+
+    fn answer_safe_wait(&mut self, token: Token, safe: Option<i32>, reached: bool) {
+        self.safe_waits.remove(&token);
+        self.timers.cancel(&Timer::SafeWait(token));
+        self.out.reply(token, Reply::Safe { safe, reached });
+    }
+
+    /// The 60 s are over.
+    pub(super) fn give_up_safe_wait(&mut self, token: Token) {
+        if let Some((submission, _)) = self.safe_waits.get(&token) {
+            let safe = self.safe_of_submission(&submission.clone());
+            self.answer_safe_wait(token, safe, false);
+        }
+    }
+}
+
+fn is_held(word: &Word) -> bool {
+    word.state == HoldingState::Held
+}

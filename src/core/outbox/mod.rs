@@ -1,0 +1,391 @@
+//! The outbox brain: what its user submitted stays here, sealed, until the reader's signature frees it. It never touches a
+//! file, a key but the peer's own Ed25519 one, or the network, and it never lets a mail go for a reason but these four:
+//! received, refused, cancelled, expired (R4).
+//!
+//! ```text
+//!  receiver of a submission
+//!
+//!   Submitted      certificate        Sealed             Announced            nr, signed by the reader
+//!  ----------> waiting ---------> (being sealed) ------> sealed --------> announced -----------> ended: received, refused
+//!                 |                                         |                 |
+//!                 | filed by this very peer, unknown,       +--- cancelled, expired --> ended
+//!                 +--- cancelled, expired, lost --> ended
+//!
+//!  mail: open from `Sealed` (blob, manifest and ns are durable) until every receiver has ended; then its tombstone is in the
+//!        msglist and its blob goes.
+//! ```
+//!
+//! Every arrow is one event. What may be seen outside hangs on its commit (R1), so a crash between two arrows leaves the
+//! receiver before the second, and [`Input::Start`] takes it from there.
+
+mod announce;
+pub mod dsn;
+mod ending;
+pub mod events;
+mod holdings;
+pub mod io;
+mod msglist;
+pub mod safety;
+mod show;
+mod submission;
+mod timers;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use dsn::Dsn;
+pub use events::{EndedAs, Event, How, MailFacts, SealedReceiver};
+pub use io::{
+    Action, Announcement, CancelAnswer, CancelTarget, Certificate, Input, Lookup, MailStatus, Mark, NrFrom,
+    OutboxRefusal, OutboxStatus, Reply, SealFailure, SealJob, ShownMail, Spooled, WaitingStatus,
+};
+
+use crate::core::{Brain, Effect, Outgoing, Token};
+use crate::model::group::Roster;
+use crate::model::msglist::{Cursor, Epoch};
+use crate::model::{Address, MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
+use crate::wire::PeerKey;
+use events::State;
+use timers::Timers;
+
+/// Most submissions that wait; above it no more are taken.
+const WAITING_MAX: usize = 20_000;
+/// Most readers of the msglist that are held at once; above it the oldest is answered with an empty page.
+const POLLS_MAX: usize = 256;
+/// Longest time that a reader of the msglist is held.
+const POLL_WAIT_MAX: Duration = Duration::from_secs(300);
+/// How long a 250 waits for safe(f).
+const SAFE_WAIT: Duration = Duration::from_secs(60);
+/// First pause before something is tried again; it doubles.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause towards members.
+const RETRY_MEMBER_MAX: Duration = Duration::from_secs(10);
+/// Longest pause towards others.
+const RETRY_OTHER_MAX: Duration = Duration::from_secs(300);
+
+/// Where an ns goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Notify {
+    /// To the reader's own peer; into the DHT only when that does not answer.
+    #[default]
+    DirectFirst,
+    /// Always into the DHT, as in the papers.
+    Dht,
+}
+
+/// What the outbox waits for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Ask for a certificate again.
+    Certificate(Address),
+    /// Seal for the receivers at hand; do not wait for the others any longer.
+    Gather(SubmissionId),
+    /// Try again to seal.
+    SealAgain(SubmissionId),
+    /// Send an ns again.
+    Announce(MailId, Address),
+    /// Try again to delete an ns.
+    DeleteNs(MailId, Address),
+    /// Try again to tell a reader that a mail was taken back.
+    TellGone(MailId, Address),
+    /// Ask the DHT for nr.
+    PollNr,
+    /// Look for what has expired.
+    Expiry,
+    /// The readers of an expired submission had their last chance.
+    Close(SubmissionId),
+    /// A reader of the msglist was held long enough.
+    Poll(Token),
+    /// A 250 waited long enough.
+    SafeWait(Token),
+}
+
+/// The outbox brain.
+#[derive(Debug)]
+pub struct Outbox {
+    key: Arc<PeerKey>,
+    roster: Arc<Roster>,
+    notify: Notify,
+    state: State,
+    out: Outgoing<Self>,
+    timers: Timers<Timer>,
+    /// Receivers on their way to being sealed for.
+    sealing: submission::Sealing,
+    /// Notifications on their way.
+    announcing: announce::Announcing,
+    /// Submissions by expiry.
+    expiries: BTreeSet<(WallTime, SubmissionId)>,
+    /// Expired submissions that wait for a last word of their readers.
+    closing: BTreeSet<SubmissionId>,
+    clock_doubtful: bool,
+    /// Readers of the msglist that are held.
+    polls: BTreeMap<Token, Cursor>,
+    /// Who waits for safe(f) of what.
+    safe_waits: BTreeMap<Token, (SubmissionId, i32)>,
+    /// What the Outbox mailbox was told last.
+    shown: BTreeMap<SubmissionId, ShownMail>,
+    /// Submissions that the Outbox mailbox has taken what it needs from.
+    shown_taken: BTreeSet<SubmissionId>,
+    /// Submissions whose spool files nothing durable needs any more.
+    spool_free: BTreeSet<SubmissionId>,
+    /// Open mails without a blob.
+    missing: BTreeSet<MailId>,
+}
+
+/// Events of one commit, already applied, and what hangs on them.
+#[derive(Debug, Default)]
+struct Batch {
+    events: Vec<Event>,
+    then: Vec<Effect<Outbox>>,
+    mark: Mark,
+}
+
+impl Batch {
+    fn act(&mut self, action: Action) {
+        self.then.push(Effect::Act(action));
+    }
+    fn reply(&mut self, token: Token, reply: Reply) {
+        self.then.push(Effect::Reply(token, reply));
+    }
+}
+
+impl Outbox {
+    /// The outbox of a fresh home; events of earlier runs come by [`Brain::replay`], and then [`Input::Start`].
+    pub fn new(key: Arc<PeerKey>, roster: Arc<Roster>, notify: Notify) -> Self {
+        Self {
+            state: State::new(key.peer_id()),
+            key,
+            roster,
+            notify,
+            out: Outgoing::default(),
+            timers: Timers::default(),
+            sealing: submission::Sealing::default(),
+            announcing: announce::Announcing::default(),
+            expiries: BTreeSet::new(),
+            closing: BTreeSet::new(),
+            clock_doubtful: false,
+            polls: BTreeMap::new(),
+            safe_waits: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            shown_taken: BTreeSet::new(),
+            spool_free: BTreeSet::new(),
+            missing: BTreeSet::new(),
+        }
+    }
+
+    /// Whether the journal of the last run ends in its own clean-stop record, so that nothing of the msglist can be missing.
+    pub fn stopped_cleanly(&self) -> bool {
+        self.state.clean_stop
+    }
+
+    fn me(&self) -> &Address {
+        &self.roster.me.address
+    }
+
+    /// Applies an event and puts it into the batch.
+    fn record(&mut self, batch: &mut Batch, event: Event) {
+        self.state.apply(&event);
+        batch.mark.touched.extend(event.touches(&self.state));
+        if let Event::Sealed { facts, .. } = &event {
+            batch.mark.sealed.push(facts.h);
+        }
+        batch.events.push(event);
+    }
+
+    /// Makes the batch durable.
+    fn commit(&mut self, mut batch: Batch) {
+        if !batch.events.is_empty() {
+            let free = |id: &&SubmissionId| self.state.submissions.get(*id).is_some_and(|s| !s.needs_spool());
+            batch.mark.spool_free = batch.mark.touched.iter().filter(free).copied().collect();
+            batch.mark.upto = self.state.list.head();
+            batch.then.push(Effect::Feed(Input::Durable(batch.mark)));
+        } else if batch.then.is_empty() {
+            return;
+        }
+        self.out.commit(batch.events, batch.then);
+    }
+
+    fn pause(&self, attempts: u32, peer: Option<&PeerId>, address: &Address) -> Duration {
+        let is_member =
+            peer.is_some_and(|p| self.roster.has(p)) || self.roster.members.iter().any(|m| m.address == *address);
+        let longest = if is_member { RETRY_MEMBER_MAX } else { RETRY_OTHER_MAX };
+        RETRY_FIRST.saturating_mul(1 << attempts.min(16)).min(longest)
+    }
+
+    fn start(&mut self, now: Now, blobs: &[MailId]) {
+        if self.state.list.is_fresh() {
+            let mut batch = Batch::default();
+            self.record(&mut batch, Event::EpochOpened(Epoch(now.wall.0)));
+            self.commit(batch);
+        }
+        self.state.list.mark_durable(self.state.list.head());
+        for h in blobs.iter().filter(|h| !self.state.open.contains(h)) {
+            self.out.act(Action::DropBlob { h: *h });
+        }
+        let there: BTreeSet<MailId> = blobs.iter().copied().collect();
+        self.missing = self.state.open.difference(&there).copied().collect();
+        self.out.act(Action::ShowOnly(self.state.waiting.clone()));
+        self.say_hello();
+        for submission in self.state.waiting.clone() {
+            self.await_expiry(now, submission);
+            self.show(submission);
+            self.gather(now, submission);
+        }
+        for h in self.state.open.clone() {
+            self.announce_all(now, h);
+        }
+        self.finish_endings(now);
+        self.poll_nr(now);
+    }
+
+    fn durable(&mut self, now: Now, mark: Mark) {
+        if self.state.list.mark_durable(mark.upto) {
+            self.answer_polls();
+        }
+        for h in mark.sealed {
+            self.announce_all(now, h);
+        }
+        self.spool_free.extend(mark.spool_free.iter());
+        for submission in mark.touched {
+            self.show(submission);
+            self.answer_safe_waits(Some(submission));
+            self.drop_spool_if_free(submission);
+        }
+    }
+
+    fn read_msglist(&mut self, now: Now, token: Token, since: Cursor, wait: Duration) {
+        let page = self.state.list.page(since, &self.key);
+        if !page.runs.is_empty() || wait.is_zero() {
+            return self.out.reply(token, Reply::Page(page));
+        }
+        while self.polls.len() >= POLLS_MAX {
+            // Tokens grow, so the first is the oldest.
+            let Some((oldest, _)) = self.polls.pop_first() else { break };
+            self.timers.cancel(&Timer::Poll(oldest));
+            self.out.reply(oldest, Reply::Page(page.clone()));
+        }
+        self.polls.insert(token, since);
+        self.timers.set(Timer::Poll(token), now.mono + wait.min(POLL_WAIT_MAX));
+    }
+
+    fn answer_polls(&mut self) {
+        for (token, since) in std::mem::take(&mut self.polls) {
+            let page = self.state.list.page(since, &self.key);
+            if page.runs.is_empty() {
+                self.polls.insert(token, since);
+            } else {
+                self.timers.cancel(&Timer::Poll(token));
+                self.out.reply(token, Reply::Page(page));
+            }
+        }
+    }
+
+    fn lookup(&self, h: &MailId) -> Lookup {
+        let durable = self.state.list.durable();
+        let Some(mail) = self.state.mails.get(h).filter(|mail| mail.entry_at <= durable) else {
+            return Lookup::Unknown;
+        };
+        // A tombstone that is not durable yet is not told yet.
+        let gone = mail.tombstone.filter(|(at, _)| *at <= durable).and_then(|(at, _)| self.tombstone_bytes(at));
+        gone.map_or_else(|| Lookup::Owned(mail.facts.clone()), Lookup::Gone)
+    }
+
+    fn fire(&mut self, now: Now, timer: Timer) {
+        match timer {
+            Timer::Certificate(address) => self.find_certificate(&address),
+            Timer::Gather(submission) => self.stop_gathering(submission),
+            Timer::SealAgain(submission) => self.gather(now, submission),
+            Timer::Announce(h, receiver) => self.announce(h, &receiver),
+            Timer::DeleteNs(h, receiver) => self.delete_ns(h, &receiver),
+            Timer::TellGone(h, receiver) => self.tell_gone(h, &receiver),
+            Timer::PollNr => self.poll_nr(now),
+            Timer::Expiry => self.look_for_expired(now),
+            Timer::Close(submission) => self.close(now, submission),
+            Timer::Poll(token) => {
+                if self.polls.remove(&token).is_some() {
+                    self.out.reply(token, Reply::Page(crate::wire::msglist::Page::default()));
+                }
+            }
+            Timer::SafeWait(token) => self.give_up_safe_wait(token),
+        }
+    }
+}
+
+impl Brain for Outbox {
+    const NAME: &'static str = "outbox";
+    type Input = Input;
+    type Action = Action;
+    type Event = Event;
+    type Reply = Reply;
+    type Status = OutboxStatus;
+
+    fn replay(&mut self, event: Event) {
+        self.state.apply(&event);
+    }
+
+    fn snapshot(&self) -> Vec<Event> {
+        self.state.snapshot()
+    }
+
+    fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Start { blobs } => self.start(now, &blobs),
+            Input::Submitted { token, spooled } => self.submitted(now, token, spooled),
+            Input::WaitSafe { token, submission, f } => self.wait_safe(now, token, submission, f),
+            Input::Certificate { address, found } => self.certificate(now, &address, found),
+            Input::FiledLocally { submission } => self.filed_locally(now, submission),
+            Input::Sealed { submission, receivers, entry } => self.sealed(submission, receivers, entry),
+            Input::SealFailed { submission, receivers, why } => self.seal_failed(now, submission, &receivers, why),
+            Input::Announced { h, receiver, how } => self.announced(now, h, &receiver, how),
+            Input::NsDeleted { h, receiver, done } => self.ns_deleted(now, h, &receiver, done),
+            Input::GoneTold { h, receiver, done } => self.gone_told(now, h, &receiver, done),
+            Input::PeerIsBack(peer) => self.peer_is_back(&peer),
+            Input::Nr { from, nr, signer } => self.nr(now, from, &nr, signer),
+            Input::Shown { submission } => self.shown(submission),
+            Input::DsnFiled { submission, receiver } => self.dsn_filed(submission, receiver),
+            Input::Holdings { token, batch } => self.holdings(now, token, &batch),
+            Input::HoldingBuckets { token, member, digests } => self.holding_buckets(token, member, &digests),
+            Input::AuditMissed { member, h } => self.audit_missed(now, member, h),
+            Input::ReadMsglist { token, since, wait } => self.read_msglist(now, token, since, wait),
+            Input::Lookup { token, h } => {
+                let found = self.lookup(&h);
+                self.out.reply(token, Reply::Lookup(found));
+            }
+            Input::Cancel { token, target } => self.cancel(now, token, target),
+            Input::Roster(roster) => self.new_roster(roster),
+            Input::ClockDoubtful(doubtful) => self.clock_doubtful = doubtful,
+            Input::Stopping { token } => {
+                let mut batch = Batch::default();
+                self.record(&mut batch, Event::CleanStop);
+                batch.reply(token, Reply::Stopped);
+                self.commit(batch);
+            }
+            Input::Durable(mark) => self.durable(now, mark),
+        }
+    }
+
+    fn wake(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop_due(now.mono) {
+            self.fire(now, timer);
+        }
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect<Self>> {
+        self.out.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<MonoTime> {
+        self.timers.next()
+    }
+
+    fn observe(&self, _: Now) -> OutboxStatus {
+        self.status()
+    }
+}

@@ -1,0 +1,341 @@
+//! A world for one outbox: disk, journal, certificates, readers and DHT, in virtual time, crashed wherever a test wants.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::outbox::{
+    Action, Announcement, Certificate, Event, How, Input, Notify, NrFrom, Outbox, Reply, SealFailure, SealJob,
+    SealedReceiver, ShownMail, Spooled,
+};
+use crate::core::{Brain, Effect, Token};
+use crate::model::group::{Member, Roster};
+use crate::model::holding::{Holding, HoldingState, Holdings};
+use crate::model::msglist::MailEntry;
+pub(super) use crate::model::notification::Nr;
+use crate::model::notification::Outcome;
+use crate::model::{
+    Address, Digest, Fingerprint, MailId, Now, Part, PeerId, Policy, Secret, SubmissionId, WallTime,
+};
+use crate::wire::{PeerKey, Signed};
+
+pub(super) const START: WallTime = WallTime(1_700_000_000_000);
+
+pub(super) fn address(name: &str) -> Address {
+    name.parse().unwrap()
+}
+pub(super) fn key(n: u8) -> PeerKey {
+    PeerKey::from_seed(&[n; 32])
+}
+pub(super) fn fingerprint(of: &Address) -> Fingerprint {
+    Fingerprint::from_slice(&blake3::hash(of.to_string().as_bytes()).as_bytes()[..20]).unwrap()
+}
+pub(super) fn peer(of: &Address) -> PeerId {
+    PeerId::new(*blake3::hash(of.to_string().as_bytes()).as_bytes())
+}
+pub(super) fn submission(n: u8) -> SubmissionId {
+    SubmissionId::new([n; 16])
+}
+pub(super) fn roster(others: u8) -> Arc<Roster> {
+    let member = |n: u8| {
+        let address = address(&if n == 1 { "alice@acme".to_owned() } else { format!("m{n}@acme") });
+        Member { fingerprint: fingerprint(&address), address, peer_id: key(n).peer_id() }
+    };
+    Arc::new(Roster {
+        me: member(1),
+        group: "acme".parse().unwrap(),
+        gd_version: 1,
+        policy: Policy::default(),
+        members: (1..=others + 1).map(member).collect(),
+        lost: BTreeSet::new(),
+    })
+}
+
+/// How readers and certificates behave.
+#[derive(Clone, Default)]
+pub(super) struct Rules {
+    /// Addresses that no group names.
+    pub(super) unknown: BTreeSet<Address>,
+    /// Addresses whose certificate cannot be had before this moment.
+    pub(super) late: BTreeMap<Address, WallTime>,
+    /// Readers that answer an ns at once with this.
+    pub(super) answers: BTreeMap<Address, Outcome>,
+    /// Readers whose peer cannot be reached: the DHT takes their ns.
+    pub(super) away: BTreeSet<Address>,
+    /// The DHT takes nothing.
+    pub(super) dht_down: bool,
+    /// Spool files cannot be read.
+    pub(super) spool_broken: bool,
+}
+
+/// What is outside the brain, and survives its crashes.
+#[derive(Default)]
+pub(super) struct Outside {
+    pub(super) spool: BTreeMap<SubmissionId, Spooled>,
+    pub(super) blobs: BTreeSet<MailId>,
+    pub(super) journal: Vec<Event>,
+    /// ns that each reader's peer took.
+    pub(super) taken: Vec<(Address, MailId)>,
+    pub(super) dht_ns: BTreeSet<(Address, MailId)>,
+    pub(super) dht_nr: BTreeMap<Digest, Nr>,
+    pub(super) dsns: BTreeMap<SubmissionId, Address>,
+    pub(super) filed: BTreeSet<SubmissionId>,
+    pub(super) sealed: Vec<SealJob>,
+    pub(super) gone_told: Vec<Address>,
+    pub(super) shown: BTreeMap<SubmissionId, ShownMail>,
+    pub(super) finished: BTreeSet<MailId>,
+    nonce: u8,
+}
+
+pub(super) struct World {
+    pub(super) rules: Rules,
+    pub(super) outside: Outside,
+    pub(super) brain: Outbox,
+    pub(super) now: Now,
+    pub(super) replies: BTreeMap<Token, Reply>,
+    pub(super) notify: Notify,
+    others: u8,
+    /// Answers of the world that the brain has not heard.
+    inbox: VecDeque<Input>,
+    /// Commits that are not durable yet.
+    commits: VecDeque<(Vec<Event>, Vec<Effect<Outbox>>)>,
+    /// Steps until the power fails.
+    pub(super) fuse: Option<usize>,
+    pub(super) steps: usize,
+}
+
+impl World {
+    pub(super) fn new(others: u8, rules: Rules) -> Self {
+        Self::with_notify(others, rules, Notify::DirectFirst)
+    }
+    pub(super) fn with_notify(others: u8, rules: Rules, notify: Notify) -> Self {
+        let mut world = Self {
+            rules,
+            outside: Outside::default(),
+            brain: Outbox::new(Arc::new(key(1)), roster(others), notify),
+            now: Now { mono: crate::model::MonoTime(0), wall: START },
+            replies: BTreeMap::new(),
+            notify,
+            others,
+            inbox: VecDeque::new(),
+            commits: VecDeque::new(),
+            fuse: None,
+            steps: 0,
+        };
+        world.tell(Input::Start { blobs: Vec::new() });
+        world
+    }
+    /// A mail lies in the spool, and the brain is told so.
+    pub(super) fn submit(&mut self, n: u8, to: &[&str], bcc: &[&str]) -> SubmissionId {
+        let receivers = to.iter().map(|a| (address(a), false)).chain(bcc.iter().map(|a| (address(a), true)));
+        let spooled = Spooled {
+            submission: submission(n),
+            receivers: receivers.collect(),
+            size: 1000,
+            at: self.now.wall,
+            message_id: None,
+        };
+        self.outside.spool.insert(submission(n), spooled.clone());
+        self.tell(Input::Submitted { token: Some(Token(u64::from(n))), spooled });
+        submission(n)
+    }
+    pub(super) fn tell(&mut self, input: Input) {
+        self.inbox.push_back(input);
+    }
+    pub(super) fn holds(&mut self, member: u8, h: MailId, part: Part, state: HoldingState, at: WallTime) -> Reply {
+        let who = key(member);
+        let items = vec![Holding { h, part, state }];
+        let batch = who.sign(Holdings { member: who.peer_id(), owner: key(1).peer_id(), at, items });
+        let batch = Signed::verify(batch.as_bytes()).unwrap();
+        let token = Token(900 + u64::try_from(self.replies.len()).unwrap());
+        self.tell(Input::Holdings { token, batch });
+        self.settle();
+        self.replies[&token].clone()
+    }
+    /// Power fails: what is not durable is gone. Then the peer starts again.
+    pub(super) fn crash(&mut self) {
+        self.inbox.clear();
+        self.commits.clear();
+        self.replies.clear();
+        self.brain = Outbox::new(Arc::new(key(1)), roster(self.others), self.notify);
+        for event in self.outside.journal.clone() {
+            self.brain.replay(event);
+        }
+        self.now.mono = crate::model::MonoTime(0);
+        self.tell(Input::Start { blobs: self.outside.blobs.iter().copied().collect() });
+        for spooled in self.outside.spool.values() {
+            self.inbox.push_back(Input::Submitted { token: None, spooled: spooled.clone() });
+        }
+    }
+    /// One step: an effect, a commit that becomes durable, or an input. False when nothing is left to do now.
+    fn step(&mut self) -> bool {
+        if let Some(effect) = self.brain.poll_effect() {
+            self.perform(effect);
+        } else if let Some((events, then)) = self.commits.pop_front() {
+            self.outside.journal.extend(events);
+            for effect in then {
+                self.perform(effect);
+            }
+        } else if let Some(input) = self.inbox.pop_front() {
+            self.brain.handle(self.now, input);
+        } else {
+            return false;
+        }
+        self.steps += 1;
+        if self.fuse.is_some_and(|fuse| self.steps == fuse) {
+            self.crash();
+        }
+        true
+    }
+    /// Runs until nothing is left to do now.
+    pub(super) fn settle(&mut self) {
+        while self.step() {}
+    }
+    /// Runs for `span`, waking the brain when it wants to be.
+    pub(super) fn run(&mut self, span: Duration) {
+        let end = self.now.wall + span;
+        self.settle();
+        while let Some(at) = self.brain.poll_timeout() {
+            let pause = at.since(self.now.mono);
+            if self.now.wall + pause > end {
+                break;
+            }
+            self.now = self.now.after(pause);
+            self.brain.wake(self.now);
+            self.settle();
+        }
+        self.now = self.now.after(end.since(self.now.wall));
+    }
+    pub(super) fn nr(&self, h: MailId, n: SubmissionId, reader: &Address, outcome: Outcome) -> Nr {
+        Nr { submission: n, h, reader: reader.clone(), to: address("alice@acme"), outcome, at: self.now.wall }
+    }
+
+    fn perform(&mut self, effect: Effect<Outbox>) {
+        match effect {
+            Effect::Act(action) => self.act(action),
+            Effect::Reply(token, reply) => {
+                assert!(self.replies.insert(token, reply).is_none(), "a token is answered once");
+            }
+            Effect::Feed(input) => self.brain.handle(self.now, input),
+            Effect::Commit { events, then } => {
+                let copied: Vec<Event> = events.iter().map(|e| crate::wire::decode(&crate::wire::encode(e)).unwrap()).collect();
+                assert_eq!(events, copied, "events survive their encoding");
+                self.commits.push_back((events, then));
+            }
+        }
+    }
+    fn act(&mut self, action: Action) {
+        let wall = self.now.wall;
+        match action {
+            Action::FindCertificate { address } => {
+                let found = if self.rules.unknown.contains(&address) {
+                    Certificate::Unknown
+                } else if self.rules.late.get(&address).is_some_and(|from| wall < *from) {
+                    Certificate::NotYet
+                } else {
+                    Certificate::Found { fingerprint: fingerprint(&address), peer: peer(&address) }
+                };
+                self.tell(Input::Certificate { address, found });
+            }
+            Action::FileLocally { submission } => {
+                self.outside.filed.insert(submission);
+                self.tell(Input::FiledLocally { submission });
+            }
+            Action::Seal(job) => self.seal(job),
+            Action::DropSpool { submission } => {
+                self.outside.spool.remove(&submission);
+            }
+            Action::DropBlob { h } => {
+                self.outside.blobs.remove(&h);
+            }
+            Action::Announce(announcement) => self.announce(announcement),
+            Action::DeleteNs { h, receiver, .. } => {
+                self.outside.dht_ns.remove(&(receiver.clone(), h));
+                self.tell(Input::NsDeleted { h, receiver, done: true });
+            }
+            Action::TellGone { h, receiver, .. } => {
+                let done = !self.rules.away.contains(&receiver);
+                if done {
+                    self.outside.gone_told.push(receiver.clone());
+                }
+                self.tell(Input::GoneTold { h, receiver, done });
+            }
+            Action::PollNr => {
+                for (value, nr) in self.outside.dht_nr.clone() {
+                    let signer = fingerprint(&nr.reader);
+                    self.tell(Input::Nr { from: NrFrom::Dht(value), nr, signer });
+                }
+            }
+            Action::DeleteNr { value, .. } => {
+                self.outside.dht_nr.remove(&value);
+            }
+            Action::Hello { .. } | Action::ShowOnly(_) => {}
+            Action::FileDsn(dsn) => {
+                self.outside.dsns.insert(dsn.id, dsn.receiver.clone());
+                self.tell(Input::DsnFiled { submission: dsn.submission, receiver: dsn.receiver });
+            }
+            Action::Show(shown) => {
+                let submission = shown.submission;
+                self.outside.shown.insert(submission, shown);
+                self.tell(Input::Shown { submission });
+            }
+        }
+    }
+    fn seal(&mut self, job: SealJob) {
+        self.outside.sealed.push(job.clone());
+        let addresses: Vec<Address> = job.receivers.iter().map(|(a, ..)| a.clone()).collect();
+        if self.rules.spool_broken || !self.outside.spool.contains_key(&job.submission) {
+            let (submission, why) = (job.submission, SealFailure::NoSpool);
+            return self.tell(Input::SealFailed { submission, receivers: addresses, why });
+        }
+        self.outside.nonce += 1;
+        let h = MailId::new([self.outside.nonce; 20]);
+        self.outside.blobs.insert(h);
+        let length = 1 << 20;
+        let entry = MailEntry {
+            h,
+            length,
+            digest: Digest::new([self.outside.nonce; 32]),
+            expiry: job.expiry,
+            encoding: job.policy.encoding_for(length, job.others),
+            for_owner: vec![7; 50],
+        };
+        let receivers = job.receivers.into_iter().map(|(address, fingerprint, peer)| SealedReceiver {
+            secret: Secret::new([self.outside.nonce; 32]),
+            ns: Digest::new([9; 32]),
+            address,
+            fingerprint,
+            peer,
+        });
+        let receivers = receivers.collect();
+        self.tell(Input::Sealed { submission: job.submission, receivers, entry });
+    }
+    fn announce(&mut self, a: Announcement) {
+        assert!(self.outside.blobs.contains(&a.h), "only what is on disk is announced");
+        let journaled = |e: &Event| matches!(e, Event::Sealed { facts, .. } if facts.h == a.h);
+        assert!(self.outside.journal.iter().any(journaled), "only what is in the journal is announced");
+        let direct = a.direct_first && !self.rules.away.contains(&a.receiver);
+        let how = if direct {
+            self.outside.taken.push((a.receiver.clone(), a.h));
+            Some(How::Direct)
+        } else if a.dht && !self.rules.dht_down {
+            self.outside.dht_ns.insert((a.receiver.clone(), a.h));
+            Some(How::Dht)
+        } else {
+            None
+        };
+        self.tell(Input::Announced { h: a.h, receiver: a.receiver.clone(), how });
+        if let Some(outcome) = self.rules.answers.get(&a.receiver).copied().filter(|_| direct) {
+            let sealed_from = |e: &Event| match e {
+                Event::Sealed { submission, facts, .. } if facts.h == a.h => Some(*submission),
+                _ => None,
+            };
+            let submission = self.outside.journal.iter().find_map(sealed_from).unwrap();
+            let nr = self.nr(a.h, submission, &a.receiver, outcome);
+            // As the reader keeps an nr until it is taken, it lies in the DHT as well.
+            self.outside.dht_nr.insert(Digest::new(*blake3::hash(format!("{nr:?}").as_bytes()).as_bytes()), nr);
+            self.tell(Input::PeerIsBack(a.peer));
+            self.outside.finished.insert(a.h);
+        }
+    }
+}
