@@ -15,9 +15,9 @@
 pub mod fetch;
 pub mod group;
 pub mod jitter;
+pub mod outbox;
 pub mod peer_score;
 pub mod placement;
-pub mod outbox;
 pub mod postbox;
 pub mod replicator;
 

@@ -80,9 +80,11 @@ fn reason(why: EndedAs) -> Option<(&'static str, &'static str, &'static str)> {
         EndedAs::Expired | EndedAs::Refused(Refusal::Expired) => {
             ("4.4.7", "failed", "It was not fetched before its time was over.\r\nSend it again if it still matters.")
         }
-        EndedAs::Lost => {
-            ("5.3.0", "failed", "Its file in the spool could not be read any more.\r\nCheck the disk, then send it again.")
-        }
+        EndedAs::Lost => (
+            "5.3.0",
+            "failed",
+            "Its file in the spool could not be read any more.\r\nCheck the disk, then send it again.",
+        ),
         EndedAs::Received | EndedAs::Filed | EndedAs::Cancelled | EndedAs::Refused(_) => return None,
     })
 }

@@ -1,11 +1,12 @@
 //! How a mail ends: the reader's signed word, cancel, expiry; then tombstone and DSN. Nothing else ends one (R4).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::dsn;
 use super::events::{EndedAs, Event, Receiver};
 use super::io::{Action, CancelAnswer, CancelTarget, NrFrom, OutboxRefusal, Reply};
-use super::{Batch, Outbox, Timer};
+use super::{Batch, FILE_AGAIN, Outbox, Timer};
 use crate::core::{Effect, Token};
 use crate::model::msglist::{Cursor, Ending, EntryBody, Tombstone};
 use crate::model::notification::{Nr, Outcome, nr_password};
@@ -74,6 +75,7 @@ impl Outbox {
         let sealed = receiver.sealed.as_ref().map(|sealed| (sealed.h, sealed.in_dht, sealed.ns, sealed.secret.clone()));
         self.record(batch, Event::Ended { submission: id, receiver: address.clone(), why, at: now.wall });
         if let Some(dsn) = self.dsn(id, address) {
+            self.timers.set(Timer::Dsn(id, address.clone()), now.mono + FILE_AGAIN);
             batch.act(Action::FileDsn(dsn));
         }
         self.stop_looking(id, address);
@@ -171,9 +173,18 @@ impl Outbox {
         dsn::build(self.me(), id, &submission.facts, address, end.why, end.at)
     }
 
+    /// Asks for a DSN that is due to be filed, and again until it is.
+    pub(super) fn file_dsn(&mut self, now: Now, id: SubmissionId, receiver: &Address) {
+        if let Some(dsn) = self.dsn(id, receiver) {
+            self.timers.set(Timer::Dsn(id, receiver.clone()), now.mono + FILE_AGAIN);
+            self.out.act(Action::FileDsn(dsn));
+        }
+    }
+
     /// The DSN is in INBOX.
     pub(super) fn dsn_filed(&mut self, submission: SubmissionId, receiver: Address) {
         if self.dsn(submission, &receiver).is_some() {
+            self.timers.cancel(&Timer::Dsn(submission, receiver.clone()));
             let mut batch = Batch::default();
             self.record(&mut batch, Event::DsnFiled { submission, receiver });
             self.commit(batch);
@@ -186,7 +197,7 @@ impl Outbox {
         for (id, submission) in &self.state.submissions {
             for (address, receiver) in &submission.receivers {
                 let Some(end) = &receiver.end else { continue };
-                dsns.extend(self.dsn(*id, address));
+                dsns.push((*id, address.clone()));
                 let Some(sealed) = &receiver.sealed else { continue };
                 if sealed.in_dht {
                     in_dht.push((sealed.h, address.clone()));
@@ -196,14 +207,28 @@ impl Outbox {
                 }
             }
         }
-        for dsn in dsns {
-            self.out.act(Action::FileDsn(dsn));
+        for (id, receiver) in dsns {
+            self.file_dsn(now, id, &receiver);
         }
         for (h, receiver) in in_dht {
             self.delete_ns(h, &receiver);
         }
         for (h, receiver) in untold {
             self.tell_gone(h, &receiver);
+        }
+    }
+
+    /// What is done does not expire any more.
+    pub(super) fn forget_expiry_of_done(&mut self, touched: &BTreeSet<SubmissionId>) {
+        for id in touched.iter().filter(|id| !self.state.waiting.contains(*id)) {
+            if let Some(submission) = self.state.submissions.get(id) {
+                self.expiries.remove(&(submission.facts.expiry, *id));
+                self.closing.remove(id);
+                self.timers.cancel(&Timer::Close(*id));
+            }
+        }
+        if self.expiries.is_empty() {
+            self.timers.cancel(&Timer::Expiry);
         }
     }
 

@@ -153,6 +153,11 @@ impl Submission {
     pub fn needs_spool(&self) -> bool {
         self.receivers.values().any(Receiver::waits)
     }
+    /// Whether its spool file may go. One that could not be read stays for its user to look at.
+    pub fn spool_is_free(&self) -> bool {
+        let lost = |r: &Receiver| r.end.as_ref().is_some_and(|end| end.why == EndedAs::Lost);
+        !self.needs_spool() && !self.receivers.values().any(lost)
+    }
     /// The mails sealed from it.
     pub fn mails(&self) -> BTreeSet<MailId> {
         self.receivers.values().filter_map(|r| r.sealed.as_ref()).map(|s| s.h).collect()
@@ -348,9 +353,8 @@ impl State {
         match event {
             Event::EpochOpened(epoch) => self.list.open(*epoch),
             Event::Submitted { submission, facts, receivers } => {
-                let one = |(address, bcc): &(Address, bool)| {
-                    (address.clone(), Receiver { bcc: *bcc, ..Receiver::default() })
-                };
+                let one =
+                    |(address, bcc): &(Address, bool)| (address.clone(), Receiver { bcc: *bcc, ..Receiver::default() });
                 let receivers = receivers.iter().map(one).collect();
                 self.submissions.entry(*submission).or_insert(Submission { facts: facts.clone(), receivers });
             }

@@ -13,7 +13,9 @@ use crate::model::group::Roster;
 use crate::model::holding::Holdings;
 use crate::model::msglist::{Cursor, Ending, MailEntry};
 use crate::model::notification::Nr;
-use crate::model::{Address, Digest, Encoding, Fingerprint, MailId, Part, PeerId, Policy, Secret, SubmissionId, WallTime};
+use crate::model::{
+    Address, Digest, Encoding, Fingerprint, MailId, Part, PeerId, Policy, Secret, SubmissionId, WallTime,
+};
 use crate::wire::Signed;
 use crate::wire::msglist::Page;
 

@@ -62,6 +62,8 @@ const POLLS_MAX: usize = 256;
 const POLL_WAIT_MAX: Duration = Duration::from_secs(300);
 /// How long a 250 waits for safe(f).
 const SAFE_WAIT: Duration = Duration::from_secs(60);
+/// How long it is waited for a message to be filed in a mailbox before it is asked for again; it is filed once by its id.
+const FILE_AGAIN: Duration = Duration::from_secs(60);
 /// First pause before something is tried again; it doubles.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause towards members.
@@ -87,6 +89,10 @@ enum Timer {
     Certificate(Address),
     /// Seal for the receivers at hand; do not wait for the others any longer.
     Gather(SubmissionId),
+    /// Ask again for the user's own copy to be filed.
+    FileLocally(SubmissionId),
+    /// Ask again for a DSN to be filed.
+    Dsn(SubmissionId, Address),
     /// Try again to seal.
     SealAgain(SubmissionId),
     /// Send an ns again.
@@ -133,6 +139,8 @@ pub struct Outbox {
     shown: BTreeMap<SubmissionId, ShownMail>,
     /// Submissions that the Outbox mailbox has taken what it needs from.
     shown_taken: BTreeSet<SubmissionId>,
+    /// Submissions whose spool files are there, as far as is known.
+    spool_there: BTreeSet<SubmissionId>,
     /// Submissions whose spool files nothing durable needs any more.
     spool_free: BTreeSet<SubmissionId>,
     /// Open mails without a blob.
@@ -175,6 +183,7 @@ impl Outbox {
             safe_waits: BTreeMap::new(),
             shown: BTreeMap::new(),
             shown_taken: BTreeSet::new(),
+            spool_there: BTreeSet::new(),
             spool_free: BTreeSet::new(),
             missing: BTreeSet::new(),
         }
@@ -202,8 +211,9 @@ impl Outbox {
     /// Makes the batch durable.
     fn commit(&mut self, mut batch: Batch) {
         if !batch.events.is_empty() {
-            let free = |id: &&SubmissionId| self.state.submissions.get(*id).is_some_and(|s| !s.needs_spool());
+            let free = |id: &&SubmissionId| self.state.submissions.get(*id).is_some_and(|s| s.spool_is_free());
             batch.mark.spool_free = batch.mark.touched.iter().filter(free).copied().collect();
+            self.forget_expiry_of_done(&batch.mark.touched);
             batch.mark.upto = self.state.list.head();
             batch.then.push(Effect::Feed(Input::Durable(batch.mark)));
         } else if batch.then.is_empty() {
@@ -301,6 +311,8 @@ impl Outbox {
         match timer {
             Timer::Certificate(address) => self.find_certificate(&address),
             Timer::Gather(submission) => self.stop_gathering(submission),
+            Timer::FileLocally(submission) => self.file_locally(now, submission),
+            Timer::Dsn(submission, receiver) => self.file_dsn(now, submission, &receiver),
             Timer::SealAgain(submission) => self.gather(now, submission),
             Timer::Announce(h, receiver) => self.announce(h, &receiver),
             Timer::DeleteNs(h, receiver) => self.delete_ns(h, &receiver),

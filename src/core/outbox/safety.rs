@@ -40,7 +40,8 @@ pub fn safe(held: &Held, encoding: Encoding) -> i32 {
         .filter(|fragments: &BTreeSet<_>| !fragments.is_empty())
         .collect();
     let left = most_left(&others, &readable);
-    signed(whole + others.len() - left) - 1
+    // It can be read as it is, so it survives no loss at all; the lower bound may be lower than that.
+    (signed(whole + others.len() - left) - 1).max(0)
 }
 
 fn fragment(part: &Part) -> Option<(u8, u8)> {
@@ -67,7 +68,7 @@ fn most_left(members: &[BTreeSet<(u8, u8)>], readable: &BTreeMap<u8, BTreeSet<u8
     if choices.is_none() {
         // With less held, no more losses are survived: one fragment a member gives a number that is true, if not the best.
         let first: Vec<_> = members.iter().map(|fragments| fragments.iter().take(1).copied().collect()).collect();
-        return members.len() - (first.len() - most_left_of_singles(&first)).min(members.len());
+        return most_left_of_singles(&first);
     }
     let families: Vec<(u8, Vec<u8>)> = readable.iter().map(|(k, s)| (*k, s.iter().copied().collect())).collect();
     let mut left = BTreeSet::new();

@@ -85,7 +85,8 @@ impl Outbox {
     }
 
     fn mail_status(&self, mail: &Mail) -> MailStatus {
-        let address = |peer: &PeerId| self.roster.members.iter().find(|m| m.peer_id == *peer).map(|m| m.address.clone());
+        let address =
+            |peer: &PeerId| self.roster.members.iter().find(|m| m.peer_id == *peer).map(|m| m.address.clone());
         let held = self.held(mail);
         let holders = held.iter().filter_map(|(peer, parts)| Some((address(peer)?, parts)));
         MailStatus {

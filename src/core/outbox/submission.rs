@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::events::{EndedAs, Event, Facts, MailFacts, SealedReceiver, Submission};
 use super::io::{Action, Certificate, Reply, SealFailure, SealJob, Spooled};
-use super::{Batch, Outbox, Timer, WAITING_MAX};
+use super::{Batch, FILE_AGAIN, Outbox, Timer, WAITING_MAX};
 use crate::core::{Effect, Token};
 use crate::model::msglist::{EntryBody, MailEntry};
 use crate::model::{Address, Fingerprint, Now, PeerId, SubmissionId};
@@ -32,7 +32,6 @@ pub(super) struct Sealing {
 struct Gather {
     found: BTreeMap<Address, (Fingerprint, PeerId)>,
     sealing: BTreeSet<Address>,
-    filing: bool,
     over: bool,
     failures: u32,
 }
@@ -50,11 +49,20 @@ impl Outbox {
     pub(super) fn submitted(&mut self, now: Now, token: Option<Token>, spooled: Spooled) {
         let id = spooled.submission;
         if let Some(known) = self.state.submissions.get(&id) {
-            if !known.needs_spool() && token.is_none() {
-                // All that came of it is durable: it was replayed, and the Outbox mailbox has no use for it any more.
-                self.out.act(Action::DropSpool { submission: id });
-            } else if let Some(token) = token {
-                self.out.commit(Vec::new(), vec![Effect::Reply(token, Reply::Accepted)]);
+            let (is_free, is_done) = (known.spool_is_free(), known.is_done());
+            match token {
+                Some(token) => self.out.commit(Vec::new(), vec![Effect::Reply(token, Reply::Accepted)]),
+                None => {
+                    self.spool_there.insert(id);
+                    // All that came of it is durable: it was replayed. Of one that is done the Outbox mailbox needs nothing.
+                    if is_free {
+                        self.spool_free.insert(id);
+                    }
+                    if is_done {
+                        self.shown_taken.insert(id);
+                    }
+                    self.drop_spool_if_free(id);
+                }
             }
             return;
         }
@@ -64,6 +72,7 @@ impl Outbox {
         }
         let expiry = spooled.at + self.roster.policy.life.duration();
         let facts = Facts { size: spooled.size, at: spooled.at, expiry, message_id: spooled.message_id };
+        self.spool_there.insert(id);
         let mut batch = Batch::default();
         self.record(&mut batch, Event::Submitted { submission: id, facts, receivers: spooled.receivers });
         if let Some(token) = token {
@@ -85,14 +94,14 @@ impl Outbox {
             self.timers.set_earlier(Timer::Gather(id), now.mono + left);
         }
         let me = &self.roster.me.address;
-        if waiting.contains(me) && !gather.filing {
-            gather.filing = true;
-            self.out.act(Action::FileLocally { submission: id });
-        }
+        let waits_for_me = waiting.contains(me);
         let wanted: Vec<Address> = waiting
             .into_iter()
             .filter(|a| a != me && !gather.found.contains_key(a) && !gather.sealing.contains(a))
             .collect();
+        if waits_for_me && !self.timers.is_set(&Timer::FileLocally(id)) {
+            self.file_locally(now, id);
+        }
         for address in wanted {
             self.sealing.lookups.entry(address.clone()).or_default().by.insert(id);
             self.find_certificate(&address);
@@ -259,9 +268,18 @@ impl Outbox {
         self.seal_next();
     }
 
+    /// Asks for the user's own copy to be filed, and again until it is.
+    pub(super) fn file_locally(&mut self, now: Now, id: SubmissionId) {
+        if self.state.receiver(&id, self.me()).is_some_and(|me| me.waits()) {
+            self.timers.set(Timer::FileLocally(id), now.mono + FILE_AGAIN);
+            self.out.act(Action::FileLocally { submission: id });
+        }
+    }
+
     /// The user's own copy is filed.
     pub(super) fn filed_locally(&mut self, now: Now, id: SubmissionId) {
         let me = self.me().clone();
+        self.timers.cancel(&Timer::FileLocally(id));
         let mut batch = Batch::default();
         self.end(&mut batch, now, id, &me, EndedAs::Filed);
         self.commit(batch);
@@ -270,7 +288,7 @@ impl Outbox {
 
     /// The Outbox mailbox has taken what it needs from the spool.
     pub(super) fn shown(&mut self, id: SubmissionId) {
-        if self.state.submissions.contains_key(&id) {
+        if self.state.waiting.contains(&id) || self.spool_there.contains(&id) {
             self.shown_taken.insert(id);
             self.drop_spool_if_free(id);
         }
@@ -278,10 +296,14 @@ impl Outbox {
 
     /// Drops the spool files once neither a receiver nor the Outbox mailbox needs them.
     pub(super) fn drop_spool_if_free(&mut self, id: SubmissionId) {
-        if self.spool_free.contains(&id) && self.shown_taken.contains(&id) {
-            self.spool_free.remove(&id);
+        let free = self.spool_free.contains(&id) && self.shown_taken.contains(&id);
+        if free && self.spool_there.remove(&id) {
             self.forget_gather(id);
             self.out.act(Action::DropSpool { submission: id });
+        }
+        if !self.spool_there.contains(&id) && !self.state.waiting.contains(&id) {
+            self.shown_taken.remove(&id);
+            self.spool_free.remove(&id);
         }
     }
 

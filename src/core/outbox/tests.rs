@@ -232,6 +232,35 @@ fn an_unreadable_spool_file_is_told_and_not_tried_for_ever() {
     world.run(MINUTE);
     assert_eq!(end_of(&world, 1, "bob@acme"), Some(EndedAs::Lost));
     assert_eq!(world.outside.dsns.len(), 1);
+    world.crash();
+    world.run(MINUTE);
+    assert_eq!(world.outside.spool.len(), 1, "what is left of the file stays for its user");
+}
+
+#[test]
+fn what_the_postbox_does_not_file_is_asked_for_again() {
+    let unknown = [address("nobody@acme")].into();
+    let mut world = World::new(5, Rules { unknown, postbox_down: true, ..Rules::default() });
+    world.submit(1, &["nobody@acme", "alice@acme"], &[]);
+    world.run(MINUTE / 2);
+    assert!(world.outside.filed.is_empty() && world.outside.dsns.is_empty());
+    world.rules.postbox_down = false;
+    world.run(2 * MINUTE);
+    assert!(world.outside.filed.contains(&submission(1)) && world.outside.dsns.len() == 1);
+    world.run(DAY);
+    assert!(world.brain.poll_timeout().is_none(), "nothing is left to wait for: {:?}", world.brain.timers);
+}
+
+#[test]
+fn a_spool_file_is_dropped_once_and_nothing_is_remembered_of_it() {
+    let mut world = World::new(5, Rules::default());
+    world.submit(1, &["bob@acme"], &[]);
+    world.run(3 * DAY);
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Submission(submission(1)) });
+    world.run(MINUTE);
+    assert_eq!(world.outside.spool_drops, 1);
+    let brain = &world.brain;
+    assert!(brain.spool_there.is_empty() && brain.spool_free.is_empty() && brain.shown_taken.is_empty());
 }
 
 #[test]

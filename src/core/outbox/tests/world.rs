@@ -14,9 +14,7 @@ use crate::model::holding::{Holding, HoldingState, Holdings};
 use crate::model::msglist::MailEntry;
 pub(super) use crate::model::notification::Nr;
 use crate::model::notification::Outcome;
-use crate::model::{
-    Address, Digest, Fingerprint, MailId, Now, Part, PeerId, Policy, Secret, SubmissionId, WallTime,
-};
+use crate::model::{Address, Digest, Fingerprint, MailId, Now, Part, PeerId, Policy, Secret, SubmissionId, WallTime};
 use crate::wire::{PeerKey, Signed};
 
 pub(super) const START: WallTime = WallTime(1_700_000_000_000);
@@ -64,6 +62,8 @@ pub(super) struct Rules {
     pub(super) away: BTreeSet<Address>,
     /// The DHT takes nothing.
     pub(super) dht_down: bool,
+    /// The postbox files nothing.
+    pub(super) postbox_down: bool,
     /// Spool files cannot be read.
     pub(super) spool_broken: bool,
 }
@@ -81,9 +81,9 @@ pub(super) struct Outside {
     pub(super) dsns: BTreeMap<SubmissionId, Address>,
     pub(super) filed: BTreeSet<SubmissionId>,
     pub(super) sealed: Vec<SealJob>,
+    pub(super) spool_drops: usize,
     pub(super) gone_told: Vec<Address>,
     pub(super) shown: BTreeMap<SubmissionId, ShownMail>,
-    pub(super) finished: BTreeSet<MailId>,
     nonce: u8,
 }
 
@@ -218,7 +218,8 @@ impl World {
             }
             Effect::Feed(input) => self.brain.handle(self.now, input),
             Effect::Commit { events, then } => {
-                let copied: Vec<Event> = events.iter().map(|e| crate::wire::decode(&crate::wire::encode(e)).unwrap()).collect();
+                let copied: Vec<Event> =
+                    events.iter().map(|e| crate::wire::decode(&crate::wire::encode(e)).unwrap()).collect();
                 assert_eq!(events, copied, "events survive their encoding");
                 self.commits.push_back((events, then));
             }
@@ -237,13 +238,16 @@ impl World {
                 };
                 self.tell(Input::Certificate { address, found });
             }
+            Action::FileLocally { .. } | Action::FileDsn(_) if self.rules.postbox_down => {}
             Action::FileLocally { submission } => {
                 self.outside.filed.insert(submission);
                 self.tell(Input::FiledLocally { submission });
             }
             Action::Seal(job) => self.seal(job),
             Action::DropSpool { submission } => {
+                assert!(self.outside.shown.contains_key(&submission), "the Outbox mailbox still needs the spool files");
                 self.outside.spool.remove(&submission);
+                self.outside.spool_drops += 1;
             }
             Action::DropBlob { h } => {
                 self.outside.blobs.remove(&h);
@@ -261,6 +265,7 @@ impl World {
                 self.tell(Input::GoneTold { h, receiver, done });
             }
             Action::PollNr => {
+                self.readers_poll();
                 for (value, nr) in self.outside.dht_nr.clone() {
                     let signer = fingerprint(&nr.reader);
                     self.tell(Input::Nr { from: NrFrom::Dht(value), nr, signer });
@@ -325,17 +330,28 @@ impl World {
             None
         };
         self.tell(Input::Announced { h: a.h, receiver: a.receiver.clone(), how });
-        if let Some(outcome) = self.rules.answers.get(&a.receiver).copied().filter(|_| direct) {
-            let sealed_from = |e: &Event| match e {
-                Event::Sealed { submission, facts, .. } if facts.h == a.h => Some(*submission),
-                _ => None,
-            };
-            let submission = self.outside.journal.iter().find_map(sealed_from).unwrap();
-            let nr = self.nr(a.h, submission, &a.receiver, outcome);
-            // As the reader keeps an nr until it is taken, it lies in the DHT as well.
-            self.outside.dht_nr.insert(Digest::new(*blake3::hash(format!("{nr:?}").as_bytes()).as_bytes()), nr);
-            self.tell(Input::PeerIsBack(a.peer));
-            self.outside.finished.insert(a.h);
+        if direct {
+            self.answer(&a.receiver, a.h);
         }
+    }
+    /// Readers that are not away find what lies in the DHT for them.
+    fn readers_poll(&mut self) {
+        for (reader, h) in self.outside.dht_ns.clone() {
+            if self.rules.answers.contains_key(&reader) && !self.rules.away.contains(&reader) {
+                self.outside.taken.push((reader.clone(), h));
+                self.answer(&reader, h);
+            }
+        }
+    }
+    /// The reader's nr, kept in the DHT until it is taken.
+    fn answer(&mut self, reader: &Address, h: MailId) {
+        let Some(outcome) = self.rules.answers.get(reader).copied() else { return };
+        let sealed_from = |e: &Event| match e {
+            Event::Sealed { submission, facts, .. } if facts.h == h => Some(*submission),
+            _ => None,
+        };
+        let submission = self.outside.journal.iter().find_map(sealed_from).unwrap();
+        let nr = Nr { at: START, ..self.nr(h, submission, reader, outcome) };
+        self.outside.dht_nr.insert(Digest::new(*blake3::hash(format!("{nr:?}").as_bytes()).as_bytes()), nr);
     }
 }
