@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{Address, GroupName};
 use super::ids::{Digest, PeerId, Secret};
-use super::time::WallTime;
+use super::time::{Span, WallTime};
 
 /// k: how many of the closest live peers store an entry (Kangasharju et al.).
 pub const K_CLOSEST: usize = 8;
 /// Largest value, bytes.
 pub const VALUE_MAX: usize = 64 * 1024;
+
+/// Longest validity t of an entry.
+pub const VALIDITY_MAX: Span = Span::days(60);
 
 /// x: what an entry is stored under.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -63,6 +66,17 @@ pub struct EntryTerms {
     /// Who published it, and signed this.
     #[serde(rename = "w")]
     pub publisher: PeerId,
+}
+
+impl EntryTerms {
+    /// Names the entry: the same for every renewal of it, which differ in expiry only.
+    pub fn id(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new_derive_key("roost 1 dht entry id");
+        for part in [self.key.as_bytes(), self.value.as_bytes(), self.password.as_bytes(), self.publisher.as_bytes()] {
+            hasher.update(part);
+        }
+        Digest::new(*hasher.finalize().as_bytes())
+    }
 }
 
 /// H(p) for the password p.

@@ -2,6 +2,7 @@
 
 pub mod cbor;
 pub mod code;
+pub mod dht;
 pub mod http;
 pub mod msglist;
 pub mod notify;
