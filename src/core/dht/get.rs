@@ -1,0 +1,235 @@
+//! What a read asks of the closest peers and makes of their answers: values from one, ids from the others, then what is
+//! missing, and the proof of every deletion that somebody claims. It believes nothing that does not verify.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::courier::Unreachable;
+use super::job::{Ask, Next, Round};
+use super::{DhtError, Found, GetDone, Reply};
+use crate::model::{Digest, PeerId, WallTime};
+use crate::wire::dht::{Answer, Entry, EntryTombstone, Fetch, IDS_MAX, List, Listing, Op, short_id};
+
+/// Most ids of one fetch.
+const FETCH_IDS: usize = 512;
+/// Most bytes of values that one read brings.
+const READ_BYTES_MAX: usize = 64 << 20;
+
+/// What a key held when it was last read completely.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastRead {
+    /// What was live.
+    pub(super) ids: BTreeSet<Digest>,
+    /// What each peer called its listing.
+    pub(super) prints: BTreeMap<PeerId, Digest>,
+}
+
+/// Reads a key.
+#[derive(Debug)]
+pub(super) struct GetJob {
+    key: Digest,
+    have: BTreeSet<Digest>,
+    last: LastRead,
+    prints: BTreeMap<PeerId, Digest>,
+    /// Who says that an entry is live.
+    live: BTreeMap<Digest, BTreeSet<PeerId>>,
+    /// Until when, as they say.
+    until: BTreeMap<Digest, WallTime>,
+    /// Who says that it is deleted.
+    dead: BTreeMap<u64, BTreeSet<PeerId>>,
+    asked: BTreeMap<PeerId, Vec<Digest>>,
+    values: BTreeMap<Digest, Entry>,
+    bytes: usize,
+    proofs: BTreeMap<Digest, EntryTombstone>,
+    answered: usize,
+    replied: bool,
+}
+
+impl GetJob {
+    /// Reads what is not in `have`. `last` is what the last complete read left.
+    pub(super) fn new(key: Digest, have: BTreeSet<Digest>, last: Option<&LastRead>) -> Self {
+        // Only for one who has exactly what was read then, "the same" says all.
+        let last = last.filter(|last| last.ids == have).cloned().unwrap_or_default();
+        Self {
+            key,
+            have,
+            last,
+            prints: BTreeMap::new(),
+            live: BTreeMap::new(),
+            until: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            values: BTreeMap::new(),
+            bytes: 0,
+            proofs: BTreeMap::new(),
+            answered: 0,
+            replied: false,
+        }
+    }
+
+    pub(super) fn open(&mut self, me: PeerId, targets: &[PeerId]) -> Vec<Ask> {
+        self.answered = 0;
+        // Values from this peer itself cost nothing; else from the nearest.
+        let from = if targets.contains(&me) { Some(me) } else { targets.first().copied() };
+        let list = |peer: &PeerId| {
+            let values = from == Some(*peer);
+            let have = if values { self.have.iter().take(IDS_MAX).copied().collect() } else { Vec::new() };
+            let unless = self.last.prints.get(peer).copied();
+            (*peer, Op::List(List { key: self.key, values, have, unless }))
+        };
+        targets.iter().map(list).collect()
+    }
+
+    pub(super) fn take(&mut self, now: WallTime, peer: PeerId, answer: Result<Answer, Unreachable>) {
+        let asked = self.asked.remove(&peer);
+        match answer {
+            Ok(Answer::Listing(listing)) => self.take_listing(now, peer, listing),
+            Ok(Answer::Same) => {
+                self.answered += 1;
+                self.prints.extend(self.last.prints.get(&peer).map(|print| (peer, *print)));
+            }
+            Ok(Answer::Fetched { entries, tombstones }) => {
+                let asked = asked.unwrap_or_default();
+                let known = |job: &Self| job.values.len() + job.proofs.len();
+                let before = known(self);
+                self.take_values(now, entries);
+                for tombstone in tombstones.into_iter().filter(|t| t.terms().key == self.key) {
+                    let id = tombstone.terms().id();
+                    if asked.contains(&id) {
+                        self.proofs.insert(id, tombstone);
+                    }
+                }
+                if known(self) == before {
+                    self.disbelieve(peer, &asked);
+                }
+            }
+            Ok(_) | Err(Unreachable) => self.disbelieve(peer, &asked.unwrap_or_default()),
+        }
+    }
+
+    fn take_listing(&mut self, now: WallTime, peer: PeerId, listing: Listing) {
+        self.answered += 1;
+        self.prints.extend(listing.print.map(|print| (peer, print)));
+        for (id, expiry) in listing.live {
+            if expiry > now && self.live.len() < IDS_MAX {
+                self.live.entry(id).or_default().insert(peer);
+                let until = self.until.entry(id).or_insert(expiry);
+                *until = expiry.max(*until);
+            }
+        }
+        for short in listing.dead {
+            self.dead.entry(short).or_default().insert(peer);
+        }
+        self.take_values(now, listing.entries);
+    }
+
+    fn take_values(&mut self, now: WallTime, entries: Vec<Entry>) {
+        for entry in entries {
+            let id = entry.terms().id();
+            let wanted = entry.terms().key == self.key && entry.terms().expiry > now && !self.have.contains(&id);
+            let fits = self.bytes + entry.value().len() <= READ_BYTES_MAX;
+            if wanted && fits && !self.values.contains_key(&id) {
+                self.bytes += entry.value().len();
+                self.values.insert(id, entry);
+            }
+        }
+    }
+
+    /// A peer did not hand over what it said it has.
+    fn disbelieve(&mut self, peer: PeerId, ids: &[Digest]) {
+        for id in ids {
+            if let Some(claim) = self.live.get_mut(id) {
+                claim.remove(&peer);
+            }
+            if let Some(claim) = self.dead.get_mut(&short_id(id)) {
+                claim.remove(&peer);
+            }
+        }
+    }
+
+    /// What is still worth asking for, spread over those who say they have it.
+    fn wanted(&self) -> BTreeMap<PeerId, Vec<Digest>> {
+        let mut plan: BTreeMap<PeerId, Vec<Digest>> = BTreeMap::new();
+        let all: BTreeSet<&Digest> = self.live.keys().chain(self.values.keys()).chain(&self.have).collect();
+        for id in all.into_iter().filter(|id| !self.proofs.contains_key(*id)) {
+            let missing = !self.values.contains_key(id) && !self.have.contains(id) && self.bytes < READ_BYTES_MAX;
+            let claims = self.dead.get(&short_id(id)).filter(|claims| !claims.is_empty());
+            let claims = claims.or_else(|| self.live.get(id).filter(|_| missing));
+            let load = |peer: &&PeerId| plan.get(*peer).map_or(0, Vec::len);
+            if let Some(peer) = claims.into_iter().flatten().min_by_key(load).copied() {
+                let ids = plan.entry(peer).or_default();
+                if ids.len() < FETCH_IDS {
+                    ids.push(*id);
+                }
+            }
+        }
+        plan
+    }
+
+    pub(super) fn close(&mut self, round: Round) -> (Option<Reply>, Next) {
+        // Who did not answer in this round is not waited for again.
+        for (peer, ids) in std::mem::take(&mut self.asked) {
+            self.disbelieve(peer, &ids);
+        }
+        if self.replied {
+            return (None, Next::Done);
+        }
+        if self.answered * 2 <= round.targets && round.may_retry {
+            return (None, Next::Again);
+        }
+        if self.answered == 0 {
+            return (Some(Reply::Get(Err(DhtError::Unreachable { asked: round.targets }))), Next::Done);
+        }
+        self.asked = self.wanted();
+        if !self.asked.is_empty() {
+            let fetch =
+                |(peer, ids): (&PeerId, &Vec<Digest>)| (*peer, Op::Fetch(Fetch { key: self.key, ids: ids.clone() }));
+            return (None, Next::More(self.asked.iter().map(fetch).collect()));
+        }
+        self.replied = true;
+        let repairs = self.repairs();
+        let next = if repairs.is_empty() { Next::Done } else { Next::More(repairs) };
+        (Some(Reply::Get(Ok(self.outcome(round)))), next)
+    }
+
+    /// Proven deletions, for those who still keep the entry.
+    fn repairs(&self) -> Vec<Ask> {
+        let stale = |(id, proof): (&Digest, &EntryTombstone)| {
+            let op = Op::Bury(proof.clone());
+            self.live.get(id).into_iter().flatten().map(move |peer| (*peer, op.clone())).collect::<Vec<_>>()
+        };
+        self.proofs.iter().flat_map(stale).take(1024).collect()
+    }
+
+    fn outcome(&self, round: Round) -> GetDone {
+        let live = self.values.iter().filter(|(id, _)| !self.proofs.contains_key(*id));
+        let entries = live.filter(|(_, entry)| entry.terms().expiry > round.now).map(|(id, entry)| Found {
+            id: *id,
+            publisher: entry.terms().publisher,
+            value: entry.value().clone(),
+            expiry: entry.terms().expiry,
+        });
+        GetDone {
+            entries: entries.collect(),
+            gone: self.have.iter().filter(|id| self.proofs.contains_key(*id)).copied().collect(),
+            asked: round.targets,
+            answered: self.answered,
+            complete: self.missing(round.now) == 0,
+        }
+    }
+
+    /// How many listed entries could not be had, but for those that expired meanwhile.
+    fn missing(&self, now: WallTime) -> usize {
+        let known =
+            |id: &Digest| self.values.contains_key(id) || self.have.contains(id) || self.proofs.contains_key(id);
+        self.until.iter().filter(|(id, until)| **until > now && !known(id)).count()
+    }
+
+    /// What the next read may build on, after a complete one.
+    pub(super) fn last_read(&self) -> Option<(Digest, LastRead)> {
+        if !self.replied || self.missing(WallTime(0)) > 0 {
+            return None;
+        }
+        let ids = self.values.keys().chain(&self.have).filter(|id| !self.proofs.contains_key(*id));
+        Some((self.key, LastRead { ids: ids.copied().collect(), prints: self.prints.clone() }))
+    }
+}

@@ -1,0 +1,594 @@
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::{ProptestConfig, prop_assert, proptest};
+
+use super::{Action, Dht, DhtError, GetDone, Input, Limits, Place, PutDone, Reply, RequestId, Room, Unreachable};
+use crate::core::{Brain as _, Effect, Token};
+use crate::model::dht::{DhtKey, K_CLOSEST, value_hash};
+use crate::model::{Digest, MonoTime, Now, PeerId, Secret, WallTime};
+use crate::wire::PeerKey;
+use crate::wire::dht::{
+    Answer, Entry, EntryTombstone, List, Listing, Op, RESPONSE_MAX, Refusal, Request, Response, short_id,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[derive(Debug)]
+enum Delivery {
+    Tell(PeerId, Input),
+    Ask { from: PeerId, to: PeerId, request: RequestId, body: Request },
+}
+
+struct Node {
+    dht: Dht,
+    alive: bool,
+    liar: bool,
+}
+
+/// Brains joined in memory, under virtual time.
+struct Net {
+    now: Now,
+    nodes: BTreeMap<PeerId, Node>,
+    order: Vec<PeerId>,
+    line: BTreeMap<u64, Delivery>,
+    due: BinaryHeap<Reverse<(MonoTime, u64)>>,
+    sent: u64,
+    channels: BTreeMap<u64, (PeerId, PeerId, RequestId)>,
+    replies: BTreeMap<Token, Reply>,
+    requests: u64,
+    response_bytes: usize,
+    limits: (Limits, Limits),
+}
+
+fn key_of(n: usize) -> PeerKey {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&u64::try_from(n).unwrap().to_be_bytes());
+    PeerKey::from_seed(&seed)
+}
+
+fn ns(n: usize) -> DhtKey {
+    DhtKey::Ns(format!("reader{n}@acme").parse().unwrap())
+}
+
+fn password(n: u8) -> Secret {
+    Secret::new([n; 32])
+}
+
+fn text(value: &str) -> Bytes {
+    Bytes::copy_from_slice(value.as_bytes())
+}
+
+impl Net {
+    fn new(peers: usize) -> Self {
+        Self::with_limits(peers, Limits::ENTRIES, Limits::TOMBSTONES)
+    }
+    fn with_limits(peers: usize, entries: Limits, tombstones: Limits) -> Self {
+        let start = Now { mono: MonoTime(0), wall: WallTime(1_700_000_000_000) };
+        let mut net = Self {
+            now: start,
+            nodes: BTreeMap::new(),
+            order: Vec::new(),
+            line: BTreeMap::new(),
+            due: BinaryHeap::new(),
+            sent: 0,
+            channels: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            requests: 0,
+            response_bytes: 0,
+            limits: (entries, tombstones),
+        };
+        for _ in 0..peers {
+            net.start();
+        }
+        net.pass(Duration::from_secs(5));
+        net
+    }
+    fn later(&mut self, ms: u64, delivery: Delivery) {
+        self.sent += 1;
+        self.line.insert(self.sent, delivery);
+        self.due.push(Reverse((self.now.mono + Duration::from_millis(ms), self.sent)));
+    }
+    fn start(&mut self) -> PeerId {
+        let key = key_of(self.order.len());
+        let peer = key.peer_id();
+        let seed = u64::try_from(self.order.len()).unwrap();
+        let dht = Dht::with_limits(key, seed, self.limits.0, self.limits.1);
+        self.nodes.insert(peer, Node { dht, alive: true, liar: false });
+        self.order.push(peer);
+        self.tell(peer, Input::Start);
+        for other in self.alive().into_iter().filter(|other| *other != peer) {
+            self.tell(peer, Input::PeerUp(other));
+            self.tell(other, Input::PeerUp(peer));
+        }
+        peer
+    }
+    fn kill(&mut self, peer: PeerId) {
+        self.nodes.get_mut(&peer).unwrap().alive = false;
+        for other in self.alive() {
+            self.tell(other, Input::PeerDown(peer));
+        }
+    }
+    fn alive(&self) -> Vec<PeerId> {
+        self.order.iter().filter(|peer| self.nodes[peer].alive).copied().collect()
+    }
+    fn tell(&mut self, peer: PeerId, input: Input) {
+        let node = self.nodes.get_mut(&peer).unwrap();
+        if node.alive {
+            node.dht.handle(self.now, input);
+            self.perform(peer);
+        }
+    }
+    fn perform(&mut self, peer: PeerId) {
+        while let Some(effect) = self.nodes.get_mut(&peer).unwrap().dht.poll_effect() {
+            match effect {
+                Effect::Reply(token, reply) => assert!(self.replies.insert(token, reply).is_none(), "one reply each"),
+                Effect::Act(Action::FindClosest { key }) => {
+                    let mut peers = self.alive();
+                    peers.retain(|other| *other != peer);
+                    peers.sort_by_key(|p| Place::of_key(&key).distance(&Place::of_peer(p)));
+                    peers.truncate(K_CLOSEST);
+                    self.later(4, Delivery::Tell(peer, Input::Closest { key, peers }));
+                }
+                Effect::Act(Action::Send { request, peer: to, body }) => {
+                    self.requests += 1;
+                    let body = Request::decode(&body.encode()).unwrap();
+                    self.later(1, Delivery::Ask { from: peer, to, request, body });
+                }
+                Effect::Act(Action::Respond { channel, mut response }) => {
+                    let (from, to, request) = self.channels.remove(&channel).unwrap();
+                    if self.nodes[&to].liar {
+                        response.answers.iter_mut().for_each(lie);
+                    }
+                    let bytes = response.encode();
+                    assert!(bytes.len() <= RESPONSE_MAX);
+                    self.response_bytes += bytes.len();
+                    let result = Response::decode(&bytes).map_err(|_| Unreachable);
+                    self.later(1, Delivery::Tell(from, Input::Answer { request, result }));
+                }
+                Effect::Feed(_) | Effect::Commit { .. } => unreachable!("the DHT keeps nothing in the journal"),
+            }
+        }
+    }
+    /// The next thing that happens, if it happens before `until`.
+    fn step(&mut self, until: MonoTime) -> bool {
+        let timer = self.nodes.iter().filter(|(_, n)| n.alive);
+        let timer = timer.filter_map(|(peer, n)| Some((n.dht.poll_timeout()?, *peer))).min();
+        let line = self.due.peek().map(|Reverse((at, _))| *at);
+        let at = [timer.map(|(at, _)| at), line].into_iter().flatten().min();
+        let Some(at) = at.filter(|at| *at <= until) else {
+            self.now = self.now.after(until.since(self.now.mono));
+            return false;
+        };
+        self.now = self.now.after(at.since(self.now.mono));
+        if line == Some(at) {
+            let Some(Reverse((_, id))) = self.due.pop() else { return false };
+            match self.line.remove(&id).unwrap() {
+                Delivery::Tell(peer, input) => self.tell(peer, input),
+                Delivery::Ask { from, to, request, .. } if !self.nodes[&to].alive => {
+                    self.later(5, Delivery::Tell(from, Input::Answer { request, result: Err(Unreachable) }));
+                }
+                Delivery::Ask { from, to, request, body } => {
+                    self.channels.insert(id, (from, to, request));
+                    self.tell(to, Input::Serve { channel: id, from, request: body });
+                }
+            }
+        } else if let Some((_, peer)) = timer {
+            self.nodes.get_mut(&peer).unwrap().dht.wake(self.now);
+            self.perform(peer);
+        }
+        true
+    }
+    fn pass(&mut self, span: Duration) {
+        let until = self.now.mono + span;
+        while self.step(until) {}
+    }
+    fn ask(&mut self, peer: PeerId, input: impl FnOnce(Token) -> Input) -> Reply {
+        let token = self.ask_later(peer, input);
+        self.reply(token)
+    }
+    fn ask_later(&mut self, peer: PeerId, input: impl FnOnce(Token) -> Input) -> Token {
+        self.sent += 1;
+        let token = Token(self.sent);
+        self.tell(peer, input(token));
+        token
+    }
+    fn reply(&mut self, token: Token) -> Reply {
+        let until = self.now.mono + Duration::from_secs(120);
+        while !self.replies.contains_key(&token) {
+            assert!(self.step(until), "every request is answered");
+        }
+        self.replies.remove(&token).unwrap()
+    }
+    fn put(&mut self, peer: PeerId, key: &DhtKey, value: &str, p: u8, validity: Duration) -> Result<PutDone, DhtError> {
+        let (key, value, expiry) = (key.clone(), text(value), self.now.wall + validity);
+        match self.ask(peer, |token| Input::Put { token, key, value, password: password(p), expiry }) {
+            Reply::Put(done) => done,
+            other => panic!("{other:?}"),
+        }
+    }
+    fn read(&mut self, peer: PeerId, key: &DhtKey, have: &BTreeSet<Digest>) -> GetDone {
+        let (key, have) = (key.clone(), have.clone());
+        match self.ask(peer, |token| Input::Get { token, key, have }) {
+            Reply::Get(done) => done.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    fn get(&mut self, peer: PeerId, key: &DhtKey) -> Vec<String> {
+        let mut values: Vec<String> = self.read(peer, key, &BTreeSet::new()).entries.iter().map(string).collect();
+        values.sort();
+        values
+    }
+    fn del(&mut self, peer: PeerId, key: &DhtKey, value: &str, p: u8) -> Result<usize, DhtError> {
+        let (key, value) = (key.clone(), value_hash(value.as_bytes()));
+        match self.ask(peer, |token| Input::Del { token, key, value, password: password(p) }) {
+            Reply::Del(done) => done.map(|done| done.confirmed),
+            other => panic!("{other:?}"),
+        }
+    }
+    fn status(&self, peer: PeerId) -> super::Status {
+        self.nodes[&peer].dht.observe(self.now)
+    }
+}
+
+fn string(found: &super::Found) -> String {
+    String::from_utf8(found.value.to_vec()).unwrap()
+}
+
+/// What a peer that wants to do harm answers.
+fn lie(answer: &mut Answer) {
+    match answer {
+        Answer::Listing(listing) => {
+            let claims = listing.live.iter().map(|(id, _)| short_id(id)).collect();
+            let invented = (Digest::new([0xee; 32]), WallTime(u64::MAX));
+            *listing = Listing { print: listing.print, live: vec![invented], dead: claims, entries: vec![] };
+        }
+        Answer::Fetched { entries, tombstones } => {
+            entries.clear();
+            let other = key_of(9999);
+            let forged = Entry::publish(&other, Digest::new([3; 32]), text("lie"), &password(9), WallTime(u64::MAX));
+            tombstones.push(EntryTombstone::new(forged.terms().clone(), password(9)).unwrap());
+            entries.push(forged);
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn several_values_of_a_key_are_read_by_every_peer() {
+    let mut net = Net::new(20);
+    let (a, b) = (net.order[0], net.order[7]);
+    for (peer, value) in [(a, "one"), (b, "two"), (a, "three")] {
+        let done = net.put(peer, &ns(1), value, 1, HOUR).unwrap();
+        assert_eq!((done.stored, done.asked), (K_CLOSEST, K_CLOSEST));
+    }
+    net.put(a, &ns(2), "other", 1, HOUR).unwrap();
+    for peer in net.order.clone() {
+        assert_eq!(net.get(peer, &ns(1)), ["one", "three", "two"]);
+    }
+    assert_eq!(net.get(b, &ns(3)), Vec::<String>::new());
+}
+
+#[test]
+fn a_lone_peer_keeps_entries_and_hands_them_to_who_comes() {
+    let mut net = Net::new(1);
+    let alone = net.order[0];
+    assert_eq!(net.put(alone, &ns(1), "early", 1, HOUR).unwrap().stored, 1);
+    let second = net.start();
+    net.pass(Duration::from_secs(3));
+    net.kill(alone);
+    assert_eq!(net.get(second, &ns(1)), ["early"]);
+}
+
+#[test]
+fn only_the_password_deletes_and_what_is_deleted_stays_deleted() {
+    let mut net = Net::new(12);
+    let (a, b) = (net.order[0], net.order[5]);
+    net.put(a, &ns(1), "kept", 1, HOUR).unwrap();
+    net.put(a, &ns(1), "gone", 2, HOUR).unwrap();
+    assert_eq!(net.del(b, &ns(1), "gone", 1), Err(DhtError::WrongPassword));
+    assert_eq!(net.del(b, &ns(1), "never there", 1), Err(DhtError::NotFound));
+    assert_eq!(net.get(b, &ns(1)), ["gone", "kept"]);
+    assert_eq!(net.del(b, &ns(1), "gone", 2), Ok(K_CLOSEST));
+    // Twice is no harm, and the password must be right even then.
+    assert_eq!(net.del(b, &ns(1), "gone", 2), Ok(K_CLOSEST));
+    assert_eq!(net.get(a, &ns(1)), ["kept"]);
+    assert_eq!(net.put(a, &ns(1), "gone", 2, HOUR * 2), Err(DhtError::Deleted));
+    assert_eq!(net.get(b, &ns(1)), ["kept"]);
+    // The tombstone now lasts as long as the renewal would have.
+    net.pass(HOUR + Duration::from_secs(60));
+    assert_eq!(net.put(a, &ns(1), "gone", 2, HOUR / 2), Err(DhtError::Deleted));
+}
+
+#[test]
+fn entries_and_tombstones_expire_on_time() {
+    let mut net = Net::new(10);
+    let a = net.order[0];
+    let minute = Duration::from_secs(60);
+    net.put(a, &ns(1), "short", 1, minute).unwrap();
+    net.put(a, &ns(1), "long", 1, minute * 3).unwrap();
+    net.put(a, &ns(1), "deleted", 1, minute).unwrap();
+    net.del(a, &ns(1), "deleted", 1).unwrap();
+    net.pass(Duration::from_secs(58));
+    assert_eq!(net.get(a, &ns(1)), ["long", "short"]);
+    net.pass(Duration::from_secs(2));
+    assert_eq!(net.get(net.order[3], &ns(1)), ["long"]);
+    assert_eq!(net.status(a).tombstones, 0);
+    net.pass(minute * 2);
+    assert!(net.order.iter().all(|peer| net.status(*peer).keys == 0));
+}
+
+#[test]
+fn validity_and_size_are_bounded() {
+    let mut net = Net::new(3);
+    let a = net.order[0];
+    let refused = |why| Err(DhtError::Refused { why, stored: 0 });
+    assert_eq!(net.put(a, &ns(1), "x", 1, Duration::ZERO), refused(Refusal::Expired));
+    assert_eq!(net.put(a, &ns(1), "x", 1, HOUR * 24 * 61), refused(Refusal::TooLong));
+    assert!(net.put(a, &ns(1), "x", 1, HOUR * 24 * 60).is_ok());
+    let large = "x".repeat(64 * 1024 + 1);
+    assert!(matches!(net.put(a, &ns(1), &large, 1, HOUR), Err(DhtError::TooLarge { .. })));
+    assert!(net.put(a, &ns(1), &large[1..], 1, HOUR).is_ok());
+}
+
+#[test]
+fn a_renewal_prolongs_and_is_still_one_entry() {
+    let mut net = Net::new(10);
+    let a = net.order[0];
+    let first = net.put(a, &ns(1), "x", 1, HOUR).unwrap();
+    net.pass(HOUR / 2);
+    assert_eq!(net.put(a, &ns(1), "x", 1, HOUR).unwrap().id, first.id);
+    net.pass(HOUR - Duration::from_secs(10));
+    assert_eq!(net.get(a, &ns(1)), ["x"]);
+    net.pass(Duration::from_secs(10));
+    assert!(net.get(a, &ns(1)).is_empty());
+}
+
+fn small_limits(key: u64, publisher: u64, total: u64) -> Limits {
+    let room = |entries| Room { entries, bytes: 1 << 20 };
+    Limits { key: room(key), publisher: room(publisher), total: room(total) }
+}
+
+#[test]
+fn quotas_refuse_strangers_first_and_drop_nothing() {
+    let mut net = Net::with_limits(4, small_limits(8, 6, 20), Limits::TOMBSTONES);
+    let (stranger, member) = (net.order[0], net.order[1]);
+    for peer in net.order.clone() {
+        net.tell(peer, Input::Known(BTreeSet::from([member])));
+    }
+    let full = |why| Err(DhtError::Refused { why, stored: 0 });
+    for n in 0..4 {
+        net.put(stranger, &ns(1), &format!("stranger {n}"), 1, HOUR).unwrap();
+    }
+    assert_eq!(net.put(stranger, &ns(1), "one more", 1, HOUR), full(Refusal::KeyFull));
+    for n in 0..4 {
+        net.put(member, &ns(1), &format!("member {n}"), 1, HOUR).unwrap();
+    }
+    assert_eq!(net.put(member, &ns(1), "one more", 1, HOUR), full(Refusal::KeyFull));
+    assert_eq!(net.get(member, &ns(1)).len(), 8);
+    net.put(member, &ns(2), "5", 1, HOUR).unwrap();
+    net.put(member, &ns(2), "6", 1, HOUR).unwrap();
+    assert_eq!(net.put(member, &ns(2), "7", 1, HOUR), full(Refusal::PublisherFull));
+    // What is deleted makes room.
+    net.del(member, &ns(2), "5", 1).unwrap();
+    net.put(member, &ns(2), "7", 1, HOUR).unwrap();
+    assert_eq!(net.status(stranger).refused.keys().collect::<Vec<_>>(), ["key-full", "publisher-full"]);
+}
+
+#[test]
+fn in_all_there_is_a_bound_too() {
+    let mut net = Net::with_limits(2, small_limits(8, 20, 10), Limits::TOMBSTONES);
+    let a = net.order[0];
+    for n in 0..10 {
+        net.put(a, &ns(n), "x", 1, HOUR).unwrap();
+    }
+    assert_eq!(net.put(a, &ns(11), "x", 1, HOUR), Err(DhtError::Refused { why: Refusal::Full, stored: 0 }));
+}
+
+#[test]
+fn entries_outlive_all_their_first_holders_and_deleted_ones_do_not_come_back() {
+    let mut net = Net::new(24);
+    let reader = net.order[0];
+    for n in 0..10 {
+        net.put(reader, &ns(n), &format!("live {n}"), 1, HOUR * 24).unwrap();
+        net.put(reader, &ns(n), "dead", 2, HOUR * 24).unwrap();
+        net.del(reader, &ns(n), "dead", 2).unwrap();
+    }
+    // Everybody but the reader is replaced, two at a time.
+    for round in 0..12 {
+        let victims: Vec<PeerId> = net.alive().into_iter().skip(1).take(2).collect();
+        victims.into_iter().for_each(|victim| net.kill(victim));
+        net.start();
+        net.start();
+        net.pass(Duration::from_secs(if round % 2 == 0 { 60 } else { 900 }));
+    }
+    assert!(net.order[1..24].iter().all(|peer| !net.nodes[peer].alive));
+    let newest = *net.order.last().unwrap();
+    for n in 0..10 {
+        assert_eq!(net.get(newest, &ns(n)), [format!("live {n}")]);
+    }
+}
+
+#[test]
+fn liars_neither_hide_nor_invent_entries() {
+    let mut net = Net::new(16);
+    let a = net.order[0];
+    net.put(a, &ns(1), "true", 1, HOUR).unwrap();
+    let mut by_distance = net.order.clone();
+    let place = Place::of_key(&ns(1).hash());
+    by_distance.sort_by_key(|peer| place.distance(&Place::of_peer(peer)));
+    for liar in &by_distance[..5] {
+        net.nodes.get_mut(liar).unwrap().liar = true;
+    }
+    for peer in net.order.clone() {
+        assert_eq!(net.get(peer, &ns(1)), ["true"]);
+    }
+}
+
+#[test]
+fn a_poll_brings_what_is_new_and_what_is_gone_and_else_costs_little() {
+    let mut net = Net::new(12);
+    let (a, b) = (net.order[0], net.order[4]);
+    for n in 0..50 {
+        net.put(a, &ns(1), &format!("{n} {}", "x".repeat(1000)), 1, HOUR).unwrap();
+    }
+    let mut have: BTreeSet<Digest> = net.read(b, &ns(1), &BTreeSet::new()).entries.iter().map(|e| e.id).collect();
+    assert_eq!(have.len(), 50);
+    net.response_bytes = 0;
+    let quiet = net.read(b, &ns(1), &have);
+    assert!(quiet.entries.is_empty() && quiet.gone.is_empty() && quiet.complete);
+    assert!(net.response_bytes < 1000, "{} bytes to say that nothing is new", net.response_bytes);
+    let new = net.put(a, &ns(1), "new", 1, HOUR).unwrap().id;
+    let put = net.put(a, &ns(1), "soon gone", 1, HOUR).unwrap().id;
+    let polled = net.read(b, &ns(1), &have);
+    assert_eq!(polled.entries.iter().map(|e| e.id).collect::<BTreeSet<_>>(), BTreeSet::from([new, put]));
+    have.extend([new, put]);
+    net.del(a, &ns(1), "soon gone", 1).unwrap();
+    let polled = net.read(b, &ns(1), &have);
+    assert!(polled.entries.is_empty());
+    assert_eq!(polled.gone, [put]);
+}
+
+#[test]
+fn operations_for_one_peer_travel_together() {
+    let mut net = Net::new(6);
+    let a = net.order[0];
+    net.put(a, &ns(0), "warm", 1, HOUR).unwrap();
+    net.requests = 0;
+    let expiry = net.now.wall + HOUR;
+    let put = |n| move |token| Input::Put { token, key: ns(n), value: text("x"), password: password(1), expiry };
+    let tokens: Vec<Token> = (0..30).map(|n| net.ask_later(a, put(n))).collect();
+    for token in tokens {
+        assert!(matches!(net.reply(token), Reply::Put(Ok(PutDone { stored: 6, .. }))));
+    }
+    assert_eq!(net.requests, 5, "one request to each other peer");
+}
+
+#[test]
+fn large_values_are_read_in_bounded_responses() {
+    let mut net = Net::new(9);
+    let (a, b) = (net.order[0], net.order[8]);
+    for n in 0..60 {
+        net.put(a, &ns(1), &format!("{n:02}{}", "v".repeat(60_000)), 1, HOUR).unwrap();
+    }
+    for peer in [a, b] {
+        assert_eq!(net.get(peer, &ns(1)).len(), 60);
+    }
+}
+
+#[test]
+fn an_idle_network_is_quiet() {
+    let mut net = Net::new(6);
+    let a = net.order[0];
+    for n in 0..20 {
+        net.put(a, &ns(n), "x", 1, HOUR * 24).unwrap();
+    }
+    net.pass(HOUR);
+    net.requests = 0;
+    net.pass(HOUR);
+    // Six peers compare with five others about every ten minutes.
+    assert!(net.requests <= 6 * 5 * 8, "{} requests in an idle hour", net.requests);
+}
+
+#[test]
+fn too_many_requests_at_once_are_refused_and_the_others_done() {
+    let mut net = Net::new(3);
+    let a = net.order[0];
+    let get = |n: usize| move |token| Input::Get { token, key: ns(n), have: BTreeSet::new() };
+    let tokens: Vec<Token> = (0..1100).map(|n| net.ask_later(a, get(n))).collect();
+    let replies: Vec<Reply> = tokens.into_iter().map(|token| net.reply(token)).collect();
+    let busy = replies.iter().filter(|r| matches!(r, Reply::Get(Err(DhtError::Busy { .. })))).count();
+    assert_eq!(busy, 1100 - 1024);
+    assert_eq!(net.status(a).under_way, 0);
+}
+
+#[test]
+fn an_operation_from_a_later_version_is_answered_with_unsupported() {
+    let mut net = Net::new(2);
+    let (a, b) = (net.order[0], net.order[1]);
+    let list = List { key: ns(1).hash(), values: true, have: vec![], unless: None };
+    let ops = vec![Op::Unknown { kind: "later".to_owned() }, Op::List(list)];
+    let dht = &mut net.nodes.get_mut(&a).unwrap().dht;
+    dht.handle(net.now, Input::Serve { channel: 1, from: b, request: Request { ops } });
+    let Some(Effect::Act(Action::Respond { channel: 1, response })) = dht.poll_effect() else { panic!() };
+    assert_eq!(response.answers, [Answer::Unsupported, Answer::Listing(Listing::default())]);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(usize, u8),
+    Del(usize, u8),
+    WrongDel(usize, u8),
+    Kill(usize),
+    Start,
+    Pass(u64),
+}
+
+fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+    use proptest::prelude::{Just, Strategy as _, any, prop_oneof};
+    let place = || (0..3usize, 0..6u8);
+    prop_oneof![
+        4 => place().prop_map(|(k, v)| Step::Put(k, v)),
+        2 => place().prop_map(|(k, v)| Step::Del(k, v)),
+        1 => place().prop_map(|(k, v)| Step::WrongDel(k, v)),
+        2 => any::<usize>().prop_map(Step::Kill),
+        2 => Just(Step::Start),
+        2 => (0..900u64).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens_live_values_are_read_and_deleted_ones_are_not(
+        steps in proptest::collection::vec(step(), 1..40)
+    ) {
+        let mut net = Net::new(14);
+        let publisher = net.order[0];
+        let mut live: BTreeMap<(usize, u8), WallTime> = BTreeMap::new();
+        let mut dead = BTreeSet::new();
+        for step in steps {
+            match step {
+                Step::Put(k, v) => {
+                    let validity = Duration::from_secs(600 * (1 + u64::from(v)));
+                    let expiry = net.now.wall + validity;
+                    match net.put(publisher, &ns(k), &format!("{v}"), v, validity) {
+                        Ok(_) => drop(live.insert((k, v), expiry)),
+                        Err(e) => prop_assert!(e == DhtError::Deleted && dead.contains(&(k, v)), "{e}"),
+                    }
+                }
+                Step::Del(k, v) => {
+                    if net.del(publisher, &ns(k), &format!("{v}"), v).is_ok() {
+                        live.remove(&(k, v));
+                        dead.insert((k, v));
+                    }
+                }
+                Step::WrongDel(k, v) => {
+                    let refused = net.del(publisher, &ns(k), &format!("{v}"), v + 100);
+                    prop_assert!(refused.is_err());
+                }
+                Step::Kill(n) => {
+                    let alive = net.alive();
+                    if alive.len() > 9 {
+                        net.kill(alive[1 + n % (alive.len() - 1)]);
+                        net.pass(Duration::from_secs(20));
+                    }
+                }
+                Step::Start => {
+                    net.start();
+                }
+                Step::Pass(secs) => net.pass(Duration::from_secs(secs)),
+            }
+            let reader = *net.alive().last().unwrap();
+            for k in 0..3 {
+                let found = net.get(reader, &ns(k));
+                let now = net.now.wall;
+                let live = live.iter().filter(|((key, _), expiry)| *key == k && **expiry > now);
+                let expected: Vec<String> = live.map(|((_, v), _)| format!("{v}")).collect();
+                prop_assert!(found == expected, "{found:?} instead of {expected:?}");
+            }
+        }
+    }
+}
