@@ -2,9 +2,11 @@
 
 mod answer;
 pub mod body_source;
+pub mod dht_codec;
 pub mod dial;
 pub mod https_client;
 pub mod https_server;
+pub mod identity;
 pub mod locate;
 pub mod peer_answer;
 pub mod peer_api;
@@ -13,6 +15,9 @@ pub mod range;
 mod request_body;
 pub mod routes;
 mod stall;
+pub mod swarm;
+mod swarm_build;
+mod swarm_gate;
 pub mod tls;
 pub mod upload_limit;
 

@@ -1,0 +1,452 @@
+//! The libp2p swarm in a task of its own: look-ups and DHT requests go in as commands, what comes of them and of others'
+//! requests comes out as events. It never decides who stores what.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use libp2p::kad::{self, QueryId, QueryResult};
+use libp2p::multiaddr::Protocol;
+use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
+use libp2p::swarm::SwarmEvent as Libp2pEvent;
+use libp2p::{Multiaddr, PeerId as Libp2pPeer, Swarm, identify};
+use tokio::sync::mpsc;
+
+use super::identity::{from_libp2p, keypair, to_libp2p};
+use super::swarm_build::{Behaviour, BehaviourEvent, K, build};
+use super::swarm_gate::{DialRule, ip_of};
+use crate::model::group::PeerAddr;
+use crate::model::{Digest, PeerId};
+use crate::wire::PeerKey;
+use crate::wire::dht::{DHT_PROTOCOL, Request, Response};
+
+/// Commands that wait for the swarm before their senders do.
+const COMMANDS_MAX: usize = 256;
+/// Events that wait for the brain before the swarm does.
+const EVENTS_MAX: usize = 256;
+/// Requests of other peers that await their answer; beyond, new ones are refused.
+const SERVING_MAX: usize = 1024;
+/// Addresses of one peer that are kept.
+const ADDRS_MAX: usize = 8;
+/// The time in which a listener starts, or does not.
+const LISTEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// What carries the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// TCP.
+    Tcp,
+    /// Memory of this process, for tests with many peers. A [`PeerAddr`]'s port is then libp2p's memory port.
+    Memory,
+}
+
+/// How a swarm is set up.
+#[derive(Debug, Clone)]
+pub struct SwarmConfig {
+    /// Where to listen.
+    pub listen: IpAddr,
+    /// On which port; 0 lets the system choose.
+    pub port: u16,
+    /// TCP but in tests.
+    pub wire: Wire,
+    /// Whether private addresses of peers that this one does not know are dialled.
+    pub dial_private: bool,
+    /// Connections without a request for this long are closed. Longer than the polls of an idle group are apart, or each
+    /// poll would pay for a handshake.
+    pub idle_timeout: Duration,
+}
+
+impl SwarmConfig {
+    /// TCP on `listen`:`port`.
+    pub fn tcp(listen: IpAddr, port: u16, dial_private: bool) -> Self {
+        Self { listen, port, wire: Wire::Tcp, dial_private, idle_timeout: Duration::from_secs(150) }
+    }
+    /// Memory of this process, for tests.
+    pub fn memory(port: u16) -> Self {
+        let listen = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        Self { listen, port, wire: Wire::Memory, dial_private: true, idle_timeout: Duration::from_secs(150) }
+    }
+}
+
+/// Why a swarm did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SwarmError {
+    /// The peer's key is of no use.
+    #[error("the peer's key cannot be used for libp2p: {why}; restore identity/ from a backup")]
+    Keys {
+        /// What libp2p says.
+        why: String,
+    },
+    /// It cannot listen.
+    #[error("libp2p cannot listen on {addr}: {why}; free the port or set [net] libp2p_port to another")]
+    Listen {
+        /// Where.
+        addr: String,
+        /// What the system says.
+        why: String,
+    },
+}
+
+/// What the swarm is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Look up the k closest live peers to a key.
+    FindClosest {
+        /// H(x).
+        key: Digest,
+    },
+    /// Send a request.
+    Send {
+        /// Names it.
+        id: u64,
+        /// To whom.
+        peer: PeerId,
+        /// What.
+        request: Request,
+    },
+    /// Answer a request.
+    Respond {
+        /// From [`SwarmEvent::Request`].
+        channel: u64,
+        /// The answers.
+        response: Response,
+    },
+    /// The peers that this one knows and where they are: entry points, and the only ones dialled at private addresses.
+    Peers(Vec<(PeerId, Vec<PeerAddr>)>),
+    /// Close every connection and end.
+    Stop,
+}
+
+/// What the swarm tells.
+#[derive(Debug)]
+pub enum SwarmEvent {
+    /// A look-up ended.
+    Closest {
+        /// H(x).
+        key: Digest,
+        /// The closest live peers but this one, nearest first.
+        peers: Vec<PeerId>,
+    },
+    /// A request ended; without a response when the peer could not be reached or did not answer.
+    Answered {
+        /// From [`Command::Send`].
+        id: u64,
+        /// The response.
+        response: Option<Response>,
+    },
+    /// Another peer asks.
+    Request {
+        /// For [`Command::Respond`].
+        channel: u64,
+        /// Who.
+        from: PeerId,
+        /// What.
+        request: Request,
+    },
+    /// A peer that speaks our DHT is connected.
+    PeerUp(PeerId),
+    /// The last connection to such a peer ended.
+    PeerDown(PeerId),
+}
+
+/// A swarm that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub port: u16,
+    /// Takes commands.
+    pub commands: mpsc::Sender<Command>,
+    /// Brings events. When it is dropped, the swarm ends.
+    pub events: mpsc::Receiver<SwarmEvent>,
+}
+
+/// Starts a swarm; it listens when this returns.
+///
+/// # Errors
+/// [`SwarmError`] when the key is of no use or it cannot listen.
+pub async fn start(config: SwarmConfig, key: &PeerKey) -> Result<Running, SwarmError> {
+    let keys = keypair(key).map_err(|e| SwarmError::Keys { why: e.why })?;
+    let rule = DialRule::new(config.dial_private);
+    let mut swarm = build(&config, &keys, rule.clone())?;
+    let addr = multiaddr(config.wire, config.listen, config.port);
+    let failed = |why: String| SwarmError::Listen { addr: addr.to_string(), why };
+    swarm.listen_on(addr.clone()).map_err(|e| failed(e.to_string()))?;
+    let port = match tokio::time::timeout(LISTEN_WITHIN, listening(&mut swarm)).await {
+        Ok(port) => port.map_err(&failed)?,
+        Err(_) => return Err(failed("it did not start in time".to_owned())),
+    };
+    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    let (outbox, events) = mpsc::channel(EVENTS_MAX);
+    let (found, resolved) = mpsc::channel(COMMANDS_MAX);
+    let task = Task {
+        swarm,
+        rule,
+        wire: config.wire,
+        outbox,
+        found,
+        look_ups: HashMap::new(),
+        requests: HashMap::new(),
+        channels: BTreeMap::new(),
+        last_channel: 0,
+        up: BTreeSet::new(),
+        loopback: BTreeMap::new(),
+    };
+    tokio::spawn(task.run(inbox, resolved));
+    Ok(Running { port, commands, events })
+}
+
+fn multiaddr(wire: Wire, ip: IpAddr, port: u16) -> Multiaddr {
+    match wire {
+        Wire::Tcp => Multiaddr::from(ip).with(Protocol::Tcp(port)),
+        Wire::Memory => Multiaddr::empty().with(Protocol::Memory(port.into())),
+    }
+}
+
+/// The port, once there is one.
+async fn listening(swarm: &mut Swarm<Behaviour>) -> Result<u16, String> {
+    loop {
+        match swarm.select_next_some().await {
+            Libp2pEvent::NewListenAddr { address, .. } => {
+                let port = address.iter().find_map(|part| match part {
+                    Protocol::Tcp(port) => Some(port),
+                    Protocol::Memory(port) => u16::try_from(port).ok(),
+                    _ => None,
+                });
+                return port.ok_or_else(|| format!("{address} has no port of 16 bits"));
+            }
+            Libp2pEvent::ListenerClosed { reason, .. } => {
+                return Err(reason.err().map_or_else(|| "it was closed".to_owned(), |e| e.to_string()));
+            }
+            Libp2pEvent::ListenerError { error, .. } => return Err(error.to_string()),
+            _ => {}
+        }
+    }
+}
+
+/// The brain does not listen any more.
+struct Gone;
+
+struct Task {
+    swarm: Swarm<Behaviour>,
+    rule: DialRule,
+    wire: Wire,
+    outbox: mpsc::Sender<SwarmEvent>,
+    found: mpsc::Sender<(Libp2pPeer, Multiaddr)>,
+    look_ups: HashMap<QueryId, Digest>,
+    requests: HashMap<OutboundRequestId, u64>,
+    channels: BTreeMap<u64, ResponseChannel<Response>>,
+    last_channel: u64,
+    up: BTreeSet<Libp2pPeer>,
+    /// Whether a peer is connected from this very machine: only then its loopback addresses mean it.
+    loopback: BTreeMap<Libp2pPeer, bool>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut resolved: mpsc::Receiver<(Libp2pPeer, Multiaddr)>) {
+        loop {
+            let went = tokio::select! {
+                command = inbox.recv() => match command {
+                    None | Some(Command::Stop) => return,
+                    Some(command) => self.command(command).await,
+                },
+                Some((peer, addr)) = resolved.recv() => {
+                    self.add(peer, addr);
+                    Ok(())
+                }
+                event = self.swarm.select_next_some() => self.event(event).await,
+                () = self.outbox.closed() => return,
+            };
+            if went.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn tell(&mut self, event: SwarmEvent) -> Result<(), Gone> {
+        self.outbox.send(event).await.map_err(|_| Gone)
+    }
+
+    async fn command(&mut self, command: Command) -> Result<(), Gone> {
+        match command {
+            Command::FindClosest { key } => {
+                let query = self.swarm.behaviour_mut().kad.get_n_closest_peers(key.as_bytes().to_vec(), K);
+                self.look_ups.insert(query, key);
+            }
+            Command::Send { id, peer, request } => match to_libp2p(&peer) {
+                Some(peer) => {
+                    let request = self.swarm.behaviour_mut().dht.send_request(&peer, request);
+                    self.requests.insert(request, id);
+                }
+                None => return self.tell(SwarmEvent::Answered { id, response: None }).await,
+            },
+            Command::Respond { channel, response } => {
+                if let Some(channel) = self.channels.remove(&channel) {
+                    // Who asked may have gone; then nobody wants the answer.
+                    let _ = self.swarm.behaviour_mut().dht.send_response(channel, response);
+                }
+            }
+            Command::Peers(peers) => self.know(peers),
+            Command::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn know(&mut self, peers: Vec<(PeerId, Vec<PeerAddr>)>) {
+        let me = *self.swarm.local_peer_id();
+        let known = peers.iter().filter_map(|(peer, addrs)| Some((to_libp2p(peer)?, addrs)));
+        let known: Vec<_> = known.filter(|(peer, _)| *peer != me).collect();
+        self.rule.know(known.iter().map(|(peer, _)| *peer).collect());
+        for (peer, addrs) in known {
+            for addr in addrs.iter().take(ADDRS_MAX) {
+                match (self.wire, addr.host.parse::<IpAddr>()) {
+                    (Wire::Tcp, Ok(ip)) => self.add(peer, multiaddr(Wire::Tcp, ip, addr.libp2p)),
+                    (Wire::Memory, _) => {
+                        let anywhere = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+                        self.add(peer, multiaddr(Wire::Memory, anywhere, addr.libp2p));
+                    }
+                    (Wire::Tcp, Err(_)) => self.resolve(peer, addr),
+                }
+            }
+        }
+    }
+
+    /// Finds the IP addresses of a host name; they come back through `resolved`.
+    fn resolve(&self, peer: Libp2pPeer, addr: &PeerAddr) {
+        let (found, host, port) = (self.found.clone(), addr.host.clone(), addr.libp2p);
+        tokio::spawn(async move {
+            match tokio::net::lookup_host((host.as_str(), port)).await {
+                Ok(addrs) => {
+                    for addr in addrs.take(ADDRS_MAX) {
+                        let addr = multiaddr(Wire::Tcp, addr.ip(), addr.port());
+                        if found.send((peer, addr)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(%host, %error, "a peer's host name has no address now"),
+            }
+        });
+    }
+
+    /// Learns where a peer is, if it may be dialled there.
+    fn add(&mut self, peer: Libp2pPeer, addr: Multiaddr) {
+        if self.rule.allows(Some(&peer), &addr) {
+            self.swarm.behaviour_mut().kad.add_address(&peer, addr.clone());
+            self.swarm.add_peer_address(peer, addr);
+        }
+    }
+
+    async fn event(&mut self, event: Libp2pEvent<BehaviourEvent>) -> Result<(), Gone> {
+        match event {
+            Libp2pEvent::Behaviour(BehaviourEvent::Kad(event)) => self.kad(event).await,
+            Libp2pEvent::Behaviour(BehaviourEvent::Dht(event)) => self.dht(event).await,
+            Libp2pEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+                self.identified(peer_id, info).await
+            }
+            Libp2pEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+                let loopback = ip_of(endpoint.get_remote_address()).is_none_or(|ip| ip.is_loopback());
+                self.loopback.insert(peer_id, loopback);
+                Ok(())
+            }
+            Libp2pEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                self.loopback.remove(&peer_id);
+                match (self.up.remove(&peer_id), from_libp2p(&peer_id)) {
+                    (true, Some(peer)) => self.tell(SwarmEvent::PeerDown(peer)).await,
+                    _ => Ok(()),
+                }
+            }
+            Libp2pEvent::ListenerClosed { reason, addresses, .. } => {
+                tracing::error!(?addresses, ?reason, "libp2p does not listen any more; restart this peer");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn identified(&mut self, peer: Libp2pPeer, info: identify::Info) -> Result<(), Gone> {
+        if !info.protocols.iter().any(|protocol| protocol.as_ref() == DHT_PROTOCOL) {
+            return Ok(());
+        }
+        // Somebody else lives at the loopback addresses of a peer on another machine.
+        let same_machine = self.loopback.get(&peer).copied().unwrap_or(false);
+        let means_it = |addr: &Multiaddr| same_machine || !ip_of(addr).is_some_and(|ip| ip.is_loopback());
+        for addr in info.listen_addrs.into_iter().filter(means_it).take(ADDRS_MAX) {
+            self.add(peer, addr);
+        }
+        if !self.swarm.is_connected(&peer) || !self.up.insert(peer) {
+            return Ok(());
+        }
+        match from_libp2p(&peer) {
+            Some(peer) => self.tell(SwarmEvent::PeerUp(peer)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn kad(&mut self, event: kad::Event) -> Result<(), Gone> {
+        let kad::Event::OutboundQueryProgressed { id, result: QueryResult::GetClosestPeers(result), step, .. } = event
+        else {
+            return Ok(());
+        };
+        if !step.last {
+            return Ok(());
+        }
+        let Some(key) = self.look_ups.remove(&id) else { return Ok(()) };
+        let infos = match result {
+            Ok(ok) => ok.peers,
+            Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
+        };
+        let mut peers = Vec::with_capacity(infos.len());
+        for info in infos.into_iter().take(K.get()) {
+            peers.extend(from_libp2p(&info.peer_id));
+            // The look-up's connection may be gone when the peer is asked; then it is dialled again.
+            for addr in info.addrs.into_iter().take(ADDRS_MAX) {
+                if self.rule.allows(Some(&info.peer_id), &addr) {
+                    self.swarm.add_peer_address(info.peer_id, addr);
+                }
+            }
+        }
+        self.tell(SwarmEvent::Closest { key, peers }).await
+    }
+
+    async fn dht(&mut self, event: request_response::Event<Request, Response>) -> Result<(), Gone> {
+        match event {
+            request_response::Event::Message { peer, message, .. } => match message {
+                request_response::Message::Request { request, channel, .. } => self.asked(peer, request, channel).await,
+                request_response::Message::Response { request_id, response } => {
+                    self.answered(request_id, Some(response)).await
+                }
+            },
+            request_response::Event::OutboundFailure { request_id, peer, error, .. } => {
+                tracing::debug!(%peer, %error, "a peer did not answer a DHT request");
+                self.answered(request_id, None).await
+            }
+            request_response::Event::InboundFailure { .. } | request_response::Event::ResponseSent { .. } => Ok(()),
+        }
+    }
+
+    async fn answered(&mut self, request: OutboundRequestId, response: Option<Response>) -> Result<(), Gone> {
+        match self.requests.remove(&request) {
+            Some(id) => self.tell(SwarmEvent::Answered { id, response }).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn asked(
+        &mut self,
+        peer: Libp2pPeer,
+        request: Request,
+        channel: ResponseChannel<Response>,
+    ) -> Result<(), Gone> {
+        if self.channels.len() >= SERVING_MAX {
+            self.channels.retain(|_, channel| channel.is_open());
+        }
+        let Some(from) = from_libp2p(&peer).filter(|_| self.channels.len() < SERVING_MAX) else {
+            // Dropping the channel tells the other side that there will be no answer.
+            return Ok(());
+        };
+        self.last_channel += 1;
+        self.channels.insert(self.last_channel, channel);
+        self.tell(SwarmEvent::Request { channel: self.last_channel, from, request }).await
+    }
+}

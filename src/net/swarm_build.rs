@@ -1,0 +1,151 @@
+//! How the swarm is put together: transports, behaviours and their bounds. It never runs it.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, MemoryTransport, Transport};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::kad::store::MemoryStore;
+use libp2p::request_response::ProtocolSupport;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::{PeerId, StreamProtocol, Swarm, connection_limits, identify, kad, noise, ping, request_response};
+use libp2p::{tcp, yamux};
+
+use super::dht_codec::DhtCodec;
+use super::swarm::{SwarmConfig, SwarmError, Wire};
+use super::swarm_gate::{DialRule, Gate};
+use crate::model::dht::K_CLOSEST;
+use crate::wire::dht::DHT_PROTOCOL;
+
+/// Kademlia, only to find the closest peers.
+const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/roost/kad/1");
+/// What the peers of all versions agree on in identify.
+const IDENTIFY_VERSION: &str = "/roost/1";
+/// A connection is set up within this time, or not at all.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// A look-up ends after this time with what it has.
+const LOOK_UP_WITHIN: Duration = Duration::from_secs(15);
+/// A step of a look-up: a dead peer must not hold it up for long.
+const STEP_WITHIN: Duration = Duration::from_secs(5);
+/// Connections that died without a word are noticed by a ping; a quiet one costs four packets in this time.
+const PING_EVERY: Duration = Duration::from_secs(300);
+/// Addresses change rarely, and a new connection tells them.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(3600);
+/// The routing table is refreshed by look-ups; this is for a peer that makes none.
+const BOOTSTRAP_EVERY: Duration = Duration::from_secs(3600);
+/// The brain's own bound is shorter.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Requests under way per connection and direction.
+const STREAMS_MAX: usize = 64;
+/// Connections in all; beyond, new ones are refused.
+const CONNECTIONS_MAX: u32 = 1024;
+/// Connections being accepted.
+const PENDING_MAX: u32 = 128;
+/// Both sides may dial at the same moment.
+const PER_PEER_MAX: u32 = 4;
+
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) kad: kad::Behaviour<MemoryStore>,
+    pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
+    pub(super) dht: request_response::Behaviour<DhtCodec>,
+}
+
+/// k as Kademlia takes it.
+pub(super) const K: NonZeroUsize = match NonZeroUsize::new(K_CLOSEST) {
+    Some(k) => k,
+    None => NonZeroUsize::MIN,
+};
+
+fn transport(wire: Wire, keys: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SwarmError> {
+    let noise = noise::Config::new(keys).map_err(|e| SwarmError::Keys { why: e.to_string() })?;
+    let yamux = yamux::Config::default();
+    Ok(match wire {
+        Wire::Tcp => tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise)
+            .multiplex(yamux)
+            .timeout(CONNECT_WITHIN)
+            .boxed(),
+        Wire::Memory => MemoryTransport::default()
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise)
+            .multiplex(yamux)
+            .timeout(CONNECT_WITHIN)
+            .boxed(),
+    })
+}
+
+fn kademlia(me: PeerId) -> kad::Behaviour<MemoryStore> {
+    let mut config = kad::Config::new(KAD_PROTOCOL);
+    config
+        .set_query_timeout(LOOK_UP_WITHIN)
+        .set_substreams_timeout(STEP_WITHIN)
+        .set_periodic_bootstrap_interval(Some(BOOTSTRAP_EVERY))
+        // Its record store is not used: records that others send are not kept, and nothing is re-published.
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None);
+    let mut kad = kad::Behaviour::with_config(me, MemoryStore::new(me), config);
+    kad.set_mode(Some(kad::Mode::Server));
+    kad
+}
+
+fn behaviour(keys: &Keypair) -> Behaviour {
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_established(Some(CONNECTIONS_MAX))
+        .with_max_established_per_peer(Some(PER_PEER_MAX))
+        .with_max_pending_incoming(Some(PENDING_MAX))
+        .with_max_pending_outgoing(Some(PENDING_MAX));
+    let identify = identify::Config::new(IDENTIFY_VERSION.to_owned(), keys.public())
+        .with_agent_version(concat!("roost/", env!("CARGO_PKG_VERSION")).to_owned())
+        .with_interval(IDENTIFY_EVERY);
+    let requests = request_response::Config::default()
+        .with_request_timeout(REQUEST_WITHIN)
+        .with_max_concurrent_streams(STREAMS_MAX);
+    let protocols = [(StreamProtocol::new(DHT_PROTOCOL), ProtocolSupport::Full)];
+    Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        kad: kademlia(keys.public().to_peer_id()),
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
+        dht: request_response::Behaviour::with_codec(DhtCodec, protocols, requests),
+    }
+}
+
+/// Puts the swarm together; nothing listens or dials yet.
+pub(super) fn build(config: &SwarmConfig, keys: &Keypair, rule: DialRule) -> Result<Swarm<Behaviour>, SwarmError> {
+    let gate = Gate::new(transport(config.wire, keys)?, rule).boxed();
+    let settings = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(config.idle_timeout);
+    Ok(Swarm::new(gate, behaviour(keys), keys.public().to_peer_id(), settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::kad::KBucketKey;
+
+    use super::super::identity::to_libp2p;
+    use crate::core::dht::Place;
+    use crate::model::{Digest, PeerId};
+    use crate::wire::PeerKey;
+
+    fn peer(n: u8) -> PeerId {
+        PeerKey::from_seed(&[n; 32]).peer_id()
+    }
+
+    #[test]
+    fn the_brain_measures_distances_as_kademlia_does() {
+        let key = Digest::new([9; 32]);
+        let theirs = KBucketKey::new(key.as_bytes().to_vec());
+        let mut by_brain: Vec<PeerId> = (0..40).map(peer).collect();
+        let mut by_kad = by_brain.clone();
+        by_brain.sort_by_key(|peer| Place::of_key(&key).distance(&Place::of_peer(peer)));
+        by_kad.sort_by_key(|peer| theirs.distance(&KBucketKey::from(to_libp2p(peer).unwrap())));
+        assert_eq!(by_brain, by_kad);
+    }
+}
