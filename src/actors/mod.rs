@@ -1,5 +1,6 @@
 //! Thin actix shells, one per brain, and what they share. Actors never import each other; `peer` wires them.
 
+pub mod dht_client;
 pub mod directory;
 pub mod event_log;
 pub mod fetcher;
