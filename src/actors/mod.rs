@@ -6,6 +6,7 @@ pub mod event_log;
 pub mod fetcher;
 pub mod group_master;
 pub mod identity;
+pub mod postbox;
 pub mod replicator;
 pub mod serve_parts;
 pub mod shell;

@@ -1,0 +1,349 @@
+//! Postbox: does what the postbox brain asks for. Files and OpenPGP run on the blocking pool, requests to other peers in tasks
+//! of their own; it never decides what is filed, answered or refused.
+
+mod files;
+mod notices;
+mod port;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::actors::directory::{Directory, Snapshot};
+use crate::actors::shell::{EventLog, Handle, Perform, Shell};
+use crate::clock::Clock;
+use crate::core::fetch::{self, Fetch, Order};
+use crate::core::placement::rank;
+use crate::core::postbox::access::MessageKey;
+use crate::core::postbox::io::{FetchFailure, OpenResult};
+use crate::core::postbox::{Action, Input, Postbox};
+use crate::model::dht::DhtKey;
+use crate::model::{Address, Digest, Fingerprint, GroupName, MailId, PeerId, Secret, SubmissionId, WallTime};
+use crate::net::https_client::PeerClient;
+use crate::seal::SecretIdentity;
+use crate::store::files::remove_durable;
+use crate::store::home::Home;
+use files::MailFileError;
+pub use files::{Head, body_path, head_path, signed_path};
+pub use notices::NsError;
+use notices::{Notices, blocking};
+pub use port::PostboxPort;
+
+/// Members that are asked beyond the n that hold a mail: those that moved since (DESIGN.md section 7).
+const SPARE_SOURCES: usize = 4;
+
+/// What the postbox needs of other actors; whoever starts them connects them.
+pub trait Neighbours: Send + Sync + 'static {
+    /// Whether this sender is one of the user's contacts, or somebody the user has written to. Members of the own group are
+    /// known anyway. Must be quick.
+    fn is_known_sender(&self, from: &Address, fingerprint: Fingerprint) -> bool;
+    /// The user deleted a mail in Outbox: take it back.
+    fn cancel(&self, submission: SubmissionId) -> BoxFuture<'static, ()>;
+    /// The user granted a sender: pin its group's key, and count it as a contact.
+    fn pin(&self, sender: &Address, group: &GroupName, group_key: Fingerprint) -> BoxFuture<'static, ()>;
+}
+
+/// A value of the DHT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DhtValue {
+    /// Names its entry.
+    pub id: Digest,
+    /// Who published it.
+    pub publisher: PeerId,
+    /// v.
+    pub value: Bytes,
+}
+
+/// What the postbox needs of the DHT. Errors are sentences for the log.
+pub trait NoticeDht: Send + Sync + 'static {
+    /// Puts `value` under `key` until `expiry`; who knows `password` can delete it.
+    fn put(&self, key: DhtKey, value: Bytes, password: Secret, expiry: WallTime) -> BoxFuture<'_, Result<(), String>>;
+    /// Reads what is under `key` and not in `have` (ids of entries that were read before).
+    fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<Vec<DhtValue>, String>>;
+    /// Whether this peer's entry with the value hash `value` and this password was deleted by somebody who knows it. An entry
+    /// that is not found, or that expired, was not.
+    fn was_deleted(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<bool, String>>;
+    /// Deletes the entry with the value hash `value` and this password.
+    fn del(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// What the postbox is made of.
+pub struct Parts {
+    /// The peer's home.
+    pub home: Home,
+    /// Its address.
+    pub address: Address,
+    /// Its PeerId.
+    pub peer_id: PeerId,
+    /// Its OpenPGP keys.
+    pub identity: Arc<SecretIdentity>,
+    /// Who is who.
+    pub directory: Directory,
+    /// Asks other peers.
+    pub client: PeerClient,
+    /// Pulls sealed mails.
+    pub fetcher: Handle<Fetch>,
+    /// Puts, reads and deletes DHT entries.
+    pub dht: Arc<dyn NoticeDht>,
+    /// Other actors.
+    pub neighbours: Arc<dyn Neighbours>,
+    /// The clocks.
+    pub clock: Clock,
+}
+
+/// The performer of the postbox brain.
+struct Performer {
+    home: Home,
+    me: Arc<SecretIdentity>,
+    peer_id: PeerId,
+    directory: Directory,
+    fetcher: Handle<Fetch>,
+    notices: Notices,
+    neighbours: Arc<dyn Neighbours>,
+    changes: watch::Sender<u64>,
+    /// Becomes true when the sweep of `mail/` is done: before that no file is written there.
+    swept: watch::Sender<bool>,
+}
+
+/// Starts the postbox; `brain` has replayed its events.
+pub fn start(brain: Postbox, parts: Parts, log: Arc<dyn EventLog>) -> PostboxPort {
+    let Parts { home, address, peer_id, identity, directory, client, fetcher, dht, neighbours, clock } = parts;
+    let (changes, changed) = watch::channel(0);
+    let notices = Notices {
+        me: identity.clone(),
+        peer_id,
+        address,
+        home: home.clone(),
+        directory: directory.clone(),
+        client,
+        dht,
+        neighbours: neighbours.clone(),
+        clock: clock.clone(),
+        read: Arc::default(),
+    };
+    let performer = Performer {
+        home: home.clone(),
+        me: identity,
+        peer_id,
+        directory,
+        fetcher,
+        notices: notices.clone(),
+        neighbours,
+        changes,
+        swept: watch::channel(false).0,
+    };
+    let handle = Shell::start(brain, performer, log, clock, Some(Input::Start));
+    PostboxPort::new(handle, home, notices, changed)
+}
+
+/// Waits until the sweep is done; false when it never will be.
+async fn after_sweep(mut swept: watch::Receiver<bool>) -> bool {
+    swept.wait_for(|done| *done).await.is_ok()
+}
+
+impl Performer {
+    /// Does file work once the sweep is done, and tells what came of it.
+    fn file_work(&self, back: &Handle<Postbox>, work: impl FnOnce(&Home, &SecretIdentity) -> Input + Send + 'static) {
+        let (home, me, back, swept) = (self.home.clone(), self.me.clone(), back.clone(), self.swept.subscribe());
+        tokio::spawn(async move {
+            if !after_sweep(swept).await {
+                return;
+            }
+            if let Ok(input) = blocking(move || work(&home, &me)).await {
+                // A stopped brain needs no answer; the same holds below.
+                let _ = back.tell(input).await;
+            }
+        });
+    }
+
+    fn write<E: Into<MailFileError>>(
+        &self,
+        back: &Handle<Postbox>,
+        key: MessageKey,
+        work: impl FnOnce(&Home, &SecretIdentity) -> Result<u64, E> + Send + 'static,
+    ) {
+        self.file_work(back, move |home, me| match work(home, me).map_err(Into::into) {
+            Ok(size) => Input::Written { key, size },
+            Err(error) => Input::WriteFailed { key, why: error.to_string() },
+        });
+    }
+
+    fn sweep(&self, keep: std::collections::BTreeMap<MessageKey, bool>, back: &Handle<Postbox>) {
+        let (home, back, swept) = (self.home.clone(), back.clone(), self.swept.clone());
+        tokio::spawn(async move {
+            let done = blocking(move || files::sweep(&home, &keep)).await;
+            swept.send_replace(true);
+            if let Ok(damaged) = done {
+                let _ = back.tell(Input::Swept { damaged }).await;
+            }
+        });
+    }
+
+    fn remove(&self, keys: Vec<MessageKey>) {
+        let (home, swept) = (self.home.clone(), self.swept.subscribe());
+        tokio::spawn(async move {
+            if after_sweep(swept).await {
+                let _ = blocking(move || files::remove(&home, &keys)).await;
+            }
+        });
+    }
+
+    fn remove_file(path: PathBuf) {
+        tokio::spawn(async move {
+            let removed = blocking(move || remove_durable(&path)).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(%error, "a file that is not needed any more stays");
+            }
+        });
+    }
+
+    fn fetch(&self, key: MessageKey, wanted: Wanted, back: &Handle<Postbox>) {
+        let sources = sources(&self.directory.snapshot(), &wanted, self.peer_id);
+        let Wanted { h, length, digest, owner, .. } = wanted;
+        let order = Order { h, length, digest, owner, sources };
+        let (fetcher, back) = (self.fetcher.clone(), back.clone());
+        tokio::spawn(async move {
+            let result = match fetcher.ask(move |token| fetch::Input::Want(token, order)).await {
+                Ok(fetch::Reply::Fetched(path)) => Ok(path),
+                Ok(fetch::Reply::Failed(failure)) => Err(failure_of(&failure)),
+                Ok(fetch::Reply::Progress(_)) | Err(_) => Err(FetchFailure::NotNow("this peer is stopping".to_owned())),
+            };
+            let _ = back.tell(Input::Fetched { key, h, result }).await;
+        });
+    }
+
+    fn open_sealed(
+        &self,
+        key: MessageKey,
+        sealed: PathBuf,
+        (sender, from): (Fingerprint, Address),
+        size: u64,
+        back: &Handle<Postbox>,
+    ) {
+        let (notices, home, me, back) = (self.notices.clone(), self.home.clone(), self.me.clone(), back.clone());
+        let swept = self.swept.subscribe();
+        tokio::spawn(async move {
+            if !after_sweep(swept).await {
+                return;
+            }
+            let result = match notices.kept_certificate(sender).await {
+                Ok(Some(certificate)) => {
+                    let open = move || files::open_sealed(&home, &me, key, &sealed, &certificate, size);
+                    blocking(open).await.unwrap_or_else(|e| OpenResult::Failed(e.to_string()))
+                }
+                Ok(None) => OpenResult::Failed(format!("the certificate {sender} of {from} is not in keys/ any more")),
+                Err(e) => OpenResult::Failed(e.to_string()),
+            };
+            let _ = back.tell(Input::Opened { key, result }).await;
+        });
+    }
+
+    fn progress(&self, token: crate::core::Token, h: MailId, back: &Handle<Postbox>) {
+        let (fetcher, back) = (self.fetcher.clone(), back.clone());
+        tokio::spawn(async move {
+            let percent = match fetcher.ask(move |token| fetch::Input::Progress(token, h)).await {
+                Ok(fetch::Reply::Progress(percent)) => percent,
+                Ok(_) | Err(_) => None,
+            };
+            let _ = back.tell(Input::Progressed { token, percent }).await;
+        });
+    }
+
+    /// What concerns files.
+    fn perform_file(&self, action: Action, back: &Handle<Postbox>) {
+        match action {
+            Action::Sweep { keep } => self.sweep(keep, back),
+            Action::WriteHead { key, header_block, structure } => {
+                let head = Head { header_block, structure: *structure };
+                self.write(back, key, move |home, _| files::write_head(home, key, &head));
+            }
+            Action::WriteMessage { key, message } => {
+                self.write(back, key, move |home, _| files::write_message(home, key, &message));
+            }
+            Action::Adopt { key, file } => self.write(back, key, move |home, _| files::adopt(home, key, &file)),
+            Action::WriteSpooled { key, submission } => {
+                self.write(back, key, move |home, _| files::write_spooled(home, key, &submission));
+            }
+            Action::WriteOwnHead { key, submission, mails } => {
+                self.write(back, key, move |home, me| files::write_own_head(home, me, key, &submission, &mails));
+            }
+            Action::OpenOwn { key, submission, mails } => self.file_work(back, move |home, me| {
+                let result = files::open_own(home, me, key, &submission, &mails);
+                Input::Opened { key, result }
+            }),
+            Action::Discard { file } => Self::remove_file(file),
+            Action::Remove { keys } => self.remove(keys),
+            Action::DropFetched { h } => Self::remove_file(self.home.fetch_mail(&h)),
+            // Every other kind is performed by the caller.
+            _ => {}
+        }
+    }
+}
+
+impl Perform<Postbox> for Performer {
+    fn perform(&mut self, action: Action, back: &Handle<Postbox>) {
+        match action {
+            Action::PollNs => drop(tokio::spawn(self.notices.clone().poll(back.clone()))),
+            Action::DeleteNs { value, password } => {
+                tokio::spawn(self.notices.clone().delete_ns(value, password));
+            }
+            Action::SendNr { peer, items } => {
+                tokio::spawn(self.notices.clone().send_nr(peer, items, back.clone()));
+            }
+            Action::Fetch { key, h, length, digest, owner, group } => {
+                self.fetch(key, Wanted { h, length, digest, owner, group }, back);
+            }
+            Action::AskProgress { token, h } => self.progress(token, h, back),
+            Action::OpenSealed { key, sealed, sender, from, size } => {
+                self.open_sealed(key, sealed, (sender, from), size, back);
+            }
+            Action::Cancel { submission } => drop(tokio::spawn(self.neighbours.cancel(submission))),
+            Action::Pin { address, sender: _, group, group_key } => {
+                tokio::spawn(self.neighbours.pin(&address, &group, group_key));
+            }
+            Action::Changed { version } => drop(self.changes.send_replace(version)),
+            Action::NameMismatch { id, from, h, why } => {
+                tracing::warn!(%from, sender = %id.sender, mail = %h, %why, "a mail does not fit its send notification; it is refused");
+            }
+            file => self.perform_file(file, back),
+        }
+    }
+}
+
+/// A sealed mail that is to be pulled.
+struct Wanted {
+    h: MailId,
+    length: u64,
+    digest: Digest,
+    owner: PeerId,
+    group: GroupName,
+}
+
+/// Who may have a mail: its owner, and the members of its owner's group in rendezvous order.
+fn sources(snapshot: &Snapshot, wanted: &Wanted, me: PeerId) -> Vec<PeerId> {
+    let gd = snapshot.groups.get(&wanted.group).and_then(|group| group.gd.clone());
+    let members: BTreeSet<PeerId> = gd.iter().flat_map(|gd| gd.members.iter().map(|m| m.peer_id)).collect();
+    let others = members.into_iter().filter(|peer| *peer != wanted.owner && *peer != me);
+    let placed = gd.map_or(0, |gd| usize::from(gd.policy.fragments.n).max(usize::from(gd.policy.copies)));
+    let ranked = rank(&wanted.h, others);
+    [wanted.owner].into_iter().chain(ranked.into_iter().take(placed + SPARE_SOURCES)).collect()
+}
+
+fn failure_of(failure: &fetch::Failure) -> FetchFailure {
+    let why = failure.to_string();
+    match failure {
+        fetch::Failure::Gone => FetchFailure::Gone(why),
+        // The fetcher says this of its own disk's failures too; a refusal on those would be wrong for good.
+        fetch::Failure::Mismatch { .. }
+        | fetch::Failure::TooFew { .. }
+        | fetch::Failure::Silent { .. }
+        | fetch::Failure::Disk { .. }
+        | fetch::Failure::Busy => FetchFailure::NotNow(why),
+    }
+}

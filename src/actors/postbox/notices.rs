@@ -1,0 +1,342 @@
+//! ns and nr between their sealed form and the brain: finds certificates, opens, verifies, seals, sends. It believes nothing
+//! that is not signed by a key that the sender's pinned group names, or that the user will be asked about.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_bytes::ByteBuf;
+
+use super::{DhtValue, Neighbours, NoticeDht};
+use crate::actors::directory::{Directory, Snapshot};
+use crate::actors::shell::{Handle, Stopped};
+use crate::clock::Clock;
+use crate::core::postbox::io::{NrItem, NrSent, NsFrom, NsRefusal};
+use crate::core::postbox::{Input, MailKey, Postbox};
+use crate::model::dht::{DhtKey, value_hash};
+use crate::model::notification::Ns;
+use crate::model::{Address, Digest, Fingerprint, MailId, PeerId, Secret};
+use crate::net::https_client::PeerClient;
+use crate::net::peer_answer::NetError;
+use crate::seal::notice::UnverifiedNs;
+use crate::seal::{Certificate, SealError, SecretIdentity, decrypt_ns, seal_nr};
+use crate::store::files::{FILE_MODE, FileError, read_bounded, write_durable};
+use crate::store::home::Home;
+use crate::wire::notify::Notice;
+
+/// Largest certificate that is read, bytes.
+const CERTIFICATE_MAX: u64 = 64 * 1024;
+/// Peers that are asked for a sender's certificate.
+const CERTIFICATE_SOURCES: usize = 4;
+/// Longest validity of a DHT entry (60 days), less a day for clocks that differ.
+const VALIDITY_MAX: Duration = Duration::from_secs(59 * 86_400);
+/// Entries of the DHT that are remembered as read.
+const READ_MAX: usize = 16_384;
+
+/// Why an ns is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum NsError {
+    /// It is not an ns for this peer, or not signed by the one that it names.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// Its sender is not whom its group names.
+    #[error("this send notification is not believed: {why}")]
+    Forged {
+        /// What does not fit.
+        why: String,
+    },
+    /// Its sender's certificate cannot be had now.
+    #[error("the certificate of {from} cannot be had now: {why}; send it again later")]
+    NoCertificate {
+        /// Who claims to have sent it.
+        from: Address,
+        /// Why not.
+        why: String,
+    },
+    /// The brain does not take it.
+    #[error(transparent)]
+    Refused(NsRefusal),
+    /// The disk failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// This peer is stopping.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl NsError {
+    /// Whether the same ns may be taken later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            NsError::Seal(e) => matches!(e, SealError::Io { .. }),
+            NsError::Forged { .. } | NsError::Refused(NsRefusal::Expired | NsRefusal::OtherMail) => false,
+            NsError::NoCertificate { .. } | NsError::Refused(_) | NsError::File(_) | NsError::Stopped(_) => true,
+        }
+    }
+}
+
+/// What opening and sending notices needs. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Notices {
+    pub(super) me: Arc<SecretIdentity>,
+    pub(super) peer_id: PeerId,
+    pub(super) address: Address,
+    pub(super) home: Home,
+    pub(super) directory: Directory,
+    pub(super) client: PeerClient,
+    pub(super) dht: Arc<dyn NoticeDht>,
+    pub(super) neighbours: Arc<dyn Neighbours>,
+    pub(super) clock: Clock,
+    /// Entries under `ns:` that were read and need not be again.
+    pub(super) read: Arc<Mutex<BTreeSet<Digest>>>,
+}
+
+/// Runs what blocks beside the runtime.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stopped> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Stopped)
+}
+
+impl Notices {
+    /// Opens an ns that `peer` brought or published, and verifies it; gives it, and whether its sender is a known one.
+    pub(super) async fn open_ns(&self, peer: PeerId, sealed: Vec<u8>) -> Result<(Ns, bool), NsError> {
+        let me = self.me.clone();
+        let opened: UnverifiedNs = blocking(move || decrypt_ns(&sealed, &me)).await??;
+        let (from, fingerprint) = (opened.from().clone(), opened.fingerprint());
+        let snapshot = self.directory.snapshot();
+        let member = named_by_group(&snapshot, &opened)?;
+        let certificate = self.certificate(&snapshot, &from, fingerprint, peer).await?;
+        let (home, kept) = (self.home.clone(), certificate.clone());
+        let ns = blocking(move || {
+            let ns = opened.verify(&kept)?;
+            // The body is checked against this very certificate, perhaps after a restart.
+            let path = home.key_file(&fingerprint);
+            if !path.is_file() {
+                write_durable(&path, kept.as_bytes(), FILE_MODE)?;
+            }
+            Ok::<_, NsError>(ns)
+        });
+        let ns = ns.await??;
+        if member.is_some_and(|member| member != ns.owner) {
+            return Err(NsError::Forged { why: format!("{from} does not send from the peer {}", ns.owner) });
+        }
+        let known = self.is_known(&snapshot, &from, fingerprint);
+        Ok((ns, known))
+    }
+
+    fn is_known(&self, snapshot: &Snapshot, from: &Address, fingerprint: Fingerprint) -> bool {
+        let member = |m: &crate::model::group::Member| m.address == *from && m.fingerprint == fingerprint;
+        snapshot.roster.members.iter().any(member) || self.neighbours.is_known_sender(from, fingerprint)
+    }
+
+    /// Whether this peer belongs to a known sender.
+    pub(super) fn is_known_peer(&self, peer: &PeerId) -> bool {
+        let snapshot = self.directory.snapshot();
+        snapshot.roster.has(peer) || snapshot.peers.contains_key(peer)
+    }
+
+    /// The certificate with this fingerprint: of the directory, kept in `keys/`, or asked of the sender's own peer.
+    async fn certificate(
+        &self,
+        snapshot: &Snapshot,
+        from: &Address,
+        fingerprint: Fingerprint,
+        peer: PeerId,
+    ) -> Result<Certificate, NsError> {
+        if let Some(certificate) = known_certificate(snapshot, from, fingerprint) {
+            return Ok(certificate);
+        }
+        if let Some(kept) = self.kept_certificate(fingerprint).await? {
+            return Ok(kept);
+        }
+        let mut why = "no peer that has it is known".to_owned();
+        for source in self.who_may_have_certificate(snapshot, from, peer) {
+            match self.client.get_pubkey(source, from).await {
+                Ok(bytes) => match Certificate::parse(&bytes) {
+                    Ok(certificate) if certificate.fingerprint() == fingerprint => return Ok(certificate),
+                    Ok(_) => why = format!("{source} has another one of that address"),
+                    Err(e) => why = e.to_string(),
+                },
+                Err(e) => why = e.to_string(),
+            }
+        }
+        Err(NsError::NoCertificate { from: from.clone(), why })
+    }
+
+    /// The peer that brought the ns, and members of its sender's group.
+    fn who_may_have_certificate(&self, snapshot: &Snapshot, from: &Address, peer: PeerId) -> Vec<PeerId> {
+        let gd = snapshot.groups.get(from.group()).and_then(|group| group.gd.as_ref());
+        let members = gd.iter().flat_map(|gd| gd.members.iter().map(|m| m.peer_id));
+        let others = members.filter(|member| *member != peer && *member != self.peer_id);
+        [peer].into_iter().chain(others).take(CERTIFICATE_SOURCES).collect()
+    }
+
+    /// The certificate that is kept in `keys/`.
+    pub(super) async fn kept_certificate(&self, fingerprint: Fingerprint) -> Result<Option<Certificate>, NsError> {
+        let path = self.home.key_file(&fingerprint);
+        let read = blocking(move || read_bounded(&path, CERTIFICATE_MAX)).await?;
+        let kept = read.ok().and_then(|bytes| Certificate::parse(&bytes).ok());
+        Ok(kept.filter(|certificate| certificate.fingerprint() == fingerprint))
+    }
+
+    /// Reads what is new under `ns:` in the DHT and tells the brain.
+    pub(super) async fn poll(self, back: Handle<Postbox>) {
+        let key = DhtKey::Ns(self.address.clone());
+        let have = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = match self.dht.poll(key, have).await {
+            Ok(found) => found,
+            Err(error) => return tracing::debug!(%error, "the DHT could not be asked for ns"),
+        };
+        for DhtValue { id, publisher, value } in found {
+            let hash = value_hash(&value);
+            match self.open_ns(publisher, value.to_vec()).await {
+                Ok((ns, known)) => {
+                    let input = Input::Ns { from: NsFrom::Dht(hash), ns: Box::new(ns), known };
+                    if back.tell(input).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.is_passing() => {
+                    tracing::debug!(%error, "an ns in the DHT is looked at again later");
+                    continue;
+                }
+                Err(error) => tracing::warn!(%publisher, %error, "an ns in the DHT is passed over"),
+            }
+            self.remember(id);
+        }
+    }
+
+    fn remember(&self, id: Digest) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.len() >= READ_MAX {
+            // Read again, they file nothing: the brain knows them.
+            read.clear();
+        }
+        read.insert(id);
+    }
+
+    /// Deletes an ns in the DHT.
+    pub(super) async fn delete_ns(self, value: Digest, password: Secret) {
+        let key = DhtKey::Ns(self.address.clone());
+        if let Err(error) = self.dht.del(key, value, password).await {
+            // Its sender deletes it too; else it expires.
+            tracing::debug!(%error, "an ns stays in the DHT");
+        }
+    }
+
+    /// Seals nr and sends them to one peer: directly, else through the DHT.
+    pub(super) async fn send_nr(self, peer: PeerId, items: Vec<NrItem>, back: Handle<Postbox>) {
+        let mut sealed = Vec::new();
+        let mut results = Vec::new();
+        for item in items {
+            match self.seal_nr(&item).await {
+                Ok(bytes) => sealed.push((item, bytes)),
+                Err(error) => {
+                    let why = NrSent::Failed { why: error.to_string(), for_good: false };
+                    results.push((item.id, item.nr.h, why));
+                }
+            }
+        }
+        let notices: Vec<Notice> = sealed.iter().map(|(item, bytes)| notice(item, bytes)).collect();
+        let direct = if notices.is_empty() { Ok(()) } else { self.client.post_notify(peer, &notices).await };
+        match direct {
+            Ok(()) => results.extend(sealed.iter().map(|(item, _)| (item.id, item.nr.h, NrSent::Taken))),
+            // One of them is not taken; the others may be.
+            Err(NetError::Status { code: 400..=499, .. }) => {
+                for (item, bytes) in sealed {
+                    results.push(self.send_one(peer, item, bytes).await);
+                }
+            }
+            Err(_) => {
+                for (item, bytes) in sealed {
+                    results.push(self.send_by_dht(item, bytes).await);
+                }
+            }
+        }
+        // A stopped brain needs no answer.
+        let _ = back.tell(Input::NrSent { peer, results }).await;
+    }
+
+    async fn send_one(&self, peer: PeerId, item: NrItem, bytes: Vec<u8>) -> (MailKey, MailId, NrSent) {
+        match self.client.post_notify(peer, &[notice(&item, &bytes)]).await {
+            Ok(()) => (item.id, item.nr.h, NrSent::Taken),
+            Err(NetError::Status { code: 400 | 404 | 410, text, .. }) => {
+                tracing::info!(mail = %item.nr.h, %peer, %text, "the sender does not know this mail any more; its nr is dropped");
+                (item.id, item.nr.h, NrSent::Failed { why: text, for_good: true })
+            }
+            Err(_) => self.send_by_dht(item, bytes).await,
+        }
+    }
+
+    async fn send_by_dht(&self, item: NrItem, bytes: Vec<u8>) -> (MailKey, MailId, NrSent) {
+        let (id, h) = (item.id, item.nr.h);
+        let sent = match item.in_dht {
+            Some(value) if item.look && self.was_deleted(&item, value).await => NrSent::Taken,
+            Some(value) => NrSent::InDht(value),
+            None => self.put_nr(item, bytes).await,
+        };
+        (id, h, sent)
+    }
+
+    async fn put_nr(&self, item: NrItem, bytes: Vec<u8>) -> NrSent {
+        let (key, value) = (DhtKey::Nr(item.nr.to), value_hash(&bytes));
+        let expiry = item.until.min(self.clock.now().wall + VALIDITY_MAX);
+        let (bytes, password) = (Bytes::from(bytes), item.password);
+        match self.dht.put(key, bytes, password, expiry).await {
+            Ok(()) => NrSent::InDht(value),
+            Err(why) => NrSent::Failed { why, for_good: false },
+        }
+    }
+
+    /// Whether the sender deleted this nr in the DHT: that is how it says that it took it.
+    async fn was_deleted(&self, item: &NrItem, value: Digest) -> bool {
+        let key = DhtKey::Nr(item.nr.to.clone());
+        self.dht.was_deleted(key, value, item.password.clone()).await.unwrap_or(false)
+    }
+
+    async fn seal_nr(&self, item: &NrItem) -> Result<Vec<u8>, NsError> {
+        let kept = match known_certificate(&self.directory.snapshot(), &item.nr.to, item.sender) {
+            Some(certificate) => Some(certificate),
+            None => self.kept_certificate(item.sender).await?,
+        };
+        let no_certificate =
+            || NsError::NoCertificate { from: item.nr.to.clone(), why: "it is not in keys/ any more".to_owned() };
+        let certificate = kept.ok_or_else(no_certificate)?;
+        let (me, nr, now) = (self.me.clone(), item.nr.clone(), self.clock.now().wall);
+        Ok(blocking(move || seal_nr(&nr, &me, &certificate, now)).await??)
+    }
+}
+
+fn notice(item: &NrItem, sealed: &[u8]) -> Notice {
+    Notice::Nr { to: item.nr.to.clone(), sealed: ByteBuf::from(sealed.to_vec()) }
+}
+
+/// The certificate that the directory has, checked against the gd by whoever put it there.
+fn known_certificate(snapshot: &Snapshot, address: &Address, fingerprint: Fingerprint) -> Option<Certificate> {
+    let certificate = Certificate::parse(snapshot.at(address)?.certificate.as_ref()?).ok()?;
+    (certificate.fingerprint() == fingerprint).then_some(certificate)
+}
+
+/// Checks what an ns claims against the pinned group of its sender (R11); gives the peer that the gd names for it.
+fn named_by_group(snapshot: &Snapshot, ns: &UnverifiedNs) -> Result<Option<PeerId>, NsError> {
+    let forged = |why: String| Err(NsError::Forged { why });
+    let Some(group) = snapshot.groups.get(ns.from().group()) else { return Ok(None) };
+    if group.key != ns.group_key() {
+        return forged(format!("the key pinned for {} is {}, not {}", ns.group(), group.key, ns.group_key()));
+    }
+    let Some(gd) = &group.gd else { return Ok(None) };
+    match gd.member_at(ns.from()) {
+        Some(member) if member.fingerprint == ns.fingerprint() => Ok(Some(member.peer_id)),
+        Some(member) => forged(format!(
+            "the key of {} is {}, not {}; its group has signed no change",
+            member.address,
+            member.fingerprint,
+            ns.fingerprint()
+        )),
+        // It may have joined since; the gd that names it is on its way.
+        None => {
+            let why = format!("the gd of {} that is known here does not name it", ns.group());
+            Err(NsError::NoCertificate { from: ns.from().clone(), why })
+        }
+    }
+}

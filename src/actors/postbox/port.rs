@@ -1,0 +1,212 @@
+//! The postbox as others reach it: mail servers, `POST /notify`, the console, the commands. It holds no state but a small
+//! cache of heads, and decides nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::files::{self, Head, body_path};
+use super::notices::{Notices, NsError};
+use crate::actors::shell::{Handle, Stopped};
+use crate::core::postbox::access::{MailboxFailure, MailboxReply, MailboxRequest, MessageKey, Standard, View};
+use crate::core::postbox::io::{NsFrom, Requests, SenderName, Shown};
+use crate::core::postbox::{Input, Postbox, PostboxStatus, Reply, Verdict};
+use crate::model::msglist::Tombstone;
+use crate::model::{PeerId, SubmissionId, WallTime};
+use crate::store::home::Home;
+use crate::wire::Signed;
+
+/// Heads that are kept in memory.
+const HEADS_MAX: usize = 256;
+/// Largest header block of a head that is kept in memory, bytes; larger ones are read again each time.
+const HEAD_KEPT_MAX: usize = 64 * 1024;
+
+/// The heads that were read last.
+#[derive(Debug, Default)]
+struct Heads {
+    by_key: BTreeMap<MessageKey, Arc<Head>>,
+    order: VecDeque<MessageKey>,
+}
+
+/// What is heard of a peer's mail: the handle of the brain, the files, and the signal that mailboxes have changed.
+#[derive(Clone)]
+pub struct PostboxPort {
+    handle: Handle<Postbox>,
+    home: Home,
+    notices: Notices,
+    heads: Arc<Mutex<Heads>>,
+    changes: watch::Receiver<u64>,
+    temporary: Arc<AtomicU64>,
+}
+
+impl PostboxPort {
+    pub(super) fn new(
+        handle: Handle<Postbox>,
+        home: Home,
+        notices: Notices,
+        changes: watch::Receiver<u64>,
+    ) -> PostboxPort {
+        PostboxPort { handle, home, notices, heads: Arc::default(), changes, temporary: Arc::default() }
+    }
+
+    /// The brain's handle.
+    pub fn handle(&self) -> &Handle<Postbox> {
+        &self.handle
+    }
+
+    /// Asks what a mail program asks. An open of a body is answered once it is here or cannot be had.
+    pub async fn request(&self, view: View, request: MailboxRequest) -> MailboxReply {
+        match self.handle.ask(move |token| Input::Mailbox { token, view, request }).await {
+            Ok(Reply::Mailbox(reply)) => reply,
+            Ok(Reply::BodyHere(key)) => MailboxReply::Body(body_path(&self.home, key)),
+            Ok(_) => failed("the postbox answered another question than it was asked; report this"),
+            Err(Stopped) => failed("this peer is stopping"),
+        }
+    }
+
+    /// What is known of a message without its body. For one whose files are lost it says so in their place.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub async fn head(&self, key: MessageKey) -> io::Result<Arc<Head>> {
+        if let Some(head) = self.heads().by_key.get(&key) {
+            return Ok(head.clone());
+        }
+        let home = self.home.clone();
+        let read = tokio::task::spawn_blocking(move || files::read_head(&home, key)).await;
+        let head = match read {
+            Ok(Err(e)) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+                return Ok(Arc::new(files::damaged_head()));
+            }
+            Ok(head) => Arc::new(head?),
+            Err(_) => return Err(io::Error::other("this peer is stopping")),
+        };
+        if head.header_block.len() <= HEAD_KEPT_MAX {
+            self.keep(key, &head);
+        }
+        Ok(head)
+    }
+
+    fn heads(&self) -> MutexGuard<'_, Heads> {
+        // What is in there was read from the disk, whoever panicked.
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, key: MessageKey, head: &Arc<Head>) {
+        let mut heads = self.heads();
+        if heads.by_key.insert(key, head.clone()).is_none() {
+            heads.order.push_back(key);
+        }
+        while heads.order.len() > HEADS_MAX {
+            if let Some(oldest) = heads.order.pop_front() {
+                heads.by_key.remove(&oldest);
+            }
+        }
+    }
+
+    /// Grows whenever any mailbox changed: sessions that idle look again.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// A name in `mail/` that nobody uses, for a message that is being appended. What is not appended is removed at the next
+    /// start.
+    pub fn append_path(&self) -> PathBuf {
+        let count = self.temporary.fetch_add(1, Ordering::Relaxed);
+        self.home.mail_dir().join(format!(".append-{}-{count}.tmp", std::process::id()))
+    }
+
+    /// Takes a sealed ns that `peer` brought; `Ok` once it is on disk (R1).
+    ///
+    /// # Errors
+    /// [`NsError`] says why it is not taken, and whether it may be later.
+    pub async fn take_ns(&self, peer: PeerId, sealed: Vec<u8>) -> Result<(), NsError> {
+        let (ns, known) = self.notices.open_ns(peer, sealed).await?;
+        let input = move |token| Input::Ns { from: NsFrom::Direct(token), ns: Box::new(ns), known };
+        match self.handle.ask(input).await? {
+            Reply::NsRefused(why) => Err(NsError::Refused(why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes an owner's word that a mail is gone.
+    ///
+    /// # Errors
+    /// [`Stopped`] when this peer is stopping.
+    pub async fn take_tombstone(&self, tombstone: Signed<Tombstone>) -> Result<(), Stopped> {
+        let known = self.notices.is_known_peer(&tombstone.owner);
+        let input = move |token| Input::Tombstone { token: Some(token), tombstone, known };
+        self.handle.ask(input).await.map(drop)
+    }
+
+    /// Files a mail of the spool in INBOX (it is for this very peer) or Sent, once; `Ok` once that is on disk.
+    ///
+    /// # Errors
+    /// Why it is not filed.
+    pub async fn file_spooled(&self, submission: SubmissionId, mailbox: Standard) -> Result<(), String> {
+        let input = move |token| Input::FileSpooled { token, submission, mailbox };
+        filed(self.handle.ask(input).await)
+    }
+
+    /// Files a DSN in INBOX, once per id; `Ok` once that is on disk.
+    ///
+    /// # Errors
+    /// Why it is not filed.
+    pub async fn file_message(&self, id: SubmissionId, at: WallTime, message: Vec<u8>) -> Result<(), String> {
+        filed(self.handle.ask(move |token| Input::FileMessage { token, id, at, message }).await)
+    }
+
+    /// Shows a submission in Outbox.
+    ///
+    /// # Errors
+    /// [`Stopped`] when this peer is stopping.
+    pub async fn show(&self, shown: Shown) -> Result<(), Stopped> {
+        self.handle.tell(Input::Show(shown)).await
+    }
+
+    /// What waits for consent, and the judged senders.
+    ///
+    /// # Errors
+    /// [`Stopped`] when this peer is stopping.
+    pub async fn requests(&self) -> Result<Requests, Stopped> {
+        match self.handle.ask(Input::Requests).await? {
+            Reply::Requests(requests) => Ok(requests),
+            _ => Err(Stopped),
+        }
+    }
+
+    /// The user's word on a sender: how many senders and mails it touched.
+    ///
+    /// # Errors
+    /// [`Stopped`] when this peer is stopping.
+    pub async fn judge(&self, sender: SenderName, verdict: Verdict) -> Result<(usize, usize), Stopped> {
+        match self.handle.ask(move |token| Input::Judge { token, sender, verdict }).await? {
+            Reply::Judged { senders, mails } => Ok((senders, mails)),
+            _ => Err(Stopped),
+        }
+    }
+
+    /// What the postbox shows of itself.
+    ///
+    /// # Errors
+    /// [`Stopped`] when this peer is stopping.
+    pub async fn observe(&self) -> Result<PostboxStatus, Stopped> {
+        self.handle.observe().await
+    }
+}
+
+fn failed(why: &str) -> MailboxReply {
+    MailboxReply::Failed(MailboxFailure::Unavailable(why.to_owned()))
+}
+
+fn filed(reply: Result<Reply, Stopped>) -> Result<(), String> {
+    match reply {
+        Ok(Reply::Filed(result)) => result,
+        Ok(_) => Err("the postbox answered another question than it was asked; report this".to_owned()),
+        Err(Stopped) => Err(Stopped.to_string()),
+    }
+}
