@@ -107,26 +107,36 @@ impl<B: Brain> Handle<B> {
     ///
     /// # Errors
     /// [`Stopped`] when its actor has stopped.
-    pub async fn tell(&self, input: B::Input) -> Result<(), Stopped> {
-        self.tell.send(Tell(input)).await.map_err(|_| Stopped)
+    pub fn tell(&self, input: B::Input) -> impl Future<Output = Result<(), Stopped>> + Send + use<B> {
+        let told = self.tell.send(Tell(input));
+        async move { told.await.map_err(|_| Stopped) }
     }
     /// Asks the brain something; `input` makes the input from the token that its reply will carry.
     ///
     /// # Errors
     /// [`Stopped`] when its actor has stopped.
-    pub async fn ask(&self, input: impl FnOnce(Token) -> B::Input + Send + 'static) -> Result<B::Reply, Stopped> {
+    pub fn ask<F>(&self, input: F) -> impl Future<Output = Result<B::Reply, Stopped>> + Send + use<B, F>
+    where
+        F: FnOnce(Token) -> B::Input + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.ask.send(Ask(Box::new(input), reply)).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
+        let asked = self.ask.send(Ask(Box::new(input), reply));
+        async move {
+            asked.await.map_err(|_| Stopped)?;
+            answer.await.map_err(|_| Stopped)
+        }
     }
     /// What the brain shows of itself.
     ///
     /// # Errors
     /// [`Stopped`] when its actor has stopped.
-    pub async fn observe(&self) -> Result<B::Status, Stopped> {
+    pub fn observe(&self) -> impl Future<Output = Result<B::Status, Stopped>> + Send + use<B> {
         let (reply, answer) = oneshot::channel();
-        self.observe.send(Observe(reply)).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
+        let asked = self.observe.send(Observe(reply));
+        async move {
+            asked.await.map_err(|_| Stopped)?;
+            answer.await.map_err(|_| Stopped)
+        }
     }
     /// Stops the actor once what it was told before has been handled.
     pub async fn stop(&self) {

@@ -1,0 +1,235 @@
+//! Sealing one mail for its receivers: the sealed mail, its manifest and the sealed ns, durable in this order. Blocking; it
+//! never announces anything.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::Tools;
+use crate::actors::directory::Snapshot;
+use crate::core::outbox::{Input, SealFailure, SealJob, SealedReceiver};
+use crate::fragment::{Codec, FragmentError, ManifestBuilder};
+use crate::model::dht::value_hash;
+use crate::model::manifest::Manifest;
+use crate::model::msglist::MailEntry;
+use crate::model::notification::Ns;
+use crate::model::{Address, Encoding, Fingerprint, MailId, PeerId, Policy, Secret, SubmissionId};
+use crate::seal::{Certificate, seal_for_owner, seal_mail, seal_ns};
+use crate::store::files::{DurableWriter, FILE_MODE, FileError, read_bounded, write_durable};
+use crate::wire::{decode, encode};
+
+/// Largest file of sealed ns: 100 receivers with 48 KiB of headers each, and slack.
+const NOTICES_MAX: u64 = 8 * 1024 * 1024;
+
+/// The sealed ns of one receiver, as `h.ns` keeps them.
+#[derive(Serialize, Deserialize)]
+struct SealedNotice {
+    #[serde(rename = "r")]
+    receiver: Address,
+    #[serde(rename = "n")]
+    sealed: ByteBuf,
+}
+
+/// What the owner needs to finish a mail after a restore; travels in its msglist entry, sealed to the owner itself.
+#[derive(Serialize, Deserialize)]
+struct OwnerNote {
+    #[serde(rename = "s")]
+    submission: SubmissionId,
+    #[serde(rename = "r")]
+    receivers: Vec<SealedReceiver>,
+}
+
+/// Decides the encoding by the sealed mail's length while it is being written: until `whole_below` bytes came, they wait.
+struct Naming<'a> {
+    policy: &'a Policy,
+    others: usize,
+    codec: &'a Codec,
+    waiting: Vec<u8>,
+    builder: Option<ManifestBuilder>,
+}
+
+impl Naming<'_> {
+    fn start(&mut self, encoding: Encoding) -> Result<(), FragmentError> {
+        let mut builder = ManifestBuilder::new(encoding, self.codec)?;
+        builder.update(&std::mem::take(&mut self.waiting))?;
+        self.builder = Some(builder);
+        Ok(())
+    }
+    fn update(&mut self, bytes: &[u8]) -> Result<(), FragmentError> {
+        if let Some(builder) = &mut self.builder {
+            return builder.update(bytes);
+        }
+        self.waiting.extend_from_slice(bytes);
+        let so_far = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+        let at_most = self.policy.encoding_for(u64::MAX, self.others);
+        // Once longer than whole_below, more bytes do not change the encoding.
+        if self.policy.encoding_for(so_far, self.others) == at_most {
+            self.start(at_most)?;
+        }
+        Ok(())
+    }
+    fn finish(mut self, owner: PeerId) -> Result<Manifest, FragmentError> {
+        if self.builder.is_none() {
+            let so_far = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
+            self.start(self.policy.encoding_for(so_far, self.others))?;
+        }
+        match self.builder {
+            Some(builder) => builder.finish(owner),
+            None => Err(FragmentError::from(io::Error::other("no builder"))),
+        }
+    }
+}
+
+/// Writes the sealed mail to disk and names it on the way.
+struct Tee<'a, 'b> {
+    file: &'a mut DurableWriter,
+    naming: &'a mut Naming<'b>,
+}
+
+impl Write for Tee<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.naming.update(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn again(error: impl std::fmt::Display) -> SealFailure {
+    SealFailure::Again(error.to_string())
+}
+
+/// Seals; the answer to [`crate::core::outbox::Action::Seal`].
+pub(super) fn seal(tools: &Tools, job: &SealJob) -> Input {
+    let submission = job.submission;
+    match try_seal(tools, job) {
+        Ok((receivers, entry)) => Input::Sealed { submission, receivers, entry },
+        Err(why) => {
+            let receivers = job.receivers.iter().map(|(address, _, _)| address.clone()).collect();
+            Input::SealFailed { submission, receivers, why }
+        }
+    }
+}
+
+/// The receivers' certificates, as the directory has them; those that it has not, or of another key, are named.
+fn certificates(
+    snapshot: &Snapshot,
+    receivers: &[(Address, Fingerprint, PeerId)],
+) -> Result<Vec<Certificate>, SealFailure> {
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for (address, fingerprint, peer) in receivers {
+        let bytes = snapshot.peers.get(peer).and_then(|known| known.certificate.clone());
+        let certificate = bytes.and_then(|bytes| Certificate::parse(&bytes).ok());
+        match certificate.filter(|c| c.fingerprint() == *fingerprint) {
+            Some(certificate) => found.push(certificate),
+            None => missing.push(address.clone()),
+        }
+    }
+    if missing.is_empty() { Ok(found) } else { Err(SealFailure::Certificates(missing)) }
+}
+
+fn try_seal(tools: &Tools, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailEntry), SealFailure> {
+    let snapshot = tools.directory.snapshot();
+    let certificates = certificates(&snapshot, &job.receivers)?;
+    let group_key = snapshot.groups.get(tools.address.group()).map(|group| group.key);
+    let group_key = group_key.ok_or_else(|| again("this peer has no group yet; create or join one"))?;
+    let no_spool = |error: &dyn std::fmt::Display| {
+        tracing::error!(submission = %job.submission, %error, "a mail that was to be sealed is not in the spool");
+        SealFailure::NoSpool
+    };
+    let envelope = tools.spool.envelope(&job.submission).map_err(|e| no_spool(&e))?;
+    let clear = File::open(tools.spool.mail_file(&job.submission)).map_err(|e| no_spool(&e))?;
+    let (writer, manifest) = write_sealed(tools, job, clear, &certificates)?;
+    let h = manifest.h;
+    let mut receivers = Vec::with_capacity(job.receivers.len());
+    let mut notices = Vec::with_capacity(job.receivers.len());
+    let now = tools.clock.now().wall;
+    for ((address, fingerprint, peer), certificate) in job.receivers.iter().zip(&certificates) {
+        let secret = random_secret()?;
+        let ns = Ns {
+            submission: job.submission,
+            h,
+            length: manifest.length,
+            digest: manifest.digest,
+            to: address.clone(),
+            from: tools.address.clone(),
+            from_fingerprint: tools.identity.openpgp.fingerprint(),
+            owner: tools.identity.peer_id(),
+            group: tools.address.group().clone(),
+            group_key,
+            expiry: job.expiry,
+            header_block: envelope.header_block.clone(),
+            structure: envelope.structure.clone(),
+            secret: secret.clone(),
+        };
+        let sealed = seal_ns(&ns, &tools.identity.openpgp, certificate, now).map_err(again)?;
+        let (address, fingerprint, peer, ns) = (address.clone(), *fingerprint, *peer, value_hash(&sealed));
+        notices.push(SealedNotice { receiver: address.clone(), sealed: ByteBuf::from(sealed) });
+        receivers.push(SealedReceiver { address, fingerprint, peer, secret, ns });
+    }
+    let note = encode(&OwnerNote { submission: job.submission, receivers: receivers.clone() });
+    let for_owner = seal_for_owner(&note, &tools.identity.openpgp).map_err(again)?;
+    let entry = MailEntry {
+        h,
+        length: manifest.length,
+        digest: manifest.digest,
+        expiry: job.expiry,
+        encoding: manifest.encoding,
+        for_owner,
+    };
+    keep(tools, writer, manifest, &notices).map_err(again)?;
+    Ok((receivers, entry))
+}
+
+/// Seals to the receivers, and to the owner itself: what waits can then be read in Outbox without a clear copy.
+fn write_sealed(
+    tools: &Tools,
+    job: &SealJob,
+    clear: impl Read,
+    certificates: &[Certificate],
+) -> Result<(DurableWriter, Manifest), SealFailure> {
+    let mut all = certificates.to_vec();
+    let own = tools.identity.openpgp.certificate();
+    if !all.iter().any(|c| c.fingerprint() == own.fingerprint()) {
+        all.push(own.clone());
+    }
+    let mut file = DurableWriter::create(&tools.home.outbox_dir()).map_err(again)?;
+    let mut naming =
+        Naming { policy: &job.policy, others: job.others, codec: &tools.codec, waiting: Vec::new(), builder: None };
+    let tee = Tee { file: &mut file, naming: &mut naming };
+    seal_mail(clear, &tools.identity.openpgp, &all, tee, tools.clock.now().wall).map_err(again)?;
+    let manifest = naming.finish(tools.identity.peer_id()).map_err(again)?;
+    Ok((file, manifest))
+}
+
+/// Blob, manifest, ns: each durable before the next (DESIGN.md section 5.3).
+fn keep(tools: &Tools, writer: DurableWriter, manifest: Manifest, notices: &[SealedNotice]) -> Result<(), FileError> {
+    let h = manifest.h;
+    let manifest = tools.identity.key.sign(manifest);
+    writer.commit(&tools.home.outbox_blob(&h))?;
+    write_durable(&tools.home.outbox_manifest(&h), manifest.as_bytes(), FILE_MODE)?;
+    write_durable(&tools.home.outbox_notices(&h), &encode(&notices), FILE_MODE)
+}
+
+fn random_secret() -> Result<Secret, SealFailure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(again)?;
+    Ok(Secret::new(bytes))
+}
+
+/// The sealed ns of one receiver of a mail. Blocking.
+///
+/// # Errors
+/// When the file is missing or damaged, or has none for that receiver.
+pub(super) fn sealed_notice(tools: &Arc<Tools>, h: &MailId, receiver: &Address) -> Result<ByteBuf, String> {
+    let bytes = read_bounded(&tools.home.outbox_notices(h), NOTICES_MAX).map_err(|e| e.to_string())?;
+    let notices: Vec<SealedNotice> = decode(&bytes).map_err(|e| e.to_string())?;
+    let found = notices.into_iter().find(|notice| notice.receiver == *receiver);
+    found.map(|notice| notice.sealed).ok_or_else(|| format!("mail {h} has no send notification for {receiver}"))
+}
