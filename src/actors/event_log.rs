@@ -1,17 +1,15 @@
 //! The journal as the shells see it.
 
-use std::sync::Arc;
-
 use crate::actors::shell::{Append, EventLog, LogBroken};
 use crate::store::journal::{Journal, Record};
 
 /// Appends the brains' events to the one journal of a home.
 #[derive(Debug, Clone)]
-pub struct JournalLog(Arc<Journal>);
+pub struct JournalLog(Journal);
 
 impl JournalLog {
     /// The log of an open journal.
-    pub fn new(journal: Arc<Journal>) -> Self {
+    pub fn new(journal: Journal) -> Self {
         Self(journal)
     }
 }

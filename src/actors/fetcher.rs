@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use tokio::task::AbortHandle;
 
 use crate::actors::shell::{EventLog, Handle, Perform, Shell};
@@ -16,7 +19,8 @@ use crate::fragment::stream::Put;
 use crate::fragment::{Assembler, Codec, FragmentError, Layout, MailName, check_manifest};
 use crate::model::manifest::Manifest;
 use crate::model::msglist::Tombstone;
-use crate::model::{MailId, PeerId};
+use crate::model::{MailId, Part, PeerId};
+use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
 use crate::store::home::Home;
@@ -28,6 +32,81 @@ const MANIFEST_FRAME_BYTES: u64 = 64 * 1024;
 /// What came of an attempt with one source.
 type Tried<T> = Result<T, SourceFailure>;
 
+/// Bytes that are read at a time from the own disk.
+const OWN_CHUNK: usize = 256 * 1024;
+
+/// What this peer itself holds of other members' mails: a source like any other, without the network.
+pub trait OwnParts: Send + Sync + 'static {
+    /// The fragments (k, i) of a mail that are here.
+    fn fragments(&self, h: MailId) -> BoxFuture<'static, Result<Vec<(u8, u8)>, String>>;
+    /// The manifest, as it is kept.
+    fn manifest(&self, h: MailId) -> BoxFuture<'static, Result<BodySource, String>>;
+    /// A part of it.
+    fn part(&self, h: MailId, part: Part) -> BoxFuture<'static, Result<BodySource, String>>;
+}
+
+/// Where sources are asked: other peers over HTTPS, this one on its own disk.
+#[derive(Clone)]
+pub struct Origins {
+    /// This peer.
+    pub me: PeerId,
+    /// What it holds.
+    pub own: Arc<dyn OwnParts>,
+    /// Asks others.
+    pub client: PeerClient,
+}
+
+/// An answer's bytes, wherever they come from.
+enum Blocks {
+    Peer(PeerBody),
+    Own(ChunkStream),
+}
+
+impl Blocks {
+    async fn next(&mut self) -> Tried<Option<Bytes>> {
+        match self {
+            Blocks::Peer(body) => body.next().await.map_err(|e| unreachable(&e)),
+            Blocks::Own(chunks) => {
+                chunks.next().await.transpose().map_err(|e| SourceFailure::Unreachable(e.to_string()))
+            }
+        }
+    }
+}
+
+impl Origins {
+    async fn fragments(&self, h: MailId, owner: PeerId, source: PeerId) -> Tried<Vec<(u8, u8)>> {
+        if source == self.me {
+            return self.own.fragments(h).await.map_err(SourceFailure::Unreachable);
+        }
+        self.client.get_fragments(source, &h).await.map_err(|e| gone_or(&e, h, owner))
+    }
+    async fn manifest(&self, order: &Order, source: PeerId, limit: usize) -> Tried<Bytes> {
+        if source != self.me {
+            let got = self.client.get_manifest(source, &order.h, limit).await;
+            return got.map_err(|e| gone_or(&e, order.h, order.owner));
+        }
+        let body = self.own.manifest(order.h).await.map_err(SourceFailure::Unreachable)?;
+        let len = body.len();
+        let mut chunks = Blocks::Own(body.into_chunks(0..len.min(u64::try_from(limit).unwrap_or(u64::MAX)), OWN_CHUNK));
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = chunks.next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.freeze())
+    }
+    async fn part(&self, h: MailId, source: PeerId, part: Part, range: Range<u64>) -> Tried<Blocks> {
+        if source == self.me {
+            let body = self.own.part(h, part).await.map_err(SourceFailure::Unreachable)?;
+            return Ok(Blocks::Own(body.into_chunks(range, OWN_CHUNK)));
+        }
+        let body = match part {
+            Part::Whole => self.client.get_sealed(source, &h, Some(range)).await,
+            Part::Fragment { k, i } => self.client.get_fragment(source, &h, (k, i), Some(range)).await,
+        };
+        body.map(Blocks::Peer).map_err(|e| unreachable(&e))
+    }
+}
+
 /// A mail whose blocks are being put together.
 #[derive(Clone)]
 struct OpenMail {
@@ -37,7 +116,7 @@ struct OpenMail {
 
 /// The performer of the fetch brain.
 pub struct Fetcher {
-    client: PeerClient,
+    origins: Origins,
     home: Home,
     codec: Arc<Codec>,
     clock: Clock,
@@ -46,9 +125,9 @@ pub struct Fetcher {
 }
 
 /// Starts the fetcher.
-pub fn start(client: PeerClient, home: Home, codec: Arc<Codec>, clock: Clock, log: Arc<dyn EventLog>) -> Handle<Fetch> {
+pub fn start(origins: Origins, home: Home, codec: Arc<Codec>, clock: Clock, log: Arc<dyn EventLog>) -> Handle<Fetch> {
     let mails = Arc::default();
-    let performer = Fetcher { client, home, codec, clock: clock.clone(), mails, requests: BTreeMap::new() };
+    let performer = Fetcher { origins, home, codec, clock: clock.clone(), mails, requests: BTreeMap::new() };
     Shell::start(Fetch::default(), performer, log, clock, None)
 }
 
@@ -76,18 +155,18 @@ fn gone_or(error: &NetError, h: MailId, owner: PeerId) -> SourceFailure {
     unreachable(error)
 }
 
-async fn ask_offer(client: PeerClient, h: MailId, owner: PeerId, source: PeerId) -> Tried<Offer> {
-    let fragments = client.get_fragments(source, &h).await.map_err(|e| gone_or(&e, h, owner))?;
+async fn ask_offer(origins: Origins, h: MailId, owner: PeerId, source: PeerId) -> Tried<Offer> {
+    let fragments = origins.fragments(h, owner, source).await?;
     if fragments.is_empty() {
         return Err(SourceFailure::Nothing);
     }
     Ok(Offer { whole: fragments.contains(&(1, 0)), fragments })
 }
 
-async fn get_manifest(client: PeerClient, order: Order, source: PeerId) -> Tried<(Layout, Box<Signed<Manifest>>)> {
+async fn get_manifest(origins: Origins, order: Order, source: PeerId) -> Tried<(Layout, Box<Signed<Manifest>>)> {
     // A digest of 32 bytes for each block of up to 100 indices: less than a sixteenth of the mail.
     let limit = usize::try_from(order.length / 16 + MANIFEST_FRAME_BYTES).unwrap_or(usize::MAX);
-    let bytes = client.get_manifest(source, &order.h, limit).await.map_err(|e| gone_or(&e, order.h, order.owner))?;
+    let bytes = origins.manifest(&order, source, limit).await?;
     let lied = |why: String| SourceFailure::Lied(format!("manifest: {why}"));
     let checked = tokio::task::spawn_blocking(move || {
         let manifest = Signed::<Manifest>::verify(&bytes).map_err(|e| lied(e.to_string()))?;
@@ -103,7 +182,7 @@ async fn get_manifest(client: PeerClient, order: Order, source: PeerId) -> Tried
 
 /// What one request needs.
 struct Get {
-    client: PeerClient,
+    origins: Origins,
     clock: Clock,
     mail: OpenMail,
     back: Handle<Fetch>,
@@ -146,22 +225,23 @@ impl Get {
         let _ = self.back.tell(Input::Ended { h: self.h, request: self.request, result }).await;
     }
 
-    async fn body(&self) -> Tried<PeerBody> {
+    async fn body(&self) -> Tried<Blocks> {
         let layout = &self.mail.layout;
         let stripes = self.run.stripes();
         let last = stripes.end.saturating_sub(1);
-        let body = match self.run {
-            Run::Fragment { index, .. } => {
+        let (part, range) = match self.run {
+            // Fragment (1, 0) is the whole mail, and that is how its holders know it.
+            Run::Fragment { index, .. } if self.k > 1 => {
                 let range =
                     layout.block_range_in_fragment(stripes.start).start..layout.block_range_in_fragment(last).end;
-                self.client.get_fragment(self.source, &self.h, (self.k, index), Some(range)).await
+                (Part::Fragment { k: self.k, i: index }, range)
             }
-            Run::Whole { .. } => {
+            Run::Fragment { .. } | Run::Whole { .. } => {
                 let range = layout.stripe_range_in_mail(stripes.start).start..layout.stripe_range_in_mail(last).end;
-                self.client.get_sealed(self.source, &self.h, Some(range)).await
+                (Part::Whole, range)
             }
         };
-        body.map_err(|e| unreachable(&e))
+        self.origins.part(self.h, self.source, part, range).await
     }
 
     /// Reads block after block, verifies it into the file, and tells.
@@ -171,7 +251,7 @@ impl Get {
         let mut buffer: Vec<u8> = Vec::new();
         for (stripe, index, travels) in self.expected() {
             while buffer.len() < travels {
-                match body.next().await.map_err(|e| unreachable(&e))? {
+                match body.next().await? {
                     Some(chunk) => buffer.extend_from_slice(&chunk),
                     None => return Err(SourceFailure::Unreachable("it broke off".to_owned()).into()),
                 }
@@ -195,10 +275,10 @@ impl Get {
         let len = |range: Range<u64>| usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let stripes = self.run.stripes();
         match self.run {
-            Run::Fragment { index, .. } => {
+            Run::Fragment { index, .. } if self.k > 1 => {
                 stripes.map(|s| (s, index, len(layout.block_range_in_fragment(s)))).collect()
             }
-            Run::Whole { .. } => stripes
+            Run::Fragment { .. } | Run::Whole { .. } => stripes
                 .flat_map(|s| (0..layout.k()).map(move |i| (s, i)))
                 .map(|(s, i)| (s, i, len(layout.block_range_in_mail(s, i))))
                 .filter(|(_, _, len)| *len > 0)
@@ -274,25 +354,25 @@ fn finish(mail: &OpenMail, path: PathBuf) -> Result<PathBuf, String> {
 
 impl Perform<Fetch> for Fetcher {
     fn perform(&mut self, action: Action, back: &Handle<Fetch>) {
-        let (client, back) = (self.client.clone(), back.clone());
+        let (origins, back) = (self.origins.clone(), back.clone());
         match action {
             Action::AskOffer { h, owner, source } => {
                 tokio::spawn(async move {
-                    let offer = ask_offer(client, h, owner, source).await;
+                    let offer = ask_offer(origins, h, owner, source).await;
                     let _ = back.tell(Input::Offered { h, source, offer }).await;
                 });
             }
             Action::GetManifest { order, source } => {
                 let h = order.h;
                 tokio::spawn(async move {
-                    let manifest = get_manifest(client, order, source).await;
+                    let manifest = get_manifest(origins, order, source).await;
                     let _ = back.tell(Input::Manifest { h, source, manifest }).await;
                 });
             }
             Action::Open { h, manifest } => self.open(h, *manifest, back),
             Action::Get { h, source, request, k, run } => {
                 let Some(mail) = lock(&self.mails).get(&h).cloned() else { return };
-                let get = Get { client, clock: self.clock.clone(), mail, back, h, source, request, k, run };
+                let get = Get { origins, clock: self.clock.clone(), mail, back, h, source, request, k, run };
                 self.requests.retain(|_, task| !task.is_finished());
                 self.requests.insert(request, tokio::spawn(get.run()).abort_handle());
             }

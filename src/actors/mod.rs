@@ -1,12 +1,18 @@
 //! Thin actix shells, one per brain, and what they share. Actors never import each other; `peer` wires them.
 
+pub mod allowance;
 pub mod dht_client;
 pub mod directory;
 pub mod event_log;
 pub mod fetcher;
 pub mod group_master;
 pub mod identity;
+pub mod neighbours;
+pub mod outbox;
+pub mod peer;
+pub mod peer_api;
 pub mod postbox;
+pub mod replay;
 pub mod replicator;
 pub mod serve_parts;
 pub mod shell;

@@ -7,6 +7,7 @@ pub mod dial;
 pub mod https_client;
 pub mod https_server;
 pub mod identity;
+pub mod interfaces;
 pub mod locate;
 pub mod peer_answer;
 pub mod peer_api;

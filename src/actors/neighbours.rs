@@ -1,0 +1,232 @@
+//! What connects the actors that must not know each other: each gives another a trait, and this is what stands behind it.
+//! It only passes on.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use super::dht_client::DhtPort;
+use super::directory::Directory;
+use super::fetcher::OwnParts;
+use super::group_master::GroupDht;
+use super::peer_api::SharedApi;
+use super::postbox::{DhtValue, NoticeDht, PostboxPort};
+use super::replicator::{Rebuild, RebuildOrder};
+use super::shell::Handle;
+use super::{outbox, postbox};
+use crate::core::dht::Found;
+use crate::core::fetch::{self, Fetch, Order};
+use crate::core::group::{self, Group};
+use crate::core::outbox::{CancelTarget, Dsn, Input, Outbox, ShownMail};
+use crate::core::postbox::access::Standard;
+use crate::core::postbox::io::Shown;
+use crate::model::dht::{DhtKey, EntryTerms, password_hash};
+use crate::model::{Address, Digest, Fingerprint, GroupName, MailId, Part, PeerId, Secret, SubmissionId, WallTime};
+use crate::net::body_source::BodySource;
+use crate::net::peer_api::PeerApi;
+use crate::store::files::remove_durable;
+
+/// What is there only once every actor has started.
+#[derive(Default)]
+pub struct Late {
+    /// Mailboxes.
+    pub postbox: OnceLock<PostboxPort>,
+    /// Own mails.
+    pub outbox: OnceLock<Handle<Outbox>>,
+    /// The routes' view of this peer.
+    pub api: OnceLock<SharedApi>,
+}
+
+/// Behind every neighbour trait.
+#[derive(Clone)]
+pub struct Neighbours {
+    /// Filled while the peer starts.
+    pub late: Arc<Late>,
+    /// Who is who.
+    pub directory: Directory,
+    /// Membership.
+    pub group: Handle<Group>,
+    /// This peer.
+    pub me: PeerId,
+}
+
+fn starting() -> String {
+    "this peer is still starting".to_owned()
+}
+
+impl outbox::Neighbours for Neighbours {
+    fn file_spooled(&self, submission: SubmissionId) -> BoxFuture<'static, Result<(), String>> {
+        let late = self.late.clone();
+        Box::pin(async move {
+            let postbox = late.postbox.get().ok_or_else(starting)?;
+            postbox.file_spooled(submission, Standard::Inbox).await
+        })
+    }
+    fn file_dsn(&self, dsn: Dsn) -> BoxFuture<'static, Result<(), String>> {
+        let late = self.late.clone();
+        Box::pin(async move {
+            let postbox = late.postbox.get().ok_or_else(starting)?;
+            postbox.file_message(dsn.id, dsn.at, dsn.message).await
+        })
+    }
+    fn show(&self, shown: ShownMail) -> BoxFuture<'static, ()> {
+        let late = self.late.clone();
+        let ShownMail { submission, keywords, at, mails, done, .. } = shown;
+        Box::pin(async move {
+            if let Some(postbox) = late.postbox.get() {
+                // A postbox that stopped is shown everything again at the next start.
+                let _ = postbox.show(Shown { submission, keywords, at, mails, done }).await;
+            }
+        })
+    }
+    fn show_only(&self, submissions: BTreeSet<SubmissionId>) -> BoxFuture<'static, ()> {
+        let late = self.late.clone();
+        Box::pin(async move {
+            if let Some(postbox) = late.postbox.get() {
+                let input = crate::core::postbox::Input::ShowOnly(submissions);
+                let _ = postbox.handle().tell(input).await;
+            }
+        })
+    }
+}
+
+impl postbox::Neighbours for Neighbours {
+    fn is_known_sender(&self, from: &Address, _: Fingerprint) -> bool {
+        // A sender whose group is pinned was vouched for by a card, an accepted request or the own gd.
+        self.directory.snapshot().at(from).is_some()
+    }
+    fn cancel(&self, submission: SubmissionId) -> BoxFuture<'static, ()> {
+        let late = self.late.clone();
+        Box::pin(async move {
+            let Some(outbox) = late.outbox.get() else { return };
+            let ask = move |token| Input::Cancel { token, target: CancelTarget::Submission(submission) };
+            match outbox.ask(ask).await {
+                Ok(answer) => tracing::info!(%submission, ?answer, "a mail was deleted in Outbox"),
+                Err(stopped) => tracing::warn!(%submission, %stopped, "a mail was not taken back"),
+            }
+        })
+    }
+    fn pin(&self, sender: &Address, group: &GroupName, group_key: Fingerprint) -> BoxFuture<'static, ()> {
+        let (handle, sender, group) = (self.group.clone(), sender.clone(), group.clone());
+        Box::pin(async move {
+            match handle.ask(move |token| group::Input::Pin { token, group, key: group_key }).await {
+                Ok(answer) => tracing::info!(%sender, ?answer, "the group of a granted sender is pinned"),
+                Err(stopped) => tracing::warn!(%sender, %stopped, "the group of a granted sender is not pinned"),
+            }
+        })
+    }
+}
+
+impl OwnParts for Neighbours {
+    fn fragments(&self, h: MailId) -> BoxFuture<'static, Result<Vec<(u8, u8)>, String>> {
+        let (late, me) = (self.late.clone(), self.me);
+        Box::pin(async move {
+            let api = late.api.get().ok_or_else(starting)?;
+            api.fragments(me, h).await.map(|list| list.fragments).map_err(|e| e.to_string())
+        })
+    }
+    fn manifest(&self, h: MailId) -> BoxFuture<'static, Result<BodySource, String>> {
+        let (late, me) = (self.late.clone(), self.me);
+        Box::pin(async move {
+            let api = late.api.get().ok_or_else(starting)?;
+            api.manifest(me, h).await.map_err(|e| e.to_string())
+        })
+    }
+    fn part(&self, h: MailId, part: Part) -> BoxFuture<'static, Result<BodySource, String>> {
+        let (late, me) = (self.late.clone(), self.me);
+        Box::pin(async move {
+            let api = late.api.get().ok_or_else(starting)?;
+            let body = match part {
+                Part::Whole => api.sealed(me, h).await,
+                Part::Fragment { k, i } => api.fragment(me, h, k, i).await,
+            };
+            body.map_err(|e| e.to_string())
+        })
+    }
+}
+
+/// The DHT as the group needs it.
+pub struct DhtForGroup(pub DhtPort);
+
+impl GroupDht for DhtForGroup {
+    fn put(&self, key: DhtKey, value: Bytes, password: Secret, expiry: WallTime) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(put(&self.0, key, value, password, expiry))
+    }
+    fn get(&self, key: DhtKey) -> BoxFuture<'_, Result<Vec<Bytes>, String>> {
+        Box::pin(async move {
+            let done = self.0.get(key).await.map_err(|e| e.to_string())?;
+            Ok(done.entries.into_iter().map(|entry| entry.value).collect())
+        })
+    }
+}
+
+/// The DHT as the postbox needs it.
+pub struct DhtForPostbox {
+    /// The DHT.
+    pub dht: DhtPort,
+    /// This peer: the publisher of its own nr.
+    pub me: PeerId,
+}
+
+impl NoticeDht for DhtForPostbox {
+    fn put(&self, key: DhtKey, value: Bytes, password: Secret, expiry: WallTime) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(put(&self.dht, key, value, password, expiry))
+    }
+    fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<Vec<DhtValue>, String>> {
+        Box::pin(async move {
+            let done = self.dht.poll(key, have).await.map_err(|e| e.to_string())?;
+            let value = |found: Found| DhtValue { id: found.id, publisher: found.publisher, value: found.value };
+            Ok(done.entries.into_iter().map(value).collect())
+        })
+    }
+    fn was_deleted(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<bool, String>> {
+        let (publisher, password) = (self.me, password_hash(&password));
+        // An entry's id does not depend on its expiry: a renewed entry is the same one.
+        let id = EntryTerms { key: key.hash(), value, password, expiry: WallTime::default(), publisher }.id();
+        Box::pin(async move {
+            let done = self.dht.poll(key, BTreeSet::from([id])).await.map_err(|e| e.to_string())?;
+            Ok(done.gone.contains(&id))
+        })
+    }
+    fn del(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { self.dht.del(key, value, password).await.map(drop).map_err(|e| e.to_string()) })
+    }
+}
+
+async fn put(dht: &DhtPort, key: DhtKey, value: Bytes, password: Secret, expiry: WallTime) -> Result<(), String> {
+    match dht.put(key, value, password, expiry).await {
+        Ok(done) if done.stored > 0 => Ok(()),
+        Ok(_) => Err("nobody stores it yet".to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// The fetcher as the replicator needs it.
+pub struct RebuildByFetch(pub Handle<Fetch>);
+
+impl Rebuild for RebuildByFetch {
+    fn fetch_whole(&self, order: RebuildOrder) -> BoxFuture<'static, Result<File, String>> {
+        let fetch = self.0.clone();
+        let RebuildOrder { h, owner, length, digest, sources } = order;
+        let order = Order { h, length, digest, owner, sources };
+        Box::pin(async move {
+            match fetch.ask(move |token| fetch::Input::Want(token, order)).await {
+                Ok(fetch::Reply::Fetched(path)) => {
+                    let opened = tokio::task::spawn_blocking(move || {
+                        let file = File::open(&path).map_err(|e| e.to_string())?;
+                        // The open file stays readable; its name is not needed any more.
+                        remove_durable(&path).map_err(|e| e.to_string())?;
+                        Ok(file)
+                    });
+                    opened.await.map_err(|e| e.to_string())?
+                }
+                Ok(fetch::Reply::Failed(failure)) => Err(failure.to_string()),
+                Ok(fetch::Reply::Progress(_)) => Err("the fetcher answered another question".to_owned()),
+                Err(stopped) => Err(stopped.to_string()),
+            }
+        })
+    }
+}

@@ -1,0 +1,429 @@
+//! A running peer: opens the home, gives the brains their past, starts their shells and wires them. The only module of the
+//! actors that knows all of them; it decides nothing.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::allowance::Allowance;
+use super::dht_client::{self, DhtPort};
+use super::directory::{Directory, Locator};
+use super::event_log::JournalLog;
+use super::fetcher::{self, Origins};
+use super::group_master::{self, GroupPort, Setup};
+use super::identity::{Identity, IdentityError};
+use super::neighbours::{DhtForGroup, DhtForPostbox, Late, Neighbours, RebuildByFetch};
+use super::outbox;
+use super::peer_api::{Api, SharedApi};
+use super::postbox::{self, PostboxPort};
+use super::replay::{Events, ReplayError};
+use super::replicator;
+use super::shell::{EventLog, Handle};
+use super::spool::{Spool, SpoolError};
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Notify, Pull};
+use crate::core::dht::Dht;
+use crate::core::fetch::Fetch;
+use crate::core::group::Group;
+use crate::core::outbox::{Input, Outbox};
+use crate::core::postbox::Postbox;
+use crate::core::postbox::io::Settings;
+use crate::core::replicator::Replicator;
+use crate::fragment::Codec;
+use crate::model::group::{PeerAddr, Roster};
+use crate::model::{ByteSize, WallTime};
+use crate::net::https_client::{ClientBounds, PeerClient};
+use crate::net::https_server::{HttpsServer, ServerBounds};
+use crate::net::interfaces::reachable_addresses;
+use crate::net::swarm::{self, SwarmConfig, SwarmError};
+use crate::net::tls::{TlsError, TlsIdentity};
+use crate::net::upload_limit::UploadLimit;
+use crate::store::home::{Home, HomeError, HomeLock};
+use crate::store::index::{Index, IndexError};
+use crate::store::journal::{Journal, JournalError};
+
+/// Peers whose descriptors are to be read again; more are dropped, as each is limited to one a minute anyway.
+const LOOK_AGAIN_MAX: usize = 64;
+/// How often the DHT is asked with `notify = "dht"`.
+const DHT_POLL: Duration = Duration::from_secs(5);
+/// How long answers under way may take when the peer stops.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Why a peer does not start.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each is the error of the part that is named")]
+pub enum StartError {
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The machine has no randomness.
+    #[error("the operating system gives no randomness: {why}")]
+    Random { why: String },
+    /// A port is taken.
+    #[error(
+        "{what} cannot listen on {addr}: {source}; stop what has the port, or change it in config.toml and tell the members"
+    )]
+    Listen {
+        /// Which service.
+        what: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+}
+
+/// A running peer: what the mail programs, the console and the commands talk to.
+pub struct Peer {
+    /// Its files.
+    pub home: Home,
+    /// Its config.
+    pub config: Config,
+    /// Its keys.
+    pub identity: Identity,
+    /// Its clock.
+    pub clock: Clock,
+    /// When it started.
+    pub started: WallTime,
+    /// Where its user and others reach it.
+    pub ports: Listening,
+    /// The journal.
+    pub journal: Journal,
+    /// Whether the index was rebuilt at this start.
+    pub index_rebuilt: bool,
+    /// Who is who.
+    pub directory: Directory,
+    /// Asks other peers.
+    pub client: PeerClient,
+    /// The DHT.
+    pub dht: DhtPort,
+    /// Membership.
+    pub group: Handle<Group>,
+    /// Own mails.
+    pub outbox: Handle<Outbox>,
+    /// Members' mails.
+    pub replicator: Handle<Replicator>,
+    /// Pulls.
+    pub fetch: Handle<Fetch>,
+    /// Mailboxes.
+    pub postbox: PostboxPort,
+    /// Takes mail programs' mail.
+    pub spool: Spool,
+    https: tokio::sync::Mutex<Option<HttpsServer>>,
+    _lock: HomeLock,
+}
+
+/// Where a peer listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening {
+    /// SMTP submission.
+    pub smtp: SocketAddr,
+    /// IMAP.
+    pub imap: SocketAddr,
+    /// HTTPS routes.
+    pub https: SocketAddr,
+    /// libp2p.
+    pub libp2p: SocketAddr,
+}
+
+impl Listening {
+    fn of(config: &Config) -> Self {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listen = |port| SocketAddr::from((config.net.listen, port));
+        Self {
+            smtp: loopback(config.mail.smtp_port),
+            imap: loopback(config.mail.imap_port),
+            https: listen(config.net.https_port),
+            libp2p: listen(config.net.libp2p_port),
+        }
+    }
+}
+
+fn announced(config: &Config) -> Vec<PeerAddr> {
+    let mut hosts = config.net.announce.clone();
+    if hosts.is_empty() {
+        hosts = match config.net.listen {
+            ip if !ip.is_unspecified() => vec![ip.to_string()],
+            _ => reachable_addresses().iter().map(ToString::to_string).collect(),
+        };
+    }
+    if hosts.is_empty() {
+        hosts.push(IpAddr::V4(Ipv4Addr::LOCALHOST).to_string());
+    }
+    let (https, libp2p) = (config.net.https_port, config.net.libp2p_port);
+    hosts.into_iter().map(|host| PeerAddr { host, https, libp2p }).collect()
+}
+
+/// The brains with their past.
+struct Brains {
+    dht: Dht,
+    group: Group,
+    outbox: Outbox,
+    replicator: Replicator,
+    postbox: Postbox,
+    roster: Arc<Roster>,
+    directory: Directory,
+}
+
+fn seed() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|e| StartError::Random { why: e.to_string() })?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+impl Brains {
+    /// Makes every brain and replays its events. Blocking.
+    fn wake(config: &Config, identity: &Identity, journal: &Journal, mut events: Events) -> Result<Self, StartError> {
+        let me = group_master::me(identity, &config.address, announced(config));
+        let mut group = Group::new(me);
+        events.replay_into(&mut group, journal)?;
+        let snapshot = group_master::snapshot_of(&group.current());
+        let roster = snapshot.roster.clone();
+        let directory = Directory::new(snapshot);
+        let notify = match config.mail.notify {
+            Notify::DirectFirst => crate::core::outbox::Notify::DirectFirst,
+            Notify::Dht => crate::core::outbox::Notify::Dht,
+        };
+        let mut outbox = Outbox::new(Arc::new(identity.key.clone()), roster.clone(), notify);
+        events.replay_into(&mut outbox, journal)?;
+        let quota = config.quota.per_member;
+        let mut replicator = Replicator::new(crate::core::replicator::Config { quota, seed: seed()? });
+        events.replay_into(&mut replicator, journal)?;
+        let poll = match config.mail.notify {
+            Notify::Dht => DHT_POLL.min(config.mail.poll.duration()),
+            Notify::DirectFirst => config.mail.poll.duration(),
+        };
+        let eager = config.mail.pull == Pull::Eager;
+        let mut postbox = Postbox::new(Settings { eager, poll, ..Settings::new(config.address.clone()) });
+        events.replay_into(&mut postbox, journal)?;
+        let dht = Dht::new(identity.key.clone(), seed()?);
+        Ok(Self { dht, group, outbox, replicator, postbox, roster, directory })
+    }
+}
+
+/// What is opened before anything runs.
+struct Opened {
+    lock: HomeLock,
+    identity: Identity,
+    journal: Journal,
+    brains: Brains,
+    index_rebuilt: bool,
+}
+
+/// Opens the home: lock, keys, journal, index, and the brains' past. Blocking.
+fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
+    let lock = home.lock()?;
+    home.sweep(&lock)?;
+    let identity = Identity::load(home)?;
+    let (journal, replay) = Journal::open(&home.journal_dir())?;
+    let index = Index::open(&home.index_dir())?;
+    let index_rebuilt = index.is_rebuilt();
+    let events = Events::read(replay)?;
+    let brains = Brains::wake(config, &identity, &journal, events)?;
+    Ok(Opened { lock, identity, journal, brains, index_rebuilt })
+}
+
+impl Peer {
+    /// Starts the peer of an initialised home, on the current actix system. Its mail servers are started by the caller.
+    ///
+    /// # Errors
+    /// [`StartError`] says what stands in the way and what to do.
+    pub async fn start(home: Home, config: Config, clock: Clock) -> Result<Self, StartError> {
+        let started = clock.now().wall;
+        let ports = Listening::of(&config);
+        let Opened { lock, identity, journal, brains, index_rebuilt } = open(&home, &config)?;
+        let https = bind_https(ports.https).await?;
+        let log: Arc<dyn EventLog> = Arc::new(JournalLog::new(journal.clone()));
+        let codec = Arc::new(Codec::default());
+        let (failed, failed_dials) = mpsc::channel(LOOK_AGAIN_MAX);
+        let directory = brains.directory.clone();
+        let tls = TlsIdentity::new(&identity.key)?;
+        let locator = Locator::new(directory.clone(), config.net.dial_private, failed);
+        let client = PeerClient::new(tls.clone(), Arc::new(locator), ClientBounds::default());
+
+        let listen = SwarmConfig::tcp(config.net.listen, config.net.libp2p_port, config.net.dial_private);
+        let running = swarm::start(listen, &identity.key).await?;
+        let dht = dht_client::start(brains.dht, running, log.clone(), clock.clone());
+        let setup = Setup {
+            identity: identity.clone(),
+            home: home.clone(),
+            client: client.clone(),
+            directory: directory.clone(),
+            dht: Arc::new(DhtForGroup(dht.clone())),
+            failed: failed_dials,
+            clock: clock.clone(),
+        };
+        let group = group_master::start(brains.group, setup, log.clone());
+        let late = Arc::new(Late::default());
+        let neighbours = Arc::new(Neighbours {
+            late: late.clone(),
+            directory: directory.clone(),
+            group: group.handle.clone(),
+            me: identity.peer_id(),
+        });
+        let origins = Origins { me: identity.peer_id(), own: neighbours.clone(), client: client.clone() };
+        let fetch = fetcher::start(origins, home.clone(), codec.clone(), clock.clone(), log.clone());
+        let parts = postbox::Parts {
+            home: home.clone(),
+            address: config.address.clone(),
+            peer_id: identity.peer_id(),
+            identity: identity.openpgp.clone(),
+            directory: directory.clone(),
+            client: client.clone(),
+            fetcher: fetch.clone(),
+            dht: Arc::new(DhtForPostbox { dht: dht.clone(), me: identity.peer_id() }),
+            neighbours: neighbours.clone(),
+            clock: clock.clone(),
+        };
+        let postbox = postbox::start(brains.postbox, parts, log.clone());
+        // Filled before the outbox starts, which shows what waits at once. Each is set once, here.
+        let _ = late.postbox.set(postbox.clone());
+        let replicator_tools = replicator::Tools {
+            client: client.clone(),
+            home: home.clone(),
+            codec: (*codec).clone(),
+            key: identity.key.clone(),
+            rebuild: Arc::new(RebuildByFetch(fetch.clone())),
+        };
+        let roster = (*brains.roster).clone();
+        let replicator = replicator::start(replicator_tools, brains.replicator, roster, log.clone(), clock.clone());
+        let spool = Spool::new(home.clone(), clock.clone());
+        let outbox_tools = outbox::Tools {
+            home: home.clone(),
+            address: config.address.clone(),
+            identity: identity.clone(),
+            spool: spool.clone(),
+            directory: directory.clone(),
+            client: client.clone(),
+            dht: dht.clone(),
+            codec: codec.clone(),
+            clock: clock.clone(),
+            neighbours: neighbours.clone(),
+        };
+        let outbox = outbox::start(brains.outbox, outbox_tools, log).await?;
+        let _ = late.outbox.set(outbox.handle().clone());
+        let api = SharedApi(Arc::new(Api {
+            identity: identity.clone(),
+            address: config.address.clone(),
+            home: home.clone(),
+            directory: directory.clone(),
+            group: group.clone(),
+            outbox: outbox.handle().clone(),
+            nr: outbox.clone(),
+            replicator: replicator.clone(),
+            postbox: postbox.clone(),
+            codec,
+            clock: clock.clone(),
+            allowance: Allowance::default(),
+        }));
+        let _ = late.api.set(api.clone());
+        let limit = Arc::new(UploadLimit::new(config.net.upload_limit.0));
+        let listen_error = |source| StartError::Listen { what: "HTTPS", addr: ports.https, source };
+        let https = HttpsServer::start(https, &tls, api, limit, ServerBounds::default()).map_err(listen_error)?;
+        spread_rosters(&group, outbox.handle().clone(), replicator.clone(), postbox.clone(), dht.clone());
+        Ok(Self {
+            home,
+            config,
+            identity,
+            clock,
+            started,
+            ports,
+            journal,
+            index_rebuilt,
+            directory,
+            client,
+            dht,
+            group: group.handle.clone(),
+            outbox: outbox.handle().clone(),
+            replicator,
+            fetch,
+            postbox,
+            spool,
+            https: tokio::sync::Mutex::new(Some(https)),
+            _lock: lock,
+        })
+    }
+
+    /// Largest clear mail that the group's policy takes now.
+    pub fn max_mail(&self) -> ByteSize {
+        self.directory.snapshot().roster.policy.max_mail
+    }
+
+    /// Stops in order: no more requests, then the outbox's clean-stop record, then the swarm.
+    pub async fn stop(&self) {
+        if let Some(https) = self.https.lock().await.take() {
+            https.stop(STOP_GRACE).await;
+        }
+        if let Err(error) = self.outbox.ask(|token| Input::Stopping { token }).await {
+            tracing::warn!(%error, "the outbox had stopped already");
+        }
+        self.dht.stop().await;
+    }
+}
+
+async fn bind_https(addr: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(addr).await.map_err(|source| StartError::Listen { what: "HTTPS", addr, source })
+}
+
+/// Tells every brain of each new picture of the group, of the clock's doubts, and the DHT of who is known.
+fn spread_rosters(
+    group: &GroupPort,
+    outbox: Handle<Outbox>,
+    replicator: Handle<Replicator>,
+    postbox: PostboxPort,
+    dht: DhtPort,
+) {
+    let mut rosters = group.rosters();
+    let mut clock_off = group.clock_off();
+    let (outbox2, replicator2, postbox2) = (outbox.clone(), replicator.clone(), postbox.clone());
+    tokio::spawn(async move {
+        // The first value is told too: it may have changed since the brains were made. All end when the group's actor does.
+        loop {
+            let roster = rosters.borrow_and_update().clone();
+            let _ = outbox.tell(Input::Roster(roster.clone())).await;
+            let _ = replicator.tell(crate::core::replicator::Input::Roster((*roster).clone())).await;
+            let _ = postbox.handle().tell(crate::core::postbox::Input::Roster(roster)).await;
+            if rosters.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let off = *clock_off.borrow_and_update();
+            let _ = outbox2.tell(Input::ClockDoubtful(off)).await;
+            let _ = replicator2.tell(crate::core::replicator::Input::ClockDoubt(off)).await;
+            let _ = postbox2.handle().tell(crate::core::postbox::Input::ClockDoubtful(off)).await;
+            if clock_off.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut snapshots = group.snapshots();
+    tokio::spawn(async move {
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            if dht.follow(&snapshot).await.is_err() || snapshots.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
