@@ -17,6 +17,7 @@ mod process;
 pub mod progress;
 mod qr;
 mod status;
+pub mod up;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -91,9 +92,10 @@ fn init(home: &Path, args: &InitArgs) -> anyhow::Result<Shown> {
     Shown::of(&json!({ "address": config.address, "password": password.expose() }), text)
 }
 
-fn up(_home: &Path, args: &UpArgs) -> anyhow::Result<Shown> {
+fn up(home: &Path, args: &UpArgs) -> anyhow::Result<Shown> {
     if args.detached {
         process::close_inherited();
     }
-    bail!("this build cannot run a peer yet")
+    up::run(home, args.detached)?;
+    Shown::of(&json!({}), "this peer has stopped")
 }

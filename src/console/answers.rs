@@ -1,0 +1,244 @@
+//! What each command is answered: questions to the brains, put into the control socket's words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::control::Progress;
+use super::protocol::{Contact, Founded, InboxLine, Line, Read, Request, Submitted};
+use super::report;
+use crate::actors::peer::Peer;
+use crate::actors::shell::Stopped;
+use crate::core::outbox;
+use crate::core::postbox::access::{BodyState, Flag, MailboxName, MailboxReply, MailboxRequest, Message, Uid, View};
+use crate::core::{fetch, group};
+use crate::mail::port::submit_file;
+use crate::mime::header;
+use crate::model::{Address, Secret, SubmissionId};
+use crate::wire::code;
+
+/// How often a waiting command is told how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// The end of a command: its value, or a sentence.
+pub(super) type Ending = Result<Value, String>;
+
+fn stopped(stopped: Stopped) -> String {
+    stopped.to_string()
+}
+
+fn value<T: Serialize>(value: T) -> Ending {
+    serde_json::to_value(value).map_err(|e| format!("the answer has no JSON form: {e}"))
+}
+
+/// Answers one command.
+pub(super) async fn answer(peer: &Arc<Peer>, request: Request, progress: Progress) -> Ending {
+    match request {
+        Request::Status => value(report::status(peer).await?),
+        Request::GroupStatus => value(report::group(peer).await?),
+        Request::Outbox => value(report::outbox(peer).await?),
+        Request::Doctor => value(report::doctor(peer).await?),
+        Request::GroupCreate { group, policy } => create(peer, group, policy).await,
+        Request::GroupInvite { name } => {
+            let secret = Secret::new(random()?);
+            let ask = move |token| group::Input::Invite { token, name, secret };
+            match peer.group.ask(ask).await.map_err(stopped)? {
+                group::Reply::Invite(invite) => value(Line { line: code::to_line(&invite) }),
+                other => Err(refusal(other)),
+            }
+        }
+        Request::GroupJoin { code } => {
+            let invite = code::from_line(&code).map_err(|e| e.to_string())?;
+            progress.tell("asking the members that the invite names", None);
+            match peer.group.ask(move |token| group::Input::Join { token, invite }).await.map_err(stopped)? {
+                group::Reply::Joined { .. } => value(report::group(peer).await?),
+                other => Err(refusal(other)),
+            }
+        }
+        Request::GroupPolicy { policy } => {
+            match peer.group.ask(move |token| group::Input::SetPolicy { token, policy }).await.map_err(stopped)? {
+                group::Reply::PolicySet { .. } => value(report::group(peer).await?),
+                other => Err(refusal(other)),
+            }
+        }
+        Request::Card => match peer.group.ask(|token| group::Input::MakeCard { token }).await.map_err(stopped)? {
+            group::Reply::Card(card) => value(Line { line: code::to_line(&card) }),
+            other => Err(refusal(other)),
+        },
+        Request::ContactAdd { card } => add_contact(peer, &card).await,
+        Request::ContactRemove { address } => {
+            let ask = move |token| group::Input::RemoveContact { token, address };
+            match peer.group.ask(ask).await.map_err(stopped)? {
+                group::Reply::ContactRemoved { .. } => Ok(json!({})),
+                other => Err(refusal(other)),
+            }
+        }
+        Request::Contacts => value(report::contacts(peer).await?),
+        Request::Send { file, receivers, wait_safe } => send(peer, file, receivers, wait_safe, progress).await,
+        Request::Inbox { mailbox } => value(inbox(peer, mailbox).await?),
+        Request::Read { mailbox, uid } => read(peer, mailbox, Uid(uid), progress).await,
+        Request::Stop => Ok(json!({})),
+    }
+}
+
+fn refusal(reply: group::Reply) -> String {
+    match reply {
+        group::Reply::Refused(why) => why.to_string(),
+        other => format!("an unexpected answer: {other:?}"),
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| format!("the operating system gives no randomness: {e}"))?;
+    Ok(bytes)
+}
+
+async fn create(peer: &Peer, group: crate::model::GroupName, policy: crate::model::Policy) -> Ending {
+    let policy = policy.check().map_err(|e| e.to_string())?;
+    match peer.group.ask(move |token| group::Input::CreateGroup { token, group, policy }).await.map_err(stopped)? {
+        group::Reply::Created { recovery, .. } => {
+            value(Founded { group: report::group(peer).await?, recovery_code: recovery.0.to_string() })
+        }
+        other => Err(refusal(other)),
+    }
+}
+
+async fn add_contact(peer: &Peer, line: &str) -> Ending {
+    let card: crate::model::card::Card = code::from_line(line).map_err(|e| e.to_string())?;
+    let (address, key) = (card.address.clone(), card.group_key);
+    match peer.group.ask(move |token| group::Input::AddContact { token, card }).await.map_err(stopped)? {
+        group::Reply::ContactAdded { note, .. } => {
+            if let Some(note) = note {
+                tracing::info!(%address, %note, "a contact was added; not everything could be had yet");
+            }
+            let known = report::contacts(peer).await?.into_iter().find(|c| c.address == address);
+            value(known.unwrap_or(Contact { address, group_key: key.to_string(), fingerprint: None }))
+        }
+        other => Err(refusal(other)),
+    }
+}
+
+async fn send(
+    peer: &Arc<Peer>,
+    file: PathBuf,
+    receivers: Vec<Address>,
+    wait_safe: Option<u8>,
+    progress: Progress,
+) -> Ending {
+    let submission = submit_file(peer, file, receivers).await?;
+    let Some(f) = wait_safe else { return value(Submitted { submission, safe: None }) };
+    progress.tell("waiting for members to confirm their parts", None);
+    value(Submitted { submission, safe: wait_until_safe(peer, submission, i32::from(f)).await? })
+}
+
+async fn wait_until_safe(peer: &Peer, submission: SubmissionId, f: i32) -> Result<Option<i32>, String> {
+    match peer.outbox.ask(move |token| outbox::Input::WaitSafe { token, submission, f }).await.map_err(stopped)? {
+        outbox::Reply::Safe { safe, .. } => Ok(safe),
+        other => Err(format!("an unexpected answer: {other:?}")),
+    }
+}
+
+async fn open(peer: &Peer, mailbox: Option<String>) -> Result<(MailboxName, Vec<Message>), String> {
+    let name = mailbox.as_deref().map_or(Ok(MailboxName::inbox()), MailboxName::new).map_err(|e| e.to_string())?;
+    match peer.postbox.request(View::Stubs, MailboxRequest::Open(name.clone())).await {
+        MailboxReply::Opened { messages, .. } => Ok((name, messages)),
+        MailboxReply::Failed(why) => Err(why.to_string()),
+        other => Err(format!("an unexpected answer: {other:?}")),
+    }
+}
+
+async fn inbox(peer: &Peer, mailbox: Option<String>) -> Result<Vec<InboxLine>, String> {
+    let (_, messages) = open(peer, mailbox).await?;
+    let mut lines = Vec::with_capacity(messages.len());
+    for message in messages {
+        let head =
+            peer.postbox.head(message.key).await.map_err(|e| format!("{} cannot be read: {e}", message.key.0))?;
+        let text = |name: &str| header::first(&head.header_block, name).map(|f| f.text()).unwrap_or_default();
+        lines.push(InboxLine {
+            uid: message.uid.0,
+            from: text("From"),
+            subject: text("Subject"),
+            date: text("Date"),
+            size: message.size,
+            body: body_word(message.body).to_owned(),
+            flags: flag_words(&message.flags),
+        });
+    }
+    Ok(lines)
+}
+
+fn body_word(body: BodyState) -> &'static str {
+    match body {
+        BodyState::Here => "here",
+        BodyState::Absent => "stub",
+        BodyState::Cancelled => "cancelled",
+        BodyState::Expired => "expired",
+    }
+}
+
+fn flag_words(flags: &BTreeSet<Flag>) -> Vec<String> {
+    let word = |flag: &Flag| match flag {
+        Flag::Seen => "\\Seen".to_owned(),
+        Flag::Answered => "\\Answered".to_owned(),
+        Flag::Flagged => "\\Flagged".to_owned(),
+        Flag::Deleted => "\\Deleted".to_owned(),
+        Flag::Draft => "\\Draft".to_owned(),
+        Flag::Keyword(keyword) => keyword.clone(),
+    };
+    flags.iter().map(word).collect()
+}
+
+async fn read(peer: &Arc<Peer>, mailbox: Option<String>, uid: Uid, progress: Progress) -> Ending {
+    let (mailbox, messages) = open(peer, mailbox).await?;
+    let message =
+        messages.into_iter().find(|m| m.uid == uid).ok_or_else(|| format!("there is no message {}", uid.0))?;
+    let body = peer.postbox.request(View::Stubs, MailboxRequest::Body { mailbox: mailbox.clone(), uid });
+    tokio::pin!(body);
+    let reply = loop {
+        tokio::select! {
+            reply = &mut body => break reply,
+            () = tokio::time::sleep(PROGRESS_EVERY) => {
+                let ask = MailboxRequest::Progress { key: message.key };
+                if let MailboxReply::Pulled(percent) = peer.postbox.request(View::Stubs, ask).await {
+                    progress.tell("pulling", percent);
+                }
+            }
+        }
+    };
+    match reply {
+        MailboxReply::Body(file) => {
+            let flags = BTreeSet::from([Flag::Seen]);
+            let change = crate::core::postbox::access::FlagChange::Add;
+            let seen = MailboxRequest::Flags { mailbox, uids: vec![uid], change, flags };
+            if let MailboxReply::Failed(why) = peer.postbox.request(View::Stubs, seen).await {
+                tracing::warn!(%why, "a message that was read is not marked so");
+            }
+            value(Read { file, size: message.size })
+        }
+        MailboxReply::Failed(why) => Err(why.to_string()),
+        other => Err(format!("an unexpected answer: {other:?}")),
+    }
+}
+
+/// The pulls that the fetcher reports, with addresses instead of PeerIds where they are known.
+pub(super) fn pulls(peer: &Peer, status: &fetch::Status) -> Vec<super::protocol::Pulled> {
+    let snapshot = peer.directory.snapshot();
+    let names: BTreeMap<_, _> = snapshot.peers.iter().filter_map(|(id, p)| Some((id, p.address.as_ref()?))).collect();
+    let source = |(id, report): (&crate::model::PeerId, &fetch::SourceReport)| super::protocol::Source {
+        address: names.get(id).map_or_else(|| id.to_string(), |a| a.to_string()),
+        bytes: report.bytes,
+        bad_blocks: report.bad_blocks,
+    };
+    let pulled = |r: &fetch::Report| super::protocol::Pulled {
+        h: r.h,
+        sources: r.sources.iter().map(source).collect(),
+        took_ms: r.took_ms,
+        ok: r.ok,
+    };
+    status.reports.iter().map(pulled).collect()
+}

@@ -1,0 +1,228 @@
+//! What a peer shows of itself, put together from its brains' own status. It decides nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::answers;
+use super::protocol::{Check, Contact, GroupStatus, MemberStatus, OutboxLine, PeerStatus, Ports, SealedLine};
+use crate::actors::peer::{Listening, Peer};
+use crate::actors::shell::Stopped;
+use crate::core::outbox::{OutboxStatus, WaitingStatus};
+use crate::core::{fetch, group};
+use crate::model::{Encoding, Part};
+
+fn stopped(stopped: Stopped) -> String {
+    stopped.to_string()
+}
+
+/// The own group.
+pub(super) async fn group(peer: &Peer) -> Result<GroupStatus, String> {
+    Ok(group_status(&peer.group.observe().await.map_err(stopped)?, peer))
+}
+
+fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
+    let member = |m: &group::MemberStatus| MemberStatus {
+        address: m.address.clone(),
+        peer_id: m.peer_id,
+        up: m.up.unwrap_or(!m.lost),
+        silent_s: m.silent_for.map(|span| span.duration().as_secs()),
+        lost: m.lost,
+    };
+    let others = status.members.iter().filter(|m| m.peer_id != status.peer_id && !m.lost).count();
+    let needed = usize::from(status.policy.others_needed());
+    let degraded = (status.gd_version > 0 && status.members.len() > 1 && others < needed).then(|| {
+        format!("the policy needs {needed} members besides a sender, {others} are here: every mail is kept whole at each of them")
+    });
+    GroupStatus {
+        group: peer.config.address.group().clone(),
+        version: status.gd_version,
+        key: status.group_key.map(|key| key.to_string()),
+        policy: status.policy.clone(),
+        acting_master: status.acting_master.clone(),
+        degraded,
+        members: status.members.iter().map(member).collect(),
+        invited: status.open_invites.iter().map(|invite| invite.name.clone()).collect(),
+    }
+}
+
+/// What waits in the outbox.
+pub(super) async fn outbox(peer: &Peer) -> Result<Vec<OutboxLine>, String> {
+    Ok(lines(&peer.outbox.observe().await.map_err(stopped)?))
+}
+
+fn lines(status: &OutboxStatus) -> Vec<OutboxLine> {
+    let sealed = |mail: &crate::core::outbox::MailStatus| SealedLine {
+        h: mail.h,
+        length: mail.length,
+        encoding: match mail.encoding {
+            Encoding::Whole => "whole".to_owned(),
+            Encoding::Fragments { k, n } => format!("fragments {k} of {n}"),
+        },
+        safe: mail.safe,
+        holders: mail.holders.iter().map(|(address, part)| (address.clone(), part_word(*part))).collect(),
+    };
+    let line = |waiting: &WaitingStatus| OutboxLine {
+        submission: waiting.submission,
+        sealed: waiting.mails.iter().map(sealed).collect(),
+        receivers: waiting.receivers.iter().map(|(address, state)| (address.clone(), (*state).to_owned())).collect(),
+        size: waiting.size,
+        at: waiting.at,
+    };
+    status.submissions.iter().map(line).collect()
+}
+
+fn part_word(part: Part) -> String {
+    match part {
+        Part::Whole => "whole".to_owned(),
+        Part::Fragment { i, .. } => format!("fragment {i}"),
+    }
+}
+
+/// Contacts, with what is known of each.
+pub(super) async fn contacts(peer: &Peer) -> Result<Vec<Contact>, String> {
+    let status = peer.group.observe().await.map_err(stopped)?;
+    let snapshot = peer.directory.snapshot();
+    let contact = |address: &crate::model::Address| {
+        let group = snapshot.groups.get(address.group());
+        let member = group.and_then(|g| g.gd.as_ref()).and_then(|gd| gd.member_at(address));
+        let has_certificate = snapshot.at(address).is_some_and(|known| known.certificate.is_some());
+        Contact {
+            address: address.clone(),
+            group_key: group.map(|g| g.key.to_string()).unwrap_or_default(),
+            fingerprint: member.filter(|_| has_certificate).map(|m| m.fingerprint.to_string()),
+        }
+    };
+    Ok(status.contacts.iter().map(contact).collect())
+}
+
+/// Everything.
+pub(super) async fn status(peer: &Peer) -> Result<PeerStatus, String> {
+    let group = peer.group.observe().await.map_err(stopped)?;
+    let outbox = peer.outbox.observe().await.map_err(stopped)?;
+    let replicator = peer.replicator.observe().await.map_err(stopped)?;
+    let fetch = peer.fetch.observe().await.map_err(stopped)?;
+    let postbox = peer.postbox.handle().observe().await.map_err(stopped)?;
+    let dht = peer.dht.observe().await.map_err(stopped)?;
+    let home = peer.home.clone();
+    let stored = tokio::task::spawn_blocking(move || (bytes_in(&home.outbox_dir()), bytes_in(&home.mirror_dir())));
+    let (stored_own_bytes, stored_mirror_bytes) = stored.await.unwrap_or_default();
+    Ok(PeerStatus {
+        address: peer.config.address.clone(),
+        peer_id: peer.identity.peer_id(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: peer.started,
+        ports: ports(peer),
+        group: group_status(&group, peer),
+        outbox: lines(&outbox),
+        pulls: answers::pulls(peer, &fetch),
+        attention: attention(peer, &group, &outbox, &fetch),
+        stored_own_bytes,
+        stored_mirror_bytes,
+        brains: BTreeMap::from([
+            ("group".to_owned(), json(&group)),
+            ("outbox".to_owned(), json(&outbox)),
+            ("replicator".to_owned(), json(&replicator)),
+            ("fetch".to_owned(), json(&fetch)),
+            ("postbox".to_owned(), json(&postbox)),
+            ("dht".to_owned(), json(&dht)),
+        ]),
+    })
+}
+
+fn ports(peer: &Peer) -> Ports {
+    let Listening { smtp, imap, https, libp2p } = peer.ports;
+    Ports {
+        smtp: smtp.to_string(),
+        imap: imap.to_string(),
+        https: https.to_string(),
+        libp2p: libp2p.to_string(),
+        console: None,
+    }
+}
+
+fn json<T: Serialize>(status: &T) -> Value {
+    serde_json::to_value(status).unwrap_or_else(|e| Value::String(format!("no JSON form: {e}")))
+}
+
+fn attention(peer: &Peer, group: &group::Status, outbox: &OutboxStatus, fetch: &fetch::Status) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if outbox.unsafe_mails > 0 {
+        sentences.push(format!("{} mail(s) wait that nobody but this peer can give: keep it on", outbox.unsafe_mails));
+    }
+    if !outbox.missing.is_empty() {
+        sentences
+            .push(format!("{} sealed mail(s) are missing on this disk; members may hold them", outbox.missing.len()));
+    }
+    sentences.extend(group_status(group, peer).degraded);
+    if group.clock_off {
+        sentences.push(format!(
+            "this clock is {} s off the members': nothing is expired until it is right",
+            group.clock_offset_ms / 1000
+        ));
+    }
+    for conflict in &group.conflicts {
+        let others: Vec<String> = conflict.others.iter().map(ToString::to_string).collect();
+        sentences.push(format!(
+            "there are other candidates for group {}: pinned {}, seen {}",
+            conflict.group,
+            conflict.pinned,
+            others.join(", ")
+        ));
+    }
+    for lost in group.members.iter().filter(|m| m.lost) {
+        sentences.push(format!("{} is lost", lost.address));
+    }
+    let snapshot = peer.directory.snapshot();
+    for (liar, times) in &fetch.liars {
+        let name = snapshot.peers.get(liar).and_then(|p| p.address.as_ref()).map(ToString::to_string);
+        let name = name.unwrap_or_else(|| liar.to_string());
+        sentences.push(format!("{name} served wrong bytes {times} time(s): its disk may be failing"));
+    }
+    if peer.journal.is_waiting_for_room() {
+        sentences.push("the disk is full: nothing new is taken until there is room".to_owned());
+    }
+    sentences
+}
+
+fn bytes_in(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_in(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+/// What `roost doctor` checks in a running peer.
+pub(super) async fn doctor(peer: &Peer) -> Result<Vec<Check>, String> {
+    let group = peer.group.observe().await.map_err(stopped)?;
+    let check = |check: &str, ok: bool, what: String| Check { check: check.to_owned(), ok, what };
+    let journal = peer.journal.health();
+    let mut checks = vec![
+        check(
+            "journal",
+            journal.is_ok(),
+            journal.err().map_or_else(|| "it takes records".to_owned(), |e| e.to_string()),
+        ),
+        check("clock", !group.clock_off, format!("{} ms off the members' median", group.clock_offset_ms)),
+        check(
+            "index",
+            !peer.index_rebuilt,
+            if peer.index_rebuilt { "it was rebuilt at this start" } else { "it was opened as it was" }.to_owned(),
+        ),
+    ];
+    for member in group.members.iter().filter(|m| m.peer_id != group.peer_id) {
+        let reached = peer.client.get_group(member.peer_id).await;
+        let what = match &reached {
+            Ok(_) => "it answers".to_owned(),
+            Err(e) => format!("{e}; check that its ports are open and that it runs"),
+        };
+        checks.push(check(&format!("reach {}", member.address), reached.is_ok(), what));
+    }
+    Ok(checks)
+}

@@ -1,0 +1,230 @@
+//! The mail programs' servers tied to the peer: logins, the spool for SMTP, the postbox for IMAP. It decides nothing.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::AsyncBufReadExt as _;
+use tokio::sync::watch;
+
+use super::imap::{self, Head, MailStore, login_view};
+use super::smtp::receive::{Progress, Receiving};
+use super::smtp::{self, Accepted, RECEIVERS_MAX, ReceiverError, SmtpEnvelope, Submit, SubmitError, Submitted};
+use crate::actors::outbox::spooled;
+use crate::actors::peer::Peer;
+use crate::actors::spool::{Begun, SpoolError};
+use crate::core::outbox::{Input, Reply};
+use crate::core::postbox::access::{MailboxReply, MailboxRequest, MessageKey, View};
+use crate::model::{Address, SubmissionId};
+
+/// Bytes of a file that are read at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// The spool as SMTP sees it.
+#[derive(Clone)]
+pub struct SmtpPort(Arc<Peer>);
+
+impl SmtpPort {
+    /// The port of a running peer.
+    pub fn new(peer: Arc<Peer>) -> Self {
+        Self(peer)
+    }
+}
+
+/// Checks the app password on the blocking pool: Argon2id is slow.
+async fn is_right(peer: &Arc<Peer>, password: &str) -> Result<bool, String> {
+    let (login, password) = (peer.identity.login.clone(), zeroize::Zeroizing::new(password.to_owned()));
+    let checked = tokio::task::spawn_blocking(move || login.is_right(&password));
+    checked.await.map_err(|e| e.to_string())
+}
+
+fn is_own_name(peer: &Peer, login: &str) -> bool {
+    let login = login.to_ascii_lowercase();
+    let address = &peer.config.address;
+    let name = login.strip_suffix(&format!("@{}", address.group())).unwrap_or(&login);
+    let name = name.strip_suffix("+full").unwrap_or(name);
+    name == address.name().as_str()
+}
+
+impl Submit for SmtpPort {
+    type Spool = SpoolingMail;
+
+    fn own_address(&self) -> Address {
+        self.0.config.address.clone()
+    }
+
+    async fn authenticate(&self, login: &str, password: &str) -> Result<(), smtp::AuthError> {
+        if !is_own_name(&self.0, login) {
+            return Err(smtp::AuthError::Refused);
+        }
+        match is_right(&self.0, password).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(smtp::AuthError::Refused),
+            Err(why) => Err(smtp::AuthError::Busy { why }),
+        }
+    }
+
+    async fn check_receiver(&self, receiver: &Address) -> Result<(), ReceiverError> {
+        if self.0.directory.snapshot().is_unknown(receiver) {
+            return Err(ReceiverError::Unknown { address: receiver.clone() });
+        }
+        Ok(())
+    }
+
+    async fn begin(&self) -> Result<SpoolingMail, SubmitError> {
+        let begun = self.0.spool.begin().await.map_err(submit_error)?;
+        Ok(SpoolingMail { peer: self.0.clone(), begun })
+    }
+}
+
+fn submit_error(error: SpoolError) -> SubmitError {
+    if error.is_disk_full() { SubmitError::DiskFull } else { SubmitError::Internal { why: error.to_string() } }
+}
+
+/// A mail on its way into the spool.
+pub struct SpoolingMail {
+    peer: Arc<Peer>,
+    begun: Begun,
+}
+
+impl smtp::Spool for SpoolingMail {
+    fn submission(&self) -> SubmissionId {
+        self.begun.submission()
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> Result<(), SubmitError> {
+        self.begun.write(chunk).await.map_err(submit_error)
+    }
+
+    async fn commit(self, mail: Submitted) -> Result<Accepted, SubmitError> {
+        let submission = self.begun.submission();
+        if self.peer.journal.is_waiting_for_room() {
+            return Err(SubmitError::DiskFull);
+        }
+        let envelope = self.begun.commit(mail.envelope.receivers, mail.split).await.map_err(submit_error)?;
+        let spooled = spooled(submission, &envelope);
+        let stopping = |_| SubmitError::Busy { why: "it is stopping".to_owned() };
+        let ask = move |token| Input::Submitted { token: Some(token), spooled };
+        match self.peer.outbox.ask(ask).await.map_err(stopping)? {
+            Reply::Accepted => {}
+            Reply::Full { waiting } => {
+                let spool = self.peer.spool.clone();
+                let removed = tokio::task::spawn_blocking(move || spool.remove(&submission)).await;
+                removed.map_err(|e| SubmitError::Internal { why: e.to_string() })?.map_err(submit_error)?;
+                return Err(SubmitError::Busy { why: format!("{waiting} mails wait in its outbox already") });
+            }
+            other => return Err(SubmitError::Internal { why: format!("an unexpected answer: {other:?}") }),
+        }
+        Ok(Accepted { submission, text: safe_text(&self.peer, submission).await })
+    }
+}
+
+/// What the 250 says. With `safe_before_yes` it waits until the mail is safe, and says how safe it is.
+async fn safe_text(peer: &Peer, submission: SubmissionId) -> String {
+    let wanted = peer.config.mail.safe_before_yes;
+    if wanted == 0 {
+        return format!("taken, submission {submission}");
+    }
+    let ask = move |token| Input::WaitSafe { token, submission, f: i32::from(wanted) };
+    match peer.outbox.ask(ask).await {
+        Ok(Reply::Safe { safe: Some(safe), .. }) => format!("taken, safe({safe}), submission {submission}"),
+        _ => format!("taken, not yet at other members, submission {submission}"),
+    }
+}
+
+/// Submits the mail in a file as if a mail program had: the same checks, the same spool. Lines may end in LF alone, as files
+/// on this machine do.
+///
+/// # Errors
+/// Why it is not taken, in a sentence.
+pub async fn submit_file(peer: &Arc<Peer>, file: PathBuf, receivers: Vec<Address>) -> Result<SubmissionId, String> {
+    let port = SmtpPort::new(peer.clone());
+    if receivers.is_empty() || receivers.len() > RECEIVERS_MAX {
+        return Err(format!("a mail goes to 1 to {RECEIVERS_MAX} receivers, not {}", receivers.len()));
+    }
+    for receiver in &receivers {
+        port.check_receiver(receiver).await.map_err(|e| e.to_string())?;
+    }
+    let read = |e: io::Error| format!("{} cannot be read: {e}", file.display());
+    let opened = tokio::fs::File::open(&file).await.map_err(read)?;
+    let mut lines = tokio::io::BufReader::with_capacity(READ_BYTES, opened);
+    let envelope = SmtpEnvelope { from: port.own_address(), receivers };
+    let spool = port.begin().await.map_err(|e| e.to_string())?;
+    let mut mail = Receiving::new(spool, envelope, peer.max_mail());
+    let mut text = Vec::with_capacity(READ_BYTES * 2);
+    let mut at_line_start = true;
+    loop {
+        text.clear();
+        let chunk = lines.fill_buf().await.map_err(read)?;
+        let length = chunk.len();
+        stuff(chunk, &mut at_line_start, &mut text);
+        lines.consume(length);
+        if length == 0 {
+            text.extend_from_slice(if at_line_start { b".\r\n" } else { b"\r\n.\r\n" });
+        }
+        let (_, progress) = mail.feed(&text, peer.clock.now().wall).await;
+        if progress != Progress::More {
+            return mail.finish().await.map(|accepted| accepted.submission).map_err(|e| e.to_string());
+        }
+    }
+}
+
+/// The bytes of a file as SMTP carries them (RFC 5321 section 4.5.2): lines end in CRLF, a dot at a line's start is doubled.
+fn stuff(bytes: &[u8], at_line_start: &mut bool, text: &mut Vec<u8>) {
+    for byte in bytes {
+        match byte {
+            b'\n' => {
+                // A CR that came before is part of this line's end; one is enough.
+                if text.last() != Some(&b'\r') {
+                    text.push(b'\r');
+                }
+                text.push(b'\n');
+                *at_line_start = true;
+                continue;
+            }
+            b'.' if *at_line_start => text.extend_from_slice(b".."),
+            other => text.push(*other),
+        }
+        *at_line_start = false;
+    }
+}
+
+/// The postbox as IMAP sees it.
+#[derive(Clone)]
+pub struct ImapPort(Arc<Peer>);
+
+impl ImapPort {
+    /// The port of a running peer.
+    pub fn new(peer: Arc<Peer>) -> Self {
+        Self(peer)
+    }
+}
+
+impl MailStore for ImapPort {
+    async fn authenticate(&self, login: &str, password: &str) -> Result<View, imap::AuthError> {
+        let view = login_view(&self.0.config.address, login).ok_or(imap::AuthError::Refused)?;
+        match is_right(&self.0, password).await {
+            Ok(true) => Ok(view),
+            Ok(false) => Err(imap::AuthError::Refused),
+            Err(reason) => Err(imap::AuthError::Unavailable { reason }),
+        }
+    }
+
+    async fn request(&self, view: View, request: MailboxRequest) -> MailboxReply {
+        self.0.postbox.request(view, request).await
+    }
+
+    async fn head(&self, key: MessageKey) -> io::Result<Arc<Head>> {
+        let head = self.0.postbox.head(key).await?;
+        Ok(Arc::new(Head { header_block: head.header_block.clone(), structure: head.structure.clone() }))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.postbox.changes()
+    }
+
+    fn append_path(&self) -> PathBuf {
+        self.0.postbox.append_path()
+    }
+}
