@@ -1,0 +1,22 @@
+//! What people would see, told with real peers on this machine: one scenario a file, in the words of the design.
+
+#[cfg(test)]
+mod altered_blocks;
+#[cfg(test)]
+mod by_hand;
+#[cfg(test)]
+mod command_line;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod index_deleted;
+#[cfg(test)]
+mod killed_after_yes;
+#[cfg(test)]
+mod member_reads;
+#[cfg(test)]
+mod outsider_reads;
+#[cfg(test)]
+mod too_many_killed;
