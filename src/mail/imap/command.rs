@@ -188,4 +188,47 @@ mod tests {
         let login = b"a LOGIN {3}\r\n";
         assert!(append_before_literal(login, login.len() - 5).is_none());
     }
+
+    const SEEDS: [&[u8]; 14] = [
+        b"a UID FETCH 1:*,7 (FLAGS BODY.PEEK[1.2.HEADER.FIELDS (From \"To\")]<0.9> BINARY[1])\r\n",
+        b"a SEARCH CHARSET UTF-8 OR (FROM {3+}\r\nx\xc3\xbc SINCE 1-Feb-2024) NOT 2:* KEYWORD $x\r\n",
+        b"a STORE 1:2 +FLAGS.SILENT (\\Seen $Forwarded)\r\n",
+        b"a APPEND \"x y\" (\\Seen) \"01-Jan-2024 10:00:00 +0000\" {3}\r\nabc\r\n",
+        b"a LOGIN {5}\r\nalice \"p\\\"w\"\r\n",
+        b"a AUTHENTICATE PLAIN AGEAYg==\r\n",
+        b"a LIST (SUBSCRIBED) \"\" (\"a/%\" {2}\r\nb*) RETURN (CHILDREN STATUS (MESSAGES))\r\n",
+        b"a ID (\"name\" \"x\" \"os\" NIL)\r\n",
+        b"a STATUS INBOX (MESSAGES UIDNEXT)\r\n",
+        b"a ENABLE CONDSTORE UTF8=ACCEPT\r\n",
+        b"a SETQUOTA \"\" (STORAGE 512)\r\n",
+        b"a GETMETADATA (MAXSIZE 1024) \"INBOX\" (/shared/comment)\r\n",
+        b"a UID THREAD REFERENCES UTF-8 SINCE 1-Jan-2024\r\n",
+        b"a SORT (REVERSE DATE) UTF-8 ALL\r\n",
+    ];
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 4000, ..Default::default() })]
+        #[test]
+        fn no_command_however_mangled_stops_the_server(
+            seed in 0..SEEDS.len(),
+            edits in proptest::collection::vec((0..100usize, proptest::num::u8::ANY, 0..4u8), 0..6),
+        ) {
+            let mut bytes = SEEDS[seed].to_vec();
+            for (at, byte, how) in edits {
+                let at = at.min(bytes.len() - 1);
+                match how {
+                    0 => bytes[at] = byte,
+                    1 => bytes.insert(at, byte),
+                    2 => bytes.insert(at, b"\"\\{}()[]<>*%~+ \r\n"[usize::from(byte) % 17]),
+                    _ if bytes.len() > 1 => drop(bytes.remove(at)),
+                    _ => {}
+                }
+            }
+            let _ = parse(&bytes);
+            if let Some(literal) = crate::mail::imap::input::announced(&bytes) {
+                let _ = append_before_literal(&bytes, literal.at);
+            }
+            crate::mail::imap::addresses::parse(&bytes);
+        }
+    }
 }
