@@ -101,7 +101,6 @@ pub struct Parts {
 struct Performer {
     home: Home,
     me: Arc<SecretIdentity>,
-    peer_id: PeerId,
     directory: Directory,
     fetcher: Handle<Fetch>,
     notices: Notices,
@@ -130,7 +129,6 @@ pub fn start(brain: Postbox, parts: Parts, log: Arc<dyn EventLog>) -> PostboxPor
     let performer = Performer {
         home: home.clone(),
         me: identity,
-        peer_id,
         directory,
         fetcher,
         notices: notices.clone(),
@@ -204,7 +202,7 @@ impl Performer {
     }
 
     fn fetch(&self, key: MessageKey, wanted: Wanted, back: &Handle<Postbox>) {
-        let sources = sources(&self.directory.snapshot(), &wanted, self.peer_id);
+        let sources = sources(&self.directory.snapshot(), &wanted);
         let Wanted { h, length, digest, owner, .. } = wanted;
         let order = Order { h, length, digest, owner, sources };
         let (fetcher, back) = (self.fetcher.clone(), back.clone());
@@ -326,10 +324,11 @@ struct Wanted {
 }
 
 /// Who may have a mail: its owner, and the members of its owner's group in rendezvous order.
-fn sources(snapshot: &Snapshot, wanted: &Wanted, me: PeerId) -> Vec<PeerId> {
+fn sources(snapshot: &Snapshot, wanted: &Wanted) -> Vec<PeerId> {
     let gd = snapshot.groups.get(&wanted.group).and_then(|group| group.gd.clone());
     let members: BTreeSet<PeerId> = gd.iter().flat_map(|gd| gd.members.iter().map(|m| m.peer_id)).collect();
-    let others = members.into_iter().filter(|peer| *peer != wanted.owner && *peer != me);
+    // This peer too: it may hold a part of the mail that it reads.
+    let others = members.into_iter().filter(|peer| *peer != wanted.owner);
     let placed = gd.map_or(0, |gd| usize::from(gd.policy.fragments.n).max(usize::from(gd.policy.copies)));
     let ranked = rank(&wanted.h, others);
     [wanted.owner].into_iter().chain(ranked.into_iter().take(placed + SPARE_SOURCES)).collect()
