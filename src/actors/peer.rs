@@ -16,7 +16,7 @@ use super::fetcher::{self, Origins};
 use super::group_master::{self, GroupPort, Setup};
 use super::identity::{Identity, IdentityError};
 use super::neighbours::{DhtForGroup, DhtForPostbox, Late, Neighbours, RebuildByFetch};
-use super::outbox;
+use super::outbox::{self, OutboxPort};
 use super::peer_api::{Api, SharedApi};
 use super::postbox::{self, PostboxPort};
 use super::replay::{Events, ReplayError};
@@ -34,7 +34,7 @@ use crate::core::postbox::io::Settings;
 use crate::core::replicator::Replicator;
 use crate::fragment::Codec;
 use crate::model::group::{PeerAddr, Roster};
-use crate::model::{ByteSize, WallTime};
+use crate::model::{ByteSize, PeerId, WallTime};
 use crate::net::https_client::{ClientBounds, PeerClient};
 use crate::net::https_server::{HttpsServer, ServerBounds};
 use crate::net::interfaces::reachable_addresses;
@@ -241,6 +241,111 @@ fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
     Ok(Opened { lock, identity, journal, brains, index_rebuilt })
 }
 
+/// What every actor of the peer is made of.
+struct Common {
+    home: Home,
+    config: Config,
+    identity: Identity,
+    clock: Clock,
+    log: Arc<dyn EventLog>,
+    codec: Arc<Codec>,
+    directory: Directory,
+    client: PeerClient,
+    dht: DhtPort,
+}
+
+impl Common {
+    fn start_group(&self, brain: Group, failed: mpsc::Receiver<PeerId>) -> GroupPort {
+        let setup = Setup {
+            identity: self.identity.clone(),
+            home: self.home.clone(),
+            client: self.client.clone(),
+            directory: self.directory.clone(),
+            dht: Arc::new(DhtForGroup(self.dht.clone())),
+            failed,
+            clock: self.clock.clone(),
+        };
+        group_master::start(brain, setup, self.log.clone())
+    }
+
+    fn start_fetcher(&self, neighbours: &Arc<Neighbours>) -> Handle<Fetch> {
+        let own = neighbours.clone();
+        let origins = Origins { me: self.identity.peer_id(), own, client: self.client.clone() };
+        fetcher::start(origins, self.home.clone(), self.codec.clone(), self.clock.clone(), self.log.clone())
+    }
+
+    fn start_postbox(&self, brain: Postbox, fetch: &Handle<Fetch>, neighbours: &Arc<Neighbours>) -> PostboxPort {
+        let parts = postbox::Parts {
+            home: self.home.clone(),
+            address: self.config.address.clone(),
+            peer_id: self.identity.peer_id(),
+            identity: self.identity.openpgp.clone(),
+            directory: self.directory.clone(),
+            client: self.client.clone(),
+            fetcher: fetch.clone(),
+            dht: Arc::new(DhtForPostbox { dht: self.dht.clone(), me: self.identity.peer_id() }),
+            neighbours: neighbours.clone(),
+            clock: self.clock.clone(),
+        };
+        postbox::start(brain, parts, self.log.clone())
+    }
+
+    fn start_replicator(&self, brain: Replicator, roster: &Roster, fetch: &Handle<Fetch>) -> Handle<Replicator> {
+        let tools = replicator::Tools {
+            client: self.client.clone(),
+            home: self.home.clone(),
+            codec: (*self.codec).clone(),
+            key: self.identity.key.clone(),
+            rebuild: Arc::new(RebuildByFetch(fetch.clone())),
+        };
+        replicator::start(tools, brain, roster.clone(), self.log.clone(), self.clock.clone())
+    }
+
+    async fn start_outbox(
+        &self,
+        brain: Outbox,
+        spool: &Spool,
+        neighbours: &Arc<Neighbours>,
+    ) -> Result<OutboxPort, StartError> {
+        let tools = outbox::Tools {
+            home: self.home.clone(),
+            address: self.config.address.clone(),
+            identity: self.identity.clone(),
+            spool: spool.clone(),
+            directory: self.directory.clone(),
+            client: self.client.clone(),
+            dht: self.dht.clone(),
+            codec: self.codec.clone(),
+            clock: self.clock.clone(),
+            neighbours: neighbours.clone(),
+        };
+        Ok(outbox::start(brain, tools, self.log.clone()).await?)
+    }
+
+    fn api(
+        &self,
+        group: &GroupPort,
+        outbox: &OutboxPort,
+        replicator: &Handle<Replicator>,
+        postbox: &PostboxPort,
+    ) -> SharedApi {
+        SharedApi(Arc::new(Api {
+            identity: self.identity.clone(),
+            address: self.config.address.clone(),
+            home: self.home.clone(),
+            directory: self.directory.clone(),
+            group: group.clone(),
+            outbox: outbox.handle().clone(),
+            nr: outbox.clone(),
+            replicator: replicator.clone(),
+            postbox: postbox.clone(),
+            codec: self.codec.clone(),
+            clock: self.clock.clone(),
+            allowance: Allowance::default(),
+        }))
+    }
+}
+
 impl Peer {
     /// Starts the peer of an initialised home, on the current actix system. Its mail servers are started by the caller.
     ///
@@ -250,95 +355,44 @@ impl Peer {
         let started = clock.now().wall;
         let ports = Listening::of(&config);
         let Opened { lock, identity, journal, brains, index_rebuilt } = open(&home, &config)?;
-        let https = bind_https(ports.https).await?;
+        let listener = bind_https(ports.https).await?;
+        let tls = TlsIdentity::new(&identity.key)?;
         let log: Arc<dyn EventLog> = Arc::new(JournalLog::new(journal.clone()));
-        let codec = Arc::new(Codec::default());
         let (failed, failed_dials) = mpsc::channel(LOOK_AGAIN_MAX);
         let directory = brains.directory.clone();
-        let tls = TlsIdentity::new(&identity.key)?;
         let locator = Locator::new(directory.clone(), config.net.dial_private, failed);
         let client = PeerClient::new(tls.clone(), Arc::new(locator), ClientBounds::default());
-
         let listen = SwarmConfig::tcp(config.net.listen, config.net.libp2p_port, config.net.dial_private);
         let running = swarm::start(listen, &identity.key).await?;
         let dht = dht_client::start(brains.dht, running, log.clone(), clock.clone());
-        let setup = Setup {
-            identity: identity.clone(),
-            home: home.clone(),
-            client: client.clone(),
-            directory: directory.clone(),
-            dht: Arc::new(DhtForGroup(dht.clone())),
-            failed: failed_dials,
-            clock: clock.clone(),
-        };
-        let group = group_master::start(brains.group, setup, log.clone());
+        let codec = Arc::new(Codec::default());
+        let common = Common { home, config, identity, clock, log, codec, directory, client, dht };
+
+        let group = common.start_group(brains.group, failed_dials);
         let late = Arc::new(Late::default());
         let neighbours = Arc::new(Neighbours {
             late: late.clone(),
-            directory: directory.clone(),
+            directory: common.directory.clone(),
             group: group.handle.clone(),
-            me: identity.peer_id(),
+            me: common.identity.peer_id(),
         });
-        let origins = Origins { me: identity.peer_id(), own: neighbours.clone(), client: client.clone() };
-        let fetch = fetcher::start(origins, home.clone(), codec.clone(), clock.clone(), log.clone());
-        let parts = postbox::Parts {
-            home: home.clone(),
-            address: config.address.clone(),
-            peer_id: identity.peer_id(),
-            identity: identity.openpgp.clone(),
-            directory: directory.clone(),
-            client: client.clone(),
-            fetcher: fetch.clone(),
-            dht: Arc::new(DhtForPostbox { dht: dht.clone(), me: identity.peer_id() }),
-            neighbours: neighbours.clone(),
-            clock: clock.clone(),
-        };
-        let postbox = postbox::start(brains.postbox, parts, log.clone());
+        let fetch = common.start_fetcher(&neighbours);
+        let postbox = common.start_postbox(brains.postbox, &fetch, &neighbours);
         // Filled before the outbox starts, which shows what waits at once. Each is set once, here.
         let _ = late.postbox.set(postbox.clone());
-        let replicator_tools = replicator::Tools {
-            client: client.clone(),
-            home: home.clone(),
-            codec: (*codec).clone(),
-            key: identity.key.clone(),
-            rebuild: Arc::new(RebuildByFetch(fetch.clone())),
-        };
-        let roster = (*brains.roster).clone();
-        let replicator = replicator::start(replicator_tools, brains.replicator, roster, log.clone(), clock.clone());
-        let spool = Spool::new(home.clone(), clock.clone());
-        let outbox_tools = outbox::Tools {
-            home: home.clone(),
-            address: config.address.clone(),
-            identity: identity.clone(),
-            spool: spool.clone(),
-            directory: directory.clone(),
-            client: client.clone(),
-            dht: dht.clone(),
-            codec: codec.clone(),
-            clock: clock.clone(),
-            neighbours: neighbours.clone(),
-        };
-        let outbox = outbox::start(brains.outbox, outbox_tools, log).await?;
+        let replicator = common.start_replicator(brains.replicator, &brains.roster, &fetch);
+        let spool = Spool::new(common.home.clone(), common.clock.clone());
+        let outbox = common.start_outbox(brains.outbox, &spool, &neighbours).await?;
         let _ = late.outbox.set(outbox.handle().clone());
-        let api = SharedApi(Arc::new(Api {
-            identity: identity.clone(),
-            address: config.address.clone(),
-            home: home.clone(),
-            directory: directory.clone(),
-            group: group.clone(),
-            outbox: outbox.handle().clone(),
-            nr: outbox.clone(),
-            replicator: replicator.clone(),
-            postbox: postbox.clone(),
-            codec,
-            clock: clock.clone(),
-            allowance: Allowance::default(),
-        }));
+        let api = common.api(&group, &outbox, &replicator, &postbox);
         let _ = late.api.set(api.clone());
-        let limit = Arc::new(UploadLimit::new(config.net.upload_limit.0));
+        let limit = Arc::new(UploadLimit::new(common.config.net.upload_limit.0));
         let listen_error = |source| StartError::Listen { what: "HTTPS", addr: ports.https, source };
-        let https = HttpsServer::start(https, &tls, api, limit, ServerBounds::default()).map_err(listen_error)?;
-        spread_rosters(&group, outbox.handle().clone(), replicator.clone(), postbox.clone(), dht.clone());
+        let https = HttpsServer::start(listener, &tls, api, limit, ServerBounds::default()).map_err(listen_error)?;
+        spread_rosters(&group, outbox.handle().clone(), replicator.clone(), postbox.clone(), common.dht.clone());
+        let Common { home, config, identity, clock, directory, client, dht, .. } = common;
+        let (group, outbox) = (group.handle.clone(), outbox.handle().clone());
+        let https = tokio::sync::Mutex::new(Some(https));
         Ok(Self {
             home,
             config,
@@ -351,13 +405,13 @@ impl Peer {
             directory,
             client,
             dht,
-            group: group.handle.clone(),
-            outbox: outbox.handle().clone(),
+            group,
+            outbox,
             replicator,
             fetch,
             postbox,
             spool,
-            https: tokio::sync::Mutex::new(Some(https)),
+            https,
             _lock: lock,
         })
     }

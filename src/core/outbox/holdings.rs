@@ -1,6 +1,6 @@
 //! What the members say they hold, and what follows from it: safe(f). It counts words that were signed, never plans (R8).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ impl Outbox {
         let mut held: Held = BTreeMap::new();
         for ((member, part), _) in mail.holdings.iter().filter(|(_, word)| is_held(word)) {
             if self.is_other_member(member) && !self.roster.lost.contains(member) {
-                held.entry(*member).or_insert_with(BTreeSet::new).insert(*part);
+                held.entry(*member).or_default().insert(*part);
             }
         }
         held
