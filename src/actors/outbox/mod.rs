@@ -1,12 +1,15 @@
 //! Outbox: does what the outbox brain asks for. Sealing and files run on the blocking pool, notifications in tasks of their
 //! own; it never decides when a mail is announced or freed.
 
+mod courier;
+mod display;
 mod port;
 mod seal;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -26,13 +29,18 @@ use crate::net::https_client::PeerClient;
 use crate::store::files::{FileError, remove_durable};
 use crate::store::home::Home;
 use crate::wire::notify::Notice;
+use courier::Courier;
+use display::Display;
 pub use port::OutboxPort;
 use port::open_nr;
+use seal::Sealer;
 
 /// Mails that are sealed at a time: one a core of the machines this is made for.
 const SEALS_AT_ONCE: usize = 2;
-/// Notifications under way at a time.
-const SENDS_AT_ONCE: usize = 64;
+/// Notifications under way at a time, to all peers: as many as the brain asks for at once.
+const SENDS_AT_ONCE: usize = 256;
+/// Messages filed in the user's mailboxes at a time. Apart from the notifications: peers that do not answer delay no DSN.
+const FILED_AT_ONCE: usize = 8;
 
 /// What the outbox needs of other actors; whoever starts them connects them.
 pub trait Neighbours: Send + Sync + 'static {
@@ -73,8 +81,14 @@ pub struct Tools {
 /// The performer of the outbox brain.
 struct Performer {
     tools: Arc<Tools>,
+    sealer: Arc<Sealer>,
+    courier: Arc<Courier>,
+    display: Display,
     seals: Arc<Semaphore>,
     sends: Arc<Semaphore>,
+    files: Arc<Semaphore>,
+    /// Whether the DHT is being asked for nr: once at a time is enough.
+    polling: Arc<AtomicBool>,
 }
 
 /// A mail of the spool as the brain is told of it.
@@ -100,12 +114,19 @@ pub async fn start(brain: Outbox, tools: Tools, log: Arc<dyn EventLog>) -> Resul
         Ok::<_, SpoolError>((blobs, listing.spool.spooled()?))
     });
     let (blobs, waiting) = listed.await.map_err(|e| SpoolError::Unavailable { why: e.to_string() })??;
+    let display = Display::default();
     let performer = Performer {
+        sealer: Arc::new(Sealer::of(&tools)),
+        courier: Courier::new(tools.client.clone()),
+        display: display.clone(),
         tools: tools.clone(),
         seals: Arc::new(Semaphore::new(SEALS_AT_ONCE)),
         sends: Arc::new(Semaphore::new(SENDS_AT_ONCE)),
+        files: Arc::new(Semaphore::new(FILED_AT_ONCE)),
+        polling: Arc::default(),
     };
     let handle = Shell::start(brain, performer, log, tools.clock.clone(), Some(Input::Start { blobs }));
+    tokio::spawn(display.run(tools.neighbours.clone(), handle.clone()));
     for (submission, envelope) in waiting {
         let spooled = spooled(submission, &envelope);
         // A brain that stopped is found by whoever asks it next.
@@ -128,9 +149,9 @@ fn find_certificate(tools: &Tools, address: &Address) -> Certificate {
     }
 }
 
-async fn announce(tools: Arc<Tools>, what: &Announcement) -> Option<How> {
-    let (reading, h, receiver) = (tools.clone(), what.h, what.receiver.clone());
-    let notice = tokio::task::spawn_blocking(move || seal::sealed_notice(&reading, &h, &receiver)).await.ok()?;
+async fn announce(tools: Arc<Tools>, courier: Arc<Courier>, what: &Announcement) -> Option<How> {
+    let (home, h, receiver) = (tools.home.clone(), what.h, what.receiver.clone());
+    let notice = tokio::task::spawn_blocking(move || seal::sealed_notice(&home, &h, &receiver)).await.ok()?;
     let sealed = match notice {
         Ok(sealed) => sealed,
         Err(error) => {
@@ -140,9 +161,8 @@ async fn announce(tools: Arc<Tools>, what: &Announcement) -> Option<How> {
     };
     if what.direct_first {
         let notice = Notice::Ns { to: what.receiver.clone(), sealed: sealed.clone() };
-        match tools.client.post_notify(what.peer, &[notice]).await {
-            Ok(()) => return Some(How::Direct),
-            Err(error) => tracing::debug!(receiver = %what.receiver, %error, "not announced directly"),
+        if courier.send(what.peer, notice).await {
+            return Some(How::Direct);
         }
     }
     if !what.dht {
@@ -198,9 +218,13 @@ fn drop_blob(home: &Home, h: &MailId) -> Result<(), FileError> {
 }
 
 impl Performer {
-    /// Runs `task`, bounded, and tells the brain what comes of it.
+    /// Runs a task that asks other peers, bounded, and tells the brain what comes of it.
     fn send(&self, back: &Handle<Outbox>, task: impl Future<Output = Option<Input>> + Send + 'static) {
-        let (room, back) = (self.sends.clone(), back.clone());
+        Self::run_in(self.sends.clone(), back.clone(), task);
+    }
+
+    /// Runs `task` when there is room, and tells the brain what comes of it.
+    fn run_in(room: Arc<Semaphore>, back: Handle<Outbox>, task: impl Future<Output = Option<Input>> + Send + 'static) {
         tokio::spawn(async move {
             let Ok(_permit) = room.acquire().await else { return };
             if let Some(input) = task.await {
@@ -210,12 +234,9 @@ impl Performer {
     }
 
     fn seal(&self, job: crate::core::outbox::SealJob, back: &Handle<Outbox>) {
-        let (room, tools, back) = (self.seals.clone(), self.tools.clone(), back.clone());
-        tokio::spawn(async move {
-            let Ok(_permit) = room.acquire().await else { return };
-            if let Ok(input) = tokio::task::spawn_blocking(move || seal::seal(&tools, &job)).await {
-                let _ = back.tell(input).await;
-            }
+        let sealer = self.sealer.clone();
+        Self::run_in(self.seals.clone(), back.clone(), async move {
+            tokio::task::spawn_blocking(move || sealer.seal(&job)).await.ok()
         });
     }
 
@@ -236,20 +257,19 @@ impl Performer {
     }
 
     fn tell_gone(&self, (h, receiver): (MailId, Address), peer: PeerId, tombstone: Vec<u8>, back: &Handle<Outbox>) {
-        let client = self.tools.client.clone();
+        let courier = self.courier.clone();
         self.send(back, async move {
-            let done = client.post_notify(peer, &[Notice::Tombstone(tombstone.into())]).await.is_ok();
+            let done = courier.send(peer, Notice::Tombstone(tombstone.into())).await;
             Some(Input::GoneTold { h, receiver, done })
         });
     }
 
     fn say_hello(&self, peers: BTreeSet<PeerId>, back: &Handle<Outbox>) {
         for peer in peers {
-            let client = self.tools.client.clone();
+            let courier = self.courier.clone();
             self.send(back, async move {
-                if let Err(error) = client.post_notify(peer, &[Notice::Hello]).await {
-                    tracing::debug!(%peer, %error, "a peer was not told that this one is back");
-                }
+                // A peer that is off says hello itself when it comes.
+                courier.send(peer, Notice::Hello).await;
                 None
             });
         }
@@ -257,36 +277,29 @@ impl Performer {
 
     /// What concerns the user's mailboxes.
     fn perform_mailbox(&self, action: Action, back: &Handle<Outbox>) {
-        let neighbours = self.tools.neighbours.clone();
+        let (neighbours, room, back) = (self.tools.neighbours.clone(), self.files.clone(), back.clone());
         match action {
-            Action::FileLocally { submission } => self.send(back, async move {
+            Action::FileLocally { submission } => Self::run_in(room, back, async move {
                 match neighbours.file_spooled(submission).await {
                     Ok(()) => Some(Input::FiledLocally { submission }),
                     Err(error) => {
-                        tracing::error!(%submission, %error, "a mail to oneself is not filed; it stays in the spool");
+                        tracing::error!(%submission, %error, "a mail to oneself is not filed yet");
                         None
                     }
                 }
             }),
-            Action::FileDsn(dsn) => self.send(back, async move {
+            Action::FileDsn(dsn) => Self::run_in(room, back, async move {
                 let (submission, receiver) = (dsn.submission, dsn.receiver.clone());
                 match neighbours.file_dsn(dsn).await {
                     Ok(()) => Some(Input::DsnFiled { submission, receiver }),
                     Err(error) => {
-                        tracing::error!(%submission, %error, "a DSN is not filed; the next start tries again");
+                        tracing::error!(%submission, %error, "a DSN is not filed yet");
                         None
                     }
                 }
             }),
-            Action::Show(shown) => self.send(back, async move {
-                let submission = shown.submission;
-                neighbours.show(shown).await;
-                Some(Input::Shown { submission })
-            }),
-            Action::ShowOnly(submissions) => self.send(back, async move {
-                neighbours.show_only(submissions).await;
-                None
-            }),
+            Action::Show(shown) => self.display.show(shown),
+            Action::ShowOnly(submissions) => self.display.show_only(submissions),
             // Every other kind is performed by the caller.
             _ => {}
         }
@@ -297,10 +310,11 @@ impl Perform<Outbox> for Performer {
     fn perform(&mut self, action: Action, back: &Handle<Outbox>) {
         let tools = self.tools.clone();
         match action {
-            Action::FindCertificate { address } => self.send(back, async move {
+            Action::FindCertificate { address } => {
                 let found = find_certificate(&tools, &address);
-                Some(Input::Certificate { address, found })
-            }),
+                let back = back.clone();
+                tokio::spawn(async move { back.tell(Input::Certificate { address, found }).await });
+            }
             Action::Seal(job) => self.seal(job, back),
             Action::DropSpool { submission } => Self::remove(format!("spool of {submission}"), move || {
                 tools.spool.remove(&submission).map_err(|e| e.to_string())
@@ -308,18 +322,24 @@ impl Perform<Outbox> for Performer {
             Action::DropBlob { h } => {
                 Self::remove(format!("sealed mail {h}"), move || drop_blob(&tools.home, &h).map_err(|e| e.to_string()))
             }
-            Action::Announce(what) => self.send(back, async move {
-                let how = announce(tools, &what).await;
-                Some(Input::Announced { h: what.h, receiver: what.receiver, how })
-            }),
+            Action::Announce(what) => {
+                let courier = self.courier.clone();
+                self.send(back, async move {
+                    let how = announce(tools, courier, &what).await;
+                    Some(Input::Announced { h: what.h, receiver: what.receiver, how })
+                });
+            }
             Action::DeleteNs { h, receiver, ns, secret } => self.delete_ns((h, receiver, ns), secret, back),
             Action::TellGone { h, receiver, peer, tombstone } => self.tell_gone((h, receiver), peer, tombstone, back),
             Action::PollNr => {
-                let brain = back.clone();
-                self.send(back, async move {
-                    poll_nr(tools, brain).await;
-                    None
-                });
+                let (brain, polling) = (back.clone(), self.polling.clone());
+                if !polling.swap(true, Ordering::AcqRel) {
+                    self.send(back, async move {
+                        poll_nr(tools, brain).await;
+                        polling.store(false, Ordering::Release);
+                        None
+                    });
+                }
             }
             Action::DeleteNr { value, secret } => self.send(back, async move {
                 let key = DhtKey::Nr(tools.address.clone());

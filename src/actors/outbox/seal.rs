@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::Tools;
-use crate::actors::directory::Snapshot;
+use crate::actors::directory::{Directory, Snapshot};
+use crate::actors::identity::Identity;
+use crate::actors::spool::{Spool, SpoolError};
+use crate::clock::Clock;
 use crate::core::outbox::{Input, SealFailure, SealJob, SealedReceiver};
 use crate::fragment::{Codec, FragmentError, ManifestBuilder};
 use crate::model::dht::value_hash;
@@ -19,6 +22,7 @@ use crate::model::notification::Ns;
 use crate::model::{Address, Encoding, Fingerprint, MailId, PeerId, Policy, Secret, SubmissionId};
 use crate::seal::{Certificate, seal_for_owner, seal_mail, seal_ns};
 use crate::store::files::{DurableWriter, FILE_MODE, FileError, read_bounded, write_durable};
+use crate::store::home::Home;
 use crate::wire::{decode, encode};
 
 /// Largest file of sealed ns: 100 receivers with 48 KiB of headers each, and slack.
@@ -104,15 +108,57 @@ fn again(error: impl std::fmt::Display) -> SealFailure {
     SealFailure::Again(error.to_string())
 }
 
-/// Seals; the answer to [`crate::core::outbox::Action::Seal`].
-pub(super) fn seal(tools: &Tools, job: &SealJob) -> Input {
-    let submission = job.submission;
-    match try_seal(tools, job) {
-        Ok((receivers, entry)) => Input::Sealed { submission, receivers, entry },
-        Err(why) => {
-            let receivers = job.receivers.iter().map(|(address, _, _)| address.clone()).collect();
-            Input::SealFailed { submission, receivers, why }
+/// What sealing needs.
+pub(super) struct Sealer {
+    home: Home,
+    address: Address,
+    identity: Identity,
+    spool: Spool,
+    directory: Directory,
+    codec: Arc<Codec>,
+    clock: Clock,
+}
+
+impl Sealer {
+    pub(super) fn of(tools: &Tools) -> Self {
+        Self {
+            home: tools.home.clone(),
+            address: tools.address.clone(),
+            identity: tools.identity.clone(),
+            spool: tools.spool.clone(),
+            directory: tools.directory.clone(),
+            codec: tools.codec.clone(),
+            clock: tools.clock.clone(),
         }
+    }
+
+    /// Seals; the answer to [`crate::core::outbox::Action::Seal`]. Blocking.
+    pub(super) fn seal(&self, job: &SealJob) -> Input {
+        let submission = job.submission;
+        match try_seal(self, job) {
+            Ok((receivers, entry)) => Input::Sealed { submission, receivers, entry },
+            Err(why) => {
+                let receivers = job.receivers.iter().map(|(address, _, _)| address.clone()).collect();
+                Input::SealFailed { submission, receivers, why }
+            }
+        }
+    }
+}
+
+/// A mail that is gone or damaged cannot be sealed, ever; anything else may pass.
+fn spool_failure(job: &SealJob, error: &SpoolError) -> SealFailure {
+    let submission = job.submission;
+    let is_gone = match error {
+        SpoolError::File(e) => e.is_not_found() || matches!(e, FileError::TooLarge { .. }),
+        SpoolError::Envelope { .. } => true,
+        SpoolError::Write { .. } | SpoolError::Unavailable { .. } => false,
+    };
+    if is_gone {
+        tracing::error!(%submission, %error, "a mail that was to be sealed is not in the spool");
+        SealFailure::NoSpool
+    } else {
+        tracing::warn!(%submission, %error, "a mail cannot be sealed now");
+        again(error)
     }
 }
 
@@ -134,17 +180,15 @@ fn certificates(
     if missing.is_empty() { Ok(found) } else { Err(SealFailure::Certificates(missing)) }
 }
 
-fn try_seal(tools: &Tools, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailEntry), SealFailure> {
+fn try_seal(tools: &Sealer, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailEntry), SealFailure> {
     let snapshot = tools.directory.snapshot();
     let certificates = certificates(&snapshot, &job.receivers)?;
     let group_key = snapshot.groups.get(tools.address.group()).map(|group| group.key);
     let group_key = group_key.ok_or_else(|| again("this peer has no group yet; create or join one"))?;
-    let no_spool = |error: &dyn std::fmt::Display| {
-        tracing::error!(submission = %job.submission, %error, "a mail that was to be sealed is not in the spool");
-        SealFailure::NoSpool
-    };
-    let envelope = tools.spool.envelope(&job.submission).map_err(|e| no_spool(&e))?;
-    let clear = File::open(tools.spool.mail_file(&job.submission)).map_err(|e| no_spool(&e))?;
+    let envelope = tools.spool.envelope(&job.submission).map_err(|e| spool_failure(job, &e))?;
+    let file = tools.spool.mail_file(&job.submission);
+    let opened = File::open(&file).map_err(|e| SpoolError::from(FileError::from_io(&file, "open", &e)));
+    let clear = opened.map_err(|e| spool_failure(job, &e))?;
     let (writer, manifest) = write_sealed(tools, job, clear, &certificates)?;
     let h = manifest.h;
     let mut receivers = Vec::with_capacity(job.receivers.len());
@@ -189,7 +233,7 @@ fn try_seal(tools: &Tools, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailEn
 
 /// Seals to the receivers, and to the owner itself: what waits can then be read in Outbox without a clear copy.
 fn write_sealed(
-    tools: &Tools,
+    tools: &Sealer,
     job: &SealJob,
     clear: impl Read,
     certificates: &[Certificate],
@@ -209,7 +253,7 @@ fn write_sealed(
 }
 
 /// Blob, manifest, ns: each durable before the next (DESIGN.md section 5.3).
-fn keep(tools: &Tools, writer: DurableWriter, manifest: Manifest, notices: &[SealedNotice]) -> Result<(), FileError> {
+fn keep(tools: &Sealer, writer: DurableWriter, manifest: Manifest, notices: &[SealedNotice]) -> Result<(), FileError> {
     let h = manifest.h;
     let manifest = tools.identity.key.sign(manifest);
     writer.commit(&tools.home.outbox_blob(&h))?;
@@ -227,9 +271,12 @@ fn random_secret() -> Result<Secret, SealFailure> {
 ///
 /// # Errors
 /// When the file is missing or damaged, or has none for that receiver.
-pub(super) fn sealed_notice(tools: &Arc<Tools>, h: &MailId, receiver: &Address) -> Result<ByteBuf, String> {
-    let bytes = read_bounded(&tools.home.outbox_notices(h), NOTICES_MAX).map_err(|e| e.to_string())?;
+pub(super) fn sealed_notice(home: &Home, h: &MailId, receiver: &Address) -> Result<ByteBuf, String> {
+    let bytes = read_bounded(&home.outbox_notices(h), NOTICES_MAX).map_err(|e| e.to_string())?;
     let notices: Vec<SealedNotice> = decode(&bytes).map_err(|e| e.to_string())?;
     let found = notices.into_iter().find(|notice| notice.receiver == *receiver);
     found.map(|notice| notice.sealed).ok_or_else(|| format!("mail {h} has no send notification for {receiver}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! Passes to the Outbox mailbox what it shall show: the newest of each submission, in order, one at a time. It never decides
+//! what that is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::Neighbours;
+use crate::actors::shell::Handle;
+use crate::core::outbox::{Input, Outbox, ShownMail};
+use crate::model::SubmissionId;
+
+/// What the mailbox was not told yet. One entry a submission: an older one is overtaken by a newer, never the other way.
+#[derive(Default)]
+struct Untold {
+    only: Option<BTreeSet<SubmissionId>>,
+    shown: BTreeMap<SubmissionId, ShownMail>,
+}
+
+/// The way to the Outbox mailbox.
+#[derive(Clone, Default)]
+pub(super) struct Display {
+    untold: Arc<Mutex<Untold>>,
+    news: Arc<Notify>,
+}
+
+impl Display {
+    pub(super) fn show(&self, shown: ShownMail) {
+        self.untold().shown.insert(shown.submission, shown);
+        self.news.notify_one();
+    }
+    pub(super) fn show_only(&self, submissions: BTreeSet<SubmissionId>) {
+        self.untold().only = Some(submissions);
+        self.news.notify_one();
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Untold> {
+        // An insertion or a removal leaves good maps, whoever panicked after it.
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes on until the brain has stopped.
+    pub(super) async fn run(self, neighbours: Arc<dyn Neighbours>, back: Handle<Outbox>) {
+        loop {
+            self.news.notified().await;
+            let only = self.untold().only.take();
+            if let Some(only) = only {
+                neighbours.show_only(only).await;
+            }
+            loop {
+                let next = self.untold().shown.pop_first();
+                let Some((submission, shown)) = next else { break };
+                neighbours.show(shown).await;
+                if back.tell(Input::Shown { submission }).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
