@@ -178,3 +178,97 @@ impl DhtPort {
         self.handle.stop().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::actors::shell::Append;
+    use crate::model::dht::value_hash;
+    use crate::net::swarm::{self, SwarmConfig};
+    use crate::wire::PeerKey;
+
+    const SHORT: Duration = Duration::from_secs(3);
+    const LONG: Duration = Duration::from_secs(60);
+
+    struct NoLog;
+    impl EventLog for NoLog {
+        fn append(&self, _: &'static str, _: Vec<Vec<u8>>) -> Append {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    /// A peer on TCP that does not dial private addresses of strangers.
+    async fn peer(n: u8, host: &str, idle_timeout: Duration) -> (DhtPort, PeerId, PeerAddr) {
+        let key = PeerKey::from_seed(&[n; 32]);
+        let id = key.peer_id();
+        let mut config = SwarmConfig::tcp(IpAddr::V4(Ipv4Addr::LOCALHOST), 0, false);
+        config.idle_timeout = idle_timeout;
+        let running = swarm::start(config, &key).await.unwrap();
+        let addr = PeerAddr { host: host.to_owned(), https: 0, libp2p: running.port };
+        (start(Dht::new(key, n.into()), running, Arc::new(NoLog), Clock::system()), id, addr)
+    }
+
+    /// Waits until the number of connected peers is as it should be.
+    async fn connected(port: &DhtPort, is_right: impl Fn(usize) -> bool) {
+        for _ in 0..1500 {
+            if is_right(port.observe().await.unwrap().peers) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{:?}", port.observe().await);
+    }
+
+    fn key() -> DhtKey {
+        DhtKey::Peer("alice@acme".parse().unwrap())
+    }
+
+    #[test]
+    fn peers_on_tcp_find_each_other_also_after_their_connections_closed() {
+        actix::System::new().block_on(async {
+            let (a, a_id, a_addr) = peer(1, "127.0.0.1", SHORT).await;
+            let (b, b_id, b_addr) = peer(2, "localhost", SHORT).await;
+            a.peers(vec![(b_id, vec![b_addr])]).await.unwrap();
+            b.peers(vec![(a_id, vec![a_addr])]).await.unwrap();
+            connected(&a, |peers| peers == 1).await;
+            connected(&b, |peers| peers == 1).await;
+            let (value, password) = (Bytes::from_static(b"descriptor"), Secret::new([1; 32]));
+            let expiry = Clock::system().now().wall + Duration::from_secs(600);
+            let put = a.put(key(), value.clone(), password.clone(), expiry).await.unwrap();
+            assert_eq!((put.stored, put.asked), (2, 2));
+            connected(&a, |peers| peers == 0).await;
+            let read = b.get(key()).await.unwrap();
+            assert_eq!((read.entries.len(), read.answered), (1, 2));
+            assert_eq!((read.entries[0].publisher, &read.entries[0].value), (a_id, &value));
+            assert_eq!(b.del(key(), value_hash(&value), password).await.unwrap().confirmed, 2);
+            assert_eq!(a.poll(key(), BTreeSet::from([put.id])).await.unwrap().gone, [put.id]);
+            a.stop().await;
+            assert!(matches!(a.get(key()).await, Err(PortError::Stopped(_))));
+            b.stop().await;
+        });
+    }
+
+    #[test]
+    fn a_stranger_at_a_private_address_is_not_dialled() {
+        actix::System::new().block_on(async {
+            let (hub, hub_id, hub_addr) = peer(3, "127.0.0.1", LONG).await;
+            let (a, ..) = peer(4, "127.0.0.1", LONG).await;
+            let (b, ..) = peer(5, "127.0.0.1", LONG).await;
+            // Both know the hub, and learn of each other only from it.
+            for port in [&a, &b] {
+                port.peers(vec![(hub_id, vec![hub_addr.clone()])]).await.unwrap();
+                connected(port, |peers| peers == 1).await;
+            }
+            connected(&hub, |peers| peers == 2).await;
+            let expiry = Clock::system().now().wall + Duration::from_secs(600);
+            let put = a.put(key(), Bytes::from_static(b"v"), Secret::new([1; 32]), expiry).await.unwrap();
+            assert_eq!(put.stored, 2, "at the hub and here, not at the stranger");
+            for port in [hub, a, b] {
+                port.stop().await;
+            }
+        });
+    }
+}

@@ -5,31 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::earliest;
+use crate::core::jitter::Jitter;
 use crate::model::{Digest, MonoTime, PeerId};
 
 /// How often every key is compared with its closest peers, changed by up to a fifth either way.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// How soon after a newcomer the keys in its range are compared with it, at most: many peers see it, and the first one's
 /// re-put leaves the others nothing to send.
-const NEWCOMER_WITHIN_MS: u64 = 1500;
-/// How soon after a failure the keys of that peer are re-put, at the earliest and with this much more at random.
+const NEWCOMER_WITHIN: Duration = Duration::from_millis(1500);
+/// How soon after a failure the keys of that peer are re-put, at the earliest.
 const FAILURE_AFTER: Duration = Duration::from_secs(2);
-const FAILURE_WITHIN_MS: u64 = 8000;
+/// The same, at the latest.
+const FAILURE_WITHIN: Duration = Duration::from_secs(10);
 /// A peer that fails again within this time has been seen to already.
 const FAILURE_QUIET: Duration = Duration::from_secs(600);
-
-/// A small seeded generator (SplitMix64): spreads timers, and is no secret.
-#[derive(Debug, Clone)]
-struct Jitter(u64);
-
-impl Jitter {
-    fn below_ms(&mut self, ms: u64) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Duration::from_millis((z ^ (z >> 31)) % ms.max(1))
-    }
-}
 
 /// What is to be compared, and when.
 #[derive(Debug)]
@@ -48,7 +37,7 @@ pub(super) struct Carrier {
 impl Carrier {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            jitter: Jitter(seed),
+            jitter: Jitter::new(seed),
             keys: BTreeMap::new(),
             newcomers: BTreeMap::new(),
             pairs: BTreeSet::new(),
@@ -59,7 +48,7 @@ impl Carrier {
 
     pub(super) fn newcomer(&mut self, now: MonoTime, peer: PeerId) {
         self.failed.remove(&peer);
-        let at = now + self.jitter.below_ms(NEWCOMER_WITHIN_MS);
+        let at = now + self.jitter.between(Duration::ZERO, NEWCOMER_WITHIN);
         self.newcomers.entry(peer).or_insert(at);
     }
 
@@ -70,7 +59,7 @@ impl Carrier {
     }
 
     pub(super) fn after_failure(&mut self, now: MonoTime, keys: Vec<Digest>) {
-        let at = now + FAILURE_AFTER + self.jitter.below_ms(FAILURE_WITHIN_MS);
+        let at = now + self.jitter.between(FAILURE_AFTER, FAILURE_WITHIN);
         for key in keys {
             self.soon(key, at);
         }
@@ -83,8 +72,7 @@ impl Carrier {
 
     pub(super) fn schedule_sweep(&mut self, now: MonoTime) {
         let fifth = SWEEP_EVERY / 5;
-        let jitter = self.jitter.below_ms(u64::try_from(fifth.as_millis()).unwrap_or(0) * 2);
-        self.sweep_at = Some(now + (SWEEP_EVERY - fifth) + jitter);
+        self.sweep_at = Some(now + self.jitter.between(SWEEP_EVERY - fifth, SWEEP_EVERY + fifth));
     }
 
     pub(super) fn is_sweep_due(&self, now: MonoTime) -> bool {
