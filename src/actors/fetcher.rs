@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use tokio::task::AbortHandle;
 
+use crate::actors::directory::Directory;
 use crate::actors::shell::{EventLog, Handle, Perform, Shell};
 use crate::clock::Clock;
 use crate::core::fetch::{Action, Fetch, Input, Offer, Order, RequestId, Run, SourceFailure};
@@ -54,6 +55,8 @@ pub struct Origins {
     pub own: Arc<dyn OwnParts>,
     /// Asks others.
     pub client: PeerClient,
+    /// Who is who, for the log.
+    pub directory: Directory,
 }
 
 /// An answer's bytes, wherever they come from.
@@ -386,7 +389,11 @@ impl Perform<Fetch> for Fetcher {
                 lock(&self.mails).remove(&h);
             }
             Action::NameLiar { h, peer, why } => {
-                tracing::warn!(%peer, mail = %h, %why, "a peer served what is not in the manifest; it is not asked again for this mail");
+                let snapshot = self.origins.directory.snapshot();
+                let address =
+                    snapshot.peers.get(&peer).and_then(|known| known.address.as_ref()).map(ToString::to_string);
+                let address = address.unwrap_or_else(|| "nobody known".to_owned());
+                tracing::warn!(%address, %peer, mail = %h, %why, "a peer served what is not in the manifest; it is not asked again for this mail");
             }
         }
     }

@@ -49,6 +49,9 @@ use crate::store::journal::{Journal, JournalError};
 const LOOK_AGAIN_MAX: usize = 64;
 /// How often the DHT is asked with `notify = "dht"`.
 const DHT_POLL: Duration = Duration::from_secs(5);
+/// How often a home that is in use is tried again, and the pause between.
+const LOCK_TRIES: u32 = 30;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// How long answers under way may take when the peer stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -228,9 +231,21 @@ struct Opened {
     index_rebuilt: bool,
 }
 
+/// Takes the home's lock. A peer that was killed holds its own until the kernel has closed its files, which takes a moment
+/// while a write to the disk is under way; so it is tried again for a little while. Blocking.
+fn lock_soon(home: &Home) -> Result<HomeLock, HomeError> {
+    for _ in 0..LOCK_TRIES {
+        match home.lock() {
+            Err(HomeError::InUse { .. }) => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+    }
+    home.lock()
+}
+
 /// Opens the home: lock, keys, journal, index, and the brains' past. Blocking.
 fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
-    let lock = home.lock()?;
+    let lock = lock_soon(home)?;
     home.sweep(&lock)?;
     let identity = Identity::load(home)?;
     let (journal, replay) = Journal::open(&home.journal_dir())?;
@@ -270,7 +285,8 @@ impl Common {
 
     fn start_fetcher(&self, neighbours: &Arc<Neighbours>) -> Handle<Fetch> {
         let own = neighbours.clone();
-        let origins = Origins { me: self.identity.peer_id(), own, client: self.client.clone() };
+        let (client, directory) = (self.client.clone(), self.directory.clone());
+        let origins = Origins { me: self.identity.peer_id(), own, client, directory };
         fetcher::start(origins, self.home.clone(), self.codec.clone(), self.clock.clone(), self.log.clone())
     }
 
