@@ -1,6 +1,6 @@
 //! The postbox brain: takes ns, makes stubs and requests, keeps the local mailboxes with their UIDs, has bodies pulled when
 //! they are opened, and owes each sender one nr. It never sees a byte of a body: heads and bodies are files, named by
-//! [`MessageKey`](access::MessageKey), and it says only which of them are to be written, opened and removed.
+//! [`MessageKey`], and it says only which of them are to be written, opened and removed.
 //!
 //! Two orders hold throughout. A file is durable before the event that names it, and the event before anybody is told (R1).
 //! A message's files are removed only after the event that drops it is durable; what a crash leaves in between is removed by

@@ -51,7 +51,7 @@ type MailKey = (PeerId, MailId);
 /// Most events that are committed together when they need not be.
 const EVENTS_A_COMMIT: usize = 5000;
 
-/// The replicator's state. What survives a crash is in [`Owners`]; the rest is found again after a restart.
+/// The replicator's state. What survives a crash is in its owners; the rest is found again after a restart.
 pub struct Replicator {
     config: Config,
     jitter: Jitter,
