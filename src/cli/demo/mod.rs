@@ -102,7 +102,7 @@ pub(super) fn run(home: Option<&Path>, args: &DemoArgs) -> anyhow::Result<Shown>
 fn text(report: &DemoReport) -> String {
     let total: u64 = report.sources.iter().map(|source| source.bytes).sum();
     let mut out = String::from("\n");
-    for source in report.sources.iter().filter(|source| source.bytes > 0 || source.bad_blocks > 0) {
+    for source in &report.sources {
         let share = source.bytes.saturating_mul(30).checked_div(total).unwrap_or_default();
         let bar = "█".repeat(usize::try_from(share).unwrap_or_default());
         out.push_str(&format!("  {:<14} {:>9}  {bar}\n", source.address, output::size(source.bytes)));

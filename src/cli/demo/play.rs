@@ -14,7 +14,6 @@ use crate::cli::args::DemoArgs;
 use crate::cli::cluster::ClusterPeer;
 use crate::cli::output::{self, WrongUse};
 use crate::cli::progress::Progress;
-use crate::cli::status::safe_text;
 use crate::console::protocol::{OutboxLine, PeerStatus, Request, SealedLine, Source};
 use crate::model::{Address, Encoding, Mode, Policy, SubmissionId};
 use crate::store::home::Home;
@@ -150,10 +149,12 @@ fn become_safe(
                 seconds.safe = rounded(taken.elapsed());
                 drop(bar);
                 stage.report.line(&format!(
-                    "sealed to {}, {}, {} ({})",
+                    "sealed to {}, mirrored as {}: safe({}), so {} and {} members more may go ({})",
                     output::size(sealed.length),
                     sealed.encoding,
-                    safe_text(sealed.safe),
+                    sealed.safe,
+                    cast.sender.address,
+                    sealed.safe,
                     output::seconds(taken.elapsed())
                 ));
                 return Ok(line.clone());
@@ -255,7 +256,9 @@ fn open(
     let control = stage.cluster.control_of(&cast.reader.address);
     let status: PeerStatus = control.ask_telling(&Request::Status, &mut |_, _| {})?;
     let pull = status.pulls.into_iter().rev().find(|pull| pull.h == sealed.h);
-    Ok((got, pull.map(|pull| pull.sources).unwrap_or_default()))
+    // Those who were asked and gave nothing, the dead among them, are no sources.
+    let gave = |source: &Source| source.bytes > 0 || source.bad_blocks > 0;
+    Ok((got, pull.map(|pull| pull.sources).unwrap_or_default().into_iter().filter(gave).collect()))
 }
 
 fn stored(stage: &Stage, cast: &Cast, sealed: &SealedLine) -> Stored {
