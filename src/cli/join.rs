@@ -71,8 +71,12 @@ impl Running {
         let running = Self { home, pid };
         let control = Control::of(&running.home);
         let answers = || control.ask::<PeerStatus>(&Request::Status).is_ok();
-        process::wait_until(START, || !process::is_peer(pid, &running.home) || answers());
-        if !process::is_peer(pid, &running.home) || !answers() {
+        let mut answered = false;
+        process::wait_until(START, || {
+            answered = answers();
+            answered || process::is_gone(pid, &running.home)
+        });
+        if !answered {
             bail!("the peer on {} did not start:\n{}", running.home.display(), process::log_tail(&running.home));
         }
         Ok(running)

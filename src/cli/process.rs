@@ -19,6 +19,8 @@ use crate::store::home::Home;
 
 /// How often a process is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(10);
+/// Longest time for a process to show its command line or to end.
+const CLEAR: Duration = Duration::from_secs(1);
 /// What is shown of the end of a log, bytes.
 const LOG_TAIL: u64 = 2000;
 
@@ -51,14 +53,49 @@ fn pid_of(pid: ProcessId) -> Option<Pid> {
     i32::try_from(pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw)
 }
 
-/// Whether `pid` is a live process that was started on `home`.
-pub(super) fn is_peer(pid: ProcessId, home: &Path) -> bool {
-    let Some(raw) = pid_of(pid) else { return false };
-    // A child of this process that died stays a zombie until it is waited for; it has no command line.
+/// What a process id stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// The peer on that home.
+    Peer,
+    /// Somebody else, so the peer is gone.
+    Other,
+    /// A process without a command line: it has only just started, or is just ending. A process that was killed keeps its
+    /// files, the lock of its home among them, until its last thread has ended.
+    Unclear,
+    /// Nobody.
+    Gone,
+}
+
+fn look(pid: ProcessId, home: &Path) -> Seen {
+    let Some(raw) = pid_of(pid) else { return Seen::Gone };
+    // A child of this process that ended stays a zombie until it is waited for.
     let _ = waitpid(raw, Some(WaitPidFlag::WNOHANG));
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let home = home.as_os_str().as_encoded_bytes();
-    command.split(|b| *b == 0).any(|word| word == home)
+    if !command.is_empty() {
+        let home = home.as_os_str().as_encoded_bytes();
+        return if command.split(|b| *b == 0).any(|word| word == home) { Seen::Peer } else { Seen::Other };
+    }
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return Seen::Gone };
+    // The name in parentheses may have spaces and parentheses of its own.
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    if matches!(state, Some('Z' | 'X')) && threads <= 1 { Seen::Gone } else { Seen::Unclear }
+}
+
+/// Whether `pid` is a live process that was started on `home`.
+pub(super) fn is_peer(pid: ProcessId, home: &Path) -> bool {
+    let mut seen = Seen::Unclear;
+    wait_until(CLEAR, || {
+        seen = look(pid, home);
+        seen != Seen::Unclear
+    });
+    seen == Seen::Peer
+}
+
+/// Whether nothing is left of the peer on `home`, its lock and its ports included.
+pub(super) fn is_gone(pid: ProcessId, home: &Path) -> bool {
+    matches!(look(pid, home), Seen::Gone | Seen::Other)
 }
 
 /// Sends `signal` to the peer, if it is the one on `home`; gives whether it was.
@@ -73,7 +110,7 @@ pub(super) fn signal(pid: ProcessId, home: &Path, signal: Signal) -> anyhow::Res
 
 /// Waits until the peer on `home` is gone; gives whether it is.
 pub(super) fn wait_gone(pid: ProcessId, home: &Path, limit: Duration) -> bool {
-    wait_until(limit, || !is_peer(pid, home))
+    wait_until(limit, || is_gone(pid, home))
 }
 
 /// Looks until `done` or the time is over; gives which.

@@ -303,11 +303,21 @@ impl ClusterDir {
         let running = self.running(peers)?;
         for address in peers {
             if !running.iter().any(|(there, _)| there == address) {
+                self.wait_for_the_last(address)?;
                 self.spawn(address)?;
             }
         }
         let _bar = self.report.under_way("starting peers");
         peers.iter().try_for_each(|address| ready::answers(self, address))
+    }
+
+    /// Waits until the last process of a peer that does not run has let go of its home.
+    fn wait_for_the_last(&self, address: &Address) -> anyhow::Result<()> {
+        let last = self.state()?.peers.get(address).and_then(|peer| peer.pid);
+        match last.filter(|pid| !process::wait_gone(*pid, &self.home_of(address), STOP)) {
+            Some(pid) => bail!("{address} cannot start: its last process (pid {pid}) does not end"),
+            None => Ok(()),
+        }
     }
 
     fn spawn(&self, address: &Address) -> anyhow::Result<ProcessId> {

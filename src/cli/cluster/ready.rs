@@ -29,7 +29,7 @@ pub(super) fn answers(dir: &ClusterDir, address: &Address) -> anyhow::Result<()>
     let home = dir.home_of(address);
     for attempt in 1.. {
         let known = dir.state()?.peers.get(address).cloned().unwrap_or_default();
-        let runs = || known.pid.is_some_and(|pid| process::is_peer(pid, &home));
+        let runs = || known.pid.is_some_and(|pid| !process::is_gone(pid, &home));
         let mut answered = false;
         process::wait_until(START, || {
             answered = runs() && answers_now(dir, address);
