@@ -147,6 +147,9 @@ pub struct Fetch {
     /// Which.
     #[serde(rename = "i")]
     pub ids: Vec<Digest>,
+    /// Whether only tombstones are wanted.
+    #[serde(rename = "d", default)]
+    pub dead_only: bool,
 }
 
 /// Asks for a deletion.
@@ -520,7 +523,7 @@ mod tests {
         let ops = vec![
             Op::Put(entry.clone()),
             Op::List(List { key, values: true, have: vec![id], unless: Some(id) }),
-            Op::Fetch(Fetch { key, ids: vec![id] }),
+            Op::Fetch(Fetch { key, ids: vec![id], dead_only: true }),
             Op::Del(Del { key, value: id, password }),
             Op::Bury(tombstone.clone()),
         ];

@@ -30,6 +30,10 @@ pub(super) struct GetJob {
     have: BTreeSet<Digest>,
     last: LastRead,
     prints: BTreeMap<PeerId, Digest>,
+    /// Who said that nothing changed, so that its tombstones are not in `dead`.
+    unchanged: BTreeSet<PeerId>,
+    /// How many deletions were proven when those were last asked; none when they were not.
+    checked_at: Option<usize>,
     /// Who says that an entry is live.
     live: BTreeMap<Digest, BTreeSet<PeerId>>,
     /// Until when, as they say.
@@ -54,6 +58,8 @@ impl GetJob {
             have,
             last,
             prints: BTreeMap::new(),
+            unchanged: BTreeSet::new(),
+            checked_at: None,
             live: BTreeMap::new(),
             until: BTreeMap::new(),
             dead: BTreeMap::new(),
@@ -85,6 +91,7 @@ impl GetJob {
             Ok(Answer::Listing(listing)) => self.take_listing(now, peer, listing),
             Ok(Answer::Same) => {
                 self.answered += 1;
+                self.unchanged.insert(peer);
                 self.prints.extend(self.last.prints.get(&peer).map(|print| (peer, *print)));
             }
             Ok(Answer::Fetched { entries, tombstones }) => {
@@ -94,7 +101,7 @@ impl GetJob {
                 self.take_values(now, entries);
                 for tombstone in tombstones.into_iter().filter(|t| t.terms().key == self.key) {
                     let id = tombstone.terms().id();
-                    if asked.contains(&id) {
+                    if self.live.contains_key(&id) || self.values.contains_key(&id) || self.have.contains(&id) {
                         self.proofs.insert(id, tombstone);
                     }
                 }
@@ -179,16 +186,35 @@ impl GetJob {
         if self.answered == 0 {
             return (Some(Reply::Get(Err(DhtError::Unreachable { asked: round.targets }))), Next::Done);
         }
+        let check = self.check();
+        if !check.is_empty() {
+            return (None, Next::More(check));
+        }
         self.asked = self.wanted();
         if !self.asked.is_empty() {
-            let fetch =
-                |(peer, ids): (&PeerId, &Vec<Digest>)| (*peer, Op::Fetch(Fetch { key: self.key, ids: ids.clone() }));
+            let fetch = |(peer, ids): (&PeerId, &Vec<Digest>)| (*peer, self.fetch(ids.clone(), false));
             return (None, Next::More(self.asked.iter().map(fetch).collect()));
         }
         self.replied = true;
         let repairs = self.repairs();
         let next = if repairs.is_empty() { Next::Done } else { Next::More(repairs) };
         (Some(Reply::Get(Ok(self.outcome(round)))), next)
+    }
+
+    fn fetch(&self, ids: Vec<Digest>, dead_only: bool) -> Op {
+        Op::Fetch(Fetch { key: self.key, ids, dead_only })
+    }
+
+    /// Asks those with nothing new whether what somebody else lists as live is deleted at theirs: their old tombstones
+    /// count as much as anybody's new listing (R7). Repeated as long as that proves deletions.
+    fn check(&mut self) -> Vec<Ask> {
+        let doubtful = self.live.keys().filter(|id| !self.have.contains(id) && !self.proofs.contains_key(*id));
+        let doubtful: Vec<Digest> = doubtful.copied().collect();
+        if doubtful.is_empty() || self.checked_at == Some(self.proofs.len()) {
+            return Vec::new();
+        }
+        self.checked_at = Some(self.proofs.len());
+        self.unchanged.iter().map(|peer| (*peer, self.fetch(doubtful.clone(), true))).collect()
     }
 
     /// Proven deletions, for those who still keep the entry.

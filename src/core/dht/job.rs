@@ -290,7 +290,8 @@ impl CarryJob {
                 let (lacked, claimed) = store.compare(&self.key, &theirs, PUSH_MAX);
                 self.more |= lacked.len() >= PUSH_MAX;
                 self.pushed += u64::try_from(lacked.len()).unwrap_or(u64::MAX);
-                let proofs = claimed.chunks(1024).map(|ids| Op::Fetch(Fetch { key: self.key, ids: ids.to_vec() }));
+                let fetch = |ids: &[Digest]| Op::Fetch(Fetch { key: self.key, ids: ids.to_vec(), dead_only: true });
+                let proofs = claimed.chunks(1024).map(fetch);
                 return lacked.into_iter().chain(proofs).map(|op| (peer, op)).collect();
             }
             Ok(Answer::Buried(tombstones) | Answer::Fetched { tombstones, .. }) => tombstones,

@@ -15,6 +15,8 @@ mod get;
 mod job;
 mod ring;
 mod room;
+#[cfg(test)]
+mod sim;
 mod store;
 #[cfg(test)]
 mod tests;

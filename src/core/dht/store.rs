@@ -13,6 +13,8 @@ use crate::wire::dht::{Answer, Del, Entry, EntryTombstone, Fetch, List, Listing,
 const CLOCK_GRACE: Duration = Duration::from_secs(600);
 /// Values of one response; what does not fit is listed, and fetched by those who lack it.
 const VALUES_MAX: usize = 1 << 20;
+/// Tombstones of one answer.
+const TOMBSTONES_MAX: usize = 1024;
 
 /// One key's share.
 #[derive(Debug, Clone, Default)]
@@ -245,8 +247,8 @@ impl Store {
         let live = ids.iter().filter_map(|id| slot.live.get(*id)).map(|(e, _)| e);
         let dead = ids.iter().filter_map(|id| slot.dead.get(*id)).map(|(t, _)| t);
         Answer::Fetched {
-            entries: live.filter(|e| budget.value(e)).cloned().collect(),
-            tombstones: dead.take(1024).cloned().collect(),
+            entries: live.filter(|e| !fetch.dead_only && budget.value(e)).cloned().collect(),
+            tombstones: dead.take(TOMBSTONES_MAX).cloned().collect(),
         }
     }
 
