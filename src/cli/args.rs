@@ -54,6 +54,8 @@ pub(super) enum Command {
     Read(ReadArgs),
     /// Lists what waits in the outbox, and who holds it
     Outbox,
+    /// Takes a mail back, as far as it can be
+    Cancel(CancelArgs),
     /// Prints this peer's contact card: one line and a QR code
     Card,
     /// People outside the group: list, add, remove
@@ -292,6 +294,22 @@ pub(super) struct ReadArgs {
     /// Writes the mail, every byte, to a file
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
+}
+
+/// `roost cancel`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each receiver is answered for: `cancelled` (it cannot be read any more), `too late` (the reader has \
+                        it), `uncertain` (not known yet; the same command asks again later).\n\nExamples:\n  \
+                        roost outbox\n  roost cancel 0f5e0c2a9b7d4e61a2c3d4e5f6a7b8c9"
+)]
+pub(super) struct CancelArgs {
+    /// A submission, or one of its sealed mails, as `roost outbox` shows it
+    #[arg(value_name = "ID")]
+    pub(super) which: String,
+    /// Waits at most this many seconds for `uncertain` to become known
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=600))]
+    pub(super) wait: u64,
 }
 
 /// `roost contacts …`.

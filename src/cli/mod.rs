@@ -2,6 +2,7 @@
 //! programs. It never does a peer's work itself.
 
 mod args;
+mod cancel;
 pub mod cluster;
 mod compose;
 mod contacts;
@@ -57,6 +58,7 @@ fn run(cli: &Cli) -> anyhow::Result<Shown> {
         Command::Inbox(args) => mail::inbox(&home()?, args),
         Command::Read(args) => mail::read(&home()?, args, cli.json),
         Command::Outbox => status::outbox(&home()?),
+        Command::Cancel(args) => cancel::run(&home()?, args),
         Command::Card => contacts::card(&home()?),
         Command::Contacts(command) => contacts::run(&home()?, command),
         Command::Status => status::run(&home()?),

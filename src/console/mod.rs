@@ -1,6 +1,7 @@
 //! What people and programs on this machine ask a running peer: the control socket (and later the web page). It decides nothing.
 
 mod answers;
+mod cancel;
 pub mod control;
 pub mod protocol;
 mod report;

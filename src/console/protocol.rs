@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::outbox::CancelAnswer;
 use crate::model::{Address, GroupName, LocalName, MailId, PeerId, Policy, SubmissionId, WallTime};
 
 /// Longest line, bytes.
@@ -81,6 +82,13 @@ pub enum Request {
     },
     /// What waits in the outbox. Answered with a list of [`OutboxLine`].
     Outbox,
+    /// Takes a mail back, or asks again what became of that. Answered with [`Cancelled`].
+    Cancel {
+        /// Its submission id, or the name of one of its sealed mails, in hex.
+        which: String,
+        /// How long it may wait for `uncertain` to become known, seconds; at most 600.
+        wait_s: u64,
+    },
     /// What `roost doctor` checks in a running peer. Answered with a list of [`Check`].
     Doctor,
     /// Stops the peer cleanly. Answered with `{}` before it does.
@@ -262,6 +270,15 @@ pub struct SealedLine {
     pub safe: i32,
     /// Who confirmed which part: address to `whole` or `fragment I`.
     pub holders: BTreeMap<Address, String>,
+}
+
+/// What became of a mail that was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// Its submission id.
+    pub submission: SubmissionId,
+    /// For each receiver `cancelled` (it cannot read it any more), `too late` (it has it) or `uncertain` (not known yet).
+    pub receivers: BTreeMap<Address, CancelAnswer>,
 }
 
 /// One check of `roost doctor`.

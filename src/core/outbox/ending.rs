@@ -302,7 +302,7 @@ impl Outbox {
         let receivers = self.state.submissions.get(&id).map(|s| &s.receivers).into_iter().flatten();
         let answers = receivers.map(|(address, receiver)| (address.clone(), self.cancel_answer(address, receiver)));
         let answers = answers.collect();
-        batch.then.insert(0, Effect::Reply(token, Reply::Cancel(answers)));
+        batch.then.insert(0, Effect::Reply(token, Reply::Cancel(id, answers)));
         self.commit(batch);
     }
 

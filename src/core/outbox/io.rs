@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::dsn::Dsn;
 use super::events::{How, MailFacts, SealedReceiver};
@@ -245,16 +245,29 @@ pub enum Lookup {
     Unknown,
 }
 
-/// What a cancel came to for one receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// What a cancel came to for one receiver; as text and in JSON in these words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CancelAnswer {
     /// It cannot be read any more.
+    #[serde(rename = "cancelled")]
     Cancelled,
     /// The reader has it.
+    #[serde(rename = "too late")]
     TooLate,
     /// Not known yet.
+    #[serde(rename = "uncertain")]
     Uncertain,
+}
+
+impl CancelAnswer {
+    /// In one or two words, the same as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            CancelAnswer::Cancelled => "cancelled",
+            CancelAnswer::TooLate => "too late",
+            CancelAnswer::Uncertain => "uncertain",
+        }
+    }
 }
 
 /// Why a request is refused.
@@ -310,8 +323,8 @@ pub enum Reply {
     Page(Page),
     /// What is known of the mail id.
     Lookup(Lookup),
-    /// Per receiver.
-    Cancel(Vec<(Address, CancelAnswer)>),
+    /// Of which submission, and what it came to for each receiver.
+    Cancel(SubmissionId, Vec<(Address, CancelAnswer)>),
     /// The clean-stop record is on disk.
     Stopped,
     /// It is refused.

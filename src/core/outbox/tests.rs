@@ -277,7 +277,7 @@ fn a_cancel_tombstones_and_tells_who_was_told() {
         (address("carl@acme"), CancelAnswer::Uncertain),
         (address("late@far"), CancelAnswer::Cancelled),
     ];
-    assert_eq!(world.replies[&Token(50)], Reply::Cancel(expected));
+    assert_eq!(world.replies[&Token(50)], Reply::Cancel(submission(1), expected));
     assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
     assert_eq!(world.outside.gone_told, [address("carl@acme")]);
     assert!(world.outside.spool.is_empty() && world.outside.blobs.is_empty() && world.outside.dsns.is_empty());
