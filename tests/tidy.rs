@@ -43,7 +43,7 @@ const CORE_FORBIDDEN: [&str; 13] = [
 ];
 
 /// Crates that only one layer names.
-const ONLY_PLACE: [(&str, &str); 10] = [
+const ONLY_PLACE: [(&str, &str); 12] = [
     ("sequoia_openpgp", "seal"),
     ("reed_solomon_erasure", "fragment"),
     ("sled", "store"),
@@ -54,6 +54,8 @@ const ONLY_PLACE: [(&str, &str); 10] = [
     ("hyper_util", "net"),
     ("rustls", "net"),
     ("tokio_rustls", "net"),
+    ("tar", "store"),
+    ("prometheus_client", "console"),
 ];
 
 /// Parts of `actors/` that every actor may import: they are no actors.

@@ -1,6 +1,7 @@
 //! Thin actix shells, one per brain, and what they share. Actors never import each other; `peer` wires them.
 
 pub mod allowance;
+pub mod backup;
 pub mod dht_client;
 pub mod directory;
 pub mod event_log;

@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::allowance::Allowance;
+use super::backup;
 use super::dht_client::{self, DhtPort};
 use super::directory::{Directory, Locator};
 use super::event_log::JournalLog;
@@ -247,6 +248,7 @@ fn lock_soon(home: &Home) -> Result<HomeLock, HomeError> {
 fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
     let lock = lock_soon(home)?;
     home.sweep(&lock)?;
+    backup::prune(home);
     let identity = Identity::load(home)?;
     let (journal, replay) = Journal::open(&home.journal_dir())?;
     let index = Index::open(&home.index_dir())?;

@@ -44,11 +44,11 @@ impl Events {
         Ok(Self(events))
     }
 
-    /// Replays what is a brain's into it, and compacts that when most of it is dead.
+    /// Replays what is a brain's into it.
     ///
     /// # Errors
-    /// [`ReplayError`] when an event is not understood or the journal cannot be written.
-    pub fn replay_into<B: Brain>(&mut self, brain: &mut B, journal: &Journal) -> Result<(), ReplayError> {
+    /// [`ReplayError::Event`] when an event is not understood.
+    pub fn replay<B: Brain>(&mut self, brain: &mut B) -> Result<(), ReplayError> {
         for (at, event) in self.0.remove(B::NAME).unwrap_or_default().into_iter().enumerate() {
             let event = decode(&event).map_err(|source| {
                 let brain = B::NAME.to_owned();
@@ -56,6 +56,15 @@ impl Events {
             })?;
             brain.replay(event);
         }
+        Ok(())
+    }
+
+    /// Replays what is a brain's into it, and compacts that when most of it is dead.
+    ///
+    /// # Errors
+    /// [`ReplayError`] when an event is not understood or the journal cannot be written.
+    pub fn replay_into<B: Brain>(&mut self, brain: &mut B, journal: &Journal) -> Result<(), ReplayError> {
+        self.replay(brain)?;
         let live: Vec<Record> = brain.snapshot().iter().map(|event| Record::new(B::NAME, encode(event))).collect();
         let bytes = live.iter().map(|record| u64::try_from(record.event.len()).unwrap_or(u64::MAX)).sum();
         if journal.is_worth_compacting(B::NAME, bytes) {

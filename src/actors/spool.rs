@@ -101,7 +101,7 @@ impl Spool {
         self.home.spool_mail(submission)
     }
     fn envelope_file(&self, submission: &SubmissionId) -> PathBuf {
-        self.home.spool_mail(submission).with_extension("envelope")
+        self.home.spool_envelope(submission)
     }
 
     /// Begins a mail.

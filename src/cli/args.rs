@@ -65,15 +65,22 @@ pub(super) enum Command {
     Status,
     /// Checks home, rights, config, ports, clock and index
     Doctor(DoctorArgs),
+    /// Writes identity, keys, config, mail and journal of a peer, running or not, into one file
+    Backup(BackupArgs),
 }
 
 /// `roost init`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  roost init alice@acme --home ~/.roost")]
+#[command(
+    after_help = "Examples:\n  roost init alice@acme --home ~/.roost\n  roost init --restore alice.roost-backup --home ~/.roost"
+)]
 pub(super) struct InitArgs {
     /// The user's address, name@group
-    #[arg(required_unless_present = "new_password")]
+    #[arg(required_unless_present_any = ["new_password", "restore"])]
     pub(super) address: Option<Address>,
+    /// Makes the home out of a file that `roost backup` wrote; an address must then be the one in it
+    #[arg(long, value_name = "FILE", conflicts_with = "new_password")]
+    pub(super) restore: Option<PathBuf>,
     /// Replaces the app password of a home that is there, and changes nothing else
     #[arg(long)]
     pub(super) new_password: bool,
@@ -328,6 +335,20 @@ pub(super) enum ContactsCommand {
         /// Whom
         address: Address,
     },
+}
+
+/// `roost backup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  roost backup alice.roost-backup\n\nThe file holds secret keys and mail in the clear. \
+                  `roost init --restore FILE --home DIR` makes a home of it."
+)]
+pub(super) struct BackupArgs {
+    /// The file to write
+    pub(super) file: PathBuf,
+    /// Replaces a file that is there already
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 /// `roost doctor`.

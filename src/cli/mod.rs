@@ -3,6 +3,7 @@
 
 mod args;
 mod cancel;
+mod backup;
 pub mod cluster;
 mod compose;
 mod contacts;
@@ -63,6 +64,7 @@ fn run(cli: &Cli) -> anyhow::Result<Shown> {
         Command::Contacts(command) => contacts::run(&home()?, command),
         Command::Status => status::run(&home()?),
         Command::Doctor(args) => doctor::run(&home()?, args),
+        Command::Backup(args) => backup::run(&home()?, args),
     }
 }
 
@@ -76,6 +78,9 @@ fn home(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 fn init(home: &Path, args: &InitArgs) -> anyhow::Result<Shown> {
+    if let Some(file) = &args.restore {
+        return backup::restore(home, file, args.address.as_ref());
+    }
     if let Some(address) = &args.address
         && !args.new_password
     {

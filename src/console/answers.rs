@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::control::Progress;
 use super::protocol::{Contact, Founded, InboxLine, Line, Read, Request, Submitted};
 use super::report;
+use crate::actors::backup;
 use crate::actors::peer::Peer;
 use crate::actors::shell::Stopped;
 use crate::core::outbox;
@@ -82,8 +83,18 @@ pub(super) async fn answer(peer: &Arc<Peer>, request: Request, progress: Progres
         Request::Send { file, receivers, wait_safe } => send(peer, file, receivers, wait_safe, progress).await,
         Request::Inbox { mailbox } => value(inbox(peer, mailbox).await?),
         Request::Read { mailbox, uid } => read(peer, mailbox, Uid(uid), progress).await,
+        Request::Backup { pid } => value(stage(peer, pid).await?),
         Request::Stop => Ok(json!({})),
     }
+}
+
+async fn stage(peer: &Arc<Peer>, pid: u32) -> Result<backup::Staged, String> {
+    let peer = peer.clone();
+    let stage = move || {
+        let now = peer.clock.now().wall;
+        backup::stage(&peer.home, &peer.config.address, &peer.identity, &peer.journal, pid, now)
+    };
+    tokio::task::spawn_blocking(stage).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
 fn refusal(reply: group::Reply) -> String {

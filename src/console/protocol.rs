@@ -91,6 +91,11 @@ pub enum Request {
     },
     /// What `roost doctor` checks in a running peer. Answered with a list of [`Check`].
     Doctor,
+    /// Holds on to the files of this moment. Answered with [`Staged`](crate::actors::backup::Staged), which the command packs.
+    Backup {
+        /// The command's process.
+        pid: u32,
+    },
     /// Stops the peer cleanly. Answered with `{}` before it does.
     Stop,
 }

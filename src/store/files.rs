@@ -130,6 +130,18 @@ impl DurableWriter {
         self.written
     }
 
+    /// Makes what was written durable under its temporary name, and gives that, for whoever reads it again before the commit.
+    ///
+    /// # Errors
+    /// [`FileError`] when it cannot be written or fsynced.
+    pub fn settle(&mut self) -> Result<&Path, FileError> {
+        let path = &self.temporary;
+        let Some(file) = self.file.as_mut() else { return Err(FileError::NotFound { path: path.clone() }) };
+        file.flush().map_err(|e| FileError::from_io(path, "write", &e))?;
+        file.get_ref().sync_all().map_err(|e| FileError::from_io(path, "fsync", &e))?;
+        Ok(path)
+    }
+
     /// Gives the file its name; once this returns, the file survives a power cut. It replaces a file of that name.
     ///
     /// # Errors
@@ -200,6 +212,28 @@ pub fn rename_durable(from: &Path, to: &Path) -> Result<(), FileError> {
     file.sync_all().map_err(|e| FileError::from_io(from, "fsync", &e))?;
     fs::rename(from, to).map_err(|e| FileError::from_io(to, "rename a file to", &e))?;
     sync_folder(folder)
+}
+
+/// Gives a file a second name, under which it stays as it is when the first one goes or is taken by another file. Where
+/// the disk has no second names, it is copied. Not durable: for what need not outlive this process.
+///
+/// # Errors
+/// [`FileError::NotFound`] when there is no such file; [`FileError::Io`] also when the second name is taken.
+pub fn link_or_copy(path: &Path, to: &Path) -> Result<(), FileError> {
+    match fs::hard_link(path, to) {
+        Ok(()) => Ok(()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => {
+            Err(FileError::from_io(path, "link", &e))
+        }
+        Err(_) => copy_new(path, to).map_err(|e| FileError::from_io(path, "copy", &e)),
+    }
+}
+
+/// Copies into a file that must be new: `to` may never be another name of `path`.
+fn copy_new(path: &Path, to: &Path) -> io::Result<()> {
+    let mut from = File::open(path)?;
+    let mut new = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(to)?;
+    io::copy(&mut from, &mut new).map(drop)
 }
 
 /// Removes `path`; once this returns, it does not come back. A file that is not there is no error.

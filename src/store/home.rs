@@ -9,6 +9,7 @@
 //!   mirror/ADDRESS/HH/h[.k.i]      held for a member: whole, or fragment i of any k; h.manifest beside it
 //!   fetch/h  mail/HH/ID            half-fetched; local mailboxes, one file a message
 //!   journal/  index/               the events; what can be rebuilt
+//!   backup/PID/                    links to the files of one moment, while `roost backup` writes them out
 //! ```
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
@@ -183,6 +184,10 @@ impl Home {
     pub fn spool_mail(&self, submission: &SubmissionId) -> PathBuf {
         self.spool_dir().join(submission.to_string())
     }
+    /// The envelope of one submission in `spool/`: the commit point.
+    pub fn spool_envelope(&self, submission: &SubmissionId) -> PathBuf {
+        self.spool_mail(submission).with_extension("envelope")
+    }
     /// `outbox/`: this peer's own sealed mails.
     pub fn outbox_dir(&self) -> PathBuf {
         self.root.join("outbox")
@@ -235,6 +240,22 @@ impl Home {
     pub fn mail_file(&self, id: u64) -> PathBuf {
         // By the low byte: ids are counted up, so the folders fill evenly.
         self.mail_dir().join(format!("{:02x}", id & 0xff)).join(format!("{id:016x}"))
+    }
+    /// Header block and structure of a message.
+    pub fn mail_head(&self, id: u64) -> PathBuf {
+        self.mail_file(id).with_extension("head")
+    }
+    /// The clear mail of a message.
+    pub fn mail_body(&self, id: u64) -> PathBuf {
+        self.mail_file(id).with_extension("body")
+    }
+    /// What proves who wrote a message.
+    pub fn mail_signed(&self, id: u64) -> PathBuf {
+        self.mail_file(id).with_extension("signed")
+    }
+    /// `backup/`: what backups that are being written hold on to; gone when they are done.
+    pub fn backup_dir(&self) -> PathBuf {
+        self.root.join("backup")
     }
     /// `journal/`.
     pub fn journal_dir(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! The disk: files as the truth, the journal of events, sled as an index of what can be rebuilt. It never says yes before
 //! the bytes are durable (R1), never decides what they mean, and never runs on an actor thread: its functions block.
 
+pub mod backup;
 pub mod files;
 pub mod home;
 pub mod index;

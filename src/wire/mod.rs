@@ -1,5 +1,6 @@
 //! Bytes to model and back, versioned; the only serialisation between peers and on disk. No IO, no keys but those passed in.
 
+pub mod backup;
 pub mod cbor;
 pub mod code;
 pub mod dht;

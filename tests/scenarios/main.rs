@@ -19,4 +19,6 @@ mod member_reads;
 #[cfg(test)]
 mod outsider_reads;
 #[cfg(test)]
+mod restored_after_total_loss;
+#[cfg(test)]
 mod too_many_killed;

@@ -63,15 +63,15 @@ pub(super) enum MailFileError {
 
 /// Where the head of a message lies.
 pub fn head_path(home: &Home, key: MessageKey) -> PathBuf {
-    home.mail_file(key.0).with_extension("head")
+    home.mail_head(key.0)
 }
 /// Where the body of a message lies.
 pub fn body_path(home: &Home, key: MessageKey) -> PathBuf {
-    home.mail_file(key.0).with_extension("body")
+    home.mail_body(key.0)
 }
 /// Where the signed packet of a mail lies.
 pub fn signed_path(home: &Home, key: MessageKey) -> PathBuf {
-    home.mail_file(key.0).with_extension("signed")
+    home.mail_signed(key.0)
 }
 
 /// Writes a head.

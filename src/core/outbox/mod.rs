@@ -194,6 +194,16 @@ impl Outbox {
         self.state.clean_stop
     }
 
+    /// Mails whose files the journal names: all that no tombstone ended.
+    pub fn mails_on_disk(&self) -> &BTreeSet<MailId> {
+        &self.state.open
+    }
+
+    /// Submissions whose spool files the journal still needs.
+    pub fn spool_on_disk(&self) -> impl Iterator<Item = SubmissionId> {
+        self.state.submissions.iter().filter(|(_, s)| !s.spool_is_free()).map(|(id, _)| *id)
+    }
+
     fn me(&self) -> &Address {
         &self.roster.me.address
     }

@@ -14,6 +14,8 @@ use crate::model::{Address, Fingerprint, MailId, PeerId, SubmissionId, WallTime}
 
 /// Messages of a mailbox in one event of a compacted journal.
 const SLOTS_AT_ONCE: usize = 10_000;
+/// UIDs that are left out after a restore: more than any mailbox got since the backup, and room for 4000 restores.
+const RESTORED_UIDS: u32 = 1 << 20;
 
 /// What the postbox makes durable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +81,9 @@ pub enum Event {
     /// An own submission waits no more.
     #[serde(rename = "d")]
     OutgoingDone { submission: SubmissionId },
+    /// This home was restored from a backup: UIDs given out since then are not given out again.
+    #[serde(rename = "R")]
+    Restored,
     /// Of a compacted journal: a mailbox without its messages.
     #[serde(rename = "K1")]
     KeptMailbox { id: MailboxId, name: MailboxName, subscribed: bool, validity: PerView, next: PerView },
@@ -191,7 +196,16 @@ impl State {
                     self.take_out_everywhere(key, WallTime::default(), out);
                 }
             }
+            Event::Restored => self.skip_uids(),
             kept => self.apply_kept(kept),
+        }
+    }
+
+    /// A mail program that saw newer messages must not take another one for them, which has their UID.
+    fn skip_uids(&mut self) {
+        for mailbox in self.mailboxes.values_mut() {
+            let PerView(stubs, full) = mailbox.next;
+            mailbox.next = PerView(stubs.saturating_add(RESTORED_UIDS), full.saturating_add(RESTORED_UIDS));
         }
     }
 

@@ -113,14 +113,18 @@ impl Postbox {
         key
     }
 
+    /// Messages that have files, and whether their body is one of them.
+    pub fn files_on_disk(&self) -> BTreeMap<MessageKey, bool> {
+        self.state.messages.iter().map(|(key, message)| (*key, message.body == BodyState::Here)).collect()
+    }
+
     fn start(&mut self, now: Now) {
         let missing = Standard::ALL.into_iter().filter(|which| self.state.standard(*which).is_none());
         let names: Vec<MailboxName> = missing.map(MailboxName::standard).collect();
         let events = self.made(now, names);
         let change = self.change(events);
         self.durable(change, Vec::new());
-        let keep = self.state.messages.iter().map(|(key, message)| (*key, message.body == BodyState::Here));
-        self.out.act(Action::Sweep { keep: keep.collect() });
+        self.out.act(Action::Sweep { keep: self.files_on_disk() });
         let all: Vec<MailKey> = self.state.mails.keys().copied().collect();
         for id in &all {
             self.schedule(now, *id);

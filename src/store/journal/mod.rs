@@ -227,6 +227,17 @@ impl Journal {
         Ok(Durable { answer })
     }
 
+    /// Gives the journal of this moment the name `to` as well, behind all that was appended before this call; gives where its
+    /// last whole record ends. What is appended later comes behind that. Waits on this thread, as [`Durable::wait`].
+    ///
+    /// # Errors
+    /// [`JournalError`] when the journal takes nothing any more, or `to` cannot be made.
+    pub fn pin(&self, to: &Path) -> Result<u64, JournalError> {
+        let (done, answer) = oneshot::channel();
+        self.send(QUEUED_BYTES, Command::Pin { to: to.to_owned(), done })?;
+        answer.blocking_recv().unwrap_or(Err(JournalError::Closed))
+    }
+
     /// Queues a command that counts `charge` bytes. An empty queue takes one of any size.
     fn send(&self, charge: u64, command: Command) -> Result<(), JournalError> {
         let shared = &self.inner.shared;
@@ -241,6 +252,19 @@ impl Journal {
             shared.left_queue(charge);
         }
         sent
+    }
+
+    /// The records of a pinned journal up to byte `good`.
+    ///
+    /// # Errors
+    /// [`JournalError`] when it cannot be opened or is no journal.
+    pub fn read_pinned(path: &Path, good: u64) -> Result<Replay, JournalError> {
+        Replay::open(path, good)
+    }
+
+    /// Bytes of all records that are on the disk; for status and metrics.
+    pub fn bytes(&self) -> u64 {
+        self.inner.shared.counts().by_brain.values().map(|brain| brain.total).sum()
     }
 
     /// Bytes of the records of `brain` that are on the disk.

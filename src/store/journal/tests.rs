@@ -446,3 +446,21 @@ fn after_a_failed_write_or_fsync_nothing_is_acknowledged_any_more() {
         assert_eq!(writer.shared.health(), Err(error));
     }
 }
+
+#[test]
+fn a_pinned_journal_is_of_one_moment_whatever_is_appended_or_compacted_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pin, second) = (dir.path().join("pin"), dir.path().join("second"));
+    let (journal, _) = Journal::open(&dir.path().join("journal")).unwrap();
+    let unwaited = journal.append(vec![record("outbox", "1"), record("postbox", "2")]).unwrap();
+    let good = journal.pin(&pin).unwrap();
+    drop(unwaited);
+    journal.append(vec![record("outbox", "3")]).unwrap().wait().unwrap();
+    journal.compact("outbox", vec![record("outbox", "live")]).unwrap().wait().unwrap();
+    let read = |path: &Path, good| Journal::read_pinned(path, good).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    assert_eq!(read(&pin, good), [record("outbox", "1"), record("postbox", "2")]);
+    let good = journal.pin(&second).unwrap();
+    assert_eq!(read(&second, good), [record("postbox", "2"), record("outbox", "live")]);
+    assert!(journal.pin(&second).is_err(), "a name that is taken is not written to");
+    assert_eq!(read(&second, good), [record("postbox", "2"), record("outbox", "live")]);
+}

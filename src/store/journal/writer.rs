@@ -71,6 +71,11 @@ pub(super) enum Command {
         charge: u64,
         done: Done,
     },
+    /// Gives the file of this moment a second name, and says where its last acknowledged record ends.
+    Pin {
+        to: PathBuf,
+        done: oneshot::Sender<Result<u64, JournalError>>,
+    },
 }
 
 /// The file as the writer needs it; a test puts a failing one here.
@@ -135,8 +140,20 @@ impl Writer {
                     // Nobody waits any more: that is the caller's right, and nothing is lost by it.
                     let _ = done.send(result);
                 }
+                Command::Pin { to, done } => {
+                    self.shared.left_queue(QUEUED_BYTES);
+                    // As above.
+                    let _ = done.send(self.pin(&to));
+                }
             }
         }
+    }
+
+    /// A second name keeps the file when a compaction takes the first one away.
+    fn pin(&self, to: &Path) -> Result<u64, JournalError> {
+        self.shared.health()?;
+        files::link_or_copy(&self.path(), to)?;
+        Ok(self.good)
     }
 
     fn path(&self) -> PathBuf {

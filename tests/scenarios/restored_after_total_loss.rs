@@ -1,0 +1,121 @@
+//! A disk that dies takes a home with it, and nothing more: out of a backup that was made while the peer ran, the same peer
+//! comes back with its mail, keys, pins and what it still had to deliver (R2, R5).
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use roost::console::protocol::{Contact, GroupStatus, OutboxLine, Request};
+use serde_json::Value;
+
+use crate::harness::{Mail, ROOST, Team, wait_for};
+
+/// Runs `roost` on a home; gives its one JSON line.
+fn roost(home: &Path, args: &[&str]) -> Value {
+    let mut command = Command::new(ROOST);
+    command.args(args).arg("--json").arg("--home").arg(home);
+    let out = command.output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"))
+}
+
+fn pins(team: &Team, name: &str) -> String {
+    let group: GroupStatus = team.ask(name, &Request::GroupStatus);
+    let contacts: Vec<Contact> = team.ask(name, &Request::Contacts);
+    assert!(!contacts.is_empty());
+    let members: Vec<_> = group.members.iter().map(|m| (&m.address, m.peer_id)).collect();
+    format!("{:?} {:?} {members:?} {contacts:?}", group.group, group.key)
+}
+
+/// How the letter's receivers stand in the outbox of `from`.
+fn states(team: &Team, from: &str) -> Vec<(String, String)> {
+    let lines: Vec<OutboxLine> = team.ask(from, &Request::Outbox);
+    let receivers = lines.into_iter().flat_map(|line| line.receivers);
+    let mut states: Vec<_> = receivers.map(|(address, state)| (address.to_string(), state)).collect();
+    states.sort();
+    states
+}
+
+/// Waits until `from` has announced its mail to `to`.
+fn announced(team: &Team, from: &str, to: &str) {
+    let to = team.address(to).to_string();
+    wait_for("the mail is announced", || {
+        states(team, from).contains(&(to.clone(), "announced".to_owned())).then_some(())
+    });
+}
+
+fn received_once(team: &Team, name: &str, mail: &Mail) {
+    let mut reader = team.reader(name);
+    reader.reads_every_byte_of(mail);
+    assert_eq!(reader.uids_of(mail).len(), 1, "{name} has it once");
+}
+
+#[test]
+fn a_home_that_is_lost_comes_back_from_a_backup_with_mail_keys_pins_and_what_it_had_to_deliver() {
+    let team = Team::of_six();
+    let home = team.home("alice").root().to_owned();
+    // Read already, read by nobody yet, and not to be had by its reader now.
+    let kept = team.submit("bob", &["alice"], team.letter("bob", "alice", 200_000));
+    let stub = team.submit("carol", &["alice"], team.letter("carol", "alice", 300_000));
+    let mut alice = team.reader("alice");
+    alice.reads_every_byte_of(&kept);
+    let uid = alice.sees(&kept);
+    alice.imap.command(&format!("UID STORE {uid} +FLAGS (\\Flagged \\Seen)")).unwrap();
+    let last_uid = uid.max(alice.sees(&stub));
+    drop(alice);
+    team.stop(&["rita"]);
+    let pending = team.submit("alice", &["rita"], team.letter("alice", "rita", 400_000));
+    announced(&team, "alice", "rita");
+    let pins_before = pins(&team, "alice");
+
+    let file = team.folder().join("alice.backup");
+    let file = file.to_str().unwrap();
+    let written = roost(&home, &["backup", file]);
+    assert_eq!((&written["ok"], &written["missing"]), (&Value::Bool(true), &serde_json::json!([])), "{written}");
+    assert!(roost(&home, &["backup", file])["error"].as_str().unwrap().contains("--force"));
+    assert_eq!(roost(&home, &["backup", file, "--force"])["ok"], true);
+    let refused = roost(&home, &["init", "--restore", file]);
+    assert!(refused["error"].as_str().unwrap().contains("not empty"), "{refused}");
+
+    team.kill(&["alice"]);
+    fs::remove_dir_all(&home).unwrap();
+    let refused = roost(&home, &["init", "bob@acme", "--restore", file]);
+    assert!(refused["error"].as_str().unwrap().contains("alice@acme") && !home.exists(), "{refused}");
+    let restored = roost(&home, &["init", "alice@acme", "--restore", file]);
+    assert_eq!(restored["peer_id"], written["peer_id"], "{restored}");
+    team.start(&["alice"]);
+
+    assert_eq!(pins(&team, "alice"), pins_before);
+    let mut alice = team.reader("alice");
+    assert_eq!(alice.sees(&kept), uid);
+    alice.reads_every_byte_of(&kept);
+    assert!(alice.imap.fetch_items(uid, "FLAGS").unwrap().contains("\\Flagged"));
+    alice.reads_every_byte_of(&stub);
+    team.start(&["rita"]);
+    received_once(&team, "rita", &pending);
+    wait_for("the outbox is empty", || team.waiting("alice").is_empty().then_some(()));
+    received_once(&team, "rita", &pending);
+    // A mail program that knew newer messages than the backup takes no other one for them.
+    let new = team.submit("bob", &["alice"], team.letter("bob", "alice", 1_000));
+    assert!(alice.sees(&new) > last_uid + 1_000_000, "UIDs may have been given out since the backup");
+    let again = team.submit("alice", &["bob"], team.letter("alice", "bob", 70_000));
+    received_once(&team, "bob", &again);
+}
+
+#[test]
+fn a_backup_of_a_peer_that_is_stopped_is_taken_under_its_lock() {
+    let team = Team::of_two();
+    let mail = team.submit("bob", &["alice"], team.letter("bob", "alice", 5_000));
+    team.reader("alice").reads_every_byte_of(&mail);
+    team.stop(&["alice"]);
+    let home = team.home("alice").root().to_owned();
+    let file = team.folder().join("stopped.backup");
+    let written = roost(&home, &["backup", file.to_str().unwrap()]);
+    assert_eq!(written["ok"], true, "{written}");
+    assert!(!home.join("backup").exists(), "nothing is left of it");
+    fs::remove_dir_all(&home).unwrap();
+    assert_eq!(roost(&home, &["init", "--restore", file.to_str().unwrap()])["ok"], true);
+    team.start(&["alice"]);
+    team.reader("alice").reads_every_byte_of(&mail);
+    assert_eq!(roost(&home, &["status"])["attention"], serde_json::json!([]));
+}
