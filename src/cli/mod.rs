@@ -2,8 +2,8 @@
 //! programs. It never does a peer's work itself.
 
 mod args;
-mod cancel;
 mod backup;
+mod cancel;
 pub mod cluster;
 mod compose;
 mod contacts;

@@ -156,6 +156,10 @@ impl Home {
     pub fn lock_file(&self) -> PathBuf {
         self.root.join("lock")
     }
+    /// There after a restore, until the members were asked for what this peer listed since the backup.
+    pub fn restored_mark(&self) -> PathBuf {
+        self.root.join("restored")
+    }
     /// `log`: where a peer that was started in the background prints.
     pub fn log_file(&self) -> PathBuf {
         self.root.join("log")

@@ -63,9 +63,9 @@ fn a_home_that_is_lost_comes_back_from_a_backup_with_mail_keys_pins_and_what_it_
     alice.imap.command(&format!("UID STORE {uid} +FLAGS (\\Flagged \\Seen)")).unwrap();
     let last_uid = uid.max(alice.sees(&stub));
     drop(alice);
-    team.stop(&["rita"]);
-    let pending = team.submit("alice", &["rita"], team.letter("alice", "rita", 400_000));
-    announced(&team, "alice", "rita");
+    team.stop(&["frank"]);
+    let pending = team.submit("alice", &["frank"], team.letter("alice", "frank", 400_000));
+    announced(&team, "alice", "frank");
     let pins_before = pins(&team, "alice");
 
     let file = team.folder().join("alice.backup");
@@ -91,10 +91,10 @@ fn a_home_that_is_lost_comes_back_from_a_backup_with_mail_keys_pins_and_what_it_
     alice.reads_every_byte_of(&kept);
     assert!(alice.imap.fetch_items(uid, "FLAGS").unwrap().contains("\\Flagged"));
     alice.reads_every_byte_of(&stub);
-    team.start(&["rita"]);
-    received_once(&team, "rita", &pending);
+    team.start(&["frank"]);
+    received_once(&team, "frank", &pending);
     wait_for("the outbox is empty", || team.waiting("alice").is_empty().then_some(()));
-    received_once(&team, "rita", &pending);
+    received_once(&team, "frank", &pending);
     // A mail program that knew newer messages than the backup takes no other one for them.
     let new = team.submit("bob", &["alice"], team.letter("bob", "alice", 1_000));
     assert!(alice.sees(&new) > last_uid + 1_000_000, "UIDs may have been given out since the backup");

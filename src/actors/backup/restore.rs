@@ -8,11 +8,10 @@ use super::HomeCopyError;
 use crate::actors::identity::Identity;
 use crate::config::Config;
 use crate::core::Brain;
-use crate::core::outbox::{self, Outbox};
 use crate::core::postbox::{self, Postbox};
-use crate::model::Address;
+use crate::model::{Address, WallTime};
 use crate::store::backup::{Backup, unpack, verify};
-use crate::store::files::{FileError, ensure_folder, sync_folder};
+use crate::store::files::{FILE_MODE, FileError, ensure_folder, sync_folder, write_durable};
 use crate::store::home::Home;
 use crate::store::journal::{Journal, Record};
 use crate::wire::encode;
@@ -87,18 +86,17 @@ fn make(file: &Path, folder: &Path) -> Result<Restored, HomeCopyError> {
         let text = |(address, peer): (&Address, _)| format!("{address} ({peer})");
         return Err(HomeCopyError::Mixed { head: text(head), files: text(files) });
     }
-    mark(&home)?;
+    mark(&home, backup.head.made)?;
     Ok(Restored { backup, config, identity })
 }
 
-/// Puts behind the journal that this home was restored: the outbox then does not believe that its msglist ends where the
-/// backup does, even if that ended in a clean stop, and the postbox gives out no UID for the second time.
-fn mark(home: &Home) -> Result<(), HomeCopyError> {
+/// Says that this home was restored: to the outbox by a mark, which then does not believe that its msglist ends where the
+/// backup does, even if that ended in a clean stop; to the postbox by a record, which then gives out no UID for the second
+/// time.
+fn mark(home: &Home, made: WallTime) -> Result<(), HomeCopyError> {
     let (journal, replay) = Journal::open(&home.journal_dir())?;
     drop(replay);
-    let records = vec![
-        Record::new(Outbox::NAME, encode(&outbox::Event::Restored)),
-        Record::new(Postbox::NAME, encode(&postbox::Event::Restored)),
-    ];
-    Ok(journal.append(records)?.wait()?)
+    journal.append(vec![Record::new(Postbox::NAME, encode(&postbox::Event::Restored))])?.wait()?;
+    let text = format!("from a backup of {} ms since 1970\n", made.0);
+    Ok(write_durable(&home.restored_mark(), text.as_bytes(), FILE_MODE)?)
 }

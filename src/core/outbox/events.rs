@@ -273,8 +273,6 @@ pub enum Event {
     Holdings { member: PeerId, at: WallTime, items: Vec<Holding> },
     /// The last event before an orderly stop.
     CleanStop,
-    /// This home was restored from a backup: the msglist may have gone on behind it, whatever the backup ended in.
-    Restored,
     /// In a compacted journal: a msglist entry as it stands.
     KeptEntry(#[serde(with = "serde_bytes")] Vec<u8>),
     /// In a compacted journal: a submission as it stands.
@@ -297,7 +295,6 @@ impl Event {
             | Event::Tombstoned { .. }
             | Event::Holdings { .. }
             | Event::CleanStop
-            | Event::Restored
             | Event::KeptEntry(_)
             | Event::KeptSubmission(..)
             | Event::KeptMail(_) => None,
@@ -393,7 +390,7 @@ impl State {
                 }
             }
             Event::Holdings { member, at, items } => self.apply_holdings(*member, *at, items),
-            Event::CleanStop | Event::Restored => {}
+            Event::CleanStop => {}
             Event::KeptEntry(entry) => {
                 self.list.append(entry);
             }
