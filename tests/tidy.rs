@@ -273,6 +273,16 @@ fn no_prelude_takes_the_words_of_mail() {
 }
 
 #[test]
+fn only_tests_record_what_passes_between_peers() {
+    let mut wrong = Vec::new();
+    for (path, text) in files("src", "rs").into_iter().filter(|(path, _)| path != "src/net/tap.rs") {
+        let bad = code(&text).into_iter().enumerate().filter(|(_, line)| line.contains("tap::install")).map(|(n, _)| n);
+        wrong.extend(bad.map(|number| format!("{path}:{}", number + 1)));
+    }
+    none("the program itself installs no recorder (R10)", &wrong);
+}
+
+#[test]
 fn every_dependency_says_what_it_is_for() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let lines: Vec<&str> = manifest.lines().collect();

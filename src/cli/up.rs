@@ -62,7 +62,12 @@ fn abort_on_panic() {
     }));
 }
 
-async fn serve(home: Home, config: Config) -> Result<()> {
+/// Serves a home on the current actix system until it is stopped. [`run`] is the program's way in; tests with several peers in
+/// one process come here.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve(home: Home, config: Config) -> Result<()> {
     // A file that grows over the process's limit is then an error of the write, answered with 452, and not the end.
     let mut too_large = signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
     tokio::spawn(async move { while too_large.recv().await.is_some() {} });

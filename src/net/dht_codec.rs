@@ -6,6 +6,7 @@ use std::io;
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use libp2p::{StreamProtocol, request_response};
 
+use super::tap;
 use crate::wire::WireError;
 use crate::wire::dht::{REQUEST_MAX, RESPONSE_MAX, Request, Response};
 
@@ -22,6 +23,7 @@ async fn read_whole<T: AsyncRead + Unpin + Send>(stream: &mut T, limit: usize) -
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     stream.take(most).read_to_end(&mut bytes).await?;
+    tap::saw(&bytes);
     Ok(bytes)
 }
 

@@ -19,6 +19,7 @@ mod stall;
 pub mod swarm;
 mod swarm_build;
 mod swarm_gate;
+pub mod tap;
 pub mod tls;
 pub mod upload_limit;
 
