@@ -19,6 +19,7 @@ const COUNTS_MAX: usize = 20_000;
 struct Count {
     bytes: u64,
     since: MonoTime,
+    recorded: bool,
 }
 
 /// Counts what is served.
@@ -30,18 +31,32 @@ impl Allowance {
         // A count is replaced in one step, so a panic elsewhere leaves a good one.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-    /// `bytes` of `h` go out to `peer`.
-    pub fn served(&self, now: MonoTime, peer: PeerId, h: MailId, bytes: u64) {
+    /// The outbox has written down that `h`, one of its own mails, is served to `peer`.
+    pub fn recorded(&self, now: MonoTime, peer: PeerId, h: MailId) {
+        self.count(now, peer, h, 0, true);
+    }
+    /// Whether it has, as far as is remembered.
+    pub fn is_recorded(&self, peer: &PeerId, h: &MailId) -> bool {
+        self.counts().get(&(*peer, *h)).is_some_and(|count| count.recorded)
+    }
+    /// `bytes` of `h` go out to `peer`; says whether that is [recorded](Self::recorded) as an own mail.
+    pub fn served(&self, now: MonoTime, peer: PeerId, h: MailId, bytes: u64) -> bool {
+        self.count(now, peer, h, bytes, false)
+    }
+    fn count(&self, now: MonoTime, peer: PeerId, h: MailId, bytes: u64, record: bool) -> bool {
         let mut counts = self.counts();
-        let count = counts.entry((peer, h)).or_insert(Count { bytes: 0, since: now });
+        let count = counts.entry((peer, h)).or_insert(Count { bytes: 0, since: now, recorded: false });
         if now.since(count.since) >= WINDOW {
-            *count = Count { bytes: 0, since: now };
+            (count.bytes, count.since) = (0, now);
         }
         count.bytes = count.bytes.saturating_add(bytes);
+        count.recorded |= record;
+        let recorded = count.recorded;
         if counts.len() > COUNTS_MAX {
             let oldest = counts.iter().min_by_key(|(_, c)| c.since).map(|(key, _)| *key);
             oldest.and_then(|key| counts.remove(&key));
         }
+        recorded
     }
     /// Whether `peer` has had enough of a mail of `length` bytes, and when it may come again.
     pub fn spent(&self, now: MonoTime, peer: &PeerId, h: &MailId, length: u64) -> Option<Duration> {
@@ -71,5 +86,15 @@ mod tests {
         assert_eq!(allowance.spent(tomorrow, &peer, &h, length), None);
         allowance.served(tomorrow, peer, h, 1);
         assert_eq!(allowance.spent(tomorrow, &peer, &h, length), None);
+    }
+
+    #[test]
+    fn what_is_recorded_of_an_own_mail_is_remembered_by_peer_and_mail() {
+        let (peer, h, now) = (PeerId::new([1; 32]), MailId::new([2; 20]), MonoTime(5));
+        let allowance = Allowance::default();
+        assert!(!allowance.served(now, peer, h, 10), "a manifest, before any part");
+        allowance.recorded(now, peer, h);
+        assert!(allowance.is_recorded(&peer, &h) && allowance.served(now + WINDOW, peer, h, 10));
+        assert!(!allowance.is_recorded(&peer, &MailId::new([3; 20])));
     }
 }

@@ -18,7 +18,7 @@ use super::serve_parts;
 use super::shell::{Handle, Stopped};
 use crate::clock::Clock;
 use crate::core::outbox::{self, Outbox};
-use crate::core::postbox;
+use crate::core::postbox::{self, TombstoneRefusal};
 use crate::core::replicator::{self, KnownMail, Replicator};
 use crate::fragment::Codec;
 use crate::model::card::JoinRequest;
@@ -107,6 +107,13 @@ fn ns_refused(error: NsError) -> ApiError {
     if error.is_passing() { ApiError::Unavailable { why, retry_after: RETRY } } else { ApiError::BadRequest { why } }
 }
 
+fn tombstone_refused(why: TombstoneRefusal) -> ApiError {
+    match why {
+        TombstoneRefusal::NotYet => ApiError::Unavailable { why: why.to_string(), retry_after: RETRY },
+        TombstoneRefusal::Unknown => ApiError::NotFound { what: why.to_string() },
+    }
+}
+
 impl Api {
     fn check_member(&self, caller: &PeerId) -> Result<(), ApiError> {
         let roster = self.directory.snapshot().roster.clone();
@@ -160,9 +167,25 @@ impl Api {
         }
     }
 
+    /// The same for an own mail; once is enough.
+    async fn serving_own(&self, caller: PeerId, h: MailId) -> Result<(), ApiError> {
+        if caller == self.identity.peer_id() || self.allowance.is_recorded(&caller, &h) {
+            return Ok(());
+        }
+        let ask = move |token| outbox::Input::Serving { token, h, caller };
+        match self.outbox.ask(ask).await.map_err(stopping)? {
+            outbox::Reply::Serve(true) => {
+                self.allowance.recorded(self.clock.now().mono, caller, h);
+                Ok(())
+            }
+            _ => Err(ApiError::NotFound { what: format!("mail {h}") }),
+        }
+    }
+
     async fn part(&self, caller: PeerId, h: MailId, part: Part) -> Result<BodySource, ApiError> {
         match self.find(caller, h).await? {
             Served::Own { length, encoding } => {
+                self.serving_own(caller, h).await?;
                 let whole = self.home.outbox_blob(&h);
                 match part {
                     Part::Whole => BodySource::open(whole).await.map_err(disk("the mail")),
@@ -193,7 +216,7 @@ impl Api {
             Notice::Tombstone(signed) => {
                 let bad = |e: crate::wire::WireError| ApiError::BadRequest { why: e.to_string() };
                 let tombstone = Signed::<Tombstone>::verify(&signed).map_err(bad)?;
-                self.postbox.take_tombstone(tombstone).await.map_err(stopping)
+                self.postbox.take_tombstone(tombstone).await.map_err(stopping)?.map_err(tombstone_refused)
             }
             Notice::Hello => {
                 self.outbox.tell(outbox::Input::PeerIsBack(caller)).await.map_err(stopping)?;
@@ -210,10 +233,16 @@ impl PeerApi for SharedApi {
     }
 
     fn served(&self, caller: &PeerId, h: &MailId, bytes: u64) {
-        self.0.allowance.served(self.0.clock.now().mono, *caller, *h, bytes);
-        let (replicator, h, caller) = (self.0.replicator.clone(), *h, *caller);
+        let own = self.0.allowance.served(self.0.clock.now().mono, *caller, *h, bytes);
+        let (api, h, caller) = (self.0.clone(), *h, *caller);
         // A stopped brain keeps no account; that it served was written down before the first byte.
-        tokio::spawn(async move { replicator.tell(replicator::Input::Served { h, caller, bytes }).await });
+        tokio::spawn(async move {
+            if own {
+                api.outbox.tell(outbox::Input::Served { h, caller, bytes }).await
+            } else {
+                api.replicator.tell(replicator::Input::Served { h, caller, bytes }).await
+            }
+        });
     }
 
     fn own_pubkey(&self, _: PeerId) -> impl Answer<Bytes> {

@@ -52,7 +52,7 @@ pub(super) enum Command {
     Inbox(InboxArgs),
     /// Opens a message, pulling its body when that is not here
     Read(ReadArgs),
-    /// Lists what waits in the outbox, and who holds it
+    /// Lists what waits in the outbox, who holds it, and what ended of late without being received
     Outbox,
     /// Takes a mail back, as far as it can be
     Cancel(CancelArgs),

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde_json::json;
+
 use super::control::Control;
 use super::group;
 use super::output::{self, Shown};
 use crate::clock::system_wall;
-use crate::console::protocol::{OutboxLine, PeerStatus, Pulled, Request, SealedLine};
+use crate::console::protocol::{EndedLine, OutboxLine, PeerStatus, Pulled, Request, SealedLine};
 use crate::model::{Address, WallTime};
 
 /// `roost status`.
@@ -18,8 +20,28 @@ pub(super) fn run(home: &Path) -> anyhow::Result<Shown> {
 
 /// `roost outbox`.
 pub(super) fn outbox(home: &Path) -> anyhow::Result<Shown> {
-    let lines: Vec<OutboxLine> = Control::of(home).ask(&Request::Outbox)?;
-    Shown::list("mails", &lines, outbox_text(&lines, system_wall()))
+    let control = Control::of(home);
+    let lines: Vec<OutboxLine> = control.ask(&Request::Outbox)?;
+    let ended: Vec<EndedLine> = control.ask(&Request::OutboxEnded)?;
+    let now = system_wall();
+    let text = outbox_text(&lines, now) + &ended_text(&ended, now);
+    Shown::of(&json!({ "mails": lines, "ended": ended }), text)
+}
+
+/// What ended of late in another way than being received.
+fn ended_text(lines: &[EndedLine], now: WallTime) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let mut out = "\nended in the last 7 days, not plainly received:\n".to_owned();
+    for line in lines {
+        let age = output::seconds(now.since(line.ended_at));
+        out.push_str(&format!("\n{}, {}, ended {age} ago\n", line.submission, output::size(line.size)));
+        for (state, receivers) in by_state(&line.receivers) {
+            out.push_str(&format!("  {state}: {}\n", receivers.join(", ")));
+        }
+    }
+    out
 }
 
 fn text(status: &PeerStatus, now: WallTime) -> String {
@@ -48,6 +70,7 @@ fn text(status: &PeerStatus, now: WallTime) -> String {
     out.push_str(&group::text(&status.group));
     out.push('\n');
     out.push_str(&outbox_text(&status.outbox, now));
+    out.push_str(&ended_text(&status.outbox_ended, now));
     out.push_str(&format!(
         "\non disk: {} of own sealed mail, {} for other members\n",
         output::size(status.stored_own_bytes),

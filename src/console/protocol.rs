@@ -82,6 +82,8 @@ pub enum Request {
     },
     /// What waits in the outbox. Answered with a list of [`OutboxLine`].
     Outbox,
+    /// What ended of late in another way than being received. Answered with a list of [`EndedLine`].
+    OutboxEnded,
     /// Takes a mail back, or asks again what became of that. Answered with [`Cancelled`].
     Cancel {
         /// Its submission id, or the name of one of its sealed mails, in hex.
@@ -254,12 +256,29 @@ pub struct OutboxLine {
     pub submission: SubmissionId,
     /// Its sealed files.
     pub sealed: Vec<SealedLine>,
-    /// Receivers and what became of the mail at each: `spooled`, `sealed`, `announced`, `received`, `refused`, `cancelled` or `expired`.
+    /// Receivers and what became of the mail at each: `waiting`, `sealed`, `announced`, or how it
+    /// ended, as in [`EndedLine`].
     pub receivers: BTreeMap<Address, String>,
     /// Length of the clear mail, bytes.
     pub size: u64,
     /// When it was submitted.
     pub at: WallTime,
+}
+
+/// A mail that ended in another way than being received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedLine {
+    /// Its submission id.
+    pub submission: SubmissionId,
+    /// Receivers and what became of the mail at each: `received`, `filed`, `refused`, `unknown address`, `expired`, `lost`,
+    /// `cancelled`, `too late` or `uncertain`.
+    pub receivers: BTreeMap<Address, String>,
+    /// Length of the clear mail, bytes.
+    pub size: u64,
+    /// When it was submitted.
+    pub at: WallTime,
+    /// When it ended.
+    pub ended_at: WallTime,
 }
 
 /// One sealed mail of a submission.
@@ -331,6 +350,9 @@ pub struct PeerStatus {
     pub group: GroupStatus,
     /// What waits in its outbox.
     pub outbox: Vec<OutboxLine>,
+    /// What ended there of late in another way than being received.
+    #[serde(default)]
+    pub outbox_ended: Vec<EndedLine>,
     /// The last pulls, newest last.
     pub pulls: Vec<Pulled>,
     /// What needs attention, a sentence each: unsafe or degraded mails, unreachable members, conflicts, peers that lied.

@@ -7,10 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answers;
-use super::protocol::{Check, Contact, GroupStatus, MemberStatus, OutboxLine, PeerStatus, Ports, SealedLine};
+use super::protocol::{
+    Check, Contact, EndedLine, GroupStatus, MemberStatus, OutboxLine, PeerStatus, Ports, SealedLine,
+};
 use crate::actors::peer::{Listening, Peer};
 use crate::actors::shell::Stopped;
-use crate::core::outbox::{OutboxStatus, WaitingStatus};
+use crate::core::outbox::{EndedStatus, OutboxStatus, WaitingStatus};
 use crate::core::{fetch, group};
 use crate::model::{Encoding, Part};
 
@@ -51,6 +53,22 @@ fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
 /// What waits in the outbox.
 pub(super) async fn outbox(peer: &Peer) -> Result<Vec<OutboxLine>, String> {
     Ok(lines(&peer.outbox.observe().await.map_err(stopped)?))
+}
+
+/// What ended in the outbox of late in another way than being received.
+pub(super) async fn outbox_ended(peer: &Peer) -> Result<Vec<EndedLine>, String> {
+    Ok(ended(&peer.outbox.observe().await.map_err(stopped)?))
+}
+
+fn ended(status: &OutboxStatus) -> Vec<EndedLine> {
+    let line = |ended: &EndedStatus| EndedLine {
+        submission: ended.submission,
+        receivers: ended.receivers.iter().map(|(address, word)| (address.clone(), (*word).to_owned())).collect(),
+        size: ended.size,
+        at: ended.at,
+        ended_at: ended.ended_at,
+    };
+    status.ended_lately.iter().map(line).collect()
 }
 
 fn lines(status: &OutboxStatus) -> Vec<OutboxLine> {
@@ -118,6 +136,7 @@ pub(super) async fn status(peer: &Peer) -> Result<PeerStatus, String> {
         ports: ports(peer),
         group: group_status(&group, peer),
         outbox: lines(&outbox),
+        outbox_ended: ended(&outbox),
         pulls: answers::pulls(peer, &fetch),
         attention: attention(peer, &group, &outbox, &fetch),
         stored_own_bytes,

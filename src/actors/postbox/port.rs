@@ -14,7 +14,7 @@ use super::notices::{Notices, NsError};
 use crate::actors::shell::{Handle, Stopped};
 use crate::core::postbox::access::{MailboxFailure, MailboxReply, MailboxRequest, MessageKey, Standard, View};
 use crate::core::postbox::io::{NsFrom, Requests, SenderName, Shown};
-use crate::core::postbox::{Input, Postbox, PostboxStatus, Reply, Verdict};
+use crate::core::postbox::{Input, Postbox, PostboxStatus, Reply, TombstoneRefusal, Verdict};
 use crate::model::msglist::Tombstone;
 use crate::model::{PeerId, SubmissionId, WallTime};
 use crate::store::home::Home;
@@ -133,14 +133,18 @@ impl PostboxPort {
         }
     }
 
-    /// Takes an owner's word that a mail is gone.
+    /// Takes an owner's word that a mail is gone; `Ok(Ok)` says that this peer has no nr about it that its owner has not
+    /// taken, and cannot open it any more.
     ///
     /// # Errors
-    /// [`Stopped`] when this peer is stopping.
-    pub async fn take_tombstone(&self, tombstone: Signed<Tombstone>) -> Result<(), Stopped> {
+    /// [`Stopped`] when this peer is stopping; within, [`TombstoneRefusal`] says why it is not taken, or not yet.
+    pub async fn take_tombstone(&self, tombstone: Signed<Tombstone>) -> Result<Result<(), TombstoneRefusal>, Stopped> {
         let known = self.notices.is_known_peer(&tombstone.owner);
         let input = move |token| Input::Tombstone { token: Some(token), tombstone, known };
-        self.handle.ask(input).await.map(drop)
+        Ok(match self.handle.ask(input).await? {
+            Reply::TombstoneRefused(why) => Err(why),
+            _ => Ok(()),
+        })
     }
 
     /// Files a mail of the spool in INBOX (it is for this very peer) or Sent, once; `Ok` once that is on disk.

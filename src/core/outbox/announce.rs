@@ -78,7 +78,8 @@ impl Outbox {
             peer: sealed.peer,
             secret: sealed.secret.clone(),
             expiry,
-            direct_first: self.notify == Notify::DirectFirst,
+            // A reader of an expired mail is asked itself, or not at all.
+            direct_first: self.notify == Notify::DirectFirst || self.closing.contains(&submission),
             dht: !self.closing.contains(&submission),
         };
         self.announcing.queue.remove(&which);
@@ -128,11 +129,6 @@ impl Outbox {
             None => {}
         }
         self.announce_next();
-    }
-
-    /// Whether an ns may have reached its reader without this peer's knowing.
-    pub(super) fn is_under_way(&self, h: MailId, receiver: &Address) -> bool {
-        self.announcing.under_way.contains(&(h, receiver.clone()))
     }
 
     /// A receiver came to its end: nothing more is sent to it.
@@ -215,7 +211,7 @@ impl Outbox {
     /// Asks the DHT for nr, and again later as long as a mail is open.
     pub(super) fn poll_nr(&mut self, now: Now) {
         self.out.act(Action::PollNr);
-        if !self.state.open.is_empty() {
+        if !self.state.open.is_empty() || self.is_any_uncertain(now) {
             let every = self.poll_every();
             self.timers.set(Timer::PollNr, now.mono + every);
         }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::dsn;
 use super::events::{EndedAs, Event, Receiver};
-use super::io::{Action, CancelAnswer, CancelTarget, NrFrom, OutboxRefusal, Reply};
+use super::io::{Action, NrFrom, OutboxRefusal, Reply};
 use super::{Batch, FILE_AGAIN, Outbox, Timer};
-use crate::core::{Effect, Token};
 use crate::model::msglist::{Cursor, Ending, EntryBody, Tombstone};
 use crate::model::notification::{Nr, Outcome, nr_password};
 use crate::model::{Address, Fingerprint, MailId, Now, PeerId, Secret, SubmissionId};
@@ -70,6 +69,9 @@ impl Outbox {
             Some(_) => false,
         };
         if !is_news {
+            if let EndedAs::Refused(_) = why {
+                self.reader_is_told(batch, id, address);
+            }
             return;
         }
         let sealed = receiver.sealed.as_ref().map(|sealed| (sealed.h, sealed.in_dht, sealed.ns, sealed.secret.clone()));
@@ -79,6 +81,9 @@ impl Outbox {
             batch.act(Action::FileDsn(dsn));
         }
         self.stop_looking(id, address);
+        if why == EndedAs::Cancelled && sealed.is_some() {
+            self.unsure.insert((id, address.clone()));
+        }
         if let Some((h, in_dht, ns, secret)) = sealed {
             self.stop_announcing(h, address);
             if in_dht {
@@ -107,6 +112,7 @@ impl Outbox {
         let (_, entry) = self.state.list.next_entry(EntryBody::Tombstone(signed.clone()));
         let untold = self.to_be_told(h);
         self.record(batch, Event::Tombstoned { h, ending, entry });
+        self.stop_counting(h);
         batch.act(Action::DropBlob { h });
         for (receiver, peer) in untold {
             batch.act(Action::TellGone { h, receiver, peer, tombstone: signed.0.clone() });
@@ -116,7 +122,8 @@ impl Outbox {
     /// Readers who were told of a mail that was taken back since.
     fn to_be_told(&self, h: MailId) -> Vec<(Address, PeerId)> {
         let Some(mail) = self.state.mails.get(&h) else { return Vec::new() };
-        let cancelled = |r: &&Receiver| r.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled);
+        let cancelled =
+            |r: &&Receiver| r.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told);
         let told = |address: &Address| {
             let receiver = self.state.receiver(&mail.submission, address).filter(cancelled)?;
             Some((address.clone(), receiver.sealed.as_ref()?.peer))
@@ -157,12 +164,24 @@ impl Outbox {
         }
     }
 
-    /// What came of telling a reader that a mail was taken back.
+    /// What came of telling a reader that a mail was taken back. Its peer takes the tombstone only when it cannot open the
+    /// mail any more, so that is the end of it.
     pub(super) fn gone_told(&mut self, now: Now, h: MailId, receiver: &Address, done: bool) {
+        let which = (h, receiver.clone());
         let expired = self.state.mails.get(&h).is_none_or(|mail| mail.facts.expiry <= now.wall);
-        let peer = self.sealed_for(&h, receiver).map(|(_, sealed)| sealed.peer);
-        if let Some(peer) = peer.filter(|_| !done && !expired) {
-            let pause = self.pause(u32::MAX, Some(&peer), receiver);
+        let Some((id, peer)) = self.sealed_for(&h, receiver).map(|(id, sealed)| (id, sealed.peer)) else { return };
+        if done || expired {
+            self.told_in_vain.remove(&which);
+        }
+        if done {
+            let mut batch = Batch::default();
+            self.reader_is_told(&mut batch, id, receiver);
+            self.commit(batch);
+        } else if !expired {
+            let attempts = self.told_in_vain.entry(which).or_default();
+            let so_far = *attempts;
+            *attempts = so_far.saturating_add(1);
+            let pause = self.pause(so_far, Some(&peer), receiver);
             self.timers.set(Timer::TellGone(h, receiver.clone()), now.mono + pause);
         }
     }
@@ -202,8 +221,11 @@ impl Outbox {
                 if sealed.in_dht {
                     in_dht.push((sealed.h, address.clone()));
                 }
-                if end.why == EndedAs::Cancelled && submission.facts.expiry > now.wall {
-                    untold.push((sealed.h, address.clone()));
+                if end.why == EndedAs::Cancelled && !end.gone_told {
+                    self.unsure.insert((*id, address.clone()));
+                    if submission.facts.expiry > now.wall {
+                        untold.push((sealed.h, address.clone()));
+                    }
                 }
             }
         }
@@ -279,43 +301,12 @@ impl Outbox {
         self.commit(batch);
     }
 
-    fn end_all_in(&mut self, batch: &mut Batch, now: Now, id: SubmissionId, why: EndedAs) {
+    pub(super) fn end_all_in(&mut self, batch: &mut Batch, now: Now, id: SubmissionId, why: EndedAs) {
         let Some(submission) = self.state.submissions.get(&id) else { return };
         let open: Vec<Address> =
             submission.receivers.iter().filter(|(_, r)| r.end.is_none()).map(|(a, _)| a.clone()).collect();
         for address in open {
             self.end(batch, now, id, &address, why);
-        }
-    }
-
-    /// Takes a submission back, as far as it can be.
-    pub(super) fn cancel(&mut self, now: Now, token: Token, target: CancelTarget) {
-        let id = match target {
-            CancelTarget::Submission(id) => Some(id),
-            CancelTarget::Mail(h) => self.state.mails.get(&h).map(|mail| mail.submission),
-        };
-        let Some(id) = id.filter(|id| self.state.submissions.contains_key(id)) else {
-            return self.out.reply(token, Reply::Refused(OutboxRefusal::NoMail));
-        };
-        let mut batch = Batch::default();
-        self.end_all_in(&mut batch, now, id, EndedAs::Cancelled);
-        let receivers = self.state.submissions.get(&id).map(|s| &s.receivers).into_iter().flatten();
-        let answers = receivers.map(|(address, receiver)| (address.clone(), self.cancel_answer(address, receiver)));
-        let answers = answers.collect();
-        batch.then.insert(0, Effect::Reply(token, Reply::Cancel(id, answers)));
-        self.commit(batch);
-    }
-
-    /// One who was never told of a mail cannot read it; of one who was told it is not known until parts are confirmed gone.
-    fn cancel_answer(&self, address: &Address, receiver: &Receiver) -> CancelAnswer {
-        match (receiver.end.as_ref().map(|end| end.why), &receiver.sealed) {
-            (Some(EndedAs::Received | EndedAs::Filed), _) => CancelAnswer::TooLate,
-            (Some(EndedAs::Cancelled), Some(sealed))
-                if sealed.announced.is_some() || self.is_under_way(sealed.h, address) =>
-            {
-                CancelAnswer::Uncertain
-            }
-            _ => CancelAnswer::Cancelled,
         }
     }
 }

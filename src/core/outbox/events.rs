@@ -99,6 +99,12 @@ pub struct End {
     /// Whether the DSN is in INBOX, if one is due.
     #[serde(rename = "d", default)]
     pub dsn_filed: bool,
+    /// Whether it was taken back before, too late.
+    #[serde(rename = "c", default)]
+    pub was_cancelled: bool,
+    /// Whether the reader's peer knows that it was taken back, and cannot open it any more.
+    #[serde(rename = "g", default)]
+    pub gone_told: bool,
 }
 
 /// What became of one receiver's copy.
@@ -215,6 +221,9 @@ pub struct Mail {
     /// What the members said about its parts.
     #[serde(rename = "o", default)]
     pub holdings: BTreeMap<(PeerId, Part), Word>,
+    /// Bytes that this peer served to whom; `None` when that was not counted from the start.
+    #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<BTreeMap<PeerId, u64>>,
 }
 
 /// A receiver that a mail was sealed to.
@@ -253,6 +262,9 @@ pub enum Event {
         receivers: Vec<SealedReceiver>,
         #[serde(with = "serde_bytes")]
         entry: Vec<u8>,
+        /// Whether it is counted from here on to whom the mail is served.
+        #[serde(default)]
+        counted: bool,
     },
     /// An ns was taken.
     Announced { submission: SubmissionId, receiver: Address, how: How, at: WallTime },
@@ -269,6 +281,10 @@ pub enum Event {
         #[serde(with = "serde_bytes")]
         entry: Vec<u8>,
     },
+    /// Bytes of an own mail were served to a peer; in all so far. 0 before the first of them goes out.
+    Served { h: MailId, caller: PeerId, bytes: u64 },
+    /// The reader's peer knows that a mail was taken back, and cannot open it any more.
+    GoneTold { submission: SubmissionId, receiver: Address },
     /// A member's word about parts.
     Holdings { member: PeerId, at: WallTime, items: Vec<Holding> },
     /// The last event before an orderly stop.
@@ -290,8 +306,10 @@ impl Event {
             | Event::Announced { submission, .. }
             | Event::NsDeleted { submission, .. }
             | Event::Ended { submission, .. }
+            | Event::GoneTold { submission, .. }
             | Event::DsnFiled { submission, .. } => Some(*submission),
             Event::EpochOpened(_)
+            | Event::Served { .. }
             | Event::Tombstoned { .. }
             | Event::Holdings { .. }
             | Event::CleanStop
@@ -358,8 +376,11 @@ impl State {
                 let receivers = receivers.iter().map(one).collect();
                 self.submissions.entry(*submission).or_insert(Submission { facts: facts.clone(), receivers });
             }
-            Event::Sealed { submission, facts, receivers, entry } => {
+            Event::Sealed { submission, facts, receivers, entry, counted } => {
                 self.apply_sealed(*submission, facts, receivers, entry);
+                if let Some(mail) = self.mails.get_mut(&facts.h).filter(|_| *counted) {
+                    mail.served = Some(BTreeMap::new());
+                }
             }
             Event::Announced { submission, receiver, how, at } => {
                 if let Some(sealed) = self.receiver_mut(submission, receiver).and_then(|r| r.sealed.as_mut()) {
@@ -374,7 +395,8 @@ impl State {
             }
             Event::Ended { submission, receiver, why, at } => {
                 if let Some(receiver) = self.receiver_mut(submission, receiver) {
-                    receiver.end = Some(End { why: *why, at: *at, dsn_filed: false });
+                    let was_cancelled = receiver.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled);
+                    receiver.end = Some(End { why: *why, at: *at, dsn_filed: false, was_cancelled, gone_told: false });
                 }
             }
             Event::DsnFiled { submission, receiver } => {
@@ -387,6 +409,16 @@ impl State {
                 self.open.remove(h);
                 if let Some(mail) = self.mails.get_mut(h) {
                     mail.tombstone = Some((at, *ending));
+                }
+            }
+            Event::Served { h, caller, bytes } => {
+                if let Some(served) = self.mails.get_mut(h).and_then(|mail| mail.served.as_mut()) {
+                    served.insert(*caller, *bytes);
+                }
+            }
+            Event::GoneTold { submission, receiver } => {
+                if let Some(end) = self.receiver_mut(submission, receiver).and_then(|r| r.end.as_mut()) {
+                    end.gone_told = true;
                 }
             }
             Event::Holdings { member, at, items } => self.apply_holdings(*member, *at, items),
@@ -421,7 +453,7 @@ impl State {
         let receivers = to.iter().map(|r| r.address.clone()).collect();
         let (facts, holdings) = (facts.clone(), BTreeMap::new());
         let h = facts.h;
-        self.mails.insert(h, Mail { submission, facts, receivers, entry_at, tombstone: None, holdings });
+        self.mails.insert(h, Mail { submission, facts, receivers, entry_at, tombstone: None, holdings, served: None });
         self.open.insert(h);
         for one in to {
             if let Some(receiver) = self.receiver_mut(&submission, &one.address) {

@@ -169,7 +169,12 @@ pub enum Input {
     ReadMsglist { token: Token, since: Cursor, wait: Duration },
     /// Answered with `Lookup`.
     Lookup { token: Token, h: MailId },
-    /// Answered with `Cancel` or `Refused`.
+    /// Bytes of an own mail are about to be served. Answered with `Serve` once it is recorded to whom, so that a cancel can
+    /// tell the truth.
+    Serving { token: Token, h: MailId, caller: PeerId },
+    /// Bytes of an own mail went out.
+    Served { h: MailId, caller: PeerId, bytes: u64 },
+    /// Answered with `Cancel` or `Refused`. Asked again, it is answered with how things stand.
     Cancel { token: Token, target: CancelTarget },
     /// The own group changed.
     Roster(Arc<Roster>),
@@ -323,6 +328,8 @@ pub enum Reply {
     Page(Page),
     /// What is known of the mail id.
     Lookup(Lookup),
+    /// To [`Input::Serving`]: whether it may be served; not when it is gone, or was served to too many peers.
+    Serve(bool),
     /// Of which submission, and what it came to for each receiver.
     Cancel(SubmissionId, Vec<(Address, CancelAnswer)>),
     /// The clean-stop record is on disk.
@@ -346,8 +353,25 @@ pub struct OutboxStatus {
     pub missing: BTreeSet<MailId>,
     /// Mails by how they ended.
     pub ended: BTreeMap<Ending, usize>,
+    /// Submissions that ended within 7 days in another way than being received, the newest first, at most 200.
+    pub ended_lately: Vec<EndedStatus>,
     /// The oldest that wait, at most 1000.
     pub submissions: Vec<WaitingStatus>,
+}
+
+/// A submission that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndedStatus {
+    /// Its id.
+    pub submission: SubmissionId,
+    /// Bytes of the clear mail.
+    pub size: u64,
+    /// When it was accepted.
+    pub at: WallTime,
+    /// When the last of its receivers ended.
+    pub ended_at: WallTime,
+    /// Each receiver and what became of the mail, in a word or two.
+    pub receivers: Vec<(Address, &'static str)>,
 }
 
 /// A submission that waits.

@@ -19,6 +19,7 @@
 //! receiver before the second, and [`Input::Start`] takes it from there.
 
 mod announce;
+mod cancel;
 pub mod dsn;
 mod ending;
 pub mod events;
@@ -26,6 +27,7 @@ mod holdings;
 pub mod io;
 mod msglist;
 pub mod safety;
+mod served;
 mod show;
 mod submission;
 mod timers;
@@ -42,8 +44,8 @@ use serde::{Deserialize, Serialize};
 pub use dsn::Dsn;
 pub use events::{EndedAs, Event, How, MailFacts, SealedReceiver};
 pub use io::{
-    Action, Announcement, CancelAnswer, CancelTarget, Certificate, Input, Lookup, MailStatus, Mark, NrFrom,
-    OutboxRefusal, OutboxStatus, Reply, SealFailure, SealJob, ShownMail, Spooled, WaitingStatus,
+    Action, Announcement, CancelAnswer, CancelTarget, Certificate, EndedStatus, Input, Lookup, MailStatus, Mark,
+    NrFrom, OutboxRefusal, OutboxStatus, Reply, SealFailure, SealJob, ShownMail, Spooled, WaitingStatus,
 };
 
 use crate::core::{Brain, Effect, Outgoing, Token};
@@ -143,6 +145,12 @@ pub struct Outbox {
     spool_there: BTreeSet<SubmissionId>,
     /// Submissions whose spool files nothing durable needs any more.
     spool_free: BTreeSet<SubmissionId>,
+    /// Bytes of open mails that went to whom, not all of it recorded.
+    serving: BTreeMap<(MailId, PeerId), u64>,
+    /// Receivers of cancelled mails of which it may not be known yet whether that was in time.
+    unsure: BTreeSet<(SubmissionId, Address)>,
+    /// How often a reader was told in vain that a mail was taken back.
+    told_in_vain: BTreeMap<(MailId, Address), u32>,
     /// Open mails without a blob.
     missing: BTreeSet<MailId>,
 }
@@ -185,6 +193,9 @@ impl Outbox {
             shown_taken: BTreeSet::new(),
             spool_there: BTreeSet::new(),
             spool_free: BTreeSet::new(),
+            serving: BTreeMap::new(),
+            unsure: BTreeSet::new(),
+            told_in_vain: BTreeMap::new(),
             missing: BTreeSet::new(),
         }
     }
@@ -380,6 +391,8 @@ impl Brain for Outbox {
                 let found = self.lookup(&h);
                 self.out.reply(token, Reply::Lookup(found));
             }
+            Input::Serving { token, h, caller } => self.serving(token, h, caller),
+            Input::Served { h, caller, bytes } => self.served(h, caller, bytes),
             Input::Cancel { token, target } => self.cancel(now, token, target),
             Input::Roster(roster) => self.new_roster(roster),
             Input::ClockDoubtful(doubtful) => self.clock_doubtful = doubtful,
@@ -407,7 +420,7 @@ impl Brain for Outbox {
         self.timers.next()
     }
 
-    fn observe(&self, _: Now) -> OutboxStatus {
-        self.status()
+    fn observe(&self, now: Now) -> OutboxStatus {
+        OutboxStatus { ended_lately: self.ended_lately(now), ..self.status() }
     }
 }

@@ -1,14 +1,19 @@
 //! What the outbox shows: the Outbox mailbox's keywords and its own status. It changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Outbox;
 use super::events::{EndedAs, Mail, Receiver, Submission};
-use super::io::{Action, MailStatus, OutboxStatus, ShownMail, WaitingStatus};
-use crate::model::{Address, PeerId, SubmissionId};
+use super::io::{Action, EndedStatus, MailStatus, OutboxStatus, ShownMail, WaitingStatus};
+use crate::model::{Address, Now, PeerId, SubmissionId, WallTime};
 
-/// Most submissions in a status.
+/// Most submissions that wait in a status.
 const STATUS_MAX: usize = 1000;
+/// What ended is shown this long: as long as mail lives by default.
+const LATELY: Duration = Duration::from_secs(7 * 86_400);
+/// Most submissions that ended in a status.
+const ENDED_MAX: usize = 200;
 
 impl Outbox {
     /// Shows a submission in the Outbox mailbox, if it looks different from what was shown last.
@@ -19,7 +24,7 @@ impl Outbox {
             keywords: self.keywords(id, submission),
             size: submission.facts.size,
             at: submission.facts.at,
-            receivers: words(submission),
+            receivers: self.words(submission),
             mails: submission.mails(),
             done: submission.is_done(),
         };
@@ -67,6 +72,7 @@ impl Outbox {
             unsafe_mails: open().filter(|mail| self.safe_of(mail) < 0).count(),
             missing: self.missing.iter().filter(|h| self.state.open.contains(*h)).copied().collect(),
             ended,
+            ended_lately: Vec::new(),
             submissions: waiting.into_iter().take(STATUS_MAX).map(|(id, s)| self.waiting_status(*id, s)).collect(),
         }
     }
@@ -79,7 +85,7 @@ impl Outbox {
             size: submission.facts.size,
             at: submission.facts.at,
             expiry: submission.facts.expiry,
-            receivers: words(submission),
+            receivers: self.words(submission),
             mails: open.map(|mail| self.mail_status(mail)).collect(),
         }
     }
@@ -97,24 +103,50 @@ impl Outbox {
             holders: holders.flat_map(|(who, parts)| parts.iter().map(move |part| (who.clone(), *part))).collect(),
         }
     }
-}
 
-fn words(submission: &Submission) -> Vec<(Address, &'static str)> {
-    submission.receivers.iter().map(|(address, receiver)| (address.clone(), word(receiver))).collect()
-}
+    /// Submissions that ended of late in another way than being received, or of which it is not known yet: the newest first.
+    pub(super) fn ended_lately(&self, now: Now) -> Vec<EndedStatus> {
+        let ended_at =
+            |submission: &Submission| submission.receivers.values().filter_map(|r| Some(r.end.as_ref()?.at)).max();
+        let is_shown = |submission: &Submission| {
+            let plain =
+                |r: &Receiver| matches!(r.end.as_ref().map(|end| end.why), Some(EndedAs::Received | EndedAs::Filed));
+            let too_late = |r: &Receiver| r.end.as_ref().is_some_and(|end| end.was_cancelled);
+            submission.receivers.values().any(|r| !plain(r) || too_late(r))
+        };
+        let done = self.state.submissions.iter().filter(|(_, submission)| submission.is_done() && is_shown(submission));
+        let mut lately: Vec<(WallTime, &SubmissionId, &Submission)> = done
+            .filter_map(|(id, submission)| Some((ended_at(submission)?, id, submission)))
+            .filter(|(at, ..)| *at + LATELY > now.wall)
+            .collect();
+        lately.sort_by_key(|(at, id, _)| (std::cmp::Reverse(*at), **id));
+        let status = |(ended_at, id, submission): (WallTime, &SubmissionId, &Submission)| EndedStatus {
+            submission: *id,
+            size: submission.facts.size,
+            at: submission.facts.at,
+            ended_at,
+            receivers: self.words(submission),
+        };
+        lately.into_iter().take(ENDED_MAX).map(status).collect()
+    }
 
-/// A receiver's state in one word.
-fn word(receiver: &Receiver) -> &'static str {
-    match (receiver.end.as_ref().map(|end| end.why), &receiver.sealed) {
-        (None, None) => "waiting",
-        (None, Some(sealed)) if sealed.announced.is_some() => "announced",
-        (None, Some(_)) => "sealed",
-        (Some(EndedAs::Received), _) => "received",
-        (Some(EndedAs::Filed), _) => "filed",
-        (Some(EndedAs::Refused(_)), _) => "refused",
-        (Some(EndedAs::UnknownAddress), _) => "unknown address",
-        (Some(EndedAs::Cancelled), _) => "cancelled",
-        (Some(EndedAs::Expired), _) => "expired",
-        (Some(EndedAs::Lost), _) => "lost",
+    fn words(&self, submission: &Submission) -> Vec<(Address, &'static str)> {
+        submission.receivers.iter().map(|(address, receiver)| (address.clone(), self.word(receiver))).collect()
+    }
+
+    /// A receiver's state in a word or two.
+    fn word(&self, receiver: &Receiver) -> &'static str {
+        match (receiver.end.as_ref().map(|end| (end.why, end.was_cancelled)), &receiver.sealed) {
+            (None, None) => "waiting",
+            (None, Some(sealed)) if sealed.announced.is_some() => "announced",
+            (None, Some(_)) => "sealed",
+            (Some((EndedAs::Cancelled, _) | (EndedAs::Received, true)), _) => self.cancel_answer(receiver).word(),
+            (Some((EndedAs::Received, false)), _) => "received",
+            (Some((EndedAs::Filed, _)), _) => "filed",
+            (Some((EndedAs::Refused(_), _)), _) => "refused",
+            (Some((EndedAs::UnknownAddress, _)), _) => "unknown address",
+            (Some((EndedAs::Expired, _)), _) => "expired",
+            (Some((EndedAs::Lost, _)), _) => "lost",
+        }
     }
 }

@@ -235,7 +235,7 @@ impl Outbox {
             let facts = MailFacts { h, length, digest, expiry, encoding };
             let (_, entry) = self.state.list.next_entry(EntryBody::Mail(entry));
             let mut batch = Batch::default();
-            self.record(&mut batch, Event::Sealed { submission: id, facts, receivers, entry });
+            self.record(&mut batch, Event::Sealed { submission: id, facts, receivers, entry, counted: true });
             self.commit(batch);
             self.seal_what_is_at_hand(id);
             self.seal_next();

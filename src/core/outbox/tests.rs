@@ -1,3 +1,4 @@
+mod cancel;
 mod world;
 
 use std::collections::BTreeSet;
@@ -270,6 +271,7 @@ fn a_cancel_tombstones_and_tells_who_was_told() {
     world.submit(1, &["bob@acme", "carl@acme", "late@far"], &[]);
     world.run(2 * MINUTE);
     let h = only_mail(&world);
+    assert!(world.serves(key(2).peer_id(), h), "a member pulls its part, and has not said that it holds it");
     world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
     world.settle();
     let expected = vec![

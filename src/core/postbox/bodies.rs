@@ -69,6 +69,10 @@ impl Bodies {
     pub(super) fn under_way(&self) -> usize {
         self.pulls.len()
     }
+    /// Whether all bytes of this body are here, and it is being opened.
+    pub(super) fn is_opening(&self, key: &MessageKey) -> bool {
+        self.pulls.get(key).is_some_and(|pull| pull.phase == Phase::Opening)
+    }
     /// This body is to be pulled soon.
     pub(super) fn want(&mut self, now: Now, key: MessageKey) {
         self.wanted.entry(key).or_insert(Wanted { next: now.mono, attempt: 0 });
@@ -189,6 +193,15 @@ impl Postbox {
             return self.end_pull(now, key, &failed(MailboxFailure::NoMessage));
         };
         match result {
+            Ok(_) if !mail.is_open() => {
+                // Taken back, or expired, while it was being pulled.
+                let gone = match mail.stage {
+                    Stage::Gone(body) => never(body),
+                    _ => never(BodyState::Absent),
+                };
+                self.out.act(Action::DropFetched { h });
+                self.end_pull(now, key, &failed(gone));
+            }
             Ok(sealed) => {
                 pull.phase = Phase::Opening;
                 let (sender, from, size) = (id.sender, mail.from.clone(), mail.size);

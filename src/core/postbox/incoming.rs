@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::access::BodyState;
-use super::io::{NsFrom, NsRefusal};
+use super::io::{NsFrom, NsRefusal, TombstoneRefusal};
 use super::state::{Mail, MailKey, NrState, Offer, Stage, Verdict, head_digest};
 use super::{Action, DOUBT, Event, Input, Postbox, Reply, Writing, requests};
 use crate::core::{Effect, Token};
@@ -52,7 +52,9 @@ impl Postbox {
 
     pub(super) fn ns(&mut self, now: Now, from: NsFrom, ns: Ns, known: bool) {
         let id = MailKey { sender: ns.from_fingerprint, submission: ns.submission };
-        if ns.expiry <= now.wall && !self.clock_doubtful {
+        // An owner asks once more about a mail that has just expired, before it says so.
+        let is_known = self.state.mails.get(&id).is_some_and(|mail| mail.offer(&ns.h).is_some());
+        if ns.expiry <= now.wall && !self.clock_doubtful && !is_known {
             return self.answer_ns(from, Err(NsRefusal::Expired));
         }
         let verdict = self.state.verdict(&id.sender);
@@ -282,7 +284,8 @@ impl Postbox {
         self.schedule(now, id);
     }
 
-    /// The owner says that a mail is gone.
+    /// The owner says that a mail is gone. Taking that is the promise that the mail cannot be opened here any more, and that
+    /// no nr about it is under way; so the owner knows what its cancel came to.
     pub(super) fn tombstone(&mut self, now: Now, token: Option<Token>, word: &Signed<Tombstone>, known: bool) {
         let body = match word.ending {
             Ending::Expired => BodyState::Expired,
@@ -292,22 +295,47 @@ impl Postbox {
         let mail = id.and_then(|id| self.state.mails.get(&id).map(|mail| (id, mail)));
         let until = word.expiry.min(now.wall + REMEMBERED + REMEMBERED);
         self.state.buried.retain(|_, until| *until > now.wall);
+        let is_buried = self.state.buried.contains_key(&(word.owner, word.h));
         let event = match mail {
-            Some((id, mail)) => {
-                let theirs = mail.offer(&word.h).is_some_and(|o| o.owner == word.owner);
-                // Another sealed form of the same mail may still be had.
-                (theirs && mail.is_open() && mail.offers.len() == 1).then_some(Event::Ended { id, body })
+            Some((_, mail)) if mail.offer(&word.h).is_none_or(|o| o.owner != word.owner) => {
+                Err(TombstoneRefusal::Unknown)
             }
+            Some((_, mail)) if self.is_here_untold(mail, &word.h) => Err(TombstoneRefusal::NotYet),
+            // Another sealed form of the same mail may still be had.
+            Some((_, mail)) if mail.is_open() && mail.offers.len() > 1 => Err(TombstoneRefusal::NotYet),
+            Some((id, mail)) => Ok(mail.is_open().then_some(Event::Ended { id, body })),
+            None if self.is_being_written(&word.h) => Err(TombstoneRefusal::NotYet),
+            None if is_buried => Ok(None),
             None if known && until > now.wall && self.state.buried.len() < BURIED_MAX => {
-                Some(Event::Buried { owner: word.owner, h: word.h, until })
+                Ok(Some(Event::Buried { owner: word.owner, h: word.h, until }))
             }
-            None => None,
+            None => Err(TombstoneRefusal::Unknown),
         };
-        let then = token.map(|token| Effect::Reply(token, Reply::TombstoneTaken)).into_iter().collect();
-        self.commit(event.into_iter().collect(), then);
+        let reply = event.as_ref().err().map_or(Reply::TombstoneTaken, |why| Reply::TombstoneRefused(*why));
+        let is_late = event == Err(TombstoneRefusal::NotYet);
+        let then = token.map(|token| Effect::Reply(token, reply)).into_iter().collect();
+        self.commit(event.ok().flatten().into_iter().collect(), then);
         if let Some(id) = id {
+            if is_late {
+                // The owner answers: what it is owed goes at once.
+                self.peer_is_back(now, word.owner);
+            }
             self.schedule(now, id);
         }
+    }
+
+    /// Whether the mail is here, or all of its bytes are, and its owner has not taken the nr that says so.
+    fn is_here_untold(&self, mail: &Mail, h: &MailId) -> bool {
+        let owed = matches!(mail.stage, Stage::Concluded(..)) && mail.offer(h).is_some_and(|o| o.nr.is_open());
+        owed || (mail.is_open() && mail.message.is_some_and(|key| self.bodies.is_opening(&key)))
+    }
+
+    /// Whether the head of this mail is being written: it is known in a moment.
+    fn is_being_written(&self, h: &MailId) -> bool {
+        self.writing.values().any(|writing| match writing {
+            Writing::Stub(_, mail) | Writing::Request(_, mail, _) | Writing::Card(_, mail) => mail.offer(h).is_some(),
+            Writing::Append(..) | Writing::Local(..) | Writing::Own(_) => false,
+        })
     }
 }
 

@@ -50,6 +50,17 @@ pub enum NsFrom {
     Dht(Digest),
 }
 
+/// Why a tombstone is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TombstoneRefusal {
+    /// The mail is here, or about to be, and its owner does not know that yet.
+    #[error("this mail is here already, and the receive notification is on its way; tell it again later")]
+    NotYet,
+    /// Nothing is known of such a mail, and nothing was remembered.
+    #[error("a mail of this owner that was announced here")]
+    Unknown,
+}
+
 /// Why an ns is not taken. It stays with its sender, or in the DHT.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NsRefusal {
@@ -172,7 +183,8 @@ pub enum Input {
     Mailbox { token: Token, view: View, request: MailboxRequest },
     /// An ns, opened and verified; whether its sender is a known one.
     Ns { from: NsFrom, ns: Box<Ns>, known: bool },
-    /// An owner's word that a mail is gone; whether it is a member or known sender. Answered with `TombstoneTaken`.
+    /// An owner's word that a mail is gone; whether it is a member or known sender. Answered with
+    /// `TombstoneTaken` once the mail cannot be opened any more and no nr about it is under way; else with `TombstoneRefused`.
     Tombstone { token: Option<Token>, tombstone: Signed<Tombstone>, known: bool },
     /// Answers every `Write…`: the files of the message are durable.
     Written { key: MessageKey, size: u64 },
@@ -271,6 +283,8 @@ pub enum Reply {
     NsRefused(NsRefusal),
     /// The tombstone was taken note of.
     TombstoneTaken,
+    /// The tombstone is not taken, or not yet.
+    TombstoneRefused(TombstoneRefusal),
     /// It is filed, now or earlier; or why not.
     Filed(Result<(), String>),
     /// What waits for consent, and the senders that were judged.

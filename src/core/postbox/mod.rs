@@ -29,7 +29,7 @@ use answers::Answers;
 use bodies::Bodies;
 pub use events::{Change, Event};
 use incoming::Arriving;
-pub use io::{Action, Input, PostboxStatus, Reply, Settings};
+pub use io::{Action, Input, PostboxStatus, Reply, Settings, TombstoneRefusal};
 use outgoing::Outbox;
 use state::State;
 pub use state::{Mail, MailKey, MailboxId, NrState, Offer, Origin, PerView, Runs, Slot, Stage, Stored, Verdict};

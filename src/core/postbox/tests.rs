@@ -3,6 +3,7 @@
 
 mod flows;
 mod mailboxes;
+mod taken_back;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub(super) struct Sender {
     pub(super) way: Way,
     /// nr that it took.
     pub(super) taken: Vec<Nr>,
+    /// It takes no nr now.
+    pub(super) deaf: bool,
 }
 
 /// A peer's disk, its shell, and who writes to it.
@@ -54,6 +57,8 @@ pub(super) struct World {
     /// nr in the DHT.
     pub(super) dht: BTreeMap<Digest, Nr>,
     pub(super) pulled: usize,
+    /// What the fetcher has got, while it is held up.
+    pub(super) held: Option<Vec<Input>>,
     pub(super) cancelled: Vec<SubmissionId>,
     pub(super) deleted_ns: Vec<Digest>,
     pub(super) pinned: usize,
@@ -113,9 +118,10 @@ impl World {
             commits: VecDeque::new(),
             replies: BTreeMap::new(),
             next_token: 0,
-            sender: Sender { way: Way::Up, taken: Vec::new() },
+            sender: Sender { way: Way::Up, taken: Vec::new(), deaf: false },
             dht: BTreeMap::new(),
             pulled: 0,
+            held: None,
             cancelled: Vec::new(),
             deleted_ns: Vec::new(),
             pinned: 0,
@@ -236,7 +242,11 @@ impl World {
                     Way::Down => Err(FetchFailure::NotNow("2 more parts are needed".to_owned())),
                     Way::Up | Way::Lying => Ok(PathBuf::from(h.to_string())),
                 };
-                self.inputs.push_back(Input::Fetched { key, h, result });
+                let fetched = Input::Fetched { key, h, result };
+                match &mut self.held {
+                    Some(held) => held.push(fetched),
+                    None => self.inputs.push_back(fetched),
+                }
             }
             Action::OpenSealed { key, .. } | Action::OpenOwn { key, .. } => {
                 let lies = self.sender.way == Way::Lying;
@@ -268,6 +278,7 @@ impl World {
         let (id, h) = (item.id, item.nr.h);
         let value = Digest::new([h.as_bytes()[0]; 32]);
         let sent = match self.sender.way {
+            _ if self.sender.deaf => NrSent::Failed { why: "it does not answer".to_owned(), for_good: false },
             Way::Down => {
                 self.dht.insert(value, item.nr);
                 NrSent::InDht(value)
@@ -278,6 +289,12 @@ impl World {
             }
         };
         (id, h, sent)
+    }
+
+    /// What the fetcher has got arrives.
+    pub(super) fn release(&mut self) {
+        self.inputs.extend(self.held.take().unwrap_or_default());
+        self.run();
     }
 
     /// An ns by HTTPS; whether it was taken.

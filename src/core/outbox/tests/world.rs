@@ -83,6 +83,8 @@ pub(super) struct Outside {
     pub(super) sealed: Vec<SealJob>,
     pub(super) spool_drops: usize,
     pub(super) gone_told: Vec<Address>,
+    /// Attempts to tell a reader that a mail was taken back.
+    pub(super) gone_attempts: usize,
     pub(super) shown: BTreeMap<SubmissionId, ShownMail>,
     nonce: u8,
 }
@@ -102,6 +104,9 @@ pub(super) struct World {
     /// Steps until the power fails.
     pub(super) fuse: Option<usize>,
     pub(super) steps: usize,
+    /// Whether a body was ever served: the peer was told that it may be.
+    pub(super) was_served: bool,
+    tokens: u64,
 }
 
 impl World {
@@ -121,6 +126,8 @@ impl World {
             commits: VecDeque::new(),
             fuse: None,
             steps: 0,
+            was_served: false,
+            tokens: 1 << 40,
         };
         world.tell(Input::Start { blobs: Vec::new() });
         world
@@ -147,10 +154,23 @@ impl World {
         let items = vec![Holding { h, part, state }];
         let batch = who.sign(Holdings { member: who.peer_id(), owner: key(1).peer_id(), at, items });
         let batch = Signed::verify(batch.as_bytes()).unwrap();
-        let token = Token(900 + u64::try_from(self.replies.len()).unwrap());
+        let token = Token(self.fresh());
         self.tell(Input::Holdings { token, batch });
         self.settle();
-        self.replies[&token].clone()
+        // A power cut leaves it unanswered; the member tells it again.
+        self.replies.get(&token).cloned().unwrap_or(Reply::HoldingsTaken)
+    }
+    /// A token that was not used yet.
+    pub(super) fn fresh(&mut self) -> u64 {
+        self.tokens += 1;
+        self.tokens
+    }
+    /// Whether `caller` is served bytes of `h`.
+    pub(super) fn serves(&mut self, caller: PeerId, h: MailId) -> bool {
+        let token = Token(self.fresh());
+        self.tell(Input::Serving { token, h, caller });
+        self.settle();
+        self.replies[&token] == Reply::Serve(true)
     }
     /// Power fails: what is not durable is gone. Then the peer starts again.
     pub(super) fn crash(&mut self) {
@@ -214,6 +234,7 @@ impl World {
         match effect {
             Effect::Act(action) => self.act(action),
             Effect::Reply(token, reply) => {
+                self.was_served |= reply == Reply::Serve(true);
                 assert!(self.replies.insert(token, reply).is_none(), "a token is answered once");
             }
             Effect::Feed(input) => self.brain.handle(self.now, input),
@@ -259,6 +280,7 @@ impl World {
             }
             Action::TellGone { h, receiver, .. } => {
                 let done = !self.rules.away.contains(&receiver);
+                self.outside.gone_attempts += 1;
                 if done {
                     self.outside.gone_told.push(receiver.clone());
                 }

@@ -1,0 +1,126 @@
+//! Taking a mail back: what that came to for each receiver, counted from what this peer, the holders and the reader's peer
+//! know, and told again until it is known. It never calls a mail `cancelled` that somebody may still read.
+//!
+//! ```text
+//!   cancel ──▶ uncertain ──the reader's peer took the tombstone, or its nr says refused ────────────▶ cancelled
+//!                 │ └────── nobody served the reader, and too few parts are left unconfirmed ───────▶ cancelled
+//!                 └──────── its nr says received ───────────────────────────────────────────────────▶ too late
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::events::{EndedAs, Event, Mail, Receiver};
+use super::io::{CancelAnswer, CancelTarget, OutboxRefusal, Reply};
+use super::{Batch, Outbox};
+use crate::core::{Effect, Token};
+use crate::model::holding::HoldingState;
+use crate::model::{Address, Now, Part, PeerId, SubmissionId};
+
+/// How long past its expiry a reader's word about a cancelled mail is asked for: as long as mirrors keep its parts.
+const GRACE: Duration = Duration::from_secs(86_400);
+
+impl Outbox {
+    /// Takes a submission back, as far as it can be.
+    pub(super) fn cancel(&mut self, now: Now, token: Token, target: CancelTarget) {
+        let id = match target {
+            CancelTarget::Submission(id) => Some(id),
+            CancelTarget::Mail(h) => self.state.mails.get(&h).map(|mail| mail.submission),
+        };
+        let Some(id) = id.filter(|id| self.state.submissions.contains_key(id)) else {
+            return self.out.reply(token, Reply::Refused(OutboxRefusal::NoMail));
+        };
+        let mut batch = Batch::default();
+        self.end_all_in(&mut batch, now, id, EndedAs::Cancelled);
+        let receivers = self.state.submissions.get(&id).map(|s| &s.receivers).into_iter().flatten();
+        let answers = receivers.map(|(address, receiver)| (address.clone(), self.cancel_answer(receiver))).collect();
+        batch.then.insert(0, Effect::Reply(token, Reply::Cancel(id, answers)));
+        self.commit(batch);
+    }
+
+    /// What taking a mail back came to for one receiver, as far as is known now.
+    pub(super) fn cancel_answer(&self, receiver: &Receiver) -> CancelAnswer {
+        let Some(end) = &receiver.end else { return CancelAnswer::Uncertain };
+        match end.why {
+            EndedAs::Received | EndedAs::Filed => CancelAnswer::TooLate,
+            // Its reader never had it, and never will.
+            EndedAs::Refused(_) | EndedAs::UnknownAddress | EndedAs::Lost => CancelAnswer::Cancelled,
+            EndedAs::Cancelled | EndedAs::Expired => {
+                let Some(sealed) = &receiver.sealed else { return CancelAnswer::Cancelled };
+                let gone = |mail: &Mail| self.is_out_of_reach(mail, &sealed.peer);
+                if end.gone_told || self.state.mails.get(&sealed.h).is_some_and(gone) {
+                    CancelAnswer::Cancelled
+                } else {
+                    CancelAnswer::Uncertain
+                }
+            }
+        }
+    }
+
+    /// Whether `reader` cannot have read the mail and never will: nobody served it, and fewer parts than it needs are left
+    /// with those that have not confirmed that theirs are gone. A part that was lost was not counted by its holder to the
+    /// end, so it counts as one that is left.
+    fn is_out_of_reach(&self, mail: &Mail, reader: &PeerId) -> bool {
+        // Served by this peer; not known of a mail from before it was counted, or from before a restore.
+        let Some(served) = &mail.served else { return false };
+        let mut served: BTreeSet<PeerId> = served.keys().copied().collect();
+        let (mut left, mut heard): (BTreeSet<Part>, BTreeSet<PeerId>) = Default::default();
+        for ((member, part), word) in &mail.holdings {
+            match &word.state {
+                HoldingState::Dropped { served: to } => {
+                    heard.insert(*member);
+                    served.extend(to.iter().map(|(peer, _)| *peer));
+                }
+                HoldingState::Held | HoldingState::Lost => {
+                    heard.insert(*member);
+                    left.insert(*part);
+                }
+                HoldingState::Refused(_) => {}
+            }
+        }
+        // Whoever was served and said nothing may hold a part, unless it only reads.
+        let readers: BTreeSet<PeerId> = mail
+            .receivers
+            .iter()
+            .filter_map(|address| Some(self.state.receiver(&mail.submission, address)?.sealed.as_ref()?.peer))
+            .collect();
+        let only_reads = |peer: &PeerId| readers.contains(peer) && !self.roster.has(peer);
+        let may_hold = |peer: &&PeerId| !heard.contains(*peer) && !only_reads(peer) && **peer != self.key.peer_id();
+        !served.contains(reader) && !served.iter().any(|peer| may_hold(&peer)) && are_too_few(&left)
+    }
+
+    /// The reader's peer cannot open a cancelled mail any more: it says so by taking the tombstone, or by refusing the mail.
+    pub(super) fn reader_is_told(&mut self, batch: &mut Batch, id: SubmissionId, address: &Address) {
+        let ended = self.state.receiver(&id, address).and_then(|receiver| receiver.end.as_ref());
+        if ended.is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told) {
+            self.record(batch, Event::GoneTold { submission: id, receiver: address.clone() });
+        }
+    }
+
+    /// Whether the word of some reader of a cancelled mail is still worth asking for.
+    pub(super) fn is_any_uncertain(&mut self, now: Now) -> bool {
+        let state = &self.state;
+        self.unsure.retain(|(id, address)| {
+            let submission = state.submissions.get(id).filter(|s| s.facts.expiry + GRACE > now.wall);
+            let end = submission.and_then(|s| s.receivers.get(address)?.end.as_ref());
+            end.is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told)
+        });
+        let receivers = self.unsure.iter().filter_map(|(id, address)| self.state.receiver(id, address));
+        receivers.into_iter().any(|receiver| self.cancel_answer(receiver) == CancelAnswer::Uncertain)
+    }
+}
+
+/// Whether no reader can rebuild a mail from these parts.
+fn are_too_few(parts: &BTreeSet<Part>) -> bool {
+    let mut fragments: BTreeMap<u8, u8> = BTreeMap::new();
+    for part in parts {
+        match part {
+            Part::Whole => return false,
+            Part::Fragment { k, .. } => {
+                let count = fragments.entry(*k).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+    fragments.iter().all(|(k, count)| count < k)
+}

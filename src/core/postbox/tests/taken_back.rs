@@ -1,0 +1,76 @@
+//! Mails that their owner takes back, and those that it asks about once more: what the reader's peer promises by taking the
+//! tombstone.
+
+use super::*;
+use crate::model::msglist::{Ending, Tombstone};
+use crate::wire::PeerKey;
+
+fn cancelled(world: &World, key: &PeerKey, n: u8) -> crate::wire::Signed<Tombstone> {
+    let (at, expiry) = (world.now.wall, ns(n).expiry);
+    key.sign(Tombstone { owner: key.peer_id(), h: ns(n).h, ending: Ending::Cancelled, at, expiry })
+}
+
+fn tells(world: &mut World, tombstone: crate::wire::Signed<Tombstone>, known: bool) -> Reply {
+    let token = world.token();
+    world.tell(Input::Tombstone { token: Some(token), tombstone, known });
+    world.replies[&token].clone()
+}
+
+#[test]
+fn a_tombstone_is_taken_only_when_the_mail_cannot_be_opened_and_no_word_of_it_is_under_way() {
+    let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());
+    let mine = |n| Ns { owner: key.peer_id(), ..ns(n) };
+    world.send(&mine(1), true);
+    let uid = world.listed(Standard::Inbox)[0].uid;
+    let first = cancelled(&world, &key, 1);
+    assert_eq!(tells(&mut world, first.clone(), true), Reply::TombstoneTaken, "a stub that nobody opened");
+    assert_eq!(tells(&mut world, first, true), Reply::TombstoneTaken, "told again");
+    assert!(matches!(world.open(Standard::Inbox, uid), Some(MailboxReply::Failed(MailboxFailure::Gone(_)))));
+    let second = cancelled(&world, &key, 2);
+    let unknown = Reply::TombstoneRefused(TombstoneRefusal::Unknown);
+    assert_eq!(tells(&mut world, second.clone(), false), unknown, "a stranger's tombstone is not remembered");
+    assert_eq!(tells(&mut world, second, true), Reply::TombstoneTaken, "it is remembered, and so is its mail ignored");
+    world.sender.way = Way::Up;
+    world.send(&mine(3), true);
+    let uid = world.listed(Standard::Inbox).last().unwrap().uid;
+    world.sender.deaf = true;
+    assert!(matches!(world.open(Standard::Inbox, uid), Some(MailboxReply::Body(_))));
+    let third = cancelled(&world, &key, 3);
+    let not_yet = Reply::TombstoneRefused(TombstoneRefusal::NotYet);
+    assert_eq!(tells(&mut world, third.clone(), true), not_yet, "it was read, and the nr is not taken");
+    world.sender.deaf = false;
+    assert_eq!(tells(&mut world, third.clone(), true), not_yet, "the nr goes first");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.outcomes(), [Outcome::Received]);
+    assert_eq!(tells(&mut world, third, true), Reply::TombstoneTaken);
+}
+
+#[test]
+fn a_mail_that_is_taken_back_while_it_is_pulled_is_not_filed() {
+    let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());
+    world.send(&Ns { owner: key.peer_id(), ..ns(1) }, true);
+    let uid = world.listed(Standard::Inbox)[0].uid;
+    world.held = Some(Vec::new());
+    assert_eq!(world.open(Standard::Inbox, uid), None);
+    let word = cancelled(&world, &key, 1);
+    assert_eq!(tells(&mut world, word, true), Reply::TombstoneTaken);
+    world.release();
+    assert_eq!(world.listed(Standard::Inbox)[0].body, BodyState::Cancelled);
+    assert_eq!((world.outcomes(), world.files.values().filter(|(_, body)| *body).count()), (vec![], 0));
+}
+
+#[test]
+fn an_owner_that_asks_about_a_mail_that_has_just_expired_hears_that_it_was_received() {
+    let mut world = World::new();
+    world.sender.deaf = true;
+    world.send(&ns(1), true);
+    let uid = world.listed(Standard::Inbox)[0].uid;
+    assert!(matches!(world.open(Standard::Inbox, uid), Some(MailboxReply::Body(_))));
+    world.pass(8 * DAY);
+    assert_eq!(world.outcomes(), []);
+    world.sender.deaf = false;
+    assert_eq!(world.send(&ns(1), true), Some(Reply::NsTaken));
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.outcomes(), [Outcome::Received]);
+    assert!(matches!(world.send(&ns(2), true), Some(Reply::NsRefused(_))), "one that was never known is not taken");
+}
