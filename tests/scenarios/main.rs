@@ -21,4 +21,6 @@ mod outsider_reads;
 #[cfg(test)]
 mod restored_after_total_loss;
 #[cfg(test)]
+mod taken_back;
+#[cfg(test)]
 mod too_many_killed;

@@ -370,12 +370,7 @@ impl State {
         self.clean_stop = matches!(event, Event::CleanStop);
         match event {
             Event::EpochOpened(epoch) => self.list.open(*epoch),
-            Event::Submitted { submission, facts, receivers } => {
-                let one =
-                    |(address, bcc): &(Address, bool)| (address.clone(), Receiver { bcc: *bcc, ..Receiver::default() });
-                let receivers = receivers.iter().map(one).collect();
-                self.submissions.entry(*submission).or_insert(Submission { facts: facts.clone(), receivers });
-            }
+            Event::Submitted { submission, facts, receivers } => self.apply_submitted(*submission, facts, receivers),
             Event::Sealed { submission, facts, receivers, entry, counted } => {
                 self.apply_sealed(*submission, facts, receivers, entry);
                 if let Some(mail) = self.mails.get_mut(&facts.h).filter(|_| *counted) {
@@ -447,6 +442,11 @@ impl State {
         } else {
             self.waiting.remove(&id);
         }
+    }
+    fn apply_submitted(&mut self, submission: SubmissionId, facts: &Facts, receivers: &[(Address, bool)]) {
+        let one = |(address, bcc): &(Address, bool)| (address.clone(), Receiver { bcc: *bcc, ..Receiver::default() });
+        let receivers = receivers.iter().map(one).collect();
+        self.submissions.entry(submission).or_insert(Submission { facts: facts.clone(), receivers });
     }
     fn apply_sealed(&mut self, submission: SubmissionId, facts: &MailFacts, to: &[SealedReceiver], entry: &[u8]) {
         let entry_at = self.list.append(entry);
