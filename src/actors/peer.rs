@@ -195,7 +195,13 @@ fn seed() -> Result<u64, StartError> {
 
 impl Brains {
     /// Makes every brain and replays its events. Blocking.
-    fn wake(config: &Config, identity: &Identity, journal: &Journal, mut events: Events) -> Result<Self, StartError> {
+    fn wake(
+        home: &Home,
+        config: &Config,
+        identity: &Identity,
+        journal: &Journal,
+        mut events: Events,
+    ) -> Result<Self, StartError> {
         let me = group_master::me(identity, &config.address, announced(config));
         let mut group = Group::new(me);
         events.replay_into(&mut group, journal)?;
@@ -208,6 +214,9 @@ impl Brains {
         };
         let mut outbox = Outbox::new(Arc::new(identity.key.clone()), roster.clone(), notify);
         events.replay_into(&mut outbox, journal)?;
+        if home.restored_mark().exists() {
+            outbox.mark_restored();
+        }
         let quota = config.quota.per_member;
         let mut replicator = Replicator::new(crate::core::replicator::Config { quota, seed: seed()? });
         events.replay_into(&mut replicator, journal)?;
@@ -254,7 +263,7 @@ fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
     let index = Index::open(&home.index_dir())?;
     let index_rebuilt = index.is_rebuilt();
     let events = Events::read(replay)?;
-    let brains = Brains::wake(config, &identity, &journal, events)?;
+    let brains = Brains::wake(home, config, &identity, &journal, events)?;
     Ok(Opened { lock, identity, journal, brains, index_rebuilt })
 }
 

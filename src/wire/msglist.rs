@@ -70,6 +70,9 @@ pub struct Run {
     /// The signed head at the last of them.
     #[serde(rename = "h")]
     pub head: ByteBuf,
+    /// A later signed head of the same epoch whose base is [`Run::after`]: given where `head` was signed with an earlier base.
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<ByteBuf>,
 }
 
 /// What `GET /outbox/msglist` and `GET /mirror/{address}/msglist` answer: one run an epoch, oldest first.
@@ -90,13 +93,15 @@ pub struct VerifiedRun {
     pub head: Signed<Head>,
     /// The position before the first entry.
     pub after: Seq,
+    /// The chain value there.
+    pub before: Digest,
     /// Each entry with its bytes.
     pub entries: Vec<(Entry, Vec<u8>)>,
 }
 
 impl Run {
     /// Checks the signature of the head, its owner, and the chain from `known` (the chain value that the reader has for the
-    /// position [`Run::after`]); without it the run must start at the epoch's start or at the head's base.
+    /// position [`Run::after`]); without it the run must start at the epoch's start or at a base that the owner signed.
     ///
     /// # Errors
     /// [`WireError`] says what does not fit. Nothing of such a run may be used (R3).
@@ -106,12 +111,19 @@ impl Run {
         if head.owner != *owner {
             return Err(chain_error("it is the head of another owner"));
         }
-        let mut chain = match known {
+        let before = match known {
             Some(chain) => *chain,
             None if self.after == Seq(0) => chain_start(owner, head.at.epoch),
             None if self.after == head.base_seq => head.base_chain,
-            None => return Err(chain_error("the run starts in the middle")),
+            None => {
+                let base = self.base.as_ref().map(|bytes| Signed::<Head>::verify(bytes)).transpose()?;
+                let fits = |base: &Signed<Head>| {
+                    (base.owner, base.at.epoch, base.base_seq) == (*owner, head.at.epoch, self.after)
+                };
+                base.filter(fits).ok_or_else(|| chain_error("the run starts in the middle"))?.base_chain
+            }
         };
+        let mut chain = before;
         let mut at = Cursor { epoch: head.at.epoch, seq: self.after };
         let mut entries = Vec::with_capacity(self.entries.len());
         for bytes in &self.entries {
@@ -126,6 +138,6 @@ impl Run {
         if at != head.at || chain != head.chain {
             return Err(chain_error("the entries do not lead to the head"));
         }
-        Ok(VerifiedRun { head, after: self.after, entries })
+        Ok(VerifiedRun { head, after: self.after, before, entries })
     }
 }

@@ -3,6 +3,7 @@
 
 mod courier;
 mod display;
+mod own_list;
 mod port;
 mod seal;
 
@@ -347,6 +348,12 @@ impl Perform<Outbox> for Performer {
                     tracing::debug!(%error, "a receive notification stays in the DHT until it expires");
                 }
                 None
+            }),
+            Action::ReadOwnList { member, since } => {
+                self.send(back, own_list::read(tools, member, since));
+            }
+            Action::ForgetRestored => Self::remove("the mark of a restore".to_owned(), move || {
+                remove_if_there(tools.home.restored_mark()).map_err(|e| e.to_string())
             }),
             Action::Hello { peers } => self.say_hello(peers, back),
             mailbox => self.perform_mailbox(mailbox, back),

@@ -13,13 +13,14 @@ use crate::actors::directory::{Directory, Snapshot};
 use crate::actors::identity::Identity;
 use crate::actors::spool::{Spool, SpoolError};
 use crate::clock::Clock;
-use crate::core::outbox::{Input, SealFailure, SealJob, SealedReceiver};
+use crate::core::outbox::events::Facts;
+use crate::core::outbox::{Input, OwnerNote, SealFailure, SealJob, SealedReceiver};
 use crate::fragment::{Codec, FragmentError, ManifestBuilder};
 use crate::model::dht::value_hash;
 use crate::model::manifest::Manifest;
 use crate::model::msglist::MailEntry;
 use crate::model::notification::Ns;
-use crate::model::{Address, Encoding, Fingerprint, MailId, PeerId, Policy, Secret, SubmissionId};
+use crate::model::{Address, Encoding, Fingerprint, MailId, PeerId, Policy, Secret};
 use crate::seal::{Certificate, seal_for_owner, seal_mail, seal_ns};
 use crate::store::files::{DurableWriter, FILE_MODE, FileError, read_bounded, write_durable};
 use crate::store::home::Home;
@@ -35,15 +36,6 @@ struct SealedNotice {
     receiver: Address,
     #[serde(rename = "n")]
     sealed: ByteBuf,
-}
-
-/// What the owner needs to finish a mail after a restore; travels in its msglist entry, sealed to the owner itself.
-#[derive(Serialize, Deserialize)]
-struct OwnerNote {
-    #[serde(rename = "s")]
-    submission: SubmissionId,
-    #[serde(rename = "r")]
-    receivers: Vec<SealedReceiver>,
 }
 
 /// Decides the encoding by the sealed mail's length while it is being written: until `whole_below` bytes came, they wait.
@@ -217,7 +209,13 @@ fn try_seal(tools: &Sealer, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailE
         notices.push(SealedNotice { receiver: address.clone(), sealed: ByteBuf::from(sealed) });
         receivers.push(SealedReceiver { address, fingerprint, peer, secret, ns });
     }
-    let note = encode(&OwnerNote { submission: job.submission, receivers: receivers.clone() });
+    let facts = Facts {
+        size: envelope.structure.size,
+        at: envelope.at,
+        expiry: job.expiry,
+        message_id: envelope.message_id.clone(),
+    };
+    let note = encode(&OwnerNote { submission: job.submission, receivers: receivers.clone(), facts: Some(facts) });
     let for_owner = seal_for_owner(&note, &tools.identity.openpgp).map_err(again)?;
     let entry = MailEntry {
         h,

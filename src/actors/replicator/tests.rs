@@ -101,7 +101,7 @@ impl AlicePeer {
         let at = Cursor { epoch: Epoch(7), seq: Seq(u64::try_from(outbox.entries.len()).unwrap()) };
         let head = key(1).sign(Head { owner: alice(), at, chain, base_seq: Seq(0), base_chain: start });
         let entries = outbox.entries[skip..].iter().map(|e| ByteBuf::from(e.clone())).collect();
-        let run = Run { entries, after: since.seq, head: ByteBuf::from(head.as_bytes().to_vec()) };
+        let run = Run { entries, after: since.seq, head: ByteBuf::from(head.as_bytes().to_vec()), base: None };
         Page { runs: vec![run], more: false }
     }
     /// Waits until bob's word on a part is what is expected; the test runner's patience is the limit.

@@ -43,6 +43,10 @@ impl Outbox {
 
     /// Tells every receiver of a durable mail that was not told within the last day, and arms the timers of the others.
     pub(super) fn announce_all(&mut self, now: Now, h: MailId) {
+        // Until the members have answered it is not known what is gone already (R7).
+        if self.adoption.holding {
+            return;
+        }
         let Some(mail) = self.state.mails.get(&h) else { return };
         for receiver in mail.receivers.clone() {
             let told = self.sealed_for(&h, &receiver).and_then(|(_, sealed)| sealed.announced);
@@ -62,7 +66,9 @@ impl Outbox {
     /// Sends one ns, or queues it while too many are under way.
     pub(super) fn announce(&mut self, h: MailId, receiver: &Address) {
         let which = (h, receiver.clone());
-        if !self.is_open(&h, receiver) || self.announcing.under_way.contains(&which) {
+        // The ns lies beside the blob.
+        let is_here = !self.adoption.holding && !self.missing.contains(&h);
+        if !is_here || !self.is_open(&h, receiver) || self.announcing.under_way.contains(&which) {
             return;
         }
         self.timers.cancel(&Timer::Announce(h, receiver.clone()));
@@ -187,6 +193,7 @@ impl Outbox {
             self.find_certificate(&address);
         }
         self.tell_gone_to(peer);
+        self.ask_own_list_of(peer);
     }
 
     /// Tells the readers of open mails that this peer is here again.

@@ -45,6 +45,7 @@ impl Outbox {
             EndedAs::Received | EndedAs::Filed => CancelAnswer::TooLate,
             // Its reader never had it, and never will.
             EndedAs::Refused(_) | EndedAs::UnknownAddress | EndedAs::Lost => CancelAnswer::Cancelled,
+            EndedAs::Forgotten => CancelAnswer::Uncertain,
             EndedAs::Cancelled | EndedAs::Expired => {
                 let Some(sealed) = &receiver.sealed else { return CancelAnswer::Cancelled };
                 let gone = |mail: &Mail| self.is_out_of_reach(mail, &sealed.peer);

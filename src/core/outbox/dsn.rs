@@ -85,7 +85,9 @@ fn reason(why: EndedAs) -> Option<(&'static str, &'static str, &'static str)> {
             "failed",
             "Its file in the spool could not be read any more.\r\nCheck the disk, then send it again.",
         ),
-        EndedAs::Received | EndedAs::Filed | EndedAs::Cancelled | EndedAs::Refused(_) => return None,
+        EndedAs::Received | EndedAs::Filed | EndedAs::Cancelled | EndedAs::Forgotten | EndedAs::Refused(_) => {
+            return None;
+        }
     })
 }
 

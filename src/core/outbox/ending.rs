@@ -47,7 +47,11 @@ impl Outbox {
         if nr.to != *self.me() {
             return Err("it is for another sender");
         }
-        let Some((submission, sealed)) = self.sealed_for(&nr.h, &nr.reader) else {
+        let mail = self.state.mails.get(&nr.h).filter(|mail| mail.receivers.contains(&nr.reader));
+        let submission = mail.map(|mail| mail.submission);
+        // Of two sealed forms, one of them from before a restore, the reader may have opened either.
+        let sealed = submission.and_then(|id| self.state.receiver(&id, &nr.reader)?.sealed.as_ref());
+        let (Some(submission), Some(sealed)) = (submission, sealed) else {
             return Err("there is no such mail for this reader");
         };
         if submission != nr.submission {
@@ -91,10 +95,24 @@ impl Outbox {
             }
             self.entomb_if_done(batch, now, h);
         }
+        for h in self.doubles_of(id) {
+            self.entomb_if_done(batch, now, h);
+        }
+    }
+
+    /// After a start: says that a mail is gone whose last receiver ended while nothing could be listed.
+    pub(super) fn entomb_late(&mut self, now: Now, h: MailId) {
+        let mut batch = Batch::default();
+        self.entomb_if_done(&mut batch, now, h);
+        self.commit(batch);
     }
 
     /// Says that a mail is gone, once its last receiver has ended.
     fn entomb_if_done(&mut self, batch: &mut Batch, now: Now, h: MailId) {
+        // New entries wait until the members have told what this list ends with; then it is looked at again.
+        if self.adoption.holding {
+            return;
+        }
         let Some(mail) = self.state.mails.get(&h).filter(|mail| mail.tombstone.is_none()) else { return };
         let ends: Vec<EndedAs> = mail
             .receivers

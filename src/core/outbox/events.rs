@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::msglist::Msglist;
 use crate::model::holding::{Holding, HoldingState};
-use crate::model::msglist::{Cursor, Ending, Epoch};
+use crate::model::msglist::{Cursor, Ending, Epoch, Seq};
 use crate::model::notification::Refusal;
 use crate::model::{Address, Digest, Encoding, Fingerprint, MailId, Part, PeerId, Secret, SubmissionId, WallTime};
 
@@ -125,13 +125,15 @@ pub enum EndedAs {
     Expired,
     /// The spool file could not be read any more.
     Lost,
+    /// It ended in a run of this peer that a restore took back; the tombstone does not say how for each receiver.
+    Forgotten,
 }
 
 impl EndedAs {
     /// Whether the sender is told by a DSN (DESIGN.md section 5, step 8).
     pub fn sends_dsn(self) -> bool {
         match self {
-            EndedAs::Received | EndedAs::Filed | EndedAs::Cancelled => false,
+            EndedAs::Received | EndedAs::Filed | EndedAs::Cancelled | EndedAs::Forgotten => false,
             EndedAs::Refused(Refusal::Unread | Refusal::Sender) => false,
             EndedAs::Refused(Refusal::UnknownAddress | Refusal::Mismatch | Refusal::Expired) => true,
             EndedAs::UnknownAddress | EndedAs::Expired | EndedAs::Lost => true,
@@ -283,10 +285,21 @@ pub enum Event {
     },
     /// Bytes of an own mail were served to a peer; in all so far. 0 before the first of them goes out.
     Served { h: MailId, caller: PeerId, bytes: u64 },
+    /// It is not known any more to whom a mail was served: the home was restored from an older disk.
+    Uncounted { h: MailId },
     /// The reader's peer knows that a mail was taken back, and cannot open it any more.
     GoneTold { submission: SubmissionId, receiver: Address },
     /// A member's word about parts.
     Holdings { member: PeerId, at: WallTime, items: Vec<Holding> },
+    /// Entries of an epoch at or before `base` were dropped: 30 days have passed since what they name expired.
+    Rebased { epoch: Epoch, base: Seq, chain: Digest },
+    /// Adopted: the tombstone of a mail of which nothing else is known.
+    Gone {
+        h: MailId,
+        expiry: WallTime,
+        #[serde(with = "serde_bytes")]
+        tombstone: Vec<u8>,
+    },
     /// The last event before an orderly stop.
     CleanStop,
     /// In a compacted journal: a msglist entry as it stands.
@@ -310,8 +323,11 @@ impl Event {
             | Event::DsnFiled { submission, .. } => Some(*submission),
             Event::EpochOpened(_)
             | Event::Served { .. }
+            | Event::Uncounted { .. }
             | Event::Tombstoned { .. }
             | Event::Holdings { .. }
+            | Event::Rebased { .. }
+            | Event::Gone { .. }
             | Event::CleanStop
             | Event::KeptEntry(_)
             | Event::KeptSubmission(..)
@@ -342,6 +358,8 @@ pub(super) struct State {
     pub(super) waiting: BTreeSet<SubmissionId>,
     /// Mails without a tombstone; follows from the above.
     pub(super) open: BTreeSet<MailId>,
+    /// Signed tombstones of mails of which nothing else is known, each with the mail's expiry.
+    pub(super) gone: BTreeMap<MailId, (WallTime, Vec<u8>)>,
     /// Whether the last event was an orderly stop.
     pub(super) clean_stop: bool,
 }
@@ -355,6 +373,7 @@ impl State {
             mails: BTreeMap::new(),
             waiting: BTreeSet::new(),
             open: BTreeSet::new(),
+            gone: BTreeMap::new(),
             clean_stop: false,
         }
     }
@@ -411,12 +430,21 @@ impl State {
                     served.insert(*caller, *bytes);
                 }
             }
+            Event::Uncounted { h } => {
+                if let Some(mail) = self.mails.get_mut(h) {
+                    mail.served = None;
+                }
+            }
             Event::GoneTold { submission, receiver } => {
                 if let Some(end) = self.receiver_mut(submission, receiver).and_then(|r| r.end.as_mut()) {
                     end.gone_told = true;
                 }
             }
             Event::Holdings { member, at, items } => self.apply_holdings(*member, *at, items),
+            Event::Rebased { epoch, base, chain } => self.rebase(*epoch, *base, *chain),
+            Event::Gone { h, expiry, tombstone } => {
+                self.gone.insert(*h, (*expiry, tombstone.clone()));
+            }
             Event::CleanStop => {}
             Event::KeptEntry(entry) => {
                 self.list.append(entry);
@@ -445,8 +473,12 @@ impl State {
     }
     fn apply_submitted(&mut self, submission: SubmissionId, facts: &Facts, receivers: &[(Address, bool)]) {
         let one = |(address, bcc): &(Address, bool)| (address.clone(), Receiver { bcc: *bcc, ..Receiver::default() });
-        let receivers = receivers.iter().map(one).collect();
-        self.submissions.entry(submission).or_insert(Submission { facts: facts.clone(), receivers });
+        let fresh = || Submission { facts: facts.clone(), receivers: BTreeMap::new() };
+        let known = self.submissions.entry(submission).or_insert_with(fresh);
+        // One that was adopted from the msglist may know only some of its receivers.
+        for (address, receiver) in receivers.iter().map(one) {
+            known.receivers.entry(address).or_insert(receiver);
+        }
     }
     fn apply_sealed(&mut self, submission: SubmissionId, facts: &MailFacts, to: &[SealedReceiver], entry: &[u8]) {
         let entry_at = self.list.append(entry);
@@ -456,7 +488,9 @@ impl State {
         self.mails.insert(h, Mail { submission, facts, receivers, entry_at, tombstone: None, holdings, served: None });
         self.open.insert(h);
         for one in to {
-            if let Some(receiver) = self.receiver_mut(&submission, &one.address) {
+            // A second sealed form of the same submission, from before a restore, changes nothing for its receivers.
+            let receiver = self.receiver_mut(&submission, &one.address);
+            if let Some(receiver) = receiver.filter(|receiver| receiver.sealed.is_none()) {
                 receiver.sealed = Some(SealedFor {
                     h,
                     fingerprint: one.fingerprint,
@@ -479,10 +513,18 @@ impl State {
     /// Events that bring the state of a fresh home to this one.
     pub(super) fn snapshot(&self) -> Vec<Event> {
         let mut events = Vec::new();
-        for (epoch, entries) in self.list.epochs() {
+        for epoch in self.list.epochs() {
             events.push(Event::EpochOpened(epoch));
-            events.extend(entries.map(|entry| Event::KeptEntry(entry.to_vec())));
+            let base = self.list.base(epoch).filter(|(base, _)| *base > Seq(0));
+            events.extend(base.map(|(base, chain)| Event::Rebased { epoch, base, chain }));
+            events.extend(self.list.entries(epoch).map(|entry| Event::KeptEntry(entry.to_vec())));
         }
+        let gone = self.gone.iter();
+        events.extend(gone.map(|(h, (expiry, bytes))| Event::Gone {
+            h: *h,
+            expiry: *expiry,
+            tombstone: bytes.clone(),
+        }));
         events.extend(self.submissions.iter().map(|(id, submission)| Event::KeptSubmission(*id, submission.clone())));
         events.extend(self.mails.values().map(|mail| Event::KeptMail(mail.clone())));
         if self.clean_stop {

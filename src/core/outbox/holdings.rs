@@ -46,7 +46,7 @@ impl Outbox {
         }
     }
 
-    fn is_other_member(&self, peer: &PeerId) -> bool {
+    pub(super) fn is_other_member(&self, peer: &PeerId) -> bool {
         *peer != self.key.peer_id() && self.roster.has(peer)
     }
 
@@ -73,6 +73,7 @@ impl Outbox {
         if !self.is_other_member(&member) {
             return self.out.reply(token, Reply::Refused(OutboxRefusal::NotMember { peer: member }));
         }
+        self.ask_own_list_of(&member);
         let held = |mail: &Mail| {
             let parts = mail.holdings.iter().filter(|((who, _), word)| *who == member && is_held(word));
             parts.map(|((_, part), _)| (mail.facts.h, *part)).collect::<Vec<_>>()

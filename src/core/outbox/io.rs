@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::adopt::OwnPage;
 use super::dsn::Dsn;
 use super::events::{How, MailFacts, SealedReceiver};
 use crate::core::Token;
@@ -176,6 +177,8 @@ pub enum Input {
     Served { h: MailId, caller: PeerId, bytes: u64 },
     /// Answered with `Cancel` or `Refused`. Asked again, it is answered with how things stand.
     Cancel { token: Token, target: CancelTarget },
+    /// Answers [`Action::ReadOwnList`]; `None` when the member could not be asked, or knows nothing of this owner.
+    OwnList { member: PeerId, since: Cursor, answer: Option<OwnPage> },
     /// The own group changed.
     Roster(Arc<Roster>),
     /// Whether this peer's clock may be wrong; then nothing expires.
@@ -210,6 +213,11 @@ pub enum Action {
     PollNr,
     /// Delete an nr in the DHT: its reader sees that it was taken.
     DeleteNr { value: Digest, secret: Secret },
+    /// Ask a member what comes after `since` in the own msglist, and open the notes of its entries. Comes back as
+    /// [`Input::OwnList`].
+    ReadOwnList { member: PeerId, since: Cursor },
+    /// The members were asked after a restore, or could not be: the mark of the restore goes.
+    ForgetRestored,
     /// Tell these peers that this one is here again.
     Hello { peers: BTreeSet<PeerId> },
     /// File a DSN in INBOX, once per id. Comes back as [`Input::DsnFiled`].

@@ -18,7 +18,9 @@
 //! Every arrow is one event. What may be seen outside hangs on its commit (R1), so a crash between two arrows leaves the
 //! receiver before the second, and [`Input::Start`] takes it from there.
 
+pub mod adopt;
 mod announce;
+mod base;
 mod cancel;
 pub mod dsn;
 mod ending;
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use adopt::{OwnPage, OwnerNote};
 pub use dsn::Dsn;
 pub use events::{EndedAs, Event, How, MailFacts, SealedReceiver};
 pub use io::{
@@ -50,7 +53,7 @@ pub use io::{
 
 use crate::core::{Brain, Effect, Outgoing, Token};
 use crate::model::group::Roster;
-use crate::model::msglist::{Cursor, Epoch};
+use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
 use crate::wire::PeerKey;
 use events::State;
@@ -113,6 +116,10 @@ enum Timer {
     Poll(Token),
     /// A 250 waited long enough.
     SafeWait(Token),
+    /// The members had long enough to tell what they have of the own msglist.
+    Adoption,
+    /// Ask a member again for the own msglist.
+    AskOwnList(PeerId),
 }
 
 /// The outbox brain.
@@ -153,6 +160,10 @@ pub struct Outbox {
     told_in_vain: BTreeMap<(MailId, Address), u32>,
     /// Open mails without a blob.
     missing: BTreeSet<MailId>,
+    /// What the members are asked about the own msglist after a start.
+    adoption: adopt::Adoption,
+    /// When it is looked again for entries that are over.
+    rebase_at: Option<MonoTime>,
 }
 
 /// Events of one commit, already applied, and what hangs on them.
@@ -197,6 +208,8 @@ impl Outbox {
             unsure: BTreeSet::new(),
             told_in_vain: BTreeMap::new(),
             missing: BTreeSet::new(),
+            adoption: adopt::Adoption::default(),
+            rebase_at: None,
         }
     }
 
@@ -250,18 +263,9 @@ impl Outbox {
         RETRY_FIRST.saturating_mul(1 << attempts.min(16)).min(longest)
     }
 
-    fn start(&mut self, now: Now, blobs: &[MailId]) {
-        if self.state.list.is_fresh() {
-            let mut batch = Batch::default();
-            self.record(&mut batch, Event::EpochOpened(Epoch(now.wall.0)));
-            self.commit(batch);
-        }
+    fn start(&mut self, now: Now, blobs: Vec<MailId>) {
         self.state.list.mark_durable(self.state.list.head());
-        for h in blobs.iter().filter(|h| !self.state.open.contains(h)) {
-            self.out.act(Action::DropBlob { h: *h });
-        }
-        let there: BTreeSet<MailId> = blobs.iter().copied().collect();
-        self.missing = self.state.open.difference(&there).copied().collect();
+        self.note_missing(&blobs);
         self.out.act(Action::ShowOnly(self.state.waiting.clone()));
         self.say_hello();
         for submission in self.state.waiting.clone() {
@@ -269,11 +273,8 @@ impl Outbox {
             self.show(submission);
             self.gather(now, submission);
         }
-        for h in self.state.open.clone() {
-            self.announce_all(now, h);
-        }
         self.finish_endings(now);
-        self.poll_nr(now);
+        self.begin_adoption(now, blobs);
     }
 
     fn durable(&mut self, now: Now, mark: Mark) {
@@ -282,6 +283,9 @@ impl Outbox {
         }
         for h in mark.sealed {
             self.announce_all(now, h);
+        }
+        if !self.adoption.holding {
+            self.rebase_now_and_then(now);
         }
         self.spool_free.extend(mark.spool_free.iter());
         for submission in mark.touched {
@@ -321,11 +325,16 @@ impl Outbox {
     fn lookup(&self, h: &MailId) -> Lookup {
         let durable = self.state.list.durable();
         let Some(mail) = self.state.mails.get(h).filter(|mail| mail.entry_at <= durable) else {
-            return Lookup::Unknown;
+            return self.state.gone.get(h).map_or(Lookup::Unknown, |(_, tombstone)| Lookup::Gone(tombstone.clone()));
         };
         // A tombstone that is not durable yet is not told yet.
         let gone = mail.tombstone.filter(|(at, _)| *at <= durable).and_then(|(at, _)| self.tombstone_bytes(at));
-        gone.map_or_else(|| Lookup::Owned(mail.facts.clone()), Lookup::Gone)
+        match gone {
+            Some(tombstone) => Lookup::Gone(tombstone),
+            // Members may have it; this peer has nothing to serve.
+            None if self.missing.contains(h) => Lookup::Unknown,
+            None => Lookup::Owned(mail.facts.clone()),
+        }
     }
 
     fn fire(&mut self, now: Now, timer: Timer) {
@@ -347,29 +356,15 @@ impl Outbox {
                 }
             }
             Timer::SafeWait(token) => self.give_up_safe_wait(token),
+            Timer::Adoption => self.release(now),
+            Timer::AskOwnList(member) => self.ask_own_list_again(member),
         }
     }
-}
 
-impl Brain for Outbox {
-    const NAME: &'static str = "outbox";
-    type Input = Input;
-    type Action = Action;
-    type Event = Event;
-    type Reply = Reply;
-    type Status = OutboxStatus;
-
-    fn replay(&mut self, event: Event) {
-        self.state.apply(&event);
-    }
-
-    fn snapshot(&self) -> Vec<Event> {
-        self.state.snapshot()
-    }
-
-    fn handle(&mut self, now: Now, input: Input) {
+    /// Takes one input.
+    fn take_input(&mut self, now: Now, input: Input) {
         match input {
-            Input::Start { blobs } => self.start(now, &blobs),
+            Input::Start { blobs } => self.start(now, blobs),
             Input::Submitted { token, spooled } => self.submitted(now, token, spooled),
             Input::WaitSafe { token, submission, f } => self.wait_safe(now, token, submission, f),
             Input::Certificate { address, found } => self.certificate(now, &address, found),
@@ -402,7 +397,31 @@ impl Brain for Outbox {
                 batch.reply(token, Reply::Stopped);
                 self.commit(batch);
             }
+            Input::OwnList { member, since, answer } => self.own_list(now, member, since, answer),
             Input::Durable(mark) => self.durable(now, mark),
+        }
+    }
+}
+
+impl Brain for Outbox {
+    const NAME: &'static str = "outbox";
+    type Input = Input;
+    type Action = Action;
+    type Event = Event;
+    type Reply = Reply;
+    type Status = OutboxStatus;
+
+    fn replay(&mut self, event: Event) {
+        self.state.apply(&event);
+    }
+
+    fn snapshot(&self) -> Vec<Event> {
+        self.state.snapshot()
+    }
+
+    fn handle(&mut self, now: Now, input: Input) {
+        if let Some(input) = self.defer(input) {
+            self.take_input(now, input);
         }
     }
 

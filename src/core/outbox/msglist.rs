@@ -1,5 +1,5 @@
 //! The own msglist: entries as bytes in a chain, pages that end at a signed head, and readers that wait for one.
-//! It never forgets an entry and never shows one that is not durable.
+//! It forgets an entry only behind a base that its head signs, and never shows one that is not durable.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +34,13 @@ impl EpochList {
     }
     fn chain(&self) -> Digest {
         self.entries.last().map_or(self.base_chain, |(_, chain)| *chain)
+    }
+    /// The chain value at `seq`, as far as it is known.
+    fn chain_at(&self, seq: Seq) -> Option<Digest> {
+        match seq.0.checked_sub(self.base_seq.0)? {
+            0 => Some(self.base_chain),
+            n => self.entries.get(usize::try_from(n - 1).ok()?).map(|(_, chain)| *chain),
+        }
     }
     /// Where the entry after `seq` lies in `entries`.
     fn index_after(&self, seq: Seq) -> usize {
@@ -80,10 +87,14 @@ impl Msglist {
     pub(super) fn durable(&self) -> Cursor {
         self.durable
     }
+    /// Where the next entry stands.
+    pub(super) fn next_at(&self) -> Cursor {
+        let head = self.head();
+        Cursor { epoch: head.epoch, seq: head.seq.next() }
+    }
     /// Bytes of the next entry, if it says `body`.
     pub(super) fn next_entry(&self, body: EntryBody) -> (Cursor, Vec<u8>) {
-        let head = self.head();
-        let at = Cursor { epoch: head.epoch, seq: head.seq.next() };
+        let at = self.next_at();
         (at, encode_entry(&Entry { at, body }))
     }
     /// Appends an entry to the current epoch and says where it stands. Its cost does not depend on what is there.
@@ -103,13 +114,34 @@ impl Msglist {
     }
     /// The entry at `at`.
     pub(super) fn entry(&self, at: Cursor) -> Option<&[u8]> {
-        let list = self.epochs.get(&at.epoch)?;
+        let list = self.epochs.get(&at.epoch).filter(|list| at.seq > list.base_seq)?;
         let before = Seq(at.seq.0.checked_sub(1)?);
         list.entries.get(list.index_after(before)).map(|(bytes, _)| bytes.as_slice())
     }
-    /// Every epoch with its entries, oldest first.
-    pub(super) fn epochs(&self) -> impl Iterator<Item = (Epoch, impl Iterator<Item = &[u8]>)> {
-        self.epochs.iter().map(|(epoch, list)| (*epoch, list.entries.iter().map(|(bytes, _)| bytes.as_slice())))
+    /// The chain value at `at`, as far as it is known.
+    pub(super) fn chain_at(&self, at: Cursor) -> Option<Digest> {
+        self.epochs.get(&at.epoch)?.chain_at(at.seq)
+    }
+    /// The base of an epoch, and the chain value there.
+    pub(super) fn base(&self, epoch: Epoch) -> Option<(Seq, Digest)> {
+        self.epochs.get(&epoch).map(|list| (list.base_seq, list.base_chain))
+    }
+    /// Every epoch.
+    pub(super) fn epochs(&self) -> impl Iterator<Item = Epoch> {
+        self.epochs.keys().copied()
+    }
+    /// The entries of one epoch after its base, in order.
+    pub(super) fn entries(&self, epoch: Epoch) -> impl Iterator<Item = &[u8]> {
+        let entries = self.epochs.get(&epoch).map(|list| list.entries.as_slice()).unwrap_or_default();
+        entries.iter().map(|(bytes, _)| bytes.as_slice())
+    }
+    /// Drops the entries at or before `base`, where the chain value is `chain`. A base beyond the last entry drops all.
+    pub(super) fn rebase(&mut self, epoch: Epoch, base: Seq, chain: Digest) {
+        let Some(list) = self.epochs.get_mut(&epoch).filter(|list| base > list.base_seq) else { return };
+        let over = list.index_after(base).min(list.entries.len());
+        list.entries.drain(..over);
+        (list.base_seq, list.base_chain) = (base, chain);
+        self.heads.clear();
     }
     fn durable_end(&self, epoch: Epoch, list: &EpochList) -> Seq {
         match epoch.cmp(&self.durable.epoch) {
@@ -119,12 +151,13 @@ impl Msglist {
         }
     }
     /// Where reading goes on after `since`: at its place if that is one, else at the start of each epoch.
+    /// A place behind the base is none; then it goes on at the base.
     fn resume_at(&self, since: Cursor) -> Cursor {
-        let known = self.epochs.get(&since.epoch).is_some_and(|list| {
-            let end = self.durable_end(since.epoch, list);
-            (list.base_seq..=end).contains(&since.seq)
-        });
-        if known { since } else { Cursor::default() }
+        let Some(list) = self.epochs.get(&since.epoch) else { return Cursor::default() };
+        if since.seq > self.durable_end(since.epoch, list) {
+            return Cursor::default();
+        }
+        Cursor { seq: since.seq.max(list.base_seq), ..since }
     }
     /// What stands after `since`, as far as it is durable and one page goes. Empty when nothing is new.
     pub(super) fn page(&mut self, since: Cursor, key: &PeerKey) -> Page {
@@ -152,7 +185,7 @@ impl Msglist {
                 let at = Cursor { epoch: *epoch, seq };
                 let (base_seq, base_chain) = (list.base_seq, list.base_chain);
                 heads.push(Head { owner: self.owner, at, chain, base_seq, base_chain });
-                page.runs.push(Run { entries: taken, after, head: ByteBuf::new() });
+                page.runs.push(Run { entries: taken, after, head: ByteBuf::new(), base: None });
             }
             if page.more {
                 break;
@@ -236,6 +269,23 @@ mod tests {
         assert!(list.page(Cursor { epoch: Epoch(10), seq: Seq(2) }, &key()).runs.is_empty());
         assert!(list.mark_durable(list.head()));
         assert_eq!(list.page(Cursor { epoch: Epoch(10), seq: Seq(2) }, &key()).runs[0].entries[0], third);
+    }
+
+    #[test]
+    fn what_lies_behind_the_base_is_not_given_and_the_rest_verifies_from_it() {
+        let mut list = with_entries(&[(10, 5)], 10);
+        let cursor = |seq| Cursor { epoch: Epoch(10), seq: Seq(seq) };
+        assert_eq!(list.page(Cursor::default(), &key()).runs.len(), 1, "its head is kept");
+        let chain = list.chain_at(cursor(3)).unwrap();
+        list.rebase(Epoch(10), Seq(3), chain);
+        assert_eq!((list.head(), list.base(Epoch(10))), (cursor(5), Some((Seq(3), chain))));
+        for behind in [Cursor::default(), cursor(1), cursor(3)] {
+            let page = list.page(behind, &key());
+            let run = page.runs[0].verify(&key().peer_id(), None).unwrap();
+            assert_eq!((run.after, run.entries.len(), run.head.base_seq), (Seq(3), 2, Seq(3)));
+        }
+        assert!(list.page(cursor(5), &key()).runs.is_empty());
+        assert_eq!((list.entry(cursor(3)), list.entry(cursor(4)).is_some()), (None, true));
     }
 
     #[test]

@@ -147,6 +147,7 @@ impl Outbox {
             (Some((EndedAs::UnknownAddress, _)), _) => "unknown address",
             (Some((EndedAs::Expired, _)), _) => "expired",
             (Some((EndedAs::Lost, _)), _) => "lost",
+            (Some((EndedAs::Forgotten, _)), _) => "ended",
         }
     }
 }

@@ -48,7 +48,8 @@ impl Outbox {
     /// A mail is in the spool; told once more, it changes nothing (R5).
     pub(super) fn submitted(&mut self, now: Now, token: Option<Token>, spooled: Spooled) {
         let id = spooled.submission;
-        if let Some(known) = self.state.submissions.get(&id) {
+        let is_whole = |known: &&Submission| spooled.receivers.iter().all(|(to, _)| known.receivers.contains_key(to));
+        if let Some(known) = self.state.submissions.get(&id).filter(is_whole) {
             let (is_free, is_done) = (known.spool_is_free(), known.is_done());
             match token {
                 Some(token) => self.out.commit(Vec::new(), vec![Effect::Reply(token, Reply::Accepted)]),
@@ -199,7 +200,11 @@ impl Outbox {
         self.timers.cancel(&Timer::SealAgain(id));
     }
 
-    fn seal_next(&mut self) {
+    pub(super) fn seal_next(&mut self) {
+        // A mail that was sealed before a restore is not sealed twice (R5).
+        if self.adoption.holding {
+            return;
+        }
         while self.sealing.under_way < SEALS_MAX {
             let Some(mut job) = self.sealing.queue.pop_front() else { return };
             let submission = self.state.submissions.get(&job.submission);

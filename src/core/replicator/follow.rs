@@ -18,7 +18,7 @@ use super::{MailKey, Replicator};
 use crate::core::earliest;
 use crate::model::group::Roster;
 use crate::model::msglist::{Cursor, Entry, EntryBody, MailEntry, Tombstone};
-use crate::model::{Address, MailId, MonoTime, PeerId};
+use crate::model::{Address, MailId, MonoTime, Part, PeerId};
 use crate::wire::Signed;
 use crate::wire::msglist::Page;
 
@@ -331,9 +331,9 @@ impl Replicator {
                     self.record(&mut batch, Event::Read { owner, run });
                 }
                 Err(why) => {
+                    // What another epoch says stands for itself; an owner that was restored goes on in one.
                     taken.misfit = true;
                     self.note_misfit(owner, why, &mut batch);
-                    break;
                 }
             }
         }
@@ -396,11 +396,16 @@ impl Replicator {
             return false;
         }
         let (h, length, digest, expiry, encoding) = (mail.h, mail.length, mail.digest, mail.expiry, mail.encoding);
+        // An owner that names a mail again may have forgotten who holds what.
+        let held: Vec<Part> = known.map(|k| k.held.iter().copied().collect()).unwrap_or_default();
         // With the same k some hold parts that stay right, so rank alone does not say what is left for this peer.
         let by_rank = known.is_none_or(|k| k.encoding.needed() != mail.encoding.needed());
         self.record(batch, Event::Noted { owner, h, at, length, digest, expiry, encoding });
         if let Some(mail) = self.owners.mail_mut(&owner, &h) {
             mail.noted = by_rank.then_some(self.now.mono);
+        }
+        for part in held {
+            self.record(batch, Event::Held { owner, h, part });
         }
         true
     }

@@ -166,7 +166,7 @@ impl KnownList {
             return Err(RunRefused::TooLong);
         }
         // The start of what is new: where this peer stopped reading, or where the run begins if that is later.
-        let mut before = before.unwrap_or_else(|| start_of(owner, &head, run.after));
+        let mut before = verified.before;
         let after = tip.map_or(run.after, |tip| tip.max(run.after));
         let skip = index(after.0.saturating_sub(run.after.0));
         for (_, bytes) in verified.entries.iter().take(skip) {
@@ -242,7 +242,10 @@ impl KnownList {
             let Some(head) = known.heads.get(&end) else { continue };
             let entries: Vec<ByteBuf> = known.between(after, end).cloned().collect();
             room = room.saturating_sub(entries.iter().map(|e| e.len()).sum());
-            page.runs.push(Run { entries, after, head: head.bytes.clone() });
+            // The last head has the newest base: it proves where the run starts to whoever has not read what lies before.
+            let newest = known.heads.last_key_value().filter(|(at, _)| after == known.base && **at != end);
+            let base = newest.filter(|_| after > Seq(0)).map(|(_, newest)| newest.bytes.clone());
+            page.runs.push(Run { entries, after, head: head.bytes.clone(), base });
             // A reader's cursor is in the last epoch it got, so a run that is cut ends the page.
             if end < known.tip() || room == 0 {
                 page.more = end < known.tip() || self.epochs.range(Epoch(epoch.0.saturating_add(1))..).next().is_some();
@@ -265,11 +268,6 @@ fn page_end(known: &KnownEpoch, after: Seq, room: usize) -> Option<Seq> {
         (end, from) = (Some(seq), seq);
     }
     end
-}
-
-/// The chain value at the start of a run that was verified without a known one.
-fn start_of(owner: &PeerId, head: &Head, after: Seq) -> Digest {
-    if after == Seq(0) { crate::wire::msglist::chain_start(owner, head.at.epoch) } else { head.base_chain }
 }
 
 fn count(n: usize) -> u64 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::outbox::{
-    Action, Announcement, Certificate, Event, How, Input, Notify, NrFrom, Outbox, Reply, SealFailure, SealJob,
+    Action, Announcement, Certificate, Event, How, Input, Notify, NrFrom, Outbox, OwnPage, Reply, SealFailure, SealJob,
     SealedReceiver, ShownMail, Spooled,
 };
 use crate::core::{Brain, Effect, Token};
@@ -66,6 +66,10 @@ pub(super) struct Rules {
     pub(super) postbox_down: bool,
     /// Spool files cannot be read.
     pub(super) spool_broken: bool,
+    /// What each member has of the own msglist; the others have what the brain has.
+    pub(super) own_lists: BTreeMap<PeerId, OwnPage>,
+    /// Members that cannot be asked for it.
+    pub(super) silent: BTreeSet<PeerId>,
 }
 
 /// What is outside the brain, and survives its crashes.
@@ -107,6 +111,16 @@ pub(super) struct World {
     /// Whether a body was ever served: the peer was told that it may be.
     pub(super) was_served: bool,
     tokens: u64,
+    /// The next start is that of a restored home.
+    pub(super) restored: bool,
+}
+
+impl Outside {
+    /// A backup: journal, spool and blobs.
+    pub(super) fn copy(&self) -> Self {
+        let (journal, spool, blobs) = (self.journal.clone(), self.spool.clone(), self.blobs.clone());
+        Self { journal, spool, blobs, nonce: self.nonce + 100, ..Self::default() }
+    }
 }
 
 impl World {
@@ -128,6 +142,7 @@ impl World {
             steps: 0,
             was_served: false,
             tokens: 1 << 40,
+            restored: false,
         };
         world.tell(Input::Start { blobs: Vec::new() });
         world
@@ -181,11 +196,24 @@ impl World {
         for event in self.outside.journal.clone() {
             self.brain.replay(event);
         }
+        if self.restored {
+            self.brain.mark_restored();
+        }
         self.now.mono = crate::model::MonoTime(0);
         self.tell(Input::Start { blobs: self.outside.blobs.iter().copied().collect() });
         for spooled in self.outside.spool.values() {
             self.inbox.push_back(Input::Submitted { token: None, spooled: spooled.clone() });
         }
+    }
+    /// The peer starts on an older copy of its disk.
+    pub(super) fn restore(&mut self, backup: &Outside) {
+        self.outside = backup.copy();
+        self.crash();
+    }
+    /// The sealed mail of a submission.
+    pub(super) fn sealed_of(&self, n: u8) -> MailId {
+        let of = |mail: &&crate::core::outbox::events::Mail| mail.submission == submission(n);
+        self.brain.state.mails.values().find(of).unwrap().facts.h
     }
     /// One step: an effect, a commit that becomes durable, or an input. False when nothing is left to do now.
     fn step(&mut self) -> bool {
@@ -296,7 +324,12 @@ impl World {
             Action::DeleteNr { value, .. } => {
                 self.outside.dht_nr.remove(&value);
             }
-            Action::Hello { .. } | Action::ShowOnly(_) => {}
+            Action::ReadOwnList { member, since } => {
+                let known = self.rules.own_lists.get(&member).cloned().unwrap_or_default();
+                let answer = (!self.rules.silent.contains(&member)).then_some(known);
+                self.tell(Input::OwnList { member, since, answer });
+            }
+            Action::Hello { .. } | Action::ShowOnly(_) | Action::ForgetRestored => {}
             Action::FileDsn(dsn) => {
                 self.outside.dsns.insert(dsn.id, dsn.receiver.clone());
                 self.tell(Input::DsnFiled { submission: dsn.submission, receiver: dsn.receiver });

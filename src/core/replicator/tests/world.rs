@@ -76,7 +76,10 @@ impl Outbox {
         let base_chain = chain_start(&owner, self.epoch);
         let head = self.key.sign(Head { owner, at, chain, base_seq: Seq(0), base_chain });
         let entries = self.entries[skip..].iter().map(|e| ByteBuf::from(e.clone())).collect();
-        Page { runs: vec![Run { entries, after, head: ByteBuf::from(head.as_bytes().to_vec()) }], more: false }
+        Page {
+            runs: vec![Run { entries, after, head: ByteBuf::from(head.as_bytes().to_vec()), base: None }],
+            more: false,
+        }
     }
 }
 

@@ -1,0 +1,447 @@
+//! Adoption: after a start the tail of the own msglist is read from the members, so that an owner restored from an old disk
+//! knows what it listed since. It never believes an entry that is not part of a list signed by this very peer, never takes a
+//! tombstone back (R7), and holds up nothing but new msglist entries.
+//!
+//! ```text
+//!   start --> holding ---- every member asked has answered, or 5 s ----> released
+//!               |  entries go on where the list here ends                  |  what comes later is listed again:
+//!               |  (epochs and positions as they were)                     |  in the epoch of now, or a new one above both
+//!               '-- nobody answered, and no clean stop: a new epoch -------'
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::events::{EndedAs, Event, Facts, MailFacts, SealedReceiver};
+use super::io::{Action, Input};
+use super::{Batch, Outbox, RETRY_FIRST, Timer};
+use crate::model::msglist::{Cursor, Ending, EntryBody, Epoch, MailEntry, Seq, SignedTombstone, Tombstone};
+use crate::model::{Address, MailId, Now, PeerId, SubmissionId, WallTime};
+use crate::wire::Signed;
+use crate::wire::msglist::{Page, Run, VerifiedRun, decode_entry};
+
+/// How long new entries wait for the members' answers (DESIGN.md section 5).
+const HOLD: Duration = Duration::from_secs(5);
+/// Most inputs that wait until the members have answered; what comes beyond is taken at once.
+const DEFERRED_MAX: usize = 4096;
+
+/// What an owner needs to finish a mail after a restore: sealed to itself in the mail's msglist entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerNote {
+    /// What the mail was sealed from.
+    #[serde(rename = "s")]
+    pub submission: SubmissionId,
+    /// Whom it was sealed to.
+    #[serde(rename = "r")]
+    pub receivers: Vec<SealedReceiver>,
+    /// What else is known of the submission. Older notes have none.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
+}
+
+/// A page of the own msglist as a member has it, with the notes that could be opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnPage {
+    /// The page.
+    pub page: Page,
+    /// By mail.
+    pub notes: BTreeMap<MailId, OwnerNote>,
+}
+
+/// What the members are asked about the own msglist. Nothing in here survives a crash, nor needs to.
+#[derive(Debug, Default)]
+pub(super) struct Adoption {
+    /// New entries wait.
+    pub(super) holding: bool,
+    /// Whether the last run stopped in order, and nothing was restored since.
+    trusted: bool,
+    restored: bool,
+    answered: bool,
+    adopted: bool,
+    /// Who is being asked, and from where on.
+    asked: BTreeMap<PeerId, Cursor>,
+    /// Who is read to the end.
+    read: BTreeSet<PeerId>,
+    /// Who is asked for all, because its tail does not continue the list here.
+    from_start: BTreeSet<PeerId>,
+    deferred: Vec<Input>,
+    blobs: Vec<MailId>,
+    /// Sealed forms of a submission whose receivers were sealed for in another one.
+    pub(super) doubled: BTreeSet<MailId>,
+}
+
+impl Adoption {
+    fn has_read_somebody(&self) -> bool {
+        self.asked.is_empty() && !self.read.is_empty()
+    }
+}
+
+/// A page fits neither the list here nor itself.
+struct Misfit;
+
+impl Outbox {
+    /// The home was restored from a backup: its clean-stop record says nothing.
+    pub fn mark_restored(&mut self) {
+        self.adoption.restored = true;
+    }
+
+    /// Asks the members for the tail of the own msglist; without members there is nothing to wait for.
+    pub(super) fn begin_adoption(&mut self, now: Now, blobs: Vec<MailId>) {
+        self.adoption.blobs = blobs;
+        self.adoption.trusted = self.state.clean_stop && !self.adoption.restored;
+        let members: Vec<PeerId> = self.roster.others().map(|m| m.peer_id).collect();
+        if members.is_empty() {
+            return self.release(now);
+        }
+        self.adoption.holding = true;
+        self.timers.set(Timer::Adoption, now.mono + HOLD);
+        for member in members {
+            self.ask_own_list(member, self.state.list.head());
+        }
+    }
+
+    fn ask_own_list(&mut self, member: PeerId, since: Cursor) {
+        self.timers.cancel(&Timer::AskOwnList(member));
+        self.adoption.asked.insert(member, since);
+        self.out.act(Action::ReadOwnList { member, since });
+    }
+
+    /// Asks a member again that could not be asked.
+    pub(super) fn ask_own_list_again(&mut self, member: PeerId) {
+        if self.adoption.holding && !self.adoption.asked.contains_key(&member) {
+            self.ask_own_list(member, self.state.list.head());
+        }
+    }
+
+    /// A member is there that has not been read since the start.
+    pub(super) fn ask_own_list_of(&mut self, member: &PeerId) {
+        let known = self.adoption.read.contains(member) || self.adoption.asked.contains_key(member);
+        if !known && self.is_other_member(member) {
+            self.ask_own_list(*member, self.state.list.head());
+        }
+    }
+
+    /// What a member has of the own list.
+    pub(super) fn own_list(&mut self, now: Now, member: PeerId, since: Cursor, answer: Option<OwnPage>) {
+        if self.adoption.asked.get(&member) != Some(&since) {
+            return;
+        }
+        self.adoption.asked.remove(&member);
+        match answer {
+            None if self.adoption.holding => {
+                self.timers.set(Timer::AskOwnList(member), now.mono + RETRY_FIRST);
+            }
+            None => {}
+            Some(OwnPage { page, notes }) => {
+                let last = page.runs.iter().filter_map(head_of).next_back();
+                let fits = self.take_own_page(now, &page, &notes).is_ok();
+                if !fits && since != Cursor::default() && self.adoption.from_start.insert(member) {
+                    return self.ask_own_list(member, Cursor::default());
+                }
+                if let Some(last) = last.filter(|last| fits && page.more && *last > since) {
+                    return self.ask_own_list(member, last);
+                }
+                self.adoption.answered |= fits;
+                self.adoption.read.insert(member);
+            }
+        }
+        if self.adoption.holding && self.adoption.has_read_somebody() {
+            self.release(now);
+        }
+    }
+
+    /// The 5 s are over, or everybody has answered: new entries may be made, and what waited for that goes on.
+    pub(super) fn release(&mut self, now: Now) {
+        self.adoption.holding = false;
+        self.timers.cancel(&Timer::Adoption);
+        let has_members = self.roster.others().next().is_some();
+        let blind = has_members && !self.adoption.answered && !self.adoption.trusted;
+        let mut batch = Batch::default();
+        if blind || self.state.list.is_fresh() {
+            self.open_epoch(&mut batch, now, Epoch::default());
+        }
+        let restored = std::mem::take(&mut self.adoption.restored);
+        if restored {
+            batch.act(Action::ForgetRestored);
+        }
+        if restored || self.adoption.adopted {
+            self.uncount(&mut batch);
+        }
+        self.commit(batch);
+        self.note_doubled();
+        self.clear_blobs();
+        for h in self.state.open.clone() {
+            self.entomb_late(now, h);
+            self.announce_all(now, h);
+        }
+        if self.adoption.adopted {
+            self.say_hello();
+        }
+        for submission in self.state.waiting.clone() {
+            self.await_expiry(now, submission);
+            self.show(submission);
+        }
+        self.rebase_now_and_then(now);
+        self.seal_next();
+        self.poll_nr(now);
+        for input in std::mem::take(&mut self.adoption.deferred) {
+            self.take_input(now, input);
+        }
+    }
+
+    /// What this disk says of whom a mail was served to is not all: a cancel must not answer from it.
+    fn uncount(&mut self, batch: &mut Batch) {
+        let counted: Vec<MailId> =
+            self.state.mails.iter().filter(|(_, mail)| mail.served.is_some()).map(|(h, _)| *h).collect();
+        for h in counted {
+            self.record(batch, Event::Uncounted { h });
+        }
+    }
+
+    /// Keeps what may concern a mail that is about to be adopted until the members have answered.
+    pub(super) fn defer(&mut self, input: Input) -> Option<Input> {
+        let waits = matches!(
+            input,
+            Input::Holdings { .. } | Input::HoldingBuckets { .. } | Input::Nr { .. } | Input::Cancel { .. }
+        );
+        if self.adoption.holding && waits && self.adoption.deferred.len() < DEFERRED_MAX {
+            self.adoption.deferred.push(input);
+            return None;
+        }
+        Some(input)
+    }
+
+    /// Drops blobs that no record names, and notes open mails that have none.
+    fn clear_blobs(&mut self) {
+        let blobs = std::mem::take(&mut self.adoption.blobs);
+        for h in blobs.iter().filter(|h| !self.state.open.contains(h)) {
+            self.out.act(Action::DropBlob { h: *h });
+        }
+        self.note_missing(&blobs);
+    }
+
+    fn note_doubled(&mut self) {
+        let is_double = |h: &&MailId| {
+            let Some(mail) = self.state.mails.get(*h) else { return false };
+            let sealed = |a| self.state.receiver(&mail.submission, a).and_then(|r| r.sealed.as_ref()).map(|s| s.h);
+            mail.receivers.iter().any(|address| sealed(address) != Some(**h))
+        };
+        self.adoption.doubled = self.state.open.iter().filter(is_double).copied().collect();
+    }
+
+    /// Other sealed forms of a submission.
+    pub(super) fn doubles_of(&self, id: SubmissionId) -> Vec<MailId> {
+        let of = |h: &&MailId| self.state.mails.get(*h).is_some_and(|mail| mail.submission == id);
+        self.adoption.doubled.iter().filter(of).copied().collect()
+    }
+
+    /// Opens an epoch above every one that is known, and above `beyond`.
+    fn open_epoch(&mut self, batch: &mut Batch, now: Now, beyond: Epoch) {
+        let last = self.state.list.head().epoch.max(beyond);
+        let epoch = if last == Epoch::default() { now.wall.0 } else { now.wall.0.max(last.0.saturating_add(1)) };
+        self.record(batch, Event::EpochOpened(Epoch(epoch)));
+    }
+
+    fn take_own_page(&mut self, now: Now, page: &Page, notes: &BTreeMap<MailId, OwnerNote>) -> Result<(), Misfit> {
+        let mut batch = Batch::default();
+        let mut fits = Ok(());
+        for run in &page.runs {
+            if self.take_own_run(&mut batch, now, run, notes).is_err() {
+                fits = Err(Misfit);
+            }
+        }
+        if !batch.events.is_empty() {
+            self.adoption.adopted = true;
+        }
+        self.commit(batch);
+        if !self.adoption.holding {
+            self.note_doubled();
+        }
+        fits
+    }
+
+    fn take_own_run(
+        &mut self,
+        batch: &mut Batch,
+        now: Now,
+        run: &Run,
+        notes: &BTreeMap<MailId, OwnerNote>,
+    ) -> Result<(), Misfit> {
+        let me = self.key.peer_id();
+        let epoch = head_of(run).ok_or(Misfit)?.epoch;
+        let known = self.state.list.chain_at(Cursor { epoch, seq: run.after });
+        let verified = run.verify(&me, known.as_ref()).or_else(|_| run.verify(&me, None)).map_err(|_| Misfit)?;
+        if self.adoption.holding {
+            self.make_place(batch, epoch, &verified);
+        }
+        let mut again = Vec::new();
+        let mut fork = None;
+        for (entry, bytes) in verified.entries {
+            let ours = self.state.list.entry(entry.at);
+            if ours == Some(bytes.as_slice()) || self.is_behind_base(entry.at) {
+                continue;
+            }
+            let follows = self.state.list.next_at() == entry.at && fork.is_none();
+            if ours.is_some() {
+                fork.get_or_insert(entry.at);
+                again.push(entry.body);
+            } else if self.adoption.holding && follows {
+                self.adopt(batch, now, entry.body, Some(bytes), notes);
+            } else {
+                again.push(entry.body);
+            }
+        }
+        self.list_again(batch, now, epoch, fork, again, notes);
+        Ok(())
+    }
+
+    /// Makes the list end where the run begins, if what lies between is over or in another epoch.
+    fn make_place(&mut self, batch: &mut Batch, epoch: Epoch, run: &VerifiedRun) {
+        if epoch > self.state.list.head().epoch {
+            self.record(batch, Event::EpochOpened(epoch));
+        }
+        let head = self.state.list.head();
+        if head.epoch == epoch && run.after > head.seq {
+            self.record(batch, Event::Rebased { epoch, base: run.after, chain: run.before });
+        }
+    }
+
+    fn is_behind_base(&self, at: Cursor) -> bool {
+        self.state.list.base(at.epoch).is_some_and(|(base, _)| at.seq <= base)
+    }
+
+    /// Lists in the epoch of now what could not be put where it stood. If the epoch of now is contradicted, or another above
+    /// it was read by members, a new one is opened above all, and what only the list here says is said again there.
+    fn list_again(
+        &mut self,
+        batch: &mut Batch,
+        now: Now,
+        epoch: Epoch,
+        fork: Option<Cursor>,
+        again: Vec<EntryBody>,
+        notes: &BTreeMap<MailId, OwnerNote>,
+    ) {
+        let current = self.state.list.head().epoch;
+        let fork = fork.filter(|at| at.epoch == current);
+        if fork.is_some() || epoch > current {
+            self.open_epoch(batch, now, epoch);
+        }
+        if let Some(fork) = fork {
+            let skip = usize::try_from(fork.seq.0.saturating_sub(self.base_of(current).0).saturating_sub(1));
+            let ours: Vec<Vec<u8>> =
+                self.state.list.entries(current).skip(skip.unwrap_or(usize::MAX)).map(<[u8]>::to_vec).collect();
+            for entry in ours.iter().filter_map(|bytes| decode_entry(bytes).ok()) {
+                let (_, bytes) = self.state.list.next_entry(entry.body);
+                self.record(batch, Event::KeptEntry(bytes));
+            }
+        }
+        for body in again {
+            self.adopt(batch, now, body, None, notes);
+        }
+    }
+
+    fn base_of(&self, epoch: Epoch) -> Seq {
+        self.state.list.base(epoch).map(|(base, _)| base).unwrap_or_default()
+    }
+
+    /// Takes what one entry says: with its bytes where the list goes on with it, without them to be listed again.
+    fn adopt(
+        &mut self,
+        batch: &mut Batch,
+        now: Now,
+        body: EntryBody,
+        bytes: Option<Vec<u8>>,
+        notes: &BTreeMap<MailId, OwnerNote>,
+    ) {
+        let must_stand = bytes.is_some();
+        let bytes = bytes.unwrap_or_else(|| self.state.list.next_entry(body.clone()).1);
+        let is_news = match body {
+            EntryBody::Mail(mail) => self.adopt_mail(batch, &mail, &bytes, notes),
+            EntryBody::Tombstone(signed) => self.adopt_tombstone(batch, now, &signed, &bytes),
+            EntryBody::Unknown { .. } => false,
+        };
+        if must_stand && !is_news {
+            self.record(batch, Event::KeptEntry(bytes));
+        }
+    }
+
+    /// A mail that this peer sealed and does not know: it is open again. Whether that is news.
+    fn adopt_mail(
+        &mut self,
+        batch: &mut Batch,
+        mail: &MailEntry,
+        entry: &[u8],
+        notes: &BTreeMap<MailId, OwnerNote>,
+    ) -> bool {
+        let h = mail.h;
+        let Some(note) = notes.get(&h) else { return false };
+        if self.state.mails.contains_key(&h) || self.state.gone.contains_key(&h) {
+            return false;
+        }
+        let submission = note.submission;
+        let receivers: Vec<(Address, bool)> = note.receivers.iter().map(|r| (r.address.clone(), false)).collect();
+        let nothing = Facts { size: mail.length, at: WallTime::default(), expiry: mail.expiry, message_id: None };
+        let facts = note.facts.clone().unwrap_or(nothing);
+        self.record(batch, Event::Submitted { submission, facts, receivers });
+        let (length, digest, expiry, encoding) = (mail.length, mail.digest, mail.expiry, mail.encoding);
+        let facts = MailFacts { h, length, digest, expiry, encoding };
+        let (receivers, entry) = (note.receivers.clone(), entry.to_vec());
+        self.record(batch, Event::Sealed { submission, facts, receivers, entry, counted: false });
+        // It is not on this disk, unless the blob is found when all is adopted.
+        self.missing.insert(h);
+        true
+    }
+
+    /// A tombstone of this peer that it does not know: it wins, always (R7). Whether that is news.
+    fn adopt_tombstone(&mut self, batch: &mut Batch, now: Now, signed: &SignedTombstone, entry: &[u8]) -> bool {
+        let me = self.key.peer_id();
+        let Some(tombstone) = Signed::<Tombstone>::verify(&signed.0).ok().filter(|t| t.owner == me) else {
+            return false;
+        };
+        let (h, ending, expiry) = (tombstone.h, tombstone.ending, tombstone.expiry);
+        let Some(mail) = self.state.mails.get(&h) else {
+            if !self.state.gone.contains_key(&h) {
+                self.record(batch, Event::Gone { h, expiry, tombstone: signed.0.clone() });
+                self.record(batch, Event::KeptEntry(entry.to_vec()));
+                return true;
+            }
+            return false;
+        };
+        if mail.tombstone.is_some() {
+            return false;
+        }
+        let (submission, receivers) = (mail.submission, mail.receivers.clone());
+        self.record(batch, Event::Tombstoned { h, ending, entry: entry.to_vec() });
+        batch.act(Action::DropBlob { h });
+        let why = ended_as(ending, receivers.len());
+        for receiver in receivers {
+            if self.sealed_for(&h, &receiver).is_some() {
+                self.end(batch, now, submission, &receiver, why);
+            }
+        }
+        true
+    }
+
+    /// Notes the open mails that have no blob.
+    pub(super) fn note_missing(&mut self, blobs: &[MailId]) {
+        let there: BTreeSet<MailId> = blobs.iter().copied().collect();
+        self.missing = self.state.open.difference(&there).copied().collect();
+    }
+}
+
+/// How a receiver's copy ended, as far as the tombstone of its mail says so.
+fn ended_as(ending: Ending, receivers: usize) -> EndedAs {
+    match ending {
+        Ending::Received => EndedAs::Received,
+        Ending::Cancelled => EndedAs::Cancelled,
+        Ending::Expired if receivers == 1 => EndedAs::Expired,
+        Ending::Expired | Ending::Refused => EndedAs::Forgotten,
+    }
+}
+
+/// Where a run ends, as its head says; not yet verified against the entries.
+fn head_of(run: &Run) -> Option<Cursor> {
+    Signed::<crate::model::msglist::Head>::verify(&run.head).ok().map(|head| head.at)
+}

@@ -1,0 +1,277 @@
+//! Epochs, adoption and the base of the own msglist: an owner restored from an older copy of its disk, in virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::world::{Rules, World, address, fingerprint, key, submission};
+use super::{DAY, MINUTE, answers, end_of, ending, only_mail, page};
+use crate::core::outbox::adopt::{OwnPage, OwnerNote};
+use crate::core::outbox::{CancelTarget, Cursor, EndedAs, Event, Input, MailId, Notify, NrFrom, Outbox, Reply};
+use crate::core::{Brain, Token};
+use crate::model::holding::HoldingState;
+use crate::model::msglist::{Ending, EntryBody, Seq};
+use crate::model::notification::Outcome;
+use crate::model::{Part, PeerId};
+use crate::wire::msglist::Page;
+
+/// What a member that has read all of the list can tell.
+fn as_read_by_a_member(world: &mut World) -> OwnPage {
+    let all = page(world, Cursor::default());
+    let mut notes = BTreeMap::new();
+    for event in &world.outside.journal {
+        if let Event::Sealed { submission, facts, receivers, .. } = event {
+            let note = OwnerNote { submission: *submission, receivers: receivers.clone(), facts: None };
+            notes.insert(facts.h, note);
+        }
+    }
+    OwnPage { page: all, notes }
+}
+fn members() -> impl Iterator<Item = PeerId> {
+    (2..=6).map(|n| key(n).peer_id())
+}
+/// The members have read what this owner listed.
+fn members_know(world: &mut World) {
+    let known = as_read_by_a_member(world);
+    world.rules.own_lists = members().map(|member| (member, known.clone())).collect();
+}
+fn silence(world: &mut World) {
+    world.rules.silent = members().collect();
+}
+/// Reads all of the list as a member does that knows nothing; every run must verify.
+fn listed(world: &mut World) -> Vec<(Cursor, EntryBody)> {
+    let page: Page = page(world, Cursor::default());
+    let runs = page.runs.iter().map(|run| run.verify(&key(1).peer_id(), None).unwrap());
+    runs.flat_map(|run| run.entries).map(|(entry, _)| (entry.at, entry.body)).collect()
+}
+fn mails_listed(world: &mut World) -> Vec<MailId> {
+    let mail = |(_, body): (Cursor, EntryBody)| match body {
+        EntryBody::Mail(mail) => Some(mail.h),
+        _ => None,
+    };
+    listed(world).into_iter().filter_map(mail).collect()
+}
+fn epochs(world: &mut World) -> usize {
+    world.brain.state.list.epochs().count()
+}
+
+#[test]
+fn r5_r7_an_owner_restored_from_an_old_disk_adopts_what_it_listed_since_and_repeats_nothing() {
+    let mut world = World::new(5, answers(&["bob@acme"], Outcome::Received));
+    world.run(MINUTE);
+    // In the backup mail 1 lies in the spool; since then it was sealed and received, and mail 2 waits.
+    let late = world.now.wall + Duration::from_secs(10);
+    world.rules.late.insert(address("bob@acme"), late);
+    world.submit(1, &["bob@acme"], &[]);
+    world.settle();
+    let backup = world.outside.copy();
+    world.run(5 * MINUTE);
+    world.submit(2, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let (first, second) = (world.sealed_of(1), world.sealed_of(2));
+    assert_eq!(ending(&world, &first), Some(Ending::Received));
+    let before = listed(&mut world);
+    members_know(&mut world);
+
+    world.restore(&backup);
+    world.run(5 * MINUTE);
+    assert_eq!(ending(&world, &first), Some(Ending::Received), "the tombstone is adopted");
+    assert_eq!(end_of(&world, 1, "bob@acme"), Some(EndedAs::Received));
+    assert_eq!(end_of(&world, 2, "rita@readers"), None, "what waits, waits again");
+    assert!(world.outside.sealed.is_empty(), "nothing is sealed twice");
+    assert!(world.outside.taken.is_empty(), "nothing that is gone is announced");
+    assert!(world.outside.spool.is_empty(), "what was sealed is not needed in the spool");
+    assert_eq!(listed(&mut world), before, "the list goes on as it was, in the same epoch");
+    assert_eq!(world.brain.status().missing.into_iter().collect::<Vec<_>>(), [second]);
+    let nr = world.nr(second, submission(2), &address("rita@readers"), Outcome::Received);
+    world.tell(Input::Nr { from: NrFrom::Direct(Token(70)), nr, signer: fingerprint(&address("rita@readers")) });
+    world.settle();
+    assert_eq!(ending(&world, &second), Some(Ending::Received), "the reader's word ends an adopted mail");
+}
+
+#[test]
+fn holdings_told_while_the_members_are_asked_are_those_of_adopted_mails_too() {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = only_mail(&world);
+    members_know(&mut world);
+    world.restore(&backup);
+    // The member's word comes before its answer to what it has of the list.
+    let reply = world.holds(2, h, Part::Whole, HoldingState::Held, world.now.wall);
+    assert_eq!(reply, Reply::HoldingsTaken);
+    assert_eq!(world.brain.status().submissions[0].mails[0].holders.len(), 1);
+}
+
+#[test]
+fn new_entries_wait_for_silent_members_5_s_and_the_spool_does_not() {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    silence(&mut world);
+    world.crash();
+    world.submit(1, &["bob@acme"], &[]);
+    world.run(Duration::from_secs(4));
+    assert_eq!(world.replies[&Token(1)], Reply::Accepted);
+    assert!(world.outside.sealed.is_empty() && world.outside.taken.is_empty());
+    world.run(Duration::from_secs(2));
+    assert_eq!((world.outside.sealed.len(), world.outside.taken.len()), (1, 1));
+}
+
+#[test]
+fn nobody_answers_a_new_epoch_is_opened_but_not_after_a_clean_stop_or_alone() {
+    for (clean, others, restored, expected) in
+        [(false, 5, false, 2), (true, 5, false, 1), (true, 5, true, 2), (false, 0, false, 1)]
+    {
+        let mut world = World::new(others, Rules::default());
+        world.run(MINUTE);
+        if clean {
+            world.tell(Input::Stopping { token: Token(90) });
+            world.settle();
+        }
+        silence(&mut world);
+        world.restored = restored;
+        world.crash();
+        world.run(MINUTE);
+        assert_eq!(epochs(&mut world), expected, "clean {clean}, {others} others, restored {restored}");
+    }
+}
+
+#[test]
+fn r7_a_member_that_comes_later_still_tells_and_what_it_tells_is_listed_again() {
+    let mut world = World::new(5, answers(&["bob@acme"], Outcome::Received));
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    let first = only_mail(&world);
+    world.submit(2, &["carl@acme"], &[]);
+    world.run(MINUTE);
+    let second = world.sealed_of(2);
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(first) });
+    world.run(MINUTE);
+    members_know(&mut world);
+
+    silence(&mut world);
+    world.restore(&backup);
+    world.run(MINUTE);
+    assert_eq!((epochs(&mut world), ending(&world, &first)), (2, None), "nobody told it");
+    world.rules.silent.remove(&key(3).peer_id());
+    world.tell(Input::PeerIsBack(key(3).peer_id()));
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &first), Some(Ending::Cancelled));
+    assert!(!world.outside.blobs.contains(&first));
+    assert_eq!(ending(&world, &second), None);
+    assert!(mails_listed(&mut world).contains(&second), "members that read on learn of it");
+    // Told once more by others it is nothing new.
+    let before = listed(&mut world);
+    world.rules.silent.clear();
+    members().for_each(|member| world.tell(Input::PeerIsBack(member)));
+    world.run(MINUTE);
+    assert_eq!(listed(&mut world), before);
+}
+
+#[test]
+fn a_mail_sealed_again_before_a_member_told_of_the_first_form_ends_in_both_with_one_word() {
+    let mut world = World::new(5, Rules::default());
+    let late = world.now.wall + Duration::from_secs(10);
+    world.rules.late.insert(address("rita@readers"), late);
+    world.submit(1, &["rita@readers"], &[]);
+    world.settle();
+    let backup = world.outside.copy();
+    world.run(MINUTE);
+    let first = only_mail(&world);
+    members_know(&mut world);
+    silence(&mut world);
+    world.restore(&backup);
+    world.run(MINUTE);
+    world.rules.silent.clear();
+    world.tell(Input::PeerIsBack(key(2).peer_id()));
+    world.run(MINUTE);
+    assert_eq!(world.brain.state.open.len(), 2);
+    // The reader opened the first form; the second changed nothing for it.
+    let nr = world.nr(first, submission(1), &address("rita@readers"), Outcome::Received);
+    world.tell(Input::Nr { from: NrFrom::Direct(Token(70)), nr, signer: fingerprint(&address("rita@readers")) });
+    world.settle();
+    assert_eq!(world.replies[&Token(70)], Reply::NrTaken);
+    assert!(world.brain.state.open.is_empty() && world.brain.state.waiting.is_empty());
+}
+
+#[test]
+fn a_list_that_forked_is_mended_by_a_new_epoch_that_says_everything_again() {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let first = only_mail(&world);
+    members_know(&mut world);
+    let told = world.rules.own_lists.clone();
+    // Restored, with a clean stop in its journal and nobody there: it goes on at the same place with something else.
+    silence(&mut world);
+    world.restore(&backup);
+    world.brain.state.clean_stop = true;
+    world.run(MINUTE);
+    world.submit(2, &["bob@acme"], &[]);
+    world.run(MINUTE);
+    let second = world.sealed_of(2);
+    assert_eq!(epochs(&mut world), 1);
+    world.rules.own_lists = told;
+    world.rules.silent.clear();
+    world.tell(Input::PeerIsBack(key(2).peer_id()));
+    world.run(MINUTE);
+    assert_eq!(epochs(&mut world), 2);
+    let newest = world.brain.state.list.head().epoch;
+    let again: BTreeSet<MailId> = listed(&mut world)
+        .into_iter()
+        .filter(|(at, _)| at.epoch == newest)
+        .filter_map(|(_, body)| if let EntryBody::Mail(mail) = body { Some(mail.h) } else { None })
+        .collect();
+    assert_eq!(again, BTreeSet::from([first, second]));
+    world.crash();
+    world.run(MINUTE);
+    assert_eq!(epochs(&mut world), 2, "once mended it rests");
+}
+
+#[test]
+fn r3_entries_are_dropped_30_days_after_expiry_behind_a_signed_base_and_the_rest_stays() {
+    let mut world = World::new(5, answers(&["bob@acme"], Outcome::Received));
+    world.submit(1, &["bob@acme"], &[]);
+    world.submit(2, &["rita@readers"], &[]);
+    world.run(36 * DAY);
+    world.submit(3, &["bob@acme"], &[]);
+    world.run(MINUTE);
+    assert_eq!(mails_listed(&mut world).len(), 3, "not before 30 days have passed since expiry");
+    world.run(2 * DAY);
+    world.submit(4, &["bob@acme"], &[]);
+    world.run(MINUTE);
+    assert_eq!(mails_listed(&mut world), [world.sealed_of(3), world.sealed_of(4)]);
+    assert_eq!(world.brain.state.mails.len(), 2, "what is over is forgotten");
+    let page = page(&mut world, Cursor::default());
+    let head = page.runs[0].verify(&key(1).peer_id(), None).unwrap().head;
+    assert!(head.base_seq > Seq(0), "{head:?}");
+    let (state, snapshot) = (world.brain.state.clone(), world.brain.snapshot());
+    world.crash();
+    assert_eq!(world.brain.state, state, "replaying gives the same");
+    let mut compacted = Outbox::new(Arc::new(key(1)), super::roster(5), Notify::DirectFirst);
+    snapshot.into_iter().for_each(|event| compacted.replay(event));
+    assert_eq!(compacted.state, state, "and so does the compacted journal");
+}
+
+#[test]
+fn a_foreign_or_forged_list_is_not_adopted() {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let mut forged = as_read_by_a_member(&mut world);
+    let last = forged.page.runs[0].entries.pop().unwrap();
+    let mut altered = last.into_vec();
+    altered[40] ^= 1;
+    forged.page.runs[0].entries.push(altered.into());
+    world.rules.own_lists = members().map(|member| (member, forged.clone())).collect();
+    world.restore(&backup);
+    world.run(MINUTE);
+    assert!(world.brain.state.mails.is_empty());
+}
