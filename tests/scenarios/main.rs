@@ -21,6 +21,8 @@ mod outsider_reads;
 #[cfg(test)]
 mod restored_after_total_loss;
 #[cfg(test)]
+mod restored_owner;
+#[cfg(test)]
 mod taken_back;
 #[cfg(test)]
 mod too_many_killed;

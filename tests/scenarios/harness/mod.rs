@@ -104,6 +104,11 @@ impl Team {
         Home::at(self.cluster.home_of(&self.address(name)))
     }
 
+    /// The folder of that home.
+    pub(crate) fn home_dir(&self, name: &str) -> PathBuf {
+        self.cluster.home_of(&self.address(name))
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&self, names: &[&str]) {
         let addresses = self.addresses(names);
