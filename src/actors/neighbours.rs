@@ -72,6 +72,10 @@ impl outbox::Neighbours for Neighbours {
             postbox.file_message(dsn.id, dsn.at, dsn.message).await
         })
     }
+    fn own_header_block(&self, submission: SubmissionId) -> BoxFuture<'static, Option<Vec<u8>>> {
+        let late = self.late.clone();
+        Box::pin(async move { late.postbox.get()?.own_header_block(submission).await })
+    }
     fn show(&self, shown: ShownMail) -> BoxFuture<'static, ()> {
         let late = self.late.clone();
         let ShownMail { submission, keywords, at, mails, done, .. } = shown;

@@ -127,9 +127,21 @@ async fn safe_text(peer: &Peer, submission: SubmissionId) -> String {
         return format!("taken, submission {submission}");
     }
     let ask = move |token| Input::WaitSafe { token, submission, f: i32::from(wanted) };
-    match peer.outbox.ask(ask).await {
-        Ok(Reply::Safe { safe: Some(safe), .. }) => format!("taken, safe({safe}), submission {submission}"),
-        _ => format!("taken, not yet at other members, submission {submission}"),
+    let reached = match peer.outbox.ask(ask).await {
+        Ok(Reply::Safe { safe, reached }) => reached_text(safe, reached, wanted),
+        _ => "not yet at other members".to_owned(),
+    };
+    format!("taken, {reached}, submission {submission}")
+}
+
+/// What was reached of the safe(f) that was waited for.
+fn reached_text(safe: Option<i32>, reached: bool, wanted: u8) -> String {
+    match safe {
+        Some(safe) if reached => format!("safe({safe})"),
+        Some(safe @ 0..) => format!("safe({safe}) and not yet safe({wanted})"),
+        Some(_) => format!("unsafe so far: this peer must stay on until it is safe({wanted})"),
+        None if reached => "and needs no other members".to_owned(),
+        None => "not yet sealed, and so not yet at other members".to_owned(),
     }
 }
 
@@ -226,5 +238,19 @@ impl MailStore for ImapPort {
 
     fn append_path(&self) -> PathBuf {
         self.0.postbox.append_path()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_250_says_how_safe_the_mail_is_and_never_more() {
+        assert_eq!(reached_text(Some(2), true, 2), "safe(2)");
+        assert_eq!(reached_text(Some(0), false, 2), "safe(0) and not yet safe(2)");
+        assert!(reached_text(Some(-1), false, 2).starts_with("unsafe so far"));
+        assert!(reached_text(None, false, 1).starts_with("not yet sealed"));
+        assert_eq!(reached_text(None, true, 1), "and needs no other members");
     }
 }

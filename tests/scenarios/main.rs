@@ -9,6 +9,8 @@ mod command_line;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod endings;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod index_deleted;

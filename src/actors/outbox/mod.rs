@@ -49,6 +49,8 @@ pub trait Neighbours: Send + Sync + 'static {
     fn file_spooled(&self, submission: SubmissionId) -> BoxFuture<'static, Result<(), String>>;
     /// File a DSN in INBOX, once per id; ends when that is durable.
     fn file_dsn(&self, dsn: Dsn) -> BoxFuture<'static, Result<(), String>>;
+    /// The header block of a submission that the Outbox mailbox shows.
+    fn own_header_block(&self, submission: SubmissionId) -> BoxFuture<'static, Option<Vec<u8>>>;
     /// Show a submission in the Outbox mailbox; ends when that has what it needs of the spool.
     fn show(&self, shown: ShownMail) -> BoxFuture<'static, ()>;
     /// What the Outbox mailbox shows besides these is done.
@@ -218,6 +220,12 @@ fn drop_blob(home: &Home, h: &MailId) -> Result<(), FileError> {
     remove_if_there(home.outbox_blob(h))
 }
 
+/// The header block of a mail that is still in the spool.
+async fn spooled_header_block(spool: Spool, submission: SubmissionId) -> Option<Vec<u8>> {
+    let envelope = tokio::task::spawn_blocking(move || spool.envelope(&submission)).await.ok()?;
+    Some(envelope.ok()?.header_block)
+}
+
 impl Performer {
     /// Runs a task that asks other peers, bounded, and tells the brain what comes of it.
     fn send(&self, back: &Handle<Outbox>, task: impl Future<Output = Option<Input>> + Send + 'static) {
@@ -279,6 +287,7 @@ impl Performer {
     /// What concerns the user's mailboxes.
     fn perform_mailbox(&self, action: Action, back: &Handle<Outbox>) {
         let (neighbours, room, back) = (self.tools.neighbours.clone(), self.files.clone(), back.clone());
+        let spool = self.tools.spool.clone();
         match action {
             Action::FileLocally { submission } => Self::run_in(room, back, async move {
                 match neighbours.file_spooled(submission).await {
@@ -291,6 +300,11 @@ impl Performer {
             }),
             Action::FileDsn(dsn) => Self::run_in(room, back, async move {
                 let (submission, receiver) = (dsn.submission, dsn.receiver.clone());
+                let block = match spooled_header_block(spool, submission).await {
+                    Some(block) => Some(block),
+                    None => neighbours.own_header_block(submission).await,
+                };
+                let dsn = block.iter().fold(dsn, |dsn, block| dsn.with_headers(block));
                 match neighbours.file_dsn(dsn).await {
                     Ok(()) => Some(Input::DsnFiled { submission, receiver }),
                     Err(error) => {

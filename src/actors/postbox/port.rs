@@ -164,6 +164,18 @@ impl PostboxPort {
         filed(self.handle.ask(move |token| Input::FileMessage { token, id, at, message }).await)
     }
 
+    /// The header block of a submission that Outbox shows, if it can be read.
+    pub async fn own_header_block(&self, submission: SubmissionId) -> Option<Vec<u8>> {
+        match self.handle.ask(move |token| Input::FindOwn { token, submission }).await {
+            Ok(Reply::Own(Some(key))) => {
+                let home = self.home.clone();
+                let read = tokio::task::spawn_blocking(move || files::read_head(&home, key)).await;
+                Some(read.ok()?.ok()?.header_block)
+            }
+            _ => None,
+        }
+    }
+
     /// Shows a submission in Outbox.
     ///
     /// # Errors

@@ -85,8 +85,10 @@ impl Outbox {
             secret: sealed.secret.clone(),
             expiry,
             // A reader of an expired mail is asked itself, or not at all.
-            direct_first: self.notify == Notify::DirectFirst || self.closing.contains(&submission),
-            dht: !self.closing.contains(&submission),
+            direct_first: self.notify == Notify::DirectFirst
+                || expiry <= self.wall
+                || self.closing.contains(&submission),
+            dht: expiry > self.wall && !self.closing.contains(&submission),
         };
         self.announcing.queue.remove(&which);
         self.announcing.under_way.insert(which);

@@ -22,6 +22,30 @@ pub struct Dsn {
     pub message: Vec<u8>,
 }
 
+impl Dsn {
+    /// The same with the header block of the mail that it is about, as a third part (RFC 3462 section 2). Without one, or
+    /// with one that cannot stand there, it stays as it is.
+    #[must_use]
+    pub fn with_headers(mut self, header_block: &[u8]) -> Dsn {
+        let boundary = format!("dsn-{}", self.id);
+        let end = format!("\r\n--{boundary}--\r\n");
+        let is_plain =
+            !header_block.contains(&0) && header_block.windows(boundary.len()).all(|w| w != boundary.as_bytes());
+        if header_block.is_empty() || !is_plain || !self.message.ends_with(end.as_bytes()) {
+            return self;
+        }
+        let eight = if header_block.is_ascii() { "" } else { "Content-Transfer-Encoding: 8bit\r\n" };
+        self.message.truncate(self.message.len() - end.len());
+        let head = format!("\r\n--{boundary}\r\nContent-Type: text/rfc822-headers\r\n{eight}\r\n");
+        self.message.extend_from_slice(head.as_bytes());
+        let fields = header_block.trim_ascii_end();
+        self.message.extend_from_slice(fields);
+        self.message.extend_from_slice(b"\r\n");
+        self.message.extend_from_slice(end.as_bytes());
+        self
+    }
+}
+
 /// The DSN about `receiver` of a mail of `sender`; `None` for an end that sends none.
 pub(super) fn build(
     sender: &Address,
@@ -164,6 +188,20 @@ mod tests {
         assert!(text.split("\r\n").all(|line| line.len() < 200 && !line.contains('\n')), "{text}");
         let parsed = mail_parser::MessageParser::default().parse(&dsn.message).unwrap();
         assert_eq!(parsed.part(0).unwrap().sub_parts().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn rfc3462_the_header_block_of_the_mail_is_attached_and_nothing_of_its_body() {
+        let block = b"From: alice@acme\r\nSubject: gr\xc3\xbc\xc3\x9fe\r\n\r\n";
+        let dsn = dsn(None, EndedAs::Expired).unwrap().with_headers(block);
+        let parsed = mail_parser::MessageParser::default().parse(&dsn.message).unwrap();
+        let parts = parsed.part(0).unwrap().sub_parts().unwrap();
+        assert_eq!(parts.len(), 3);
+        let text = String::from_utf8(dsn.message.clone()).unwrap();
+        let third = text.split_once("text/rfc822-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n").unwrap().1;
+        assert!(third.starts_with("From: alice@acme\r\nSubject: grüße\r\n\r\n--dsn-"), "{third}");
+        let again = dsn.clone().with_headers(format!("X: dsn-{}\r\n\r\n", dsn.id).as_bytes());
+        assert_eq!(again, dsn, "what would end the part early is left out");
     }
 
     #[test]

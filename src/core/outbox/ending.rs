@@ -210,6 +210,13 @@ impl Outbox {
         dsn::build(self.me(), id, &submission.facts, address, end.why, end.at)
     }
 
+    /// Whether a DSN about this submission is due and not filed: until then its header block is kept, in the spool or in the
+    /// Outbox mailbox.
+    pub(super) fn owes_dsn(&self, id: &SubmissionId) -> bool {
+        let owed = |r: &Receiver| r.end.as_ref().is_some_and(|end| end.why.sends_dsn() && !end.dsn_filed);
+        self.state.submissions.get(id).is_some_and(|submission| submission.receivers.values().any(owed))
+    }
+
     /// Asks for a DSN that is due to be filed, and again until it is.
     pub(super) fn file_dsn(&mut self, now: Now, id: SubmissionId, receiver: &Address) {
         if let Some(dsn) = self.dsn(id, receiver) {

@@ -140,6 +140,8 @@ pub struct Outbox {
     /// Expired submissions that wait for a last word of their readers.
     closing: BTreeSet<SubmissionId>,
     clock_doubtful: bool,
+    /// The wall clock when the brain was called last.
+    wall: WallTime,
     /// Readers of the msglist that are held.
     polls: BTreeMap<Token, Cursor>,
     /// Who waits for safe(f) of what.
@@ -198,6 +200,7 @@ impl Outbox {
             expiries: BTreeSet::new(),
             closing: BTreeSet::new(),
             clock_doubtful: false,
+            wall: WallTime::default(),
             polls: BTreeMap::new(),
             safe_waits: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -266,7 +269,7 @@ impl Outbox {
     fn start(&mut self, now: Now, blobs: Vec<MailId>) {
         self.state.list.mark_durable(self.state.list.head());
         self.note_missing(&blobs);
-        self.out.act(Action::ShowOnly(self.state.waiting.clone()));
+        self.out.act(Action::ShowOnly(self.needed_in_mailbox()));
         self.say_hello();
         for submission in self.state.waiting.clone() {
             self.await_expiry(now, submission);
@@ -420,12 +423,14 @@ impl Brain for Outbox {
     }
 
     fn handle(&mut self, now: Now, input: Input) {
+        self.wall = now.wall;
         if let Some(input) = self.defer(input) {
             self.take_input(now, input);
         }
     }
 
     fn wake(&mut self, now: Now) {
+        self.wall = now.wall;
         while let Some(timer) = self.timers.pop_due(now.mono) {
             self.fire(now, timer);
         }

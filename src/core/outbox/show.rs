@@ -19,6 +19,9 @@ impl Outbox {
     /// Shows a submission in the Outbox mailbox, if it looks different from what was shown last.
     pub(super) fn show(&mut self, id: SubmissionId) {
         let Some(submission) = self.state.submissions.get(&id) else { return };
+        if submission.is_done() && self.owes_dsn(&id) {
+            return;
+        }
         let shown = ShownMail {
             submission: id,
             keywords: self.keywords(id, submission),
@@ -37,6 +40,12 @@ impl Outbox {
             self.shown.insert(id, shown.clone());
         }
         self.out.act(Action::Show(shown));
+    }
+
+    /// What the Outbox mailbox must keep: what waits, and what a DSN takes its header block from.
+    pub(super) fn needed_in_mailbox(&self) -> BTreeSet<SubmissionId> {
+        let owing = self.state.submissions.keys().filter(|id| self.owes_dsn(id));
+        owing.chain(&self.state.waiting).copied().collect()
     }
 
     fn keywords(&self, id: SubmissionId, submission: &Submission) -> BTreeSet<String> {

@@ -301,7 +301,7 @@ impl Outbox {
 
     /// Drops the spool files once neither a receiver nor the Outbox mailbox needs them.
     pub(super) fn drop_spool_if_free(&mut self, id: SubmissionId) {
-        let free = self.spool_free.contains(&id) && self.shown_taken.contains(&id);
+        let free = self.spool_free.contains(&id) && self.shown_taken.contains(&id) && !self.owes_dsn(&id);
         if free && self.spool_there.remove(&id) {
             self.forget_gather(id);
             self.out.act(Action::DropSpool { submission: id });

@@ -1,4 +1,5 @@
 mod cancel;
+mod endings;
 mod truth;
 mod world;
 

@@ -206,6 +206,8 @@ pub enum Input {
     ClockDoubtful(bool),
     /// A submission as Outbox shows it.
     Show(Shown),
+    /// Which message of Outbox a submission is. Answered with `Own`.
+    FindOwn { token: Token, submission: SubmissionId },
     /// What Outbox shows besides these is done.
     ShowOnly(BTreeSet<SubmissionId>),
     /// File a mail straight from the spool, once. Answered with `Filed`.
@@ -283,6 +285,8 @@ pub enum Reply {
     NsRefused(NsRefusal),
     /// The tombstone was taken note of.
     TombstoneTaken,
+    /// The message of Outbox, if it shows the submission.
+    Own(Option<MessageKey>),
     /// The tombstone is not taken, or not yet.
     TombstoneRefused(TombstoneRefusal),
     /// It is filed, now or earlier; or why not.

@@ -242,6 +242,10 @@ impl Brain for Postbox {
             Input::Roster(roster) => self.roster = Some(roster),
             Input::ClockDoubtful(doubtful) => self.clock_doubtful = doubtful,
             Input::Show(shown) => self.show(now, shown),
+            Input::FindOwn { token, submission } => {
+                let key = self.state.outgoing.get(&submission).copied().flatten();
+                self.out.reply(token, Reply::Own(key));
+            }
             Input::ShowOnly(waiting) => self.show_only(&waiting),
             Input::FileSpooled { token, submission, mailbox } => self.file_spooled(now, token, submission, mailbox),
             Input::FileMessage { token, id, at, message } => self.file_message(token, id, at, message),

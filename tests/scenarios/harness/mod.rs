@@ -71,6 +71,11 @@ impl Team {
         Self::of(&Cluster::parse("pair", text).unwrap())
     }
 
+    /// The peers of a cluster file's text.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self::of(&Cluster::parse("a test's own", text).unwrap())
+    }
+
     fn from_file(name: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster-config").join(name);
         Self::of(&Cluster::load(&path).unwrap())

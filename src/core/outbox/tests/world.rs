@@ -64,6 +64,8 @@ pub(super) struct Rules {
     pub(super) dht_down: bool,
     /// The postbox files nothing.
     pub(super) postbox_down: bool,
+    /// Readers answer an ns that comes to them itself by an nr that comes the same way.
+    pub(super) direct_nr: bool,
     /// Spool files cannot be read.
     pub(super) spool_broken: bool,
     /// What each member has of the own msglist; the others have what the brain has.
@@ -80,6 +82,10 @@ pub(super) struct Outside {
     pub(super) journal: Vec<Event>,
     /// ns that each reader's peer took.
     pub(super) taken: Vec<(Address, MailId)>,
+    /// ns that were sent at all.
+    pub(super) announced: usize,
+    /// What the Outbox mailbox was told to keep at the last start.
+    pub(super) shown_only: BTreeSet<SubmissionId>,
     pub(super) dht_ns: BTreeSet<(Address, MailId)>,
     pub(super) dht_nr: BTreeMap<Digest, Nr>,
     pub(super) dsns: BTreeMap<SubmissionId, Address>,
@@ -329,7 +335,8 @@ impl World {
                 let answer = (!self.rules.silent.contains(&member)).then_some(known);
                 self.tell(Input::OwnList { member, since, answer });
             }
-            Action::Hello { .. } | Action::ShowOnly(_) | Action::ForgetRestored => {}
+            Action::Hello { .. } | Action::ForgetRestored => {}
+            Action::ShowOnly(these) => self.outside.shown_only = these,
             Action::FileDsn(dsn) => {
                 self.outside.dsns.insert(dsn.id, dsn.receiver.clone());
                 self.tell(Input::DsnFiled { submission: dsn.submission, receiver: dsn.receiver });
@@ -374,6 +381,8 @@ impl World {
         assert!(self.outside.blobs.contains(&a.h), "only what is on disk is announced");
         let journaled = |e: &Event| matches!(e, Event::Sealed { facts, .. } if facts.h == a.h);
         assert!(self.outside.journal.iter().any(journaled), "only what is in the journal is announced");
+        assert!(!a.dht || a.expiry > self.now.wall, "an expired ns goes into no DHT");
+        self.outside.announced += 1;
         let direct = a.direct_first && !self.rules.away.contains(&a.receiver);
         let how = if direct {
             self.outside.taken.push((a.receiver.clone(), a.h));
@@ -387,6 +396,13 @@ impl World {
         self.tell(Input::Announced { h: a.h, receiver: a.receiver.clone(), how });
         if direct {
             self.answer(&a.receiver, a.h);
+        }
+        if direct && self.rules.direct_nr {
+            let token = Token(self.fresh());
+            for (_, nr) in std::mem::take(&mut self.outside.dht_nr) {
+                let signer = fingerprint(&nr.reader);
+                self.tell(Input::Nr { from: NrFrom::Direct(token), nr, signer });
+            }
         }
     }
     /// Readers that are not away find what lies in the DHT for them.

@@ -284,6 +284,9 @@ fn own_mail_that_waits_is_shown_with_its_state_and_deleting_it_takes_it_back() {
     let outbox = world.listed(Standard::Outbox);
     assert_eq!(outbox.len(), 1);
     assert!(outbox[0].flags.contains(&Flag::Keyword("$Safe1".to_owned())));
+    let token = world.token();
+    world.tell(Input::FindOwn { token, submission: SubmissionId::new([1; 16]) });
+    assert_eq!(world.replies[&token], Reply::Own(Some(outbox[0].key)));
     assert!(matches!(world.open(Standard::Outbox, outbox[0].uid), Some(MailboxReply::Body(_))));
     world.delete(Standard::Outbox, outbox[0].uid);
     assert_eq!(world.cancelled, [SubmissionId::new([1; 16])]);
