@@ -384,6 +384,12 @@ impl State {
     fn receiver_mut(&mut self, submission: &SubmissionId, address: &Address) -> Option<&mut Receiver> {
         self.submissions.get_mut(submission)?.receivers.get_mut(address)
     }
+    fn sealed_mut(&mut self, submission: &SubmissionId, address: &Address) -> Option<&mut SealedFor> {
+        self.receiver_mut(submission, address)?.sealed.as_mut()
+    }
+    fn end_mut(&mut self, submission: &SubmissionId, address: &Address) -> Option<&mut End> {
+        self.receiver_mut(submission, address)?.end.as_mut()
+    }
     /// Applies an event. What it names and is not there was forgotten by right, and is passed over.
     pub(super) fn apply(&mut self, event: &Event) {
         self.clean_stop = matches!(event, Event::CleanStop);
@@ -397,24 +403,19 @@ impl State {
                 }
             }
             Event::Announced { submission, receiver, how, at } => {
-                if let Some(sealed) = self.receiver_mut(submission, receiver).and_then(|r| r.sealed.as_mut()) {
+                if let Some(sealed) = self.sealed_mut(submission, receiver) {
                     sealed.announced = Some((*how, *at));
                     sealed.in_dht |= *how == How::Dht;
                 }
             }
             Event::NsDeleted { submission, receiver } => {
-                if let Some(sealed) = self.receiver_mut(submission, receiver).and_then(|r| r.sealed.as_mut()) {
+                if let Some(sealed) = self.sealed_mut(submission, receiver) {
                     sealed.in_dht = false;
                 }
             }
-            Event::Ended { submission, receiver, why, at } => {
-                if let Some(receiver) = self.receiver_mut(submission, receiver) {
-                    let was_cancelled = receiver.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled);
-                    receiver.end = Some(End { why: *why, at: *at, dsn_filed: false, was_cancelled, gone_told: false });
-                }
-            }
+            Event::Ended { submission, receiver, why, at } => self.apply_ended(submission, receiver, *why, *at),
             Event::DsnFiled { submission, receiver } => {
-                if let Some(end) = self.receiver_mut(submission, receiver).and_then(|r| r.end.as_mut()) {
+                if let Some(end) = self.end_mut(submission, receiver) {
                     end.dsn_filed = true;
                 }
             }
@@ -436,7 +437,7 @@ impl State {
                 }
             }
             Event::GoneTold { submission, receiver } => {
-                if let Some(end) = self.receiver_mut(submission, receiver).and_then(|r| r.end.as_mut()) {
+                if let Some(end) = self.end_mut(submission, receiver) {
                     end.gone_told = true;
                 }
             }
@@ -453,12 +454,7 @@ impl State {
                 self.submissions.insert(*id, submission.clone());
                 self.index(*id);
             }
-            Event::KeptMail(mail) => {
-                if mail.tombstone.is_none() {
-                    self.open.insert(mail.facts.h);
-                }
-                self.mails.insert(mail.facts.h, mail.clone());
-            }
+            Event::KeptMail(mail) => self.keep(mail),
         }
         if let Some(submission) = event.submission() {
             self.index(submission);
@@ -469,6 +465,18 @@ impl State {
             self.waiting.insert(id);
         } else {
             self.waiting.remove(&id);
+        }
+    }
+    fn keep(&mut self, mail: &Mail) {
+        if mail.tombstone.is_none() {
+            self.open.insert(mail.facts.h);
+        }
+        self.mails.insert(mail.facts.h, mail.clone());
+    }
+    fn apply_ended(&mut self, submission: &SubmissionId, receiver: &Address, why: EndedAs, at: WallTime) {
+        if let Some(receiver) = self.receiver_mut(submission, receiver) {
+            let was_cancelled = receiver.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled);
+            receiver.end = Some(End { why, at, dsn_filed: false, was_cancelled, gone_told: false });
         }
     }
     fn apply_submitted(&mut self, submission: SubmissionId, facts: &Facts, receivers: &[(Address, bool)]) {
