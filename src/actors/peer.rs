@@ -214,6 +214,7 @@ impl Brains {
         };
         let mut outbox = Outbox::new(Arc::new(identity.key.clone()), roster.clone(), notify);
         events.replay_into(&mut outbox, journal)?;
+        outbox.audit_every(config.mail.audit_every.duration(), seed()?);
         if home.restored_mark().exists() {
             outbox.mark_restored();
         }

@@ -196,12 +196,17 @@ impl Api {
             }
             Served::Mirrored(known) => {
                 self.serving(caller, h).await?;
-                match part {
+                let found = match part {
                     Part::Whole => serve_parts::mirrored_whole(&self.home, &h, &known).await,
                     Part::Fragment { k, i } => {
                         serve_parts::mirrored_fragment(&self.home, &self.codec, &h, &known, (k, i)).await
                     }
+                };
+                if matches!(found, Err(ApiError::NotFound { .. })) && known.parts.contains(&part) {
+                    // A stopped brain finds out at its next start.
+                    let _ = self.replicator.tell(replicator::Input::BadPart { owner: known.owner, h, part }).await;
                 }
+                found
             }
         }
     }
@@ -314,7 +319,7 @@ impl PeerApi for SharedApi {
         };
         match reply.map_err(stopping)? {
             outbox::Reply::HoldingsTaken => Ok(HoldingsAnswer::default()),
-            outbox::Reply::Differ(differ) => Ok(HoldingsAnswer { differ: differ.into() }),
+            outbox::Reply::Differ { differ, missed } => Ok(HoldingsAnswer { differ: differ.into(), missed }),
             outbox::Reply::Refused(why) => Err(bad(why.to_string())),
             other => Err(unexpected(&other)),
         }

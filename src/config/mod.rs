@@ -97,6 +97,8 @@ section! {
         poll: Span = Span::secs(60);
         /// The 250 waits until this many more members could be lost, at most 60 s; 0 does not wait.
         safe_before_yes: u8 = 0;
+        /// How often each member is to show one random block of what it says it holds for this peer.
+        audit_every: Span = Span::hours(1);
         /// Whether the peer files a copy in Sent; most mail programs do that themselves.
         file_sent: bool = false;
     }

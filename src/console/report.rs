@@ -172,6 +172,12 @@ fn attention(peer: &Peer, group: &group::Status, outbox: &OutboxStatus, fetch: &
     if outbox.unsafe_mails > 0 {
         sentences.push(format!("{} mail(s) wait that nobody but this peer can give: keep it on", outbox.unsafe_mails));
     }
+    for miss in &outbox.audit_misses {
+        sentences.push(format!(
+            "{} could not show a part of mail {} that it had confirmed; it does not count until it confirms it anew",
+            miss.member, miss.h
+        ));
+    }
     if !outbox.missing.is_empty() {
         sentences
             .push(format!("{} sealed mail(s) are missing on this disk; members may hold them", outbox.missing.len()));

@@ -138,7 +138,7 @@ impl PeerApi for TestPeer {
     }
     async fn holdings(&self, _: PeerId, post: HoldingsPost) -> Result<HoldingsAnswer, ApiError> {
         let differ = if matches!(post, HoldingsPost::Buckets(_)) { vec![1, 2] } else { vec![] };
-        Ok(HoldingsAnswer { differ: ByteBuf::from(differ) })
+        Ok(HoldingsAnswer { differ: ByteBuf::from(differ), missed: Vec::new() })
     }
     async fn mirror_msglist(&self, _: PeerId, _: Address, since: Cursor) -> Result<Page, ApiError> {
         Ok(Page { more: since.seq == Seq(5), ..Page::default() })

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::model::{MailId, Part};
+
 /// Most bytes of a `POST /outbox/holdings`: a full batch takes about 100 KB, `dropped` with many readers more.
 pub const HOLDINGS_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes of a heartbeat and of its answer, either of which may carry a gd of 100 members and as many peer descriptors.
@@ -48,6 +50,9 @@ pub struct HoldingsAnswer {
     /// First bytes of h whose buckets differ: the member reports those again. Empty for a batch.
     #[serde(rename = "d", default)]
     pub differ: ByteBuf,
+    /// Parts of which the member could not show a block: it checks them before it reports them again.
+    #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
+    pub missed: Vec<(MailId, Part)>,
 }
 
 #[cfg(test)]
@@ -61,7 +66,10 @@ mod tests {
         assert_eq!(decode::<FragmentList>(&encode(&list)).unwrap(), list);
         let post = HoldingsPost::Buckets(ByteBuf::from(vec![1; HOLDING_BUCKETS * BUCKET_DIGEST_BYTES]));
         assert_eq!(decode::<HoldingsPost>(&encode(&post)).unwrap(), post);
-        let answer = HoldingsAnswer { differ: ByteBuf::from(vec![0, 255]) };
+        let answer = HoldingsAnswer {
+            differ: ByteBuf::from(vec![0, 255]),
+            missed: vec![(MailId::new([3; 20]), Part::Fragment { k: 3, i: 1 })],
+        };
         assert_eq!(decode::<HoldingsAnswer>(&encode(&answer)).unwrap(), answer);
     }
 }

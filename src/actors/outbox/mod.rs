@@ -1,6 +1,7 @@
 //! Outbox: does what the outbox brain asks for. Sealing and files run on the blocking pool, notifications in tasks of their
 //! own; it never decides when a mail is announced or freed.
 
+mod audit;
 mod courier;
 mod display;
 mod own_list;
@@ -365,6 +366,9 @@ impl Perform<Outbox> for Performer {
             }),
             Action::ReadOwnList { member, since } => {
                 self.send(back, own_list::read(tools, member, since));
+            }
+            Action::Audit { member, h, part, block } => {
+                self.send(back, audit::audit(tools, (member, h), part, block));
             }
             Action::ForgetRestored => Self::remove("the mark of a restore".to_owned(), move || {
                 remove_if_there(tools.home.restored_mark()).map_err(|e| e.to_string())

@@ -208,8 +208,13 @@ impl Performer {
     }
     fn compare(&self, back: &Handle<Replicator>, owner: PeerId, buckets: Vec<u8>) {
         let client = self.tools.client.clone();
+        let told = back.clone();
         self.ask(back, async move {
-            let answer = client.post_holdings(owner, &HoldingsPost::Buckets(ByteBuf::from(buckets))).await;
+            let mut answer = client.post_holdings(owner, &HoldingsPost::Buckets(ByteBuf::from(buckets))).await;
+            let missed = answer.as_mut().map(|answer| std::mem::take(&mut answer.missed)).unwrap_or_default();
+            if !missed.is_empty() {
+                let _ = told.tell(Input::Missed { owner, parts: missed }).await;
+            }
             let result = answer.map(|answer| answer.differ.into_vec()).map_err(|e| ask_failure(&e));
             Input::Compared { owner, result }
         });

@@ -184,6 +184,7 @@ impl Outbox {
             self.show(submission);
         }
         self.rebase_now_and_then(now);
+        self.plan_audits(now);
         self.seal_next();
         self.poll_nr(now);
         for input in std::mem::take(&mut self.adoption.deferred) {

@@ -291,6 +291,8 @@ pub enum Event {
     GoneTold { submission: SubmissionId, receiver: Address },
     /// A member's word about parts.
     Holdings { member: PeerId, at: WallTime, items: Vec<Holding> },
+    /// A member could not show a block of these parts, which it had confirmed: they count as lost.
+    Missed { member: PeerId, h: MailId, at: WallTime, parts: Vec<Part> },
     /// Entries of an epoch at or before `base` were dropped: 30 days have passed since what they name expired.
     Rebased { epoch: Epoch, base: Seq, chain: Digest },
     /// Adopted: the tombstone of a mail of which nothing else is known.
@@ -326,6 +328,7 @@ impl Event {
             | Event::Uncounted { .. }
             | Event::Tombstoned { .. }
             | Event::Holdings { .. }
+            | Event::Missed { .. }
             | Event::Rebased { .. }
             | Event::Gone { .. }
             | Event::CleanStop
@@ -338,7 +341,7 @@ impl Event {
     pub(super) fn touches(&self, state: &State) -> BTreeSet<SubmissionId> {
         let of_mail = |h: &MailId| state.mails.get(h).map(|m| m.submission);
         match self {
-            Event::Tombstoned { h, .. } => of_mail(h).into_iter().collect(),
+            Event::Tombstoned { h, .. } | Event::Missed { h, .. } => of_mail(h).into_iter().collect(),
             Event::Holdings { items, .. } => items.iter().filter_map(|item| of_mail(&item.h)).collect(),
             other => other.submission().into_iter().collect(),
         }
@@ -360,6 +363,8 @@ pub(super) struct State {
     pub(super) open: BTreeSet<MailId>,
     /// Signed tombstones of mails of which nothing else is known, each with the mail's expiry.
     pub(super) gone: BTreeMap<MailId, (WallTime, Vec<u8>)>,
+    /// Members that could not show what they had confirmed of a mail, until they confirm it anew.
+    pub(super) misses: BTreeMap<(PeerId, MailId), WallTime>,
     /// Whether the last event was an orderly stop.
     pub(super) clean_stop: bool,
 }
@@ -374,6 +379,7 @@ impl State {
             waiting: BTreeSet::new(),
             open: BTreeSet::new(),
             gone: BTreeMap::new(),
+            misses: BTreeMap::new(),
             clean_stop: false,
         }
     }
@@ -422,6 +428,7 @@ impl State {
             Event::Tombstoned { h, ending, entry } => {
                 let at = self.list.append(entry);
                 self.open.remove(h);
+                self.misses.retain(|(_, of), _| of != h);
                 if let Some(mail) = self.mails.get_mut(h) {
                     mail.tombstone = Some((at, *ending));
                 }
@@ -442,6 +449,7 @@ impl State {
                 }
             }
             Event::Holdings { member, at, items } => self.apply_holdings(*member, *at, items),
+            Event::Missed { member, h, at, parts } => self.apply_missed(*member, *h, *at, parts),
             Event::Rebased { epoch, base, chain } => self.rebase(*epoch, *base, *chain),
             Event::Gone { h, expiry, tombstone } => {
                 self.gone.insert(*h, (*expiry, tombstone.clone()));
@@ -515,6 +523,7 @@ impl State {
         for item in items {
             if let Some(mail) = self.mails.get_mut(&item.h) {
                 mail.holdings.insert((member, item.part), Word { at, state: item.state.clone() });
+                self.misses.remove(&(member, item.h));
             }
         }
     }
@@ -535,6 +544,9 @@ impl State {
         }));
         events.extend(self.submissions.iter().map(|(id, submission)| Event::KeptSubmission(*id, submission.clone())));
         events.extend(self.mails.values().map(|mail| Event::KeptMail(mail.clone())));
+        for ((member, h), at) in &self.misses {
+            events.push(Event::Missed { member: *member, h: *h, at: *at, parts: Vec::new() });
+        }
         if self.clean_stop {
             events.push(Event::CleanStop);
         }

@@ -58,16 +58,6 @@ impl Outbox {
         }
     }
 
-    /// A member could not show what it had confirmed.
-    pub(super) fn audit_missed(&mut self, now: Now, member: PeerId, h: MailId) {
-        let Some(mail) = self.state.mails.get(&h) else { return };
-        let held = mail.holdings.iter().filter(|((who, _), word)| *who == member && word.state == HoldingState::Held);
-        let lost = held.map(|((_, part), _)| Holding { h, part: *part, state: HoldingState::Lost }).collect();
-        let mut batch = Batch::default();
-        self.record_words(&mut batch, member, now.wall, lost);
-        self.commit(batch);
-    }
-
     /// Which buckets of what a member holds differ from what it is known to hold.
     pub(super) fn holding_buckets(&mut self, token: Token, member: PeerId, digests: &[u8]) {
         if !self.is_other_member(&member) {
@@ -88,7 +78,8 @@ impl Outbox {
         let width = ours.len() / 256;
         let pairs = (0u8..=255).zip(ours.chunks(width).zip(digests.chunks(width)));
         let differ = pairs.filter(|(_, (ours, theirs))| ours != theirs).map(|(bucket, _)| bucket).collect();
-        self.out.reply(token, Reply::Differ(differ));
+        let missed = self.missed_parts(&member);
+        self.out.reply(token, Reply::Differ { differ, missed });
     }
 
     /// What each member holds of a mail: members of the group that nobody calls lost.
@@ -115,9 +106,10 @@ impl Outbox {
     }
 
     /// The own group changed, and with it who counts.
-    pub(super) fn new_roster(&mut self, roster: Arc<Roster>) {
+    pub(super) fn new_roster(&mut self, now: Now, roster: Arc<Roster>) {
         if *self.roster != *roster {
             self.roster = roster;
+            self.plan_audits(now);
             for submission in self.state.waiting.clone() {
                 self.show(submission);
             }
@@ -164,6 +156,7 @@ impl Outbox {
     }
 }
 
-fn is_held(word: &Word) -> bool {
+/// Whether a word says that the part is there.
+pub(super) fn is_held(word: &Word) -> bool {
     word.state == HoldingState::Held
 }

@@ -216,6 +216,9 @@ pub enum Action {
     /// Ask a member what comes after `since` in the own msglist, and open the notes of its entries. Comes back as
     /// [`Input::OwnList`].
     ReadOwnList { member: PeerId, since: Cursor },
+    /// Read one block of what a member holds, and check it: `block` is a random number, whatever the part's length. Only a
+    /// wrong or an absent block is a miss and comes back as [`Input::AuditMissed`]; a member that cannot be asked is none.
+    Audit { member: PeerId, h: MailId, part: Part, block: u64 },
     /// The members were asked after a restore, or could not be: the mark of the restore goes.
     ForgetRestored,
     /// Tell these peers that this one is here again.
@@ -331,7 +334,12 @@ pub enum Reply {
     /// The holdings are on disk.
     HoldingsTaken,
     /// First bytes of h whose buckets differ.
-    Differ(Vec<u8>),
+    Differ {
+        /// Those first bytes.
+        differ: Vec<u8>,
+        /// Parts that this member could not show: it looks at them before it confirms them anew.
+        missed: Vec<(MailId, Part)>,
+    },
     /// Entries, or none.
     Page(Page),
     /// What is known of the mail id.
@@ -359,6 +367,10 @@ pub struct OutboxStatus {
     pub unsafe_mails: usize,
     /// Open mails whose blob was not there at start: a broken disk. Members may hold them.
     pub missing: BTreeSet<MailId>,
+    /// Audits that members missed since the start.
+    pub audits_missed: BTreeMap<Address, u64>,
+    /// Members that could not show what they had confirmed, and have not confirmed it anew.
+    pub audit_misses: Vec<AuditMiss>,
     /// Mails by how they ended.
     pub ended: BTreeMap<Ending, usize>,
     /// Submissions that ended within 7 days in another way than being received, the newest first, at most 200.
@@ -380,6 +392,17 @@ pub struct EndedStatus {
     pub ended_at: WallTime,
     /// Each receiver and what became of the mail, in a word or two.
     pub receivers: Vec<(Address, &'static str)>,
+}
+
+/// A member that could not show a block of what it had confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditMiss {
+    /// Who.
+    pub member: Address,
+    /// Of which mail.
+    pub h: MailId,
+    /// When that was found.
+    pub at: WallTime,
 }
 
 /// A submission that waits.

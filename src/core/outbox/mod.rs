@@ -20,6 +20,7 @@
 
 pub mod adopt;
 mod announce;
+mod audit;
 mod base;
 mod cancel;
 pub mod dsn;
@@ -120,6 +121,8 @@ enum Timer {
     Adoption,
     /// Ask a member again for the own msglist.
     AskOwnList(PeerId),
+    /// Audit a member.
+    Audit(PeerId),
 }
 
 /// The outbox brain.
@@ -164,6 +167,8 @@ pub struct Outbox {
     missing: BTreeSet<MailId>,
     /// What the members are asked about the own msglist after a start.
     adoption: adopt::Adoption,
+    /// What is audited when; none before [`Outbox::audit_every`].
+    audits: Option<audit::Audits>,
     /// When it is looked again for entries that are over.
     rebase_at: Option<MonoTime>,
 }
@@ -212,6 +217,7 @@ impl Outbox {
             told_in_vain: BTreeMap::new(),
             missing: BTreeSet::new(),
             adoption: adopt::Adoption::default(),
+            audits: None,
             rebase_at: None,
         }
     }
@@ -361,6 +367,7 @@ impl Outbox {
             Timer::SafeWait(token) => self.give_up_safe_wait(token),
             Timer::Adoption => self.release(now),
             Timer::AskOwnList(member) => self.ask_own_list_again(member),
+            Timer::Audit(member) => self.audit(now, member),
         }
     }
 
@@ -392,7 +399,7 @@ impl Outbox {
             Input::Serving { token, h, caller } => self.serving(token, h, caller),
             Input::Served { h, caller, bytes } => self.served(h, caller, bytes),
             Input::Cancel { token, target } => self.cancel(now, token, target),
-            Input::Roster(roster) => self.new_roster(roster),
+            Input::Roster(roster) => self.new_roster(now, roster),
             Input::ClockDoubtful(doubtful) => self.clock_doubtful = doubtful,
             Input::Stopping { token } => {
                 let mut batch = Batch::default();

@@ -80,6 +80,8 @@ impl Outbox {
             mails: self.state.open.len(),
             unsafe_mails: open().filter(|mail| self.safe_of(mail) < 0).count(),
             missing: self.missing.iter().filter(|h| self.state.open.contains(*h)).copied().collect(),
+            audits_missed: self.missed_so_far(),
+            audit_misses: self.shown_misses(),
             ended,
             ended_lately: Vec::new(),
             submissions: waiting.into_iter().take(STATUS_MAX).map(|(id, s)| self.waiting_status(*id, s)).collect(),

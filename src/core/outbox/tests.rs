@@ -1,3 +1,4 @@
+mod audit;
 mod cancel;
 mod endings;
 mod truth;
@@ -417,8 +418,8 @@ fn members_that_come_back_report_only_buckets_that_differ() {
         world.settle();
         world.replies[&Token(token)].clone()
     };
-    assert_eq!(ask(1000, vec![(h, Part::Whole)]), Reply::Differ(vec![]));
-    assert_eq!(ask(1001, vec![]), Reply::Differ(vec![h.as_bytes()[0]]));
+    assert_eq!(ask(1000, vec![(h, Part::Whole)]), Reply::Differ { differ: vec![], missed: vec![] });
+    assert_eq!(ask(1001, vec![]), Reply::Differ { differ: vec![h.as_bytes()[0]], missed: vec![] });
 }
 
 #[test]

@@ -145,6 +145,8 @@ impl Replicator {
             owner.follow.state = FollowState::Due(now);
             owner.follow.tries = 0;
         }
+        // It says hello when it has started, and when its audit missed something here.
+        self.compare_soon(peer);
         self.retry(|owner, wait| match wait {
             Wait::Sources | Wait::Confirmations => true,
             Wait::Blocks => *owner == peer,

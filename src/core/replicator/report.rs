@@ -78,13 +78,18 @@ impl Replicator {
 
     /// An owner answers again, or for the first time since the start.
     pub(super) fn on_reachable(&mut self, owner: PeerId) {
+        self.compare_soon(owner);
+        self.retry(|whose, wait| *whose == owner && matches!(wait, Wait::Sources | Wait::Blocks));
+    }
+
+    /// What is held for an owner is compared with what it knows, at once.
+    pub(super) fn compare_soon(&mut self, owner: PeerId) {
         let now = self.now.mono;
         if let Some(o) = self.owners.get_mut(&owner) {
             o.reporting.compare = true;
             o.reporting.tries = 0;
             o.reporting.due = now;
         }
-        self.retry(|whose, wait| *whose == owner && matches!(wait, Wait::Sources | Wait::Blocks));
     }
 
     pub(super) fn on_reported(&mut self, owner: PeerId, upto: u64, result: Result<(), AskFailure>) {
@@ -108,7 +113,8 @@ impl Replicator {
             o.mails.iter().filter(|(h, _)| differ.contains(&h.as_bytes()[0]) && !o.tombstones.contains_key(*h))
         {
             let h = *h;
-            events.extend(mail.held.iter().map(|part| Event::Held { owner, h, part: *part }));
+            let sure = mail.held.iter().filter(|part| !self.scrubs.doubted.contains(&(owner, h, **part)));
+            events.extend(sure.map(|part| Event::Held { owner, h, part: *part }));
             // What the owner may think is here, and is not.
             let missing = mail.goal.filter(|part| !mail.held.contains(part));
             events.extend(missing.map(|part| Event::Lost { owner, h, part }));

@@ -17,6 +17,8 @@ const AGAIN: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default)]
 pub(super) struct Scrubs {
     due: BTreeSet<(MonoTime, PeerId, MailId, Part)>,
+    /// Parts that are confirmed again only once they have passed a check: their owner's audit missed them.
+    pub(super) doubted: BTreeSet<(PeerId, MailId, Part)>,
     under_way: bool,
 }
 
@@ -57,11 +59,29 @@ impl Replicator {
     }
     pub(super) fn on_scrubbed(&mut self, owner: PeerId, h: MailId, part: Part, result: &Scrub) {
         self.scrubs.under_way = false;
+        let doubted = !matches!(result, Scrub::Unknown { .. }) && self.scrubs.doubted.remove(&(owner, h, part));
         match result {
-            Scrub::Good => self.plan_scrub(owner, h, part),
+            Scrub::Good => {
+                self.plan_scrub(owner, h, part);
+                let held = self.owners.mail(&owner, &h).is_some_and(|mail| mail.held.contains(&part));
+                if doubted && held {
+                    let mut batch = Vec::new();
+                    self.record(&mut batch, Event::Held { owner, h, part });
+                    self.commit(batch, Vec::new());
+                }
+            }
             Scrub::Bad => self.part_is_bad(owner, h, part),
             Scrub::Unknown { .. } => {
                 self.scrubs.due.insert((self.now.mono + AGAIN, owner, h, part));
+            }
+        }
+    }
+    /// The owner could not be shown these parts: those that are held are checked next.
+    pub(super) fn on_missed(&mut self, owner: PeerId, parts: Vec<(MailId, Part)>) {
+        for (h, part) in parts {
+            let held = self.owners.mail(&owner, &h).is_some_and(|mail| mail.held.contains(&part));
+            if held && self.scrubs.doubted.insert((owner, h, part)) {
+                self.scrubs.due.insert((self.now.mono, owner, h, part));
             }
         }
     }

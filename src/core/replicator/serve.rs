@@ -55,6 +55,10 @@ impl Replicator {
             let held = o.mails.get(&h).is_some_and(|mail| !mail.held.is_empty());
             held && o.follow.is_ready() && !self.is_over(id, &h)
         });
+        if whose.is_some_and(|(id, _)| *id == caller) {
+            // Its owner has it anyway; an audit is written nowhere (R12).
+            return self.out.reply(token, Reply::Serve(true));
+        }
         let served = whose.and_then(|(id, o)| Some((*id, &o.mails.get(&h)?.served)));
         let reply = Effect::Reply(token, Reply::Serve(served.is_some_and(|(_, to)| may_serve(to, &caller))));
         let first =

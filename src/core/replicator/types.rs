@@ -156,6 +156,13 @@ pub enum Input {
         /// The first bytes of h whose buckets differ.
         result: Result<Vec<u8>, AskFailure>,
     },
+    /// Comes before [`Input::Compared`]: the owner's audit missed these parts, so they are checked before they are confirmed.
+    Missed {
+        /// Who audited.
+        owner: PeerId,
+        /// What it could not be shown.
+        parts: Vec<(MailId, Part)>,
+    },
     /// The answer to [`Action::Scrub`].
     Scrubbed {
         /// Whose mail.

@@ -70,6 +70,8 @@ pub(super) struct Rules {
     pub(super) spool_broken: bool,
     /// What each member has of the own msglist; the others have what the brain has.
     pub(super) own_lists: BTreeMap<PeerId, OwnPage>,
+    /// Members that confirm what they have not.
+    pub(super) liars: BTreeSet<PeerId>,
     /// Members that cannot be asked for it.
     pub(super) silent: BTreeSet<PeerId>,
 }
@@ -92,6 +94,8 @@ pub(super) struct Outside {
     pub(super) filed: BTreeSet<SubmissionId>,
     pub(super) sealed: Vec<SealJob>,
     pub(super) spool_drops: usize,
+    /// Blocks that were asked for.
+    pub(super) audits: Vec<(PeerId, MailId, Part)>,
     pub(super) gone_told: Vec<Address>,
     /// Attempts to tell a reader that a mail was taken back.
     pub(super) gone_attempts: usize,
@@ -337,6 +341,13 @@ impl World {
             }
             Action::Hello { .. } | Action::ForgetRestored => {}
             Action::ShowOnly(these) => self.outside.shown_only = these,
+            Action::Audit { member, h, part, .. } => {
+                self.outside.audits.push((member, h, part));
+                if self.rules.liars.contains(&member) {
+                    self.tell(Input::AuditMissed { member, h });
+                }
+            }
+            Action::Hello { .. } | Action::ShowOnly(_) | Action::ForgetRestored => {}
             Action::FileDsn(dsn) => {
                 self.outside.dsns.insert(dsn.id, dsn.receiver.clone());
                 self.tell(Input::DsnFiled { submission: dsn.submission, receiver: dsn.receiver });

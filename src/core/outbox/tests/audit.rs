@@ -1,0 +1,92 @@
+//! The audit of holdings, in virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::world::{Rules, World, key};
+use super::{DAY, MINUTE, only_mail};
+use crate::core::outbox::{Event, Input, Reply};
+use crate::core::{Brain, Token};
+use crate::model::holding::HoldingState;
+use crate::model::{MailId, Part, PeerId};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn part(i: u8) -> Part {
+    Part::Fragment { k: 3, i }
+}
+/// A mail of which five members confirmed a fragment each; they are audited from now on.
+fn held_by_five(rules: Rules) -> (World, MailId) {
+    let mut world = World::new(5, rules);
+    // Told before its first input.
+    world.brain.audit_every(HOUR, 7);
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(Duration::from_secs(10));
+    let h = only_mail(&world);
+    for i in 0..5 {
+        world.holds(i + 2, h, part(i), HoldingState::Held, world.now.wall);
+    }
+    (world, h)
+}
+fn safe(world: &World) -> i32 {
+    world.brain.status().submissions[0].mails[0].safe
+}
+fn liar() -> PeerId {
+    key(3).peer_id()
+}
+
+#[test]
+fn r12_every_member_is_audited_about_once_an_hour_and_a_passed_audit_writes_nothing() {
+    let (mut world, h) = held_by_five(Rules::default());
+    world.run(MINUTE);
+    let written = world.outside.journal.len();
+    world.run(20 * HOUR);
+    let mut asked: BTreeMap<PeerId, usize> = BTreeMap::new();
+    for (member, mail, of) in &world.outside.audits {
+        assert_eq!(*mail, h);
+        assert!((0..5).any(|i| *member == key(i + 2).peer_id() && *of == part(i)), "what that member confirmed");
+        *asked.entry(*member).or_default() += 1;
+    }
+    assert_eq!(asked.len(), 5);
+    assert!(asked.values().all(|n| (20..=80).contains(n)), "{asked:?}");
+    assert_eq!(world.outside.journal.len(), written);
+}
+
+#[test]
+fn r8_a_missed_audit_counts_as_lost_until_the_part_is_confirmed_anew_after_it() {
+    let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
+    assert_eq!(safe(&world), 2);
+    let before = world.now.wall;
+    world.run(HOUR + MINUTE);
+    assert_eq!(safe(&world), 1);
+    let misses = world.brain.status().audit_misses;
+    assert_eq!((misses.len(), misses[0].member.to_string(), misses[0].h), (1, "m3@acme".to_owned(), h));
+    assert_eq!(
+        world.outside.audits.iter().filter(|(who, ..)| *who == liar()).count(),
+        1,
+        "what is lost is not audited"
+    );
+
+    let digests = crate::model::holding::bucket_digests([(h, part(1))]);
+    world.tell(Input::HoldingBuckets { token: Token(5), member: liar(), digests });
+    world.settle();
+    let Reply::Differ { differ, missed } = &world.replies[&Token(5)] else { panic!() };
+    assert_eq!((differ.len(), missed.as_slice()), (1, [(h, part(1))].as_slice()), "the member is told what to look at");
+
+    world.holds(3, h, part(1), HoldingState::Held, before);
+    assert_eq!(safe(&world), 1, "a word from before the miss says nothing");
+    world.crash();
+    world.run(MINUTE);
+    assert_eq!((safe(&world), world.brain.status().audit_misses.len()), (1, 1), "also after a restart");
+    world.holds(3, h, part(1), HoldingState::Held, world.now.wall);
+    assert_eq!((safe(&world), world.brain.status().audit_misses.len()), (2, 0));
+}
+
+#[test]
+fn a_miss_is_kept_by_a_compacted_journal_and_goes_with_its_mail() {
+    let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
+    world.run(2 * HOUR);
+    assert!(world.brain.snapshot().iter().any(|event| matches!(event, Event::Missed { h: of, .. } if *of == h)));
+    world.run(8 * DAY);
+    assert!(world.brain.status().audit_misses.is_empty(), "it expired");
+}
