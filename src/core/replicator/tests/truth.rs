@@ -1,0 +1,178 @@
+//! Epochs, bases and audits as members see them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_bytes::ByteBuf;
+
+use super::world::{KN, LIFE, World, h, id, key};
+use super::{SIX, all_five, indices, latest_round};
+use crate::core::Token;
+use crate::core::replicator::list::{KnownList, Taken};
+use crate::core::replicator::{Input, Reply};
+use crate::model::holding::HoldingState;
+use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, Seq};
+use crate::model::{Part, PeerId};
+use crate::wire::msglist::{Page, Run, chain_next, chain_start, encode_entry};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Tells a member what the owner answers to its question under way.
+fn answer(world: &mut World, name: &str, page: Page) {
+    let round = latest_round(world, name, "alice");
+    world.tell(name, Input::Page { owner: id("alice"), from: id("alice"), round, result: Ok(page) });
+    world.settle();
+}
+fn holder(world: &World) -> (&'static str, Part) {
+    let (name, parts) = world.holders("alice", 1).into_iter().next().unwrap();
+    (name, parts[0])
+}
+
+#[test]
+fn r8_a_part_that_its_owners_audit_missed_is_checked_before_it_is_confirmed_anew() {
+    for rotten in [false, true] {
+        let mut world = World::new(&SIX);
+        world.send("alice", 1, KN);
+        let (name, part) = holder(&world);
+        world.run(HOUR);
+        world.outbox("alice").told.insert((id(name), h(1), part), HoldingState::Lost);
+        if rotten {
+            world.peer(name).rotten.insert((id("alice"), h(1), part));
+        }
+        world.log.clear();
+        world.tell(name, Input::Missed { owner: id("alice"), parts: vec![(h(1), part)] });
+        world.tell(name, Input::PeerIsBack(id("alice")));
+        world.settle();
+        world.run(Duration::from_secs(10));
+        assert_eq!(world.told("alice", name, 1), [(part, HoldingState::Held)], "rotten: {rotten}");
+        assert_eq!((world.count("Scrub"), world.count("Mirror(")), (1, usize::from(rotten)));
+        let first = |what: &str| world.log.iter().position(|line| line.contains(what)).unwrap();
+        assert!(first("Scrub") < first("Report"), "{:?}", world.log);
+        assert!(!world.peer(name).rotten.contains(&(id("alice"), h(1), part)));
+    }
+}
+
+#[test]
+fn r12_what_its_owner_reads_for_an_audit_is_written_nowhere() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    let (name, _) = holder(&world);
+    let before = world.peer(name).journal.len();
+    for n in 0..10 {
+        world.tell(name, Input::Serving { token: Token(900 + n), h: h(1), caller: id("alice") });
+        world.tell(name, Input::Served { h: h(1), caller: id("alice"), bytes: 65_536 });
+        world.settle();
+        assert_eq!(world.peer(name).replies.remove(&Token(900 + n)), Some(Reply::Serve(true)));
+    }
+    assert_eq!(world.peer(name).journal.len(), before);
+}
+
+#[test]
+fn a_new_epoch_is_followed_although_the_old_one_was_forked_and_held_parts_are_told_again() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    let (name, part) = holder(&world);
+    // A restored owner: its old epoch has another first entry, and in a new one it lists mail 1 again and mail 2.
+    let (first, second) = (world.mail(1, 1 << 20, KN), world.mail(2, 1 << 20, KN));
+    let other = world.mail(7, 1 << 20, KN);
+    let outbox = world.outbox("alice");
+    outbox.entries.clear();
+    outbox.add(other);
+    let forked = outbox.page(Cursor::default());
+    (outbox.epoch, outbox.entries) = (Epoch(2000), vec![]);
+    outbox.told.clear();
+    outbox.add(first);
+    outbox.add(second);
+    let newer = outbox.page(Cursor::default());
+    let both = Page { runs: forked.runs.into_iter().chain(newer.runs).collect(), more: false };
+    for member in &SIX[1..] {
+        answer(&mut world, member, both.clone());
+    }
+    world.run(HOUR);
+    assert_eq!((indices(&world, 1), indices(&world, 2)), (all_five(), all_five()));
+    assert_eq!(world.told("alice", name, 1), [(part, HoldingState::Held)], "the owner may have forgotten");
+    assert!(world.holders("alice", 7).is_empty(), "nothing of a forked run is used");
+}
+
+/// An owner's list of `count` unknown entries, of which those up to `base` are dropped.
+fn run_of(epoch: Epoch, entries: &[Vec<u8>], after: usize, to: usize, base: usize) -> Run {
+    let (alice, owner) = (key("alice"), id("alice"));
+    let chain = |n: usize| entries[..n].iter().fold(chain_start(&owner, epoch), |chain, e| chain_next(&chain, e));
+    let seq = |n: usize| Seq(u64::try_from(n).unwrap());
+    let at = Cursor { epoch, seq: seq(to) };
+    let head = alice.sign(Head { owner, at, chain: chain(to), base_seq: seq(base), base_chain: chain(base) });
+    let entries = entries[after..to].iter().map(|e| ByteBuf::from(e.clone())).collect();
+    Run { entries, after: seq(after), head: ByteBuf::from(head.as_bytes()), base: None }
+}
+fn take(list: &mut KnownList, owner: &PeerId, run: &Run) -> usize {
+    match list.check(owner, run, true).unwrap() {
+        Taken::Known => 0,
+        Taken::New(entries, run) => {
+            list.apply(&run);
+            entries.len()
+        }
+    }
+}
+
+#[test]
+fn a_member_behind_the_base_is_given_a_snapshot_that_proves_itself_also_by_another_member() {
+    let (epoch, owner) = (Epoch(1000), id("alice"));
+    let entry = |n: u64| {
+        let body = EntryBody::Unknown { kind: "test".to_owned(), body: vec![7; 2000] };
+        encode_entry(&Entry { at: Cursor { epoch, seq: Seq(n) }, body })
+    };
+    let entries: Vec<Vec<u8>> = (1..=1200).map(entry).collect();
+    let mut member = KnownList::default();
+    for (after, to, base) in [(0, 500, 0), (500, 900, 0), (900, 1200, 100)] {
+        assert_eq!(take(&mut member, &owner, &run_of(epoch, &entries, after, to, base)), to - after);
+    }
+    // One that read up to 50 and was away since, and one that knows nothing: both get on, page by page.
+    let behind = {
+        let mut list = KnownList::default();
+        take(&mut list, &owner, &run_of(epoch, &entries, 0, 50, 0));
+        list
+    };
+    for mut other in [behind, KnownList::default()] {
+        let mut pages = 0;
+        loop {
+            let page = member.page(other.cursor());
+            page.runs.iter().for_each(|run| assert!(take(&mut other, &owner, run) > 0));
+            pages += 1;
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(other.cursor(), Cursor { epoch, seq: Seq(1200) });
+        assert!(pages > 2, "{pages}");
+    }
+    // A run from the middle without the proof of a base is refused.
+    let mut cut = run_of(epoch, &entries, 200, 300, 100);
+    assert!(KnownList::default().check(&owner, &cut, true).is_err());
+    cut.base = Some(run_of(epoch, &entries, 1199, 1200, 100).head);
+    assert!(KnownList::default().check(&owner, &cut, true).is_err(), "that base is another");
+}
+
+#[test]
+fn r3_a_snapshot_behind_a_base_deletes_nothing() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    let mail = world.mail(2, 1 << 20, KN);
+    let outbox = world.outbox("alice");
+    outbox.mails.insert(h(2));
+    // The owner says that the first 40 entries are over, which nobody here has read, and mail 1 was among them.
+    let entry = |n: u64, body| encode_entry(&Entry { at: Cursor { epoch: Epoch(1000), seq: Seq(n) }, body });
+    let unknown = || EntryBody::Unknown { kind: "test".to_owned(), body: vec![] };
+    let mut entries: Vec<Vec<u8>> = vec![outbox.entries[0].clone()];
+    entries.extend((2..=40).map(|n| entry(n, unknown())));
+    entries.push(entry(41, EntryBody::Mail(mail)));
+    let page = Page { runs: vec![run_of(Epoch(1000), &entries, 40, 41, 40)], more: false };
+    for name in &SIX[1..] {
+        answer(&mut world, name, page.clone());
+    }
+    world.run(Duration::from_secs(60));
+    assert_eq!((indices(&world, 1), indices(&world, 2)), (all_five(), all_five()));
+    let kept: BTreeSet<&str> = world.holders("alice", 1).into_keys().collect();
+    assert_eq!(kept.len(), 5, "until it expires");
+    world.run(LIFE + 26 * HOUR);
+    assert!(world.holders("alice", 1).is_empty());
+}
