@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod altered_blocks;
 #[cfg(test)]
+mod audits;
+#[cfg(test)]
 mod by_hand;
 #[cfg(test)]
 mod command_line;

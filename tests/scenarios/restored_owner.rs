@@ -1,41 +1,10 @@
 //! A home replaced by an older copy of itself: nothing is delivered twice, nothing that is gone comes back, and what was
 //! pending is delivered (R5, R7).
 
-use std::fs;
-use std::path::Path;
-
 use roost::console::protocol::{OutboxLine, Request};
 use roost::model::MailId;
 
-use crate::harness::{Mail, Team, wait_for};
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let (kind, to) = (entry.file_type().unwrap(), to.join(entry.file_name()));
-        if kind.is_dir() {
-            copy(&entry.path(), &to);
-        } else if kind.is_file() {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
-/// What a stopped peer's disk was like at a moment, and can be again.
-struct OldDisk(std::path::PathBuf);
-
-impl OldDisk {
-    fn of(team: &Team, name: &str) -> Self {
-        let copied = team.folder().join(format!("{name}-old"));
-        copy(&team.home_dir(name), &copied);
-        Self(copied)
-    }
-    fn put_back(&self, team: &Team, name: &str) {
-        let home = team.home_dir(name);
-        fs::remove_dir_all(&home).unwrap();
-        copy(&self.0, &home);
-    }
-}
+use crate::harness::{Mail, OldDisk, Team, wait_for};
 
 fn submit(team: &Team, to: &str, size: usize) -> Mail {
     let letter = team.letter("alice", to, size);
@@ -113,4 +82,33 @@ fn an_owner_on_an_older_copy_of_its_disk_delivers_what_was_pending_and_repeats_n
     assert!(carol.opens(&cancelled).is_err(), "what was taken back does not come back");
     let parts = team.home("bob").mirrored_parts(&team.address("alice")).unwrap();
     assert!(!parts.iter().any(|part| part.0 == h), "nor to the members' disks");
+}
+
+#[test]
+fn a_member_on_an_older_copy_of_its_disk_brings_nothing_back() {
+    let team = Team::of_three();
+    let mail = submit(&team, "carol", 20_000);
+    let mut carol = team.reader("carol");
+    carol.sees(&mail);
+    let h = wait_until_held(&team)[0];
+    let holds = |name: &str| team.home(name).mirrored_parts(&team.address("alice")).unwrap().iter().any(|p| p.0 == h);
+    wait_for("bob holds it", || holds("bob").then_some(()));
+    team.stop(&["bob"]);
+    let old = OldDisk::of(&team, "bob");
+    team.start(&["bob"]);
+    carol.reads_every_byte_of(&mail);
+    drop(carol);
+    wait_for("it is received", || lines(&team).is_empty().then_some(()));
+    wait_for("the members drop it", || (!holds("bob") && !holds("carol")).then_some(()));
+
+    // Its owner is off, so only the other member can tell that it is gone.
+    team.kill(&["alice", "bob"]);
+    old.put_back(&team, "bob");
+    assert!(holds("bob"));
+    team.start(&["bob"]);
+    wait_for("it is gone again", || (!holds("bob")).then_some(()));
+    team.start(&["alice"]);
+    let mut carol = team.reader("carol");
+    assert_eq!(carol.uids_of(&mail).len(), 1);
+    assert!(lines(&team).is_empty() && !holds("carol"));
 }

@@ -1,6 +1,7 @@
 //! Real peers for scenarios: `Team::of_six()`, `team.kill("bob")`, `team.corrupt("carol", &mail)`,
 //! `team.reader("rita").opens(&mail)`. Everything ends when the team is dropped.
 
+mod disks;
 mod letters;
 mod people;
 
@@ -17,6 +18,7 @@ use roost::model::{Address, MailId, SubmissionId};
 use roost::store::home::Home;
 use tempfile::TempDir;
 
+pub(crate) use disks::OldDisk;
 pub(crate) use letters::{Letter, Random};
 pub(crate) use people::Reader;
 
@@ -112,6 +114,19 @@ impl Team {
     /// The folder of that home.
     pub(crate) fn home_dir(&self, name: &str) -> PathBuf {
         self.cluster.home_of(&self.address(name))
+    }
+
+    /// Sets `key` of a section in the config of `name`, which is stopped and started for it.
+    pub(crate) fn configure(&self, name: &str, section: &str, line: &str) {
+        self.stop(&[name]);
+        let path = self.home(name).config_file();
+        let text = fs::read_to_string(&path).unwrap();
+        let (key, _) = line.split_once(" = ").unwrap();
+        let rest: Vec<&str> = text.lines().filter(|old| !old.starts_with(&format!("{key} ="))).collect();
+        let head = format!("[{section}]");
+        let with = rest.join("\n").replace(&head, &format!("{head}\n{line}"));
+        fs::write(&path, with + "\n").unwrap();
+        self.start(&[name]);
     }
 
     /// SIGKILL.

@@ -347,7 +347,6 @@ impl World {
                     self.tell(Input::AuditMissed { member, h });
                 }
             }
-            Action::Hello { .. } | Action::ShowOnly(_) | Action::ForgetRestored => {}
             Action::FileDsn(dsn) => {
                 self.outside.dsns.insert(dsn.id, dsn.receiver.clone());
                 self.tell(Input::DsnFiled { submission: dsn.submission, receiver: dsn.receiver });
