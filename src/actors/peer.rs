@@ -146,6 +146,8 @@ pub struct Listening {
     pub https: SocketAddr,
     /// libp2p.
     pub libp2p: SocketAddr,
+    /// The web page, when it is on.
+    pub console: Option<SocketAddr>,
 }
 
 impl Listening {
@@ -157,6 +159,7 @@ impl Listening {
             imap: loopback(config.mail.imap_port),
             https: listen(config.net.https_port),
             libp2p: listen(config.net.libp2p_port),
+            console: config.console.enabled.then(|| loopback(config.console.console_port)),
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::actors::identity::Identity;
 use crate::clock::system_wall;
 use crate::config::{Config, set_ports};
+use crate::console::login::ConsoleToken;
 use crate::model::Address;
 use crate::net::ports::free_port;
 use crate::store::files::write_durable;
@@ -52,6 +53,7 @@ pub fn make(path: &Path, mut config: Config) -> Result<Made> {
     resolve_ports(&mut config)?;
     let password = Identity::create(&home, &config.address, system_wall())?;
     let identity = Identity::load(&home)?;
+    ConsoleToken::of(&home)?;
     // Last: a home without its config is not one yet, and init can be run again.
     write_durable(&home.config_file(), config.to_commented_toml().as_bytes(), 0o600)?;
     Ok(Made {
@@ -84,12 +86,13 @@ pub fn settle_ports(home: &Home, config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-fn ports(config: &Config) -> [(&'static str, &'static str, u16); 4] {
+fn ports(config: &Config) -> [(&'static str, &'static str, u16); 5] {
     [
         ("mail", "smtp_port", config.mail.smtp_port),
         ("mail", "imap_port", config.mail.imap_port),
         ("net", "https_port", config.net.https_port),
         ("net", "libp2p_port", config.net.libp2p_port),
+        ("console", "console_port", config.console.console_port),
     ]
 }
 
@@ -102,6 +105,7 @@ fn resolve_ports(config: &mut Config) -> Result<()> {
         (&mut config.mail.imap_port, loopback),
         (&mut config.net.https_port, listen),
         (&mut config.net.libp2p_port, listen),
+        (&mut config.console.console_port, loopback),
     ];
     for (port, listen) in wanted {
         if *port == 0 {
@@ -130,7 +134,8 @@ impl Made {
              \x20 outgoing  SMTP  {smtp}\n\
              \x20 login           {login}   (or {login_full} for programs that download everything, such as mbsync)\n\
              \x20 password        {password}   (shown this once; `roost init --new-password` makes another)\n\n\
-             Next: roost up --home {home}\n",
+             Next: roost up --home {home}\n\
+             Then `roost console --home {home}` prints the address of this peer's web page.\n",
             address = self.address,
             home = self.home,
             imap = self.imap,

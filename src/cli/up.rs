@@ -13,8 +13,11 @@ use crate::actors::peer::Peer;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::console::control;
+use crate::console::login::ConsoleToken;
+use crate::console::web::WebPages;
 use crate::mail::port::{ImapPort, SmtpPort};
 use crate::mail::{imap, smtp};
+use crate::net::console_server;
 use crate::store::home::Home;
 
 /// Runs the peer of the home at `path` until it is stopped. `detached` makes it the leader of a session of its own: what
@@ -86,6 +89,13 @@ pub async fn serve(home: Home, config: Config) -> Result<()> {
         imap::ImapConfig::default(),
         stop.subscribe(),
     ));
+    if let Some(addr) = peer.ports.console {
+        let listener = bind("the console", addr).await?;
+        let home = peer.home.clone();
+        let token = tokio::task::spawn_blocking(move || ConsoleToken::of(&home)).await??;
+        let pages = Arc::new(WebPages::new(peer.clone(), token, addr.port()));
+        tokio::spawn(console_server::serve(listener, pages, stop.subscribe()));
+    }
     let socket = peer.home.control_socket();
     let control = control::listen(&socket).with_context(|| format!("the control socket {}", socket.display()))?;
     let control = tokio::spawn(control::serve(control, peer.clone(), stop.clone()));

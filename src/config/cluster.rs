@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Mail, Net, Quota, read};
+use super::{ConfigError, Console, Mail, Net, Quota, read};
 use crate::model::{Address, GroupName, LocalName, Policy};
 
 /// A file of `cluster-config/`.
@@ -26,6 +26,9 @@ pub struct Cluster {
     /// `[quota]` of every peer.
     #[serde(default)]
     pub quota: Quota,
+    /// `[console]` of every peer.
+    #[serde(default)]
+    pub console: Console,
 }
 
 /// One group of a cluster.

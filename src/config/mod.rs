@@ -130,6 +130,18 @@ section! {
     }
 }
 
+section! {
+    /// The web page of this peer, on this machine only.
+    Console {
+        /// Whether there is one.
+        enabled: bool = true;
+        /// Where it listens. Port 0 is resolved at the first start and kept here.
+        console_port: u16 = 0;
+        /// Whether everybody on this machine may read /metrics; otherwise it takes the token in identity/console.token.
+        open_metrics: bool = false;
+    }
+}
+
 /// A rate as people write it: `"20 Mbit/s"`; `""` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -179,12 +191,15 @@ pub struct Config {
     /// See [`Quota`].
     #[serde(default)]
     pub quota: Quota,
+    /// See [`Console`].
+    #[serde(default)]
+    pub console: Console,
 }
 
 impl Config {
     /// The defaults for `address`.
     pub fn new(address: Address) -> Self {
-        Self { address, mail: Mail::default(), net: Net::default(), quota: Quota::default() }
+        Self { address, mail: Mail::default(), net: Net::default(), quota: Quota::default(), console: Console::default() }
     }
     /// Reads a home's config.
     ///
@@ -200,7 +215,8 @@ impl Config {
             "# Roost peer; every key is documented in cluster-config/reference.toml\naddress = \"{}\"\n",
             self.address
         );
-        let body = toml::to_string(&TomlBody { mail: &self.mail, net: &self.net, quota: &self.quota });
+        let Self { mail, net, quota, console, .. } = self;
+        let body = toml::to_string(&TomlBody { mail, net, quota, console });
         out.push('\n');
         out.push_str(&body.unwrap_or_default());
         out
@@ -212,6 +228,7 @@ struct TomlBody<'a> {
     mail: &'a Mail,
     net: &'a Net,
     quota: &'a Quota,
+    console: &'a Console,
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -227,6 +244,8 @@ pub fn set_ports(path: &Path, text: &str, ports: &[(&str, &str, u16)]) -> Result
         .parse()
         .map_err(|e: toml_edit::TomlError| ConfigError::Content { path: path.to_owned(), why: e.to_string() })?;
     for (section, key, port) in ports {
+        // A section that an older config lacks.
+        document.entry(section).or_insert(toml_edit::Item::Table(toml_edit::Table::new()));
         document[section][key] = toml_edit::value(i64::from(*port));
     }
     Ok(document.to_string())
@@ -247,8 +266,9 @@ pub fn reference() -> String {
     print("mail", Mail::fields());
     print("net", Net::fields());
     print("quota", Quota::fields());
+    print("console", Console::fields());
     out.push_str(
-        "\n# A cluster file has [mail], [net] and [quota] as above for all its peers, and one [[group]] each with name, members\n\
+        "\n# A cluster file has [mail], [net], [quota] and [console] as above for all its peers, and one [[group]] each with name, members\n\
          # and [group.replication]; [[contacts]] with peer and with. The policy of a group and its defaults:\n#\n\
          # [group.replication]\n",
     );
@@ -305,5 +325,7 @@ mod tests {
         let new = set_ports(Path::new("x"), text, &[("mail", "smtp_port", 2525), ("net", "https_port", 7001)]).unwrap();
         assert!(new.contains("# mine") && new.contains("smtp_port = 2525"), "{new}");
         assert_eq!(toml::from_str::<Config>(&new).unwrap().net.https_port, 7001);
+        let new = set_ports(Path::new("x"), text, &[("console", "console_port", 9000)]).unwrap();
+        assert!(new.contains("\n[console]\nconsole_port = 9000"), "{new}");
     }
 }

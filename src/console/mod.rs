@@ -3,5 +3,7 @@
 mod answers;
 mod cancel;
 pub mod control;
+pub mod login;
+mod metrics;
 pub mod protocol;
 mod report;

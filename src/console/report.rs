@@ -153,13 +153,13 @@ pub(super) async fn status(peer: &Peer) -> Result<PeerStatus, String> {
 }
 
 fn ports(peer: &Peer) -> Ports {
-    let Listening { smtp, imap, https, libp2p } = peer.ports;
+    let Listening { smtp, imap, https, libp2p, console } = peer.ports;
     Ports {
         smtp: smtp.to_string(),
         imap: imap.to_string(),
         https: https.to_string(),
         libp2p: libp2p.to_string(),
-        console: None,
+        console: console.map(|addr| addr.to_string()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod body_source;
+pub mod console_server;
 pub mod dht_codec;
 pub mod dial;
 pub mod https_client;

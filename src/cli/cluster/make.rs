@@ -43,20 +43,22 @@ fn config(cluster: &Cluster, address: &Address, taken: &mut Vec<u16>) -> anyhow:
     config.mail = cluster.mail.clone();
     config.net = cluster.net.clone();
     config.quota = cluster.quota.clone();
+    config.console = cluster.console.clone();
     config.net.listen = HERE;
     config.net.announce = vec![HERE.to_string()];
     config.net.dial_private = true;
     // A port in the cluster file would be the same for every peer, so there each gets its own.
-    let [smtp, imap, https, libp2p] = fresh_ports(taken)?.map(|(_, _, port)| port);
-    taken.extend([smtp, imap, https, libp2p]);
+    let [smtp, imap, https, libp2p, console] = fresh_ports(taken)?.map(|(_, _, port)| port);
+    taken.extend([smtp, imap, https, libp2p, console]);
     config.mail.smtp_port = smtp;
     config.mail.imap_port = imap;
     config.net.https_port = https;
     config.net.libp2p_port = libp2p;
+    config.console.console_port = console;
     Ok(config)
 }
 
-fn fresh_ports(taken: &[u16]) -> anyhow::Result<[(&'static str, &'static str, u16); 4]> {
+fn fresh_ports(taken: &[u16]) -> anyhow::Result<[(&'static str, &'static str, u16); 5]> {
     let mut taken = taken.to_vec();
     let mut fresh = || -> anyhow::Result<u16> {
         let port = free_port(HERE, &taken)?;
@@ -68,6 +70,7 @@ fn fresh_ports(taken: &[u16]) -> anyhow::Result<[(&'static str, &'static str, u1
         ("mail", "imap_port", fresh()?),
         ("net", "https_port", fresh()?),
         ("net", "libp2p_port", fresh()?),
+        ("console", "console_port", fresh()?),
     ])
 }
 
@@ -76,7 +79,7 @@ fn ports_of_all(dir: &ClusterDir, cluster: &Cluster) -> Vec<u16> {
     let config = |address: Address| Config::load(&Home::at(dir.home_of(&address)).config_file()).ok();
     let configs = cluster.peers().filter_map(|(address, _)| config(address));
     configs
-        .flat_map(|c| [c.mail.smtp_port, c.mail.imap_port, c.net.https_port, c.net.libp2p_port])
+        .flat_map(|c| [c.mail.smtp_port, c.mail.imap_port, c.net.https_port, c.net.libp2p_port, c.console.console_port])
         .filter(|port| *port != 0)
         .collect()
 }

@@ -286,10 +286,30 @@ pub struct Status {
     pub waiting: usize,
     /// The last finished pulls, newest last.
     pub reports: Vec<Report>,
+    /// What all pulls since the start came to.
+    pub totals: Totals,
     /// Peers that served wrong blocks since the start, and how many.
     pub liars: BTreeMap<PeerId, u64>,
     /// Rate and delay of the sources of running pulls.
     pub scores: BTreeMap<PeerId, Score>,
+}
+
+/// What pulls came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Totals {
+    /// Those that ended with the whole mail.
+    pub whole: u64,
+    /// Those that ended without it.
+    pub failed: u64,
+    /// Verified bytes, from all sources.
+    pub bytes: u64,
+}
+
+impl Totals {
+    fn add(&mut self, report: &Report) {
+        *(if report.ok { &mut self.whole } else { &mut self.failed }) += 1;
+        self.bytes += report.sources.values().map(|source| source.bytes).sum::<u64>();
+    }
 }
 
 /// Nothing of a fetch is journalled: the blocks in its file are its memory.
@@ -304,6 +324,7 @@ pub struct Fetch {
     next_request: u64,
     scores: PeerScores,
     reports: Vec<Report>,
+    totals: Totals,
     liars: BTreeMap<PeerId, u64>,
     out: Outgoing<Fetch>,
 }
@@ -333,7 +354,9 @@ impl Fetch {
         let Some(ending) = pull.ended(now) else { return };
         let Some(pull) = self.pulls.remove(&h) else { return };
         let ok = ending.is_ok();
-        self.reports.push(pull.report(now, ok));
+        let report = pull.report(now, ok);
+        self.totals.add(&report);
+        self.reports.push(report);
         if self.reports.len() > REPORTS_MAX {
             self.reports.remove(0);
         }
@@ -481,6 +504,7 @@ impl Brain for Fetch {
             under_way: self.pulls.iter().map(|(h, pull)| (*h, pull.percent())).collect(),
             waiting: self.waiting.len(),
             reports: self.reports.clone(),
+            totals: self.totals,
             liars: self.liars.clone(),
             scores: sources.filter_map(|s| self.scores.of(s).map(|score| (*s, score))).collect(),
         }

@@ -357,6 +357,8 @@ pub enum Reply {
 /// What the outbox shows of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OutboxStatus {
+    /// Sealed mails without a tombstone, by their safe(f).
+    pub by_safe: BTreeMap<i32, usize>,
     /// The msglist's last entry, `EPOCH.SEQ`.
     pub head: String,
     /// Submissions that wait.

@@ -74,7 +74,12 @@ impl Outbox {
         let mut waiting: Vec<(&SubmissionId, &Submission)> =
             self.state.waiting.iter().filter_map(|id| Some((id, self.state.submissions.get(id)?))).collect();
         waiting.sort_by_key(|(id, submission)| (submission.facts.at, **id));
+        let mut by_safe = BTreeMap::new();
+        for mail in open() {
+            *by_safe.entry(self.safe_of(mail)).or_insert(0) += 1;
+        }
         OutboxStatus {
+            by_safe,
             head: self.state.list.head().to_string(),
             waiting: waiting.len(),
             mails: self.state.open.len(),
