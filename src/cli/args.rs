@@ -65,6 +65,8 @@ pub(super) enum Command {
     Status,
     /// Checks home, rights, config, ports, clock and index
     Doctor(DoctorArgs),
+    /// Prints the link to the web page of this peer
+    Console,
     /// Writes identity, keys, config, mail and journal of a peer, running or not, into one file
     Backup(BackupArgs),
 }

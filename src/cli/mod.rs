@@ -6,6 +6,7 @@ mod backup;
 mod cancel;
 pub mod cluster;
 mod compose;
+mod console;
 mod contacts;
 pub mod control;
 pub mod demo;
@@ -64,6 +65,7 @@ fn run(cli: &Cli) -> anyhow::Result<Shown> {
         Command::Contacts(command) => contacts::run(&home()?, command),
         Command::Status => status::run(&home()?),
         Command::Doctor(args) => doctor::run(&home()?, args),
+        Command::Console => console::run(&home()?),
         Command::Backup(args) => backup::run(&home()?, args),
     }
 }

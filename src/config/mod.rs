@@ -199,7 +199,13 @@ pub struct Config {
 impl Config {
     /// The defaults for `address`.
     pub fn new(address: Address) -> Self {
-        Self { address, mail: Mail::default(), net: Net::default(), quota: Quota::default(), console: Console::default() }
+        Self {
+            address,
+            mail: Mail::default(),
+            net: Net::default(),
+            quota: Quota::default(),
+            console: Console::default(),
+        }
     }
     /// Reads a home's config.
     ///

@@ -56,7 +56,7 @@ impl ConsoleToken {
             Err(e) if e.is_not_found() => {
                 let mut random = Zeroizing::new([0; TOKEN_BYTES]);
                 getrandom::fill(random.as_mut()).map_err(|e| TokenError::Random { why: e.to_string() })?;
-                let text = Zeroizing::new(hex::encode(random.as_ref()).into_bytes());
+                let text = Zeroizing::new(hex::encode(&random[..]).into_bytes());
                 write_durable(&path, &text, FILE_MODE)?;
                 text
             }

@@ -11,7 +11,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 
-use super::report::Seen;
+use super::seen::Seen;
 
 /// `Content-Type` of what [`text`] gives.
 pub(super) const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -172,4 +172,59 @@ fn dht(scrape: &mut Scrape, seen: &Seen) {
     scrape.counter("dht_carried", "Entries put again for others", dht.carried);
     let refused = dht.refused.iter().map(|(why, times)| (why.clone(), *times)).collect();
     scrape.counters("dht_refused", "Operations refused to others, by why", "why", refused);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// The names that a scrape has, each family with at least one series.
+    fn names() -> BTreeSet<String> {
+        let text = text(&Seen::for_tests());
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
+        text.lines().filter(|line| !line.starts_with('#')).map(name).collect()
+    }
+
+    #[test]
+    fn every_name_begins_with_roost_and_counters_say_that_they_count() {
+        let names = names();
+        assert!(names.len() > 40, "{names:?}");
+        assert!(names.iter().all(|name| name.starts_with("roost_")), "{names:?}");
+        for name in ["roost_build_info", "roost_outbox_unsafe_mails", "roost_fetch_bad_blocks_total", "roost_own_bytes"]
+        {
+            assert!(names.contains(name), "{name}: {names:?}");
+        }
+    }
+
+    #[test]
+    fn ops_names_only_metrics_that_are_exported() {
+        let names = names();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("ops");
+        let mut found = 0;
+        let mut wrong = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            for word in words.filter(|word| word.starts_with("roost_")) {
+                found += 1;
+                if !names.contains(word) {
+                    wrong.push(format!("{}: {word}", entry.path().display()));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "these are not exported: {wrong:#?}");
+        assert!(found > 10, "ops/ names {found} metrics");
+    }
+
+    #[test]
+    fn what_a_stranger_calls_itself_stays_inside_of_its_label() {
+        let mut scrape = Scrape(Registry::with_prefix("roost"));
+        scrape.counters("x", "x", "peer", vec![("a\"} 1\nevil".to_owned(), 2)]);
+        let mut text = String::new();
+        encode(&mut text, &scrape.0).unwrap();
+        assert!(text.contains("roost_x_total{peer=\"a\\\"} 1\\nevil\"} 2\n"), "{text}");
+    }
 }

@@ -1,9 +1,12 @@
-//! What people and programs on this machine ask a running peer: the control socket (and later the web page). It decides nothing.
+//! What people and programs on this machine ask a running peer: the control socket, the web page, the metrics. It decides nothing.
 
 mod answers;
 mod cancel;
 pub mod control;
 pub mod login;
 mod metrics;
+mod page;
 pub mod protocol;
 mod report;
+mod seen;
+pub mod web;

@@ -10,6 +10,7 @@ use super::answers;
 use super::protocol::{
     Check, Contact, EndedLine, GroupStatus, MemberStatus, OutboxLine, PeerStatus, Ports, SealedLine,
 };
+use super::seen::Seen;
 use crate::actors::peer::{Listening, Peer};
 use crate::actors::shell::Stopped;
 use crate::core::outbox::{EndedStatus, OutboxStatus, WaitingStatus};
@@ -25,7 +26,7 @@ pub(super) async fn group(peer: &Peer) -> Result<GroupStatus, String> {
     Ok(group_status(&peer.group.observe().await.map_err(stopped)?, peer))
 }
 
-fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
+pub(super) fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
     let member = |m: &group::MemberStatus| MemberStatus {
         address: m.address.clone(),
         peer_id: m.peer_id,
@@ -118,38 +119,34 @@ pub(super) async fn contacts(peer: &Peer) -> Result<Vec<Contact>, String> {
 
 /// Everything.
 pub(super) async fn status(peer: &Peer) -> Result<PeerStatus, String> {
-    let group = peer.group.observe().await.map_err(stopped)?;
-    let outbox = peer.outbox.observe().await.map_err(stopped)?;
-    let replicator = peer.replicator.observe().await.map_err(stopped)?;
-    let fetch = peer.fetch.observe().await.map_err(stopped)?;
-    let postbox = peer.postbox.handle().observe().await.map_err(stopped)?;
-    let dht = peer.dht.observe().await.map_err(stopped)?;
-    let home = peer.home.clone();
-    let stored = tokio::task::spawn_blocking(move || (bytes_in(&home.outbox_dir()), bytes_in(&home.mirror_dir())));
-    let (stored_own_bytes, stored_mirror_bytes) = stored.await.unwrap_or_default();
-    Ok(PeerStatus {
+    Ok(status_of(peer, &Seen::of(peer).await?))
+}
+
+/// The same, of what was seen already.
+pub(super) fn status_of(peer: &Peer, seen: &Seen) -> PeerStatus {
+    PeerStatus {
         address: peer.config.address.clone(),
         peer_id: peer.identity.peer_id(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: peer.started,
+        started: seen.started,
         ports: ports(peer),
-        group: group_status(&group, peer),
-        outbox: lines(&outbox),
-        outbox_ended: ended(&outbox),
-        pulls: answers::pulls(peer, &fetch),
-        attention: attention(peer, &group, &outbox, &fetch),
-        stored_own_bytes,
-        stored_mirror_bytes,
+        group: group_status(&seen.group, peer),
+        outbox: lines(&seen.outbox),
+        outbox_ended: ended(&seen.outbox),
+        pulls: answers::pulls(peer, &seen.fetch),
+        attention: seen.attention.clone(),
+        stored_own_bytes: seen.own_bytes,
+        stored_mirror_bytes: seen.mirror_bytes,
         brains: BTreeMap::from([
-            ("group".to_owned(), json(&group)),
-            ("outbox".to_owned(), json(&outbox)),
-            ("replicator".to_owned(), json(&replicator)),
-            ("fetch".to_owned(), json(&fetch)),
-            ("postbox".to_owned(), json(&postbox)),
-            ("dht".to_owned(), json(&dht)),
+            ("group".to_owned(), json(&seen.group)),
+            ("outbox".to_owned(), json(&seen.outbox)),
+            ("replicator".to_owned(), json(&seen.replicator)),
+            ("fetch".to_owned(), json(&seen.fetch)),
+            ("postbox".to_owned(), json(&seen.postbox)),
+            ("dht".to_owned(), json(&seen.dht)),
         ]),
-    })
+    }
 }
 
 fn ports(peer: &Peer) -> Ports {
@@ -167,7 +164,12 @@ fn json<T: Serialize>(status: &T) -> Value {
     serde_json::to_value(status).unwrap_or_else(|e| Value::String(format!("no JSON form: {e}")))
 }
 
-fn attention(peer: &Peer, group: &group::Status, outbox: &OutboxStatus, fetch: &fetch::Status) -> Vec<String> {
+pub(super) fn attention(
+    peer: &Peer,
+    group: &group::Status,
+    outbox: &OutboxStatus,
+    fetch: &fetch::Status,
+) -> Vec<String> {
     let mut sentences = Vec::new();
     if outbox.unsafe_mails > 0 {
         sentences.push(format!("{} mail(s) wait that nobody but this peer can give: keep it on", outbox.unsafe_mails));
@@ -213,7 +215,7 @@ fn attention(peer: &Peer, group: &group::Status, outbox: &OutboxStatus, fetch: &
     sentences
 }
 
-fn bytes_in(folder: &Path) -> u64 {
+pub(super) fn bytes_in(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => bytes_in(&entry.path()),

@@ -178,7 +178,9 @@ async fn call(request: Request<Incoming>, pages: &dyn Pages) -> Page {
     let form = if is_post {
         match read_form(request.into_body()).await {
             Some(form) => form,
-            None => return Page::text(413, format!("A form has at most {FORM_BYTES_MAX} bytes, and arrives at once.\n")),
+            None => {
+                return Page::text(413, format!("A form has at most {FORM_BYTES_MAX} bytes, and arrives at once.\n"));
+            }
         }
     } else {
         decoded(&query)
@@ -293,10 +295,15 @@ mod tests {
 
     impl Pages for Echo {
         fn answer(&self, request: PageRequest) -> BoxFuture<'_, Page> {
-            Box::pin(async move { {
-                let PageRequest { form, bearer, cookies, is_from_own_page, .. } = request;
-                Page::text(200, format!("form: {form:?} bearer: {bearer:?} cookies: {cookies:?} own: {is_from_own_page}"))
-            } })
+            Box::pin(async move {
+                {
+                    let PageRequest { form, bearer, cookies, is_from_own_page, .. } = request;
+                    Page::text(
+                        200,
+                        format!("form: {form:?} bearer: {bearer:?} cookies: {cookies:?} own: {is_from_own_page}"),
+                    )
+                }
+            })
         }
     }
 
@@ -342,18 +349,25 @@ mod tests {
 
     #[tokio::test]
     async fn what_another_sites_page_sends_is_told() {
-        for foreign in ["Origin: http://evil.example", "Origin: null", "Origin: http://localhost:1", "Sec-Fetch-Site: cross-site"]
+        for foreign in
+            ["Origin: http://evil.example", "Origin: null", "Origin: http://localhost:1", "Sec-Fetch-Site: cross-site"]
         {
-            let answer = ask(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{foreign}\r\nConnection: close\r\n\r\n")).await;
+            let answer =
+                ask(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{foreign}\r\nConnection: close\r\n\r\n")).await;
             assert!(answer.contains("own: false"), "{foreign}: {answer}");
         }
     }
 
     #[tokio::test]
     async fn bounds_and_strange_methods_are_answered() {
-        let long = format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\nConnection: close\r\n\r\n{}", "a".repeat(20_000));
+        let long = format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\nConnection: close\r\n\r\n{}",
+            "a".repeat(20_000)
+        );
         assert!(ask(&long).await.starts_with("HTTP/1.1 413 "));
-        assert!(ask("PUT / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.starts_with("HTTP/1.1 405 "));
+        assert!(
+            ask("PUT / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.starts_with("HTTP/1.1 405 ")
+        );
         assert_eq!(unescaped("a%2"), None);
         assert_eq!(decoded("a=1&&b&c=%zz&d=2").len(), 3);
     }
