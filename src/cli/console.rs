@@ -27,3 +27,50 @@ pub(super) fn run(home: &Path) -> anyhow::Result<Shown> {
         format!("{url}\n\nOpen it on this machine. Whoever has the link can see and cancel what this peer sends.");
     Shown::of(&json!({ "console": console, "url": url }), text)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser as _;
+
+    use crate::cli::args::Cli;
+
+    /// Commands in the code blocks of a page, as words.
+    fn commands(page: &str) -> Vec<Vec<String>> {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+        let blocks = text.split("```").skip(1).step_by(2);
+        let lines = blocks.flat_map(str::lines).map(|line| line.split('#').next().unwrap_or_default().trim());
+        let lines = lines.filter(|line| line.starts_with("roost "));
+        let words =
+            |line: &str| line.split_whitespace().filter(|w| *w != "&").map(|w| w.replace(['\'', '"'], "")).collect();
+        lines.map(words).collect()
+    }
+
+    #[test]
+    fn every_command_that_the_runbook_and_the_readme_name_can_be_typed() {
+        for page in ["ops/runbook.md", "README.md"] {
+            let all = commands(page);
+            assert!(all.len() > 10, "{page}");
+            for command in all {
+                if let Err(error) = Cli::try_parse_from(&command) {
+                    panic!("{page}: {}: {error}", command.join(" "));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_alert_has_its_section_in_the_runbook() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("ops");
+        let runbook = std::fs::read_to_string(root.join("runbook.md")).unwrap();
+        let anchor = |title: &str| title.to_lowercase().replace(' ', "-");
+        let sections: Vec<String> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();
+        let alerts = std::fs::read_to_string(root.join("alerts.yml")).unwrap();
+        for link in alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook: \"ops/runbook.md#")) {
+            assert!(sections.iter().any(|section| section == link.trim_end_matches('"')), "{link}: {sections:?}");
+        }
+        let rules = alerts.matches("- alert: ").count();
+        assert_eq!(rules, alerts.matches("runbook: ").count());
+    }
+}

@@ -73,6 +73,9 @@ fn stopped(home: &Home, config: Option<&Config>) -> Vec<Check> {
         checks.push(port("IMAP port", loopback, config.mail.imap_port));
         checks.push(port("HTTPS port", config.net.listen, config.net.https_port));
         checks.push(port("libp2p port", config.net.listen, config.net.libp2p_port));
+        if config.console.enabled {
+            checks.push(port("console port", loopback, config.console.console_port));
+        }
     }
     checks
 }
@@ -145,7 +148,7 @@ mod tests {
         let home = home(dir.path());
         let checks = checks(&home).unwrap();
         assert!(checks.iter().all(|c| c.ok), "{checks:?}");
-        assert_eq!(checks.len(), 8);
+        assert_eq!(checks.len(), 9);
     }
 
     #[test]

@@ -68,5 +68,6 @@ fn text(status: &ClusterStatus) -> String {
 pub(in crate::cli) fn logins(status: &ClusterStatus) -> String {
     let consoles = status.peers.iter().filter_map(|peer| Some((&peer.address, peer.console.as_ref()?)));
     let consoles = consoles.map(|(address, console)| format!("console of {address}: http://{console}\n"));
-    text(status) + &consoles.collect::<String>()
+    let link = format!("`roost console --home {}/NAME` prints a link that opens it.\n", status.home.display());
+    text(status) + &consoles.collect::<String>() + &link
 }
