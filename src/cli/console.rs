@@ -40,7 +40,7 @@ mod tests {
     fn commands(page: &str) -> Vec<Vec<String>> {
         let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
         let blocks = text.split("```").skip(1).step_by(2);
-        let lines = blocks.flat_map(str::lines).map(|line| line.split('#').next().unwrap_or_default().trim());
+        let lines = blocks.flat_map(str::lines).map(|line| line.split(['#', '<']).next().unwrap_or_default().trim());
         let lines = lines.filter(|line| line.starts_with("roost "));
         let words =
             |line: &str| line.split_whitespace().filter(|w| *w != "&").map(|w| w.replace(['\'', '"'], "")).collect();
