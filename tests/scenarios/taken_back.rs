@@ -6,7 +6,7 @@ use roost::console::protocol::{Cancelled, EndedLine, Request};
 use roost::core::outbox::CancelAnswer;
 use roost::model::SubmissionId;
 
-use crate::harness::{Mail, Team, wait_for};
+use crate::harness::{Mail, ROOST, Team, wait_for};
 
 /// Takes the mail back, and asks until it is known what that came to.
 fn cancel(team: &Team, from: &str, submission: SubmissionId, wait_s: u64) -> CancelAnswer {
@@ -115,4 +115,42 @@ fn a_mail_deleted_in_the_outbox_mailbox_is_taken_back() {
     wait_for("it is known that it was cancelled", || {
         (ended(&team, "alice", submission) == ["cancelled"]).then_some(())
     });
+}
+
+#[test]
+fn a_reader_that_holds_the_mail_itself_keeps_a_cancel_uncertain_until_its_peer_is_back() {
+    let team = Team::of_two();
+    let (mail, submission) = submitted(&team, "alice", "bob", 5_000, 0);
+    let uid = team.reader("bob").sees(&mail);
+    team.kill(&["bob"]);
+    assert_eq!(cancel(&team, "alice", submission, 1), CancelAnswer::Uncertain, "bob has the whole mail on his disk");
+    assert_eq!(ended(&team, "alice", submission), ["uncertain"]);
+    team.start(&["bob"]);
+    assert_eq!(cancel(&team, "alice", submission, 60), CancelAnswer::Cancelled);
+    assert_eq!(ended(&team, "alice", submission), ["cancelled"]);
+    assert!(team.reader("bob").imap.fetch_items(uid, "FLAGS").unwrap().contains("$Cancelled"));
+}
+
+#[test]
+fn the_command_answers_for_each_receiver_in_json_and_in_text() {
+    let team = Team::of_two();
+    let (mail, submission) = submitted(&team, "alice", "bob", 5_000, 0);
+    let h = team.outbox_line(&mail).unwrap().sealed[0].h;
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new(ROOST);
+        let done = command.args(args).arg("--home").arg(team.home("alice").root()).output().unwrap();
+        (done.status.success(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (done, json) = run(&["cancel", &h.to_string(), "--wait", "60", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(done && json["ok"] == true && json["submission"] == submission.to_string(), "{json}");
+    assert_eq!(json["receivers"], serde_json::json!({ "bob@acme": "cancelled" }));
+    let (done, text) = run(&["cancel", &submission.to_string()]);
+    assert!(done && text.starts_with("bob@acme: cancelled, it cannot be read any more"), "{text}");
+    let (_, outbox) = run(&["outbox", "--json"]);
+    let outbox: serde_json::Value = serde_json::from_str(&outbox).unwrap();
+    assert_eq!(outbox["mails"], serde_json::json!([]));
+    assert_eq!(outbox["ended"][0]["receivers"], serde_json::json!({ "bob@acme": "cancelled" }));
+    let (done, none) = run(&["cancel", &"0".repeat(32), "--json"]);
+    assert!(!done && none.contains("no such mail in this outbox"), "{none}");
 }

@@ -229,7 +229,7 @@ impl Outbox {
             let sealed = |a| self.state.receiver(&mail.submission, a).and_then(|r| r.sealed.as_ref()).map(|s| s.h);
             mail.receivers.iter().any(|address| sealed(address) != Some(**h))
         };
-        self.adoption.doubled = self.state.open.iter().filter(is_double).copied().collect();
+        self.adoption.doubled = self.state.mails.keys().filter(is_double).copied().collect();
     }
 
     /// Other sealed forms of a submission.

@@ -15,7 +15,7 @@ use super::io::{CancelAnswer, CancelTarget, OutboxRefusal, Reply};
 use super::{Batch, Outbox};
 use crate::core::{Effect, Token};
 use crate::model::holding::HoldingState;
-use crate::model::{Address, Now, Part, PeerId, SubmissionId};
+use crate::model::{Address, MailId, Now, Part, PeerId, SubmissionId};
 
 /// How long past its expiry a reader's word about a cancelled mail is asked for: as long as mirrors keep its parts.
 const GRACE: Duration = Duration::from_secs(86_400);
@@ -33,13 +33,14 @@ impl Outbox {
         let mut batch = Batch::default();
         self.end_all_in(&mut batch, now, id, EndedAs::Cancelled);
         let receivers = self.state.submissions.get(&id).map(|s| &s.receivers).into_iter().flatten();
-        let answers = receivers.map(|(address, receiver)| (address.clone(), self.cancel_answer(receiver))).collect();
+        let answers =
+            receivers.map(|(address, receiver)| (address.clone(), self.cancel_answer(id, address, receiver))).collect();
         batch.then.insert(0, Effect::Reply(token, Reply::Cancel(id, answers)));
         self.commit(batch);
     }
 
     /// What taking a mail back came to for one receiver, as far as is known now.
-    pub(super) fn cancel_answer(&self, receiver: &Receiver) -> CancelAnswer {
+    pub(super) fn cancel_answer(&self, id: SubmissionId, address: &Address, receiver: &Receiver) -> CancelAnswer {
         let Some(end) = &receiver.end else { return CancelAnswer::Uncertain };
         match end.why {
             EndedAs::Received | EndedAs::Filed => CancelAnswer::TooLate,
@@ -48,13 +49,28 @@ impl Outbox {
             EndedAs::Forgotten => CancelAnswer::Uncertain,
             EndedAs::Cancelled | EndedAs::Expired => {
                 let Some(sealed) = &receiver.sealed else { return CancelAnswer::Cancelled };
+                let mut forms = self.doubles_for(id, address);
+                forms.push(sealed.h);
                 let gone = |mail: &Mail| self.is_out_of_reach(mail, &sealed.peer);
-                if end.gone_told || self.state.mails.get(&sealed.h).is_some_and(gone) {
+                if end.gone_told || forms.iter().all(|h| self.state.mails.get(h).is_some_and(gone)) {
                     CancelAnswer::Cancelled
                 } else {
                     CancelAnswer::Uncertain
                 }
             }
+        }
+    }
+
+    /// Other sealed forms of a submission, from before a restore, that this receiver can open too.
+    fn doubles_for(&self, id: SubmissionId, address: &Address) -> Vec<MailId> {
+        let opens = |h: &MailId| self.state.mails.get(h).is_some_and(|mail| mail.receivers.contains(address));
+        self.doubles_of(id).into_iter().filter(opens).collect()
+    }
+
+    /// The reader's peer took the tombstone. Of a mail that was sealed twice that says nothing of the other form.
+    pub(super) fn tombstone_was_taken(&mut self, batch: &mut Batch, id: SubmissionId, address: &Address) {
+        if self.doubles_for(id, address).is_empty() {
+            self.reader_is_told(batch, id, address);
         }
     }
 
@@ -106,8 +122,10 @@ impl Outbox {
             let end = submission.and_then(|s| s.receivers.get(address)?.end.as_ref());
             end.is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told)
         });
-        let receivers = self.unsure.iter().filter_map(|(id, address)| self.state.receiver(id, address));
-        receivers.into_iter().any(|receiver| self.cancel_answer(receiver) == CancelAnswer::Uncertain)
+        self.unsure.iter().any(|(id, address)| {
+            let receiver = self.state.receiver(id, address);
+            receiver.is_some_and(|receiver| self.cancel_answer(*id, address, receiver) == CancelAnswer::Uncertain)
+        })
     }
 }
 

@@ -193,7 +193,7 @@ impl Outbox {
         }
         if done {
             let mut batch = Batch::default();
-            self.reader_is_told(&mut batch, id, receiver);
+            self.tombstone_was_taken(&mut batch, id, receiver);
             self.commit(batch);
         } else if !expired {
             let attempts = self.told_in_vain.entry(which).or_default();

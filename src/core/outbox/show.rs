@@ -27,7 +27,7 @@ impl Outbox {
             keywords: self.keywords(id, submission),
             size: submission.facts.size,
             at: submission.facts.at,
-            receivers: self.words(submission),
+            receivers: self.words(id, submission),
             mails: submission.mails(),
             done: submission.is_done(),
         };
@@ -101,7 +101,7 @@ impl Outbox {
             size: submission.facts.size,
             at: submission.facts.at,
             expiry: submission.facts.expiry,
-            receivers: self.words(submission),
+            receivers: self.words(id, submission),
             mails: open.map(|mail| self.mail_status(mail)).collect(),
         }
     }
@@ -141,22 +141,25 @@ impl Outbox {
             size: submission.facts.size,
             at: submission.facts.at,
             ended_at,
-            receivers: self.words(submission),
+            receivers: self.words(*id, submission),
         };
         lately.into_iter().take(ENDED_MAX).map(status).collect()
     }
 
-    fn words(&self, submission: &Submission) -> Vec<(Address, &'static str)> {
-        submission.receivers.iter().map(|(address, receiver)| (address.clone(), self.word(receiver))).collect()
+    fn words(&self, id: SubmissionId, submission: &Submission) -> Vec<(Address, &'static str)> {
+        let word = |(address, receiver): (&Address, &Receiver)| (address.clone(), self.word(id, address, receiver));
+        submission.receivers.iter().map(word).collect()
     }
 
     /// A receiver's state in a word or two.
-    fn word(&self, receiver: &Receiver) -> &'static str {
+    fn word(&self, id: SubmissionId, address: &Address, receiver: &Receiver) -> &'static str {
         match (receiver.end.as_ref().map(|end| (end.why, end.was_cancelled)), &receiver.sealed) {
             (None, None) => "waiting",
             (None, Some(sealed)) if sealed.announced.is_some() => "announced",
             (None, Some(_)) => "sealed",
-            (Some((EndedAs::Cancelled, _) | (EndedAs::Received, true)), _) => self.cancel_answer(receiver).word(),
+            (Some((EndedAs::Cancelled, _) | (EndedAs::Received, true)), _) => {
+                self.cancel_answer(id, address, receiver).word()
+            }
             (Some((EndedAs::Received, false)), _) => "received",
             (Some((EndedAs::Filed, _)), _) => "filed",
             (Some((EndedAs::Refused(_), _)), _) => "refused",

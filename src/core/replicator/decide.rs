@@ -29,7 +29,8 @@ const EXPIRY_SLEEP: Duration = Duration::from_secs(3600);
 /// What a look at a mail concluded.
 enum Verdict {
     Rest,
-    Forget,
+    /// It is over, and nothing of it is here; the part that this peer was to hold, which it may have begun to pull.
+    Forget(Option<Part>),
     Drop(Vec<Part>),
     Ask,
     Take(Part),
@@ -45,9 +46,11 @@ impl Replicator {
         let Some(mail) = o.mails.get_mut(&h) else { return };
         match verdict {
             Verdict::Rest => mail.task = Task::Idle,
-            Verdict::Forget => {
-                let mut batch = Vec::new();
-                self.record(&mut batch, Event::Dropped { owner, h, parts: Vec::new(), over: true });
+            Verdict::Forget(part) => {
+                let (mut batch, parts) = (Vec::new(), part.into_iter().collect());
+                self.flush_served(owner, h, &mut batch);
+                // Its owner served this peer perhaps, and must know that nothing came of it.
+                self.record(&mut batch, Event::Dropped { owner, h, parts, over: true });
                 self.commit(batch, Vec::new());
             }
             Verdict::Drop(parts) => self.drop_parts(owner, address, h, parts),
@@ -84,7 +87,8 @@ impl Replicator {
         }
         if over {
             let parts: Vec<Part> = mail.held.iter().copied().collect();
-            return Some(if parts.is_empty() { Verdict::Forget } else { Verdict::Drop(parts) });
+            let meant = mail.goal.or(rank_part);
+            return Some(if parts.is_empty() { Verdict::Forget(meant) } else { Verdict::Drop(parts) });
         }
         if !placed.contains(&me) {
             mail.goal = None;

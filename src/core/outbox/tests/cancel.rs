@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::world::{Rules, START, World, address, key, peer, submission};
 use super::{DAY, MINUTE, only_mail};
+use crate::core::outbox::events::Word;
 use crate::core::outbox::{CancelAnswer, CancelTarget, Event, Input, Reply};
 use crate::core::{Brain as _, Token};
 use crate::model::holding::HoldingState;
@@ -223,4 +224,25 @@ fn cancel_quietly(world: &mut World) {
     let token = Token(world.fresh());
     world.tell(Input::Cancel { token, target: CancelTarget::Submission(submission(1)) });
     world.settle();
+}
+
+#[test]
+fn a_mail_that_was_sealed_twice_is_cancelled_only_when_both_forms_are_out_of_reach() {
+    let (mut world, h) = kept(Rules::default());
+    // Another form of it from before a restore, which rita can open too, and of which a member holds all.
+    let mut other = world.brain.state.mails[&h].clone();
+    (other.facts.h, other.served) = (MailId::new([200; 20]), Some([].into()));
+    other.holdings = [((key(2).peer_id(), Part::Whole), Word { at: START, state: HoldingState::Held })].into();
+    world.brain.state.apply(&Event::KeptMail(other.clone()));
+    world.brain.adoption.doubled.insert(other.facts.h);
+    cancel(&mut world);
+    (0..5).for_each(|i| drops(&mut world, i, h, vec![]));
+    assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain]);
+    world.rules.away.clear();
+    world.tell(Input::PeerIsBack(peer(&rita())));
+    world.run(SECOND);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain], "a tombstone of one says nothing of the other");
+    let at = world.now.wall;
+    world.holds(2, other.facts.h, Part::Whole, HoldingState::Dropped { served: vec![] }, at);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Cancelled]);
 }

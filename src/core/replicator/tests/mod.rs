@@ -543,6 +543,18 @@ fn who_was_served_is_durable_before_the_first_byte_and_reported_when_the_part_is
 }
 
 #[test]
+fn a_member_that_was_to_hold_a_part_and_has_none_confirms_that_too_when_the_mail_ends() {
+    let mut world = World::new(&SIX[..2]);
+    world.peer("bob").full = true;
+    world.send("alice", 1, Encoding::Whole);
+    assert!(world.holders("alice", 1).is_empty(), "its disk is full");
+    world.end("alice", 1);
+    world.run(HOUR);
+    let dropped = HoldingState::Dropped { served: vec![] };
+    assert_eq!(world.told("alice", "bob", 1), [(Part::Whole, dropped)], "alice may have served it before");
+}
+
+#[test]
 fn an_unknown_kind_of_entry_is_kept_and_passed_on() {
     let mut world = World::new(&SIX[..3]);
     world.outbox("alice").append(EntryBody::Unknown { kind: "later".to_owned(), body: vec![1, 2] });
