@@ -81,6 +81,9 @@ pub(super) fn text(group: &GroupStatus) -> String {
     if let Some(why) = &group.degraded {
         out.push_str(&format!("degraded: {why}\n"));
     }
+    for conflict in &group.conflicts {
+        out.push_str(&format!("conflict: {conflict}\n"));
+    }
     let rows: Vec<Vec<String>> = group.members.iter().map(|m| vec![m.address.to_string(), state(m)]).collect();
     out.push('\n');
     out.push_str(&output::table(&["MEMBER", "STATE"], &rows));
@@ -122,6 +125,7 @@ mod tests {
             policy: Policy::default(),
             acting_master: Some("alice@acme".parse().unwrap()),
             degraded: Some("3 members of 6 are needed".to_owned()),
+            conflicts: vec!["there are other candidates for group acme".to_owned()],
             members: vec![
                 member("alice@acme", true, false, None),
                 member("bob@acme", false, false, Some(7)),
@@ -130,6 +134,7 @@ mod tests {
             invited: vec!["dave".parse().unwrap()],
         };
         let text = text(&group);
+        assert!(text.contains("conflict: there are other candidates"), "{text}");
         assert!(text.contains("any 3 of 5 rebuild a mail") && text.contains("degraded: 3 members"), "{text}");
         assert!(text.contains("bob@acme    does not answer, silent for 7.00 s\n"), "{text}");
         assert!(text.contains("carol@acme  lost, silent for 2 h\n") && text.contains("not joined yet: dave"), "{text}");

@@ -98,6 +98,9 @@ fn outbox(scrape: &mut Scrape, seen: &Seen) {
     scrape.gauge("outbox_missing_mails", "Sealed mails that this disk has lost", outbox.missing.len());
     let ended = outbox.ended.iter().map(|(ending, mails)| (format!("{ending:?}").to_lowercase(), *mails)).collect();
     scrape.gauges("outbox_tombstones", "Own mails that are gone and still listed, by why", "ending", ended);
+    let missed = outbox.audits_missed.iter().map(|(member, n)| (member.to_string(), *n)).collect();
+    let help = "Audits in which a member could not show a block that it had confirmed";
+    scrape.counters("outbox_audits_missed", help, "member", missed);
     scrape.gauge("own_bytes", "Bytes of own sealed mail on disk", seen.own_bytes);
 }
 

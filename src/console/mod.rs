@@ -2,6 +2,7 @@
 
 mod answers;
 mod cancel;
+mod conflicts;
 pub mod control;
 pub mod login;
 mod metrics;

@@ -284,6 +284,7 @@ mod tests {
             policy: crate::model::Policy::default(),
             acting_master: Some(address.clone()),
             degraded: Some("too <small>".to_owned()),
+            conflicts: Vec::new(),
             members: Vec::new(),
             invited: Vec::new(),
         };

@@ -156,6 +156,9 @@ pub struct GroupStatus {
     pub acting_master: Option<Address>,
     /// Why the group is not large enough for its policy, when it is not.
     pub degraded: Option<String>,
+    /// Candidates that contradict what is pinned, and members' keys that changed of late, a sentence each.
+    #[serde(default)]
+    pub conflicts: Vec<String>,
     /// Every member.
     pub members: Vec<MemberStatus>,
     /// Names that are invited and have not joined.

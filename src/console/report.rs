@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answers;
+use super::conflicts;
 use super::protocol::{
     Check, Contact, EndedLine, GroupStatus, MemberStatus, OutboxLine, PeerStatus, Ports, SealedLine,
 };
@@ -46,6 +47,7 @@ pub(super) fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
         policy: status.policy.clone(),
         acting_master: status.acting_master.clone(),
         degraded,
+        conflicts: [conflicts::of_groups(status), conflicts::of_keys(status, peer.clock.now().wall)].concat(),
         members: status.members.iter().map(member).collect(),
         invited: status.open_invites.iter().map(|invite| invite.name.clone()).collect(),
     }
@@ -168,6 +170,7 @@ pub(super) fn attention(
     peer: &Peer,
     group: &group::Status,
     outbox: &OutboxStatus,
+    replicator: &crate::core::replicator::Status,
     fetch: &fetch::Status,
 ) -> Vec<String> {
     let mut sentences = Vec::new();
@@ -191,15 +194,9 @@ pub(super) fn attention(
             group.clock_offset_ms / 1000
         ));
     }
-    for conflict in &group.conflicts {
-        let others: Vec<String> = conflict.others.iter().map(ToString::to_string).collect();
-        sentences.push(format!(
-            "there are other candidates for group {}: pinned {}, seen {}",
-            conflict.group,
-            conflict.pinned,
-            others.join(", ")
-        ));
-    }
+    sentences.extend(conflicts::of_groups(group));
+    sentences.extend(conflicts::of_keys(group, peer.clock.now().wall));
+    sentences.extend(conflicts::of_lists(replicator));
     for lost in group.members.iter().filter(|m| m.lost) {
         sentences.push(format!("{} is lost", lost.address));
     }

@@ -57,7 +57,7 @@ impl Seen {
         };
         Ok(Self {
             started: peer.started,
-            attention: report::attention(peer, &group, &outbox, &fetch),
+            attention: report::attention(peer, &group, &outbox, &replicator, &fetch),
             degraded: report::group_status(&group, peer).degraded.is_some(),
             own_bytes,
             mirror_bytes,
@@ -152,6 +152,7 @@ impl Seen {
             refused: std::collections::BTreeMap::new(),
             reports: 0,
             conflicts: Vec::new(),
+            forked_at: Vec::new(),
         });
         seen
     }

@@ -15,6 +15,8 @@ mod demo;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]
+mod gone_mail;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod index_deleted;

@@ -11,6 +11,7 @@
 //!   alone --Join---------> member (gd n names it)
 //! ```
 
+mod conflicts;
 mod contacts;
 mod error;
 mod heartbeat;
@@ -25,6 +26,7 @@ mod types;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use conflicts::KeyChange;
 pub use error::GroupError;
 pub use status::{Conflict, InviteStatus, MemberStatus, PinStatus, Role, Status};
 pub use types::{
@@ -37,6 +39,7 @@ use crate::model::card::CardPeer;
 use crate::model::group::{PeerAddr, PeerDescriptor, View};
 use crate::model::{Address, Fingerprint, GroupName, LocalName, MonoTime, Now, PeerId, Secret, WallTime};
 use crate::wire::Signed;
+use conflicts::Contradiction;
 use heartbeat::Liveness;
 use join::Joining;
 use lookup::Lookup;
@@ -71,6 +74,8 @@ struct Pin {
     rivals: BTreeSet<Fingerprint>,
     /// Versions of which the pinned key signed two.
     forks: BTreeSet<u64>,
+    /// Members whose keys changed, as this key signed.
+    changes: Vec<KeyChange>,
     refresh_at: MonoTime,
     fetching: bool,
     fails: u32,
@@ -208,6 +213,17 @@ impl Group {
             Event::Pinned { group, key } => self.apply_pin(group, key),
             Event::Unpinned { group } => self.apply_unpin(&group),
             Event::Gd(gd) => self.apply_gd(gd),
+            Event::Rival { group, key } => {
+                if let Some(pin) = self.pins.get_mut(&group) {
+                    pin.rivals.insert(key);
+                }
+            }
+            Event::ForkedGd { group, version } => {
+                if let Some(pin) = self.pins.get_mut(&group) {
+                    pin.forks.insert(version);
+                }
+            }
+            Event::KeyChanged(change) => self.apply_key_change(change),
             Event::Invited { name, secret, expiry } => {
                 self.invites.insert(name, OpenInvite { secret, expiry, used_by: None });
             }
@@ -246,6 +262,7 @@ impl Group {
             gd: None,
             rivals: BTreeSet::new(),
             forks: BTreeSet::new(),
+            changes: Vec::new(),
             refresh_at: MonoTime::default(),
             fetching: false,
             fails: 0,
@@ -286,21 +303,19 @@ impl Group {
 
     /// Takes a gd that somebody offers: only a newer one signed by the pinned key. Others are remembered as conflicts.
     fn offer_gd(&mut self, now: Now, signed: SignedGd) -> bool {
-        let Some(pin) = self.pins.get_mut(&signed.gd.group) else {
+        let Some(pin) = self.pins.get(&signed.gd.group) else {
             return false;
         };
         if signed.key != pin.key {
-            // R11: shown, never chosen. Bounded, because strangers can make any number of keys.
-            if pin.rivals.len() < 16 {
-                pin.rivals.insert(signed.key);
-            }
+            // R11: shown, never chosen.
+            self.note_contradiction(&signed.gd.group, Contradiction::Rival(signed.key));
             return false;
         }
         match &pin.gd {
             Some(held) if held.gd.version > signed.gd.version => return false,
             Some(held) if held.gd.version == signed.gd.version => {
-                if held.gd != signed.gd && pin.forks.len() < 16 {
-                    pin.forks.insert(signed.gd.version);
+                if held.gd != signed.gd {
+                    self.note_contradiction(&signed.gd.group, Contradiction::Fork(signed.gd.version));
                 }
                 return false;
             }
@@ -316,7 +331,9 @@ impl Group {
     /// Makes a newer gd durable and does what it asks for.
     fn take_gd(&mut self, now: Now, signed: SignedGd, then: Vec<Effect<Self>>) {
         let own = signed.gd.group == *self.group();
-        self.record(vec![Event::Gd(signed)], then);
+        let mut events = self.key_changes(now, &signed);
+        events.push(Event::Gd(signed));
+        self.record(events, then);
         if own {
             self.next_beat = self.next_beat.min(now.mono + self.beat());
         }

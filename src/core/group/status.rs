@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::conflicts::KeyChange;
 use super::types::{Event, Located, Picture, PinnedGroup, SignedDescriptor};
 use super::{Group, Pin};
 use crate::model::card::CardPeer;
@@ -59,6 +60,8 @@ pub struct Status {
     pub contacts: BTreeSet<Address>,
     /// Groups for which more than one candidate was seen.
     pub conflicts: Vec<Conflict>,
+    /// Members whose keys changed, with the group key's signature; the latest last.
+    pub key_changes: Vec<KeyChange>,
     /// Invites that are not used and not over.
     pub open_invites: Vec<InviteStatus>,
 }
@@ -183,6 +186,7 @@ impl Group {
         for (group, pin) in &self.pins {
             events.push(Event::Pinned { group: group.clone(), key: pin.key });
             events.extend(pin.gd.clone().map(Event::Gd));
+            events.extend(pin.odd_events(group));
         }
         for (name, invite) in &self.invites {
             let (secret, expiry) = (invite.secret.clone(), invite.expiry);
@@ -284,6 +288,7 @@ impl Group {
             pins: others.map(|(group, pin)| self.pin_status(group, pin)).collect(),
             contacts: self.contacts.keys().cloned().collect(),
             conflicts: self.conflicts(),
+            key_changes: self.pins.values().flat_map(|pin| pin.changes.iter().cloned()).collect(),
             open_invites: self.open_invites(now),
         }
     }

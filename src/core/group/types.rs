@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use zeroize::Zeroizing;
 
+use super::conflicts::KeyChange;
 use super::error::GroupError;
 use crate::core::Token;
 use crate::model::card::{Card, CardPeer, Invite};
@@ -381,6 +382,22 @@ pub enum Event {
     },
     /// A newer gd of a pinned group.
     Gd(SignedGd),
+    /// Somebody else's key signed a gd of a pinned group.
+    Rival {
+        /// The group.
+        group: GroupName,
+        /// That key.
+        key: Fingerprint,
+    },
+    /// The pinned key signed two different gds of one version.
+    ForkedGd {
+        /// The group.
+        group: GroupName,
+        /// The version.
+        version: u64,
+    },
+    /// A member's key is another since the next gd.
+    KeyChanged(KeyChange),
     /// An invite was handed out.
     Invited {
         /// For this name.

@@ -46,6 +46,7 @@ impl Replicator {
 fn show_owner(peer: PeerId, owner: &Owner, now: Now) -> OwnerStatus {
     let refused = owner.mails.iter().filter_map(|(h, mail)| Some((*h, mail.refused?)));
     let forks = owner.forks.iter().map(|at| format!("it signed two msglists that contradict each other at {at}"));
+    let current = owner.forks.iter().filter(|at| at.epoch >= owner.list.cursor().epoch);
     let follow = match owner.follow.state {
         FollowState::Off => FollowShown::Gone,
         _ if owner.follow.unreachable_since.is_some() => FollowShown::Unreachable,
@@ -64,6 +65,7 @@ fn show_owner(peer: PeerId, owner: &Owner, now: Now) -> OwnerStatus {
         wanted: owner.wanted.len(),
         refused: refused.take(NAMED_MAX).collect::<std::collections::BTreeMap<MailId, _>>(),
         reports: owner.reports.len(),
+        forked_at: current.map(ToString::to_string).collect(),
         conflicts: forks.chain(owner.trouble.clone()).collect(),
     }
 }

@@ -531,6 +531,8 @@ pub struct OwnerStatus {
     pub reports: usize,
     /// What does not fit in its msglist.
     pub conflicts: Vec<String>,
+    /// Where it signed lists that contradict each other, in the epoch that it is in.
+    pub forked_at: Vec<String>,
 }
 
 /// What the replicator shows of itself.

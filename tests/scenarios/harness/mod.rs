@@ -129,6 +129,11 @@ impl Team {
         self.start(&[name]);
     }
 
+    /// Where the HTTPS routes of `name` listen on loopback.
+    pub(crate) fn https_port(&self, name: &str) -> u16 {
+        roost::config::Config::load(&self.home(name).config_file()).unwrap().net.https_port
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&self, names: &[&str]) {
         let addresses = self.addresses(names);

@@ -327,6 +327,33 @@ fn an_older_gd_is_ignored_and_another_keys_gd_is_a_conflict() {
     offered(&mut net, "bob@acme", sign_gd(fork, newest.key));
     assert_eq!(net.status("bob@acme").conflicts[0].forked_versions, BTreeSet::from([6]));
     assert_eq!(net.status("bob@acme").members.len(), 6);
+    let shown = net.status("bob@acme").conflicts;
+    net.restart("bob@acme");
+    assert_eq!(net.status("bob@acme").conflicts, shown, "kept over a restart");
+}
+
+#[test]
+fn r11_a_members_key_changes_only_by_the_group_key_and_the_change_is_shown_and_kept() {
+    let mut net = six();
+    net.pass(MINUTE);
+    let newest = net.node("bob@acme").brain.own_gd().unwrap().clone();
+    let mut changed = newest.gd.clone();
+    changed.version = 7;
+    let carol = changed.members.iter_mut().find(|m| m.address == "carol@acme".parse().unwrap()).unwrap();
+    let before = carol.fingerprint;
+    carol.fingerprint = Fingerprint::new([9; 20]);
+    offered(&mut net, "bob@acme", sign_gd(changed.clone(), Fingerprint::new([7; 20])));
+    assert!(net.status("bob@acme").key_changes.is_empty(), "somebody else signed it");
+    assert_eq!(net.status("bob@acme").gd_version, 6);
+    offered(&mut net, "bob@acme", sign_gd(changed, newest.key));
+    net.restart("bob@acme");
+    let status = net.status("bob@acme");
+    assert_eq!((status.gd_version, status.key_changes.len()), (7, 1));
+    let change = &status.key_changes[0];
+    assert_eq!(
+        (change.address.to_string(), change.from.1, change.to.1),
+        ("carol@acme".to_owned(), before, Fingerprint::new([9; 20]))
+    );
 }
 
 #[test]
