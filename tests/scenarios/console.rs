@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use roost::console::protocol::{InboxLine, Request};
 use serde_json::Value;
 
 use crate::harness::{ROOST, Team, wait_for};
@@ -90,6 +91,29 @@ fn the_page_shows_who_holds_what_and_takes_a_mail_back() {
     assert!(browser.get("/").body.contains(&format!("{submission}: bob@acme: ")), "what it came to is said");
     wait_for("nothing waits", || team.waiting("alice").is_empty().then_some(()));
     assert!(!browser.get("/").body.contains("role=\"status\""), "and said once");
+}
+
+#[test]
+fn a_first_mail_is_accepted_on_the_page() {
+    let team = Team::of_two_groups();
+    // rita removes dave's card: he is a stranger to her.
+    let _: Value = team.ask("rita", &Request::ContactRemove { address: team.address("dave") });
+    let mail = team.submit("dave", &["rita"], team.letter("dave", "rita", 3_000));
+    let browser = Browser::logged_in(&team, "rita");
+    let page = wait_for("the request is on the page", || {
+        let page = browser.get("/").body;
+        page.contains(">Accept</button>").then_some(page)
+    });
+    assert!(page.contains("dave@acme"), "{page}");
+    let (_, sender) = page.split_once("name=\"sender\" value=\"").unwrap();
+    let sender = sender.split('"').next().unwrap();
+    let judged = browser.post("/judge", &format!("form={}&sender={sender}&verdict=accept", browser.form()));
+    assert_eq!(judged.status, 303, "{}", judged.body);
+    let mut rita = team.reader("rita");
+    rita.reads_every_byte_of(&mail);
+    assert!(!browser.get("/").body.contains(">Accept</button>"));
+    let requests: Vec<InboxLine> = team.ask("rita", &Request::Inbox { mailbox: Some("Requests".to_owned()) });
+    assert!(requests.is_empty(), "{requests:?}");
 }
 
 #[test]

@@ -78,6 +78,14 @@ impl Team {
         Self::of(&Cluster::parse("a test's own", text).unwrap())
     }
 
+    /// dave@acme and rita@readers, who have each other's card.
+    pub(crate) fn of_two_groups() -> Self {
+        let text = "[[group]]\nname = \"acme\"\nmembers = [\"dave\"]\n\
+                    [[group]]\nname = \"readers\"\nmembers = [\"rita\"]\n\
+                    [[contacts]]\npeer = \"rita@readers\"\nwith = [\"dave@acme\"]\n";
+        Self::of(&Cluster::parse("pair", text).unwrap())
+    }
+
     fn from_file(name: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster-config").join(name);
         Self::of(&Cluster::load(&path).unwrap())
