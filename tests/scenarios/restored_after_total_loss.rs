@@ -119,3 +119,49 @@ fn a_backup_of_a_peer_that_is_stopped_is_taken_under_its_lock() {
     team.reader("alice").reads_every_byte_of(&mail);
     assert_eq!(roost(&home, &["status"])["attention"], serde_json::json!([]));
 }
+
+#[test]
+fn backups_while_mail_comes_and_goes_are_each_of_one_moment() {
+    let team = Team::of_two();
+    let home = team.home("alice").root().to_owned();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let taken = std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut bob = team.reader("bob");
+            for _ in 0..25 {
+                // Sealed, pulled and freed; filed straight from the spool; come from another peer and opened.
+                let to_bob = team.submit("alice", &["bob"], team.letter("alice", "bob", 20_000));
+                team.submit("alice", &["alice"], team.letter("alice", "alice", 5_000));
+                bob.reads_every_byte_of(&to_bob);
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let mut taken = Vec::new();
+        while !done.load(std::sync::atomic::Ordering::Acquire) {
+            assert!(!traffic.is_finished() || done.load(std::sync::atomic::Ordering::Acquire), "the traffic broke off");
+            let file = team.folder().join(format!("{}.backup", taken.len()));
+            let written = roost(&home, &["backup", file.to_str().unwrap()]);
+            assert_eq!(
+                (&written["ok"], &written["missing"]),
+                (&Value::Bool(true), &serde_json::json!([])),
+                "{written}"
+            );
+            taken.push(file);
+        }
+        taken
+    });
+    assert!(taken.len() > 2, "{} backups", taken.len());
+    let half = &taken[taken.len() / 2];
+    for file in [&taken[0], half, &taken[taken.len() - 1]] {
+        let place = team.folder().join("restored");
+        assert_eq!(roost(&place, &["init", "--restore", file.to_str().unwrap()])["ok"], true);
+        fs::remove_dir_all(&place).unwrap();
+    }
+    team.kill(&["alice"]);
+    fs::remove_dir_all(&home).unwrap();
+    roost(&home, &["init", "--restore", half.to_str().unwrap()]);
+    team.start(&["alice"]);
+    let status = roost(&home, &["status"]);
+    assert_eq!(status["brains"]["postbox"]["damaged"], 0, "{}", status["attention"]);
+    assert_eq!(status["brains"]["outbox"]["missing"], serde_json::json!([]));
+}
