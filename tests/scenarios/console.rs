@@ -175,3 +175,22 @@ fn metrics_and_status_are_those_of_the_command_line() {
     }
     assert_eq!(json["ports"]["console"], browser.console.as_str());
 }
+
+#[test]
+fn looking_writes_nothing_to_disk() {
+    let team = Team::of_two();
+    let browser = Browser::logged_in(&team, "alice");
+    let pid = team.peer("alice").pid.unwrap();
+    let written = || {
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap().to_owned()
+    };
+    // Looked at often enough that a peer which is still busy with its start is told from one that writes because of this.
+    wait_for("the peer rests while it is looked at", || {
+        let before = written();
+        for path in ["/", "/metrics", "/status.json", "/login"].repeat(10) {
+            browser.get(path);
+        }
+        (written() == before).then_some(())
+    });
+}
