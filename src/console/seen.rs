@@ -135,11 +135,17 @@ impl Seen {
             names: std::collections::BTreeMap::new(),
             group,
         };
-        seen.outbox.by_safe.insert(-1, 1);
-        seen.outbox.ended.insert(crate::model::msglist::Ending::Received, 1);
-        seen.fetch.liars.insert(bob.peer_id, 1);
-        seen.dht.refused.insert("full".to_owned(), 1);
-        seen.replicator.owners.push(replicator::OwnerStatus {
+        seen.happen_once(bob);
+        seen
+    }
+
+    #[cfg(test)]
+    fn happen_once(&mut self, bob: crate::model::group::Member) {
+        self.outbox.by_safe.insert(-1, 1);
+        self.outbox.ended.insert(crate::model::msglist::Ending::Received, 1);
+        self.fetch.liars.insert(bob.peer_id, 1);
+        self.dht.refused.insert("full".to_owned(), 1);
+        self.replicator.owners.push(replicator::OwnerStatus {
             address: bob.address,
             peer: bob.peer_id,
             cursor: String::new(),
@@ -154,7 +160,6 @@ impl Seen {
             conflicts: Vec::new(),
             forked_at: Vec::new(),
         });
-        seen
     }
 
     /// The address of a peer, or its PeerId when that is all that is known.
