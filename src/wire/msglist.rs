@@ -141,3 +141,44 @@ impl Run {
         Ok(VerifiedRun { head, after: self.after, before, entries })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::PeerKey;
+
+    /// A run as it was before it could prove a base.
+    #[derive(Serialize)]
+    struct EarlierRun {
+        #[serde(rename = "i")]
+        entries: Vec<ByteBuf>,
+        #[serde(rename = "a")]
+        after: Seq,
+        #[serde(rename = "h")]
+        head: ByteBuf,
+    }
+
+    #[test]
+    fn a_run_of_an_earlier_peer_is_read_and_a_base_of_another_owner_proves_nothing() {
+        let (key, epoch) = (PeerKey::from_seed(&[1; 32]), Epoch(7));
+        let body = EntryBody::Unknown { kind: "test".to_owned(), body: vec![1] };
+        let entry = encode_entry(&Entry { at: Cursor { epoch, seq: Seq(2) }, body });
+        let before = chain_next(&chain_start(&key.peer_id(), epoch), b"dropped");
+        let head = |key: &PeerKey, base_seq, base_chain| {
+            let (owner, at) = (key.peer_id(), Cursor { epoch, seq: Seq(2) });
+            ByteBuf::from(
+                key.sign(Head { owner, at, chain: chain_next(&before, &entry), base_seq, base_chain }).as_bytes(),
+            )
+        };
+        let start = chain_start(&key.peer_id(), epoch);
+        let earlier =
+            EarlierRun { entries: vec![ByteBuf::from(entry.clone())], after: Seq(1), head: head(&key, Seq(0), start) };
+        let mut run: Run = decode(&encode(&earlier)).unwrap();
+        assert!(run.verify(&key.peer_id(), Some(&before)).is_ok());
+        assert!(run.verify(&key.peer_id(), None).is_err(), "from the middle, and nothing proves it");
+        run.base = Some(head(&PeerKey::from_seed(&[2; 32]), Seq(1), before));
+        assert!(run.verify(&key.peer_id(), None).is_err());
+        run.base = Some(head(&key, Seq(1), before));
+        assert_eq!(run.verify(&key.peer_id(), None).unwrap().before, before);
+    }
+}
