@@ -284,6 +284,11 @@ impl World {
             }
         }
     }
+    fn tell_own_list(&mut self, member: PeerId, since: crate::model::msglist::Cursor) {
+        let known = self.rules.own_lists.get(&member).cloned().unwrap_or_default();
+        let answer = (!self.rules.silent.contains(&member)).then_some(known);
+        self.tell(Input::OwnList { member, since, answer });
+    }
     fn act(&mut self, action: Action) {
         let wall = self.now.wall;
         match action {
@@ -334,11 +339,7 @@ impl World {
             Action::DeleteNr { value, .. } => {
                 self.outside.dht_nr.remove(&value);
             }
-            Action::ReadOwnList { member, since } => {
-                let known = self.rules.own_lists.get(&member).cloned().unwrap_or_default();
-                let answer = (!self.rules.silent.contains(&member)).then_some(known);
-                self.tell(Input::OwnList { member, since, answer });
-            }
+            Action::ReadOwnList { member, since } => self.tell_own_list(member, since),
             Action::Hello { .. } | Action::ForgetRestored => {}
             Action::ShowOnly(these) => self.outside.shown_only = these,
             Action::Audit { member, h, part, .. } => {
