@@ -21,6 +21,8 @@ const ASKING_MAX: usize = 8;
 const SETTLING: Duration = Duration::from_secs(600);
 /// Pauses before holders are asked again whether they hold what replaces a part here. A part too many harms nobody.
 const CONFIRM_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1800));
+/// After a part was chosen by asking others and taken, they are asked again: another may have chosen it at the same time.
+const CONFIRM_CHOICE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(90));
 /// Pause before removing files is tried again.
 const REMOVE_PAUSE: Duration = Duration::from_secs(60);
 /// The longest sleep towards an expiry, which is wall time: clocks are set now and then.
@@ -94,7 +96,8 @@ impl Replicator {
             mail.goal = None;
             return Some(if mail.held.is_empty() { Verdict::Rest } else { Verdict::Ask });
         }
-        if std::mem::take(&mut mail.ask_again) {
+        let confirm = mail.confirm_at.take_if(|at| *at <= self.now.mono).is_some();
+        if std::mem::take(&mut mail.ask_again) || confirm {
             return Some(Verdict::Ask);
         }
         let kind = scheme(mail.encoding, placed.len());
@@ -200,8 +203,45 @@ impl Replicator {
                 known.insert(member, BTreeSet::from([part]));
             }
         }
-        let Some(assigned) = self.with_place(&owner, &h, |place| place.assign(&known)) else { return };
+        let Some(mut assigned) = self.with_place(&owner, &h, |place| place.assign(&known)) else { return };
+        if let Some(free) = self.instead_of_twin(&owner, &h, me, answers, &known) {
+            assigned.insert(me, free);
+        }
         self.conclude(owner, h, me, &assigned, answers);
+    }
+
+    /// Plans to ask whether somebody else took the part that was chosen here by asking.
+    pub(super) fn confirm_choice(&mut self, owner: PeerId, h: MailId) {
+        let at = self.now.mono + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        if mail.encoding != Encoding::Whole && mail.noted.is_none() {
+            mail.chosen = true;
+            mail.confirm_at = Some(at);
+            self.timers.insert((at, owner, h));
+        }
+    }
+
+    /// A part that nobody holds, when another placed member holds the only one that this peer has: members that read the list
+    /// with different views take the same. Whoever finds that moves, for the other may never ask. That both move does no harm:
+    /// what one holds too many is given up by rank.
+    fn instead_of_twin(
+        &self,
+        owner: &PeerId,
+        h: &MailId,
+        me: PeerId,
+        answers: &BTreeMap<PeerId, BTreeSet<Part>>,
+        known: &Held,
+    ) -> Option<Part> {
+        let mail = self.owners.mail(owner, h)?;
+        let Encoding::Fragments { k, n } = mail.encoding else { return None };
+        let mine = mail.held.iter().next().filter(|_| mail.held.len() == 1)?;
+        let is_twin = |(member, parts): (&PeerId, &BTreeSet<Part>)| *member != me && parts.contains(mine);
+        if !answers.iter().any(is_twin) {
+            return None;
+        }
+        let mut all = (0..n).map(|i| Part::Fragment { k, i });
+        let free = all.find(|part| !known.values().any(|held| held.contains(part)));
+        free.filter(|_| self.placed(owner, h).is_some_and(|placed| placed.contains(&me)))
     }
 
     /// After the answers: sets the part to hold, and gives up others if every holder now placed confirmed its own (R3).
@@ -314,10 +354,12 @@ impl Replicator {
             mail.tries = 0;
             mail.doubt.clear();
             let unsettled = mail.goal.is_some_and(|goal| !mail.held.contains(&goal));
-            if mail.encoding != Encoding::Whole && (unsettled || mail.noted_within(now, SETTLING)) {
-                // Others may hold what rank would give this peer now.
+            if mail.encoding != Encoding::Whole {
+                // One that was not placed may have kept a part that somebody else now holds too.
+                let kept_one = mail.goal.is_none() && !mail.held.is_empty();
+                mail.ask_again |= unsettled || kept_one || mail.chosen || mail.noted_within(now, SETTLING);
+                // Others hold what rank would give this peer now: rank alone counts at first placement only.
                 mail.noted = None;
-                mail.ask_again = true;
             }
         }
         self.evaluate(owner, h);

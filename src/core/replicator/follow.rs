@@ -198,8 +198,9 @@ impl Replicator {
         }
         match result {
             Ok(page) => {
+                let behind = self.owners.get(&owner).is_some_and(|o| o.follow.behind);
                 let was_away = self.note_answer(&owner);
-                let taken = self.take_page(owner, &page, true);
+                let taken = self.take_page(owner, &page, true, was_away || behind);
                 self.plan_next(owner, &page, &taken, since, was_away);
                 if was_away {
                     self.on_reachable(owner);
@@ -280,7 +281,7 @@ impl Replicator {
         let Some(catch_up) = catch_up.filter(|c| c.asked.get(&from) == Some(&round)) else { return };
         catch_up.asked.remove(&from);
         if let Ok(page) = result {
-            let taken = self.take_page(owner, &page, false);
+            let taken = self.take_page(owner, &page, false, true);
             if page.more && taken.new {
                 self.ask_mirror(owner, from);
             } else if let Some(o) = self.owners.get_mut(&owner)
@@ -315,8 +316,9 @@ impl Replicator {
         }))
     }
 
-    /// Takes what is new and fits; commits it; looks at every mail that it names.
-    fn take_page(&mut self, owner: PeerId, page: &Page, from_owner: bool) -> PageTaken {
+    /// Takes what is new and fits; commits it; looks at every mail that it names. What is read `late` may have been placed long
+    /// ago: others are asked what they hold of it before a part is taken.
+    fn take_page(&mut self, owner: PeerId, page: &Page, from_owner: bool, late: bool) -> PageTaken {
         let mut taken = PageTaken { new: false, misfit: false };
         let mut batch = Vec::new();
         let mut named = BTreeSet::new();
@@ -341,6 +343,9 @@ impl Replicator {
         }
         self.commit(batch, Vec::new());
         for (owner, h) in named {
+            if let Some(mail) = self.owners.mail_mut(&owner, &h).filter(|_| late) {
+                (mail.noted, mail.chosen) = (None, true);
+            }
             self.evaluate(owner, h);
         }
         taken
@@ -405,6 +410,7 @@ impl Replicator {
         self.record(batch, Event::Noted { owner, h, at, length, digest, expiry, encoding });
         if let Some(mail) = self.owners.mail_mut(&owner, &h) {
             mail.noted = by_rank.then_some(self.now.mono);
+            mail.chosen = !by_rank;
         }
         for part in held {
             self.record(batch, Event::Held { owner, h, part });

@@ -40,8 +40,13 @@ impl Scheme for Fragments {
     fn assign(&self, placed: &[PeerId], held: &Held) -> BTreeMap<PeerId, Part> {
         let mut assigned = BTreeMap::new();
         let mut free: BTreeSet<Part> = (0..self.n).map(|i| Part::Fragment { k: self.k, i }).collect();
-        // Whoever holds one keeps it; of two that hold the same, the first in rank.
-        for member in placed {
+        // Whoever holds one keeps it; of two that hold the same, the first in rank. One that holds several has a choice, so it
+        // comes after those that have none.
+        let fitting =
+            |member: &PeerId| held.get(member).map_or(0, |parts| parts.iter().filter(|p| self.fits(**p)).count());
+        let mut by_choice: Vec<&PeerId> = placed.iter().collect();
+        by_choice.sort_by_key(|member| fitting(member));
+        for member in by_choice {
             let kept = held.get(member).and_then(|parts| parts.iter().find(|part| free.contains(part)));
             if let Some(part) = kept {
                 free.remove(part);

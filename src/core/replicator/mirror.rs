@@ -144,6 +144,7 @@ impl Replicator {
                 self.record(&mut batch, Event::Held { owner, h, part });
                 self.commit(batch, Vec::new());
                 self.plan_scrub(owner, h, part);
+                self.confirm_choice(owner, h);
                 self.evaluate(owner, h);
             }
             Err(_) if over => self.evaluate(owner, h),

@@ -74,6 +74,11 @@ pub(super) struct Mail {
     pub(super) doubt: BTreeSet<PeerId>,
     /// Whether the members are to be asked what they hold before anything else.
     pub(super) ask_again: bool,
+    /// Whether its part was not given by rank in this run of the peer, but chosen by asking others, some of whom may have been
+    /// off: then each change of who is placed is a reason to ask again.
+    pub(super) chosen: bool,
+    /// When the others are asked whether one of them took the same part at the same time.
+    pub(super) confirm_at: Option<MonoTime>,
     /// Marks who was placed when it was last looked at.
     pub(super) placed_mark: Option<u64>,
     /// Bytes served so far, not all of it recorded.
@@ -325,6 +330,8 @@ impl Mail {
             noted: None,
             doubt: BTreeSet::new(),
             ask_again: false,
+            chosen: true,
+            confirm_at: None,
             placed_mark: None,
             serving: BTreeMap::new(),
             tries: 0,

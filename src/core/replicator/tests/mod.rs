@@ -1,5 +1,6 @@
 //! The replicator in a group of brains in memory, told in the words of the design.
 
+mod apart;
 mod truth;
 mod world;
 
