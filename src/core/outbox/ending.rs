@@ -8,7 +8,7 @@ use super::events::{EndedAs, Event, Receiver};
 use super::io::{Action, NrFrom, OutboxRefusal, Reply};
 use super::{Batch, FILE_AGAIN, Outbox, Timer};
 use crate::model::msglist::{Cursor, Ending, EntryBody, Tombstone};
-use crate::model::notification::{Nr, Outcome, nr_password};
+use crate::model::notification::{Nr, Outcome};
 use crate::model::{Address, Fingerprint, MailId, Now, PeerId, Secret, SubmissionId};
 use crate::wire;
 
@@ -38,7 +38,7 @@ impl Outbox {
         self.end(&mut batch, now, nr.submission, &nr.reader, why);
         match from {
             NrFrom::Direct(token) => batch.reply(token, Reply::NrTaken),
-            NrFrom::Dht(value) => batch.act(Action::DeleteNr { value, secret: nr_password(&secret) }),
+            NrFrom::Dht(value) => batch.act(Action::DeleteNr { value, secret }),
         }
         self.commit(batch);
     }
@@ -263,6 +263,12 @@ impl Outbox {
         for (h, receiver) in untold {
             self.tell_gone(h, &receiver);
         }
+        // A crash may have torn the tombstone from the last end.
+        let mut batch = Batch::default();
+        for h in self.state.open.clone() {
+            self.entomb_if_done(&mut batch, now, h);
+        }
+        self.commit(batch);
     }
 
     /// What is done does not expire any more.

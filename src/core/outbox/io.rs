@@ -211,7 +211,7 @@ pub enum Action {
     TellGone { h: MailId, receiver: Address, peer: PeerId, tombstone: Vec<u8> },
     /// Ask the DHT for nr; each comes as [`Input::Nr`].
     PollNr,
-    /// Delete an nr in the DHT: its reader sees that it was taken.
+    /// Delete an nr in the DHT: its reader sees that it was taken. The secret is that of the ns.
     DeleteNr { value: Digest, secret: Secret },
     /// Ask a member what comes after `since` in the own msglist, and open the notes of its entries. Comes back as
     /// [`Input::OwnList`].

@@ -7,7 +7,7 @@ use super::world::{Rules, START, World, address, fingerprint, peer, submission};
 use super::{DAY, MINUTE, answers, end_of, ending, only_mail};
 use crate::core::Brain as _;
 use crate::core::Token;
-use crate::core::outbox::{EndedAs, Input, Notify, NrFrom};
+use crate::core::outbox::{EndedAs, Event, Input, Notify, NrFrom};
 use crate::model::msglist::Ending;
 use crate::model::notification::{Outcome, Refusal};
 use crate::model::{Address, Digest};
@@ -208,4 +208,22 @@ fn a_mail_to_oneself_and_others_is_filed_from_the_spool_before_anybody_elses_cer
     assert!(world.outside.filed.contains(&submission(1)) && world.outside.sealed.is_empty());
     assert_eq!(end_of(&world, 1, "alice@acme"), Some(EndedAs::Filed));
     assert!(!world.outside.spool.is_empty(), "the late one still needs it");
+}
+
+/// Simulator, seed 59: the journal was torn between the last end of a mail and its tombstone, and the mail stayed for ever.
+#[test]
+fn a_tombstone_that_a_crash_tore_from_the_last_end_is_made_up_for_at_the_start() {
+    let mut world = World::new(5, answers(&["bob@acme"], Outcome::Received));
+    world.submit(1, &["bob@acme"], &[]);
+    world.run(MINUTE);
+    let h = only_mail(&world);
+    assert_eq!(ending(&world, &h), Some(Ending::Received));
+    let is_tombstone = |e: &Event| matches!(e, Event::Tombstoned { .. });
+    let torn = world.outside.journal.iter().position(is_tombstone).unwrap();
+    world.outside.journal.truncate(torn);
+    world.outside.blobs.insert(h);
+    world.crash();
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), Some(Ending::Received));
+    assert!(world.outside.blobs.is_empty());
 }

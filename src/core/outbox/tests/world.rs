@@ -336,7 +336,10 @@ impl World {
                     self.tell(Input::Nr { from: NrFrom::Dht(value), nr, signer });
                 }
             }
-            Action::DeleteNr { value, .. } => {
+            Action::DeleteNr { value, secret } => {
+                // Whoever deletes it derives the password from the secret that was in the ns, once.
+                let of_ns = |e: &Event| matches!(e, Event::Sealed { receivers, .. } if receivers.iter().any(|r| r.secret == secret));
+                assert!(self.outside.journal.iter().any(of_ns), "no ns had this secret");
                 self.outside.dht_nr.remove(&value);
             }
             Action::ReadOwnList { member, since } => self.tell_own_list(member, since),
