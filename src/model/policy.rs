@@ -134,10 +134,12 @@ impl Policy {
     }
     /// How a sealed mail of `length` bytes is kept in a group with `others` members besides its owner.
     ///
-    /// A group too small for its policy keeps whole copies at every other member.
+    /// A group too small for its policy keeps whole copies at every other member. Fragments of which one is enough are copies.
     pub fn encoding_for(&self, length: u64, others: usize) -> Encoding {
         let small_group = others < usize::from(self.others_needed());
-        if self.mode == Mode::Full || small_group || length < self.whole_below.bytes() {
+        // With k = 1 every fragment is the mail itself; `copies` is at least n then.
+        let is_copy = self.fragments.k == 1;
+        if self.mode == Mode::Full || small_group || is_copy || length < self.whole_below.bytes() {
             Encoding::Whole
         } else {
             Encoding::Fragments { k: self.fragments.k, n: self.fragments.n }
@@ -223,6 +225,8 @@ mod tests {
         assert_eq!(p.whole_copies(4), 4);
         assert_eq!(p.encoding_for(1 << 20, 5), Encoding::Fragments { k: 3, n: 5 });
         assert_eq!(p.encoding_for(100, 5), Encoding::Whole);
+        let one = Policy { fragments: KOfN { k: 1, n: 3 }, ..p.clone() }.check().unwrap();
+        assert_eq!((one.encoding_for(1 << 20, 5), one.whole_copies(5)), (Encoding::Whole, 3), "one of n is a copy");
         assert_eq!(p.whole_copies(5), 3);
     }
 }
