@@ -1,0 +1,368 @@
+//! The checker: what is true, and one function a rule that says when a peer acts against it. It knows all disks and is asked by
+//! the shells at the moment of each yes, each drop and each word.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost::core::Brain;
+use roost::core::outbox::{self, Announcement, EndedAs};
+use roost::core::placement::{Place, whole_copies};
+use roost::core::postbox::access::MessageKey;
+use roost::core::postbox::io::NrItem;
+use roost::core::postbox::{self, MailKey};
+use roost::core::replicator::MirrorOrder;
+use roost::fragment::Layout;
+use roost::model::holding::{HoldingState, Holdings};
+use roost::model::manifest::Manifest;
+use roost::model::notification::Outcome;
+use roost::model::structure::Structure;
+use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId, WallTime};
+use roost::wire::{self, Signed};
+
+use super::disk::Record;
+use super::network::{Answer, CallRef, Pending};
+use super::world::World;
+
+/// The rules of DESIGN.md section 2 that are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+    R6,
+    R7,
+    R8,
+    R12,
+}
+
+/// A rule was broken.
+#[derive(Debug, Clone)]
+pub(crate) struct Violation {
+    pub(crate) rule: Rule,
+    pub(crate) why: String,
+    pub(crate) at_ms: u64,
+}
+
+/// A clear mail.
+#[derive(Debug, Clone)]
+pub(crate) struct Letter {
+    pub(crate) from: usize,
+    pub(crate) at: WallTime,
+    pub(crate) receivers: Vec<Address>,
+    pub(crate) header_block: Vec<u8>,
+    pub(crate) structure: Structure,
+    pub(crate) sealed_length: u64,
+}
+
+/// A sealed mail.
+#[derive(Debug, Clone)]
+pub(crate) struct SealedMail {
+    pub(crate) owner: usize,
+    pub(crate) submission: SubmissionId,
+    pub(crate) receivers: Vec<Address>,
+    pub(crate) encoding: Encoding,
+    pub(crate) layout: Layout,
+    pub(crate) manifest: Signed<Manifest>,
+    pub(crate) expiry: WallTime,
+}
+
+/// What is true, whatever any peer believes.
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    pub(crate) letters: BTreeMap<SubmissionId, Letter>,
+    pub(crate) by_header: BTreeMap<Vec<u8>, SubmissionId>,
+    pub(crate) mails: BTreeMap<MailId, SealedMail>,
+    /// Who knows whom outside the group.
+    pub(crate) contacts: BTreeSet<(usize, usize)>,
+    /// Who served a wrong block of what.
+    pub(crate) lied: BTreeSet<(MailId, PeerId)>,
+    /// DSNs that were asked for.
+    pub(crate) dsns: BTreeMap<SubmissionId, (usize, SubmissionId, Address)>,
+    pub(crate) cancelled: BTreeSet<SubmissionId>,
+    /// What readers signed.
+    pub(crate) nrs: BTreeMap<(SubmissionId, MailId, Address), Outcome>,
+    /// What got a 250.
+    pub(crate) acknowledged: BTreeSet<SubmissionId>,
+    pub(crate) restored: BTreeSet<usize>,
+    /// Who will come back with an old disk, and therefore owns no mail.
+    pub(crate) will_restore: Option<usize>,
+    /// Parts that members reported to the owner, true when they were reported.
+    pub(crate) reported: BTreeMap<MailId, BTreeMap<PeerId, BTreeSet<Part>>>,
+    /// Mails of an owner whose disk died, that were safe and announced then, with their readers.
+    pub(crate) orphans: Vec<(MailId, Address)>,
+}
+
+impl World {
+    /// R1: SMTP says 250 only when the mail is in the spool and in the journal.
+    pub(crate) fn check_accepted(&mut self, p: usize, submission: SubmissionId) {
+        let disk = &self.peers[p].disk;
+        if !disk.ledger.submitted.contains(&submission) {
+            self.violate(Rule::R1, format!("{} says 250 to {submission} before it is durable", self.name(p)));
+        }
+    }
+
+    /// R1: an nr is taken only when what it says is durable.
+    pub(crate) fn check_outbox_answer(&mut self, p: usize, from: CallRef, answer: &Answer) {
+        let caller = &self.peers[from.caller];
+        let Some((_, Pending::Nr { item, .. })) = caller.calls.get(&from.call).filter(|_| caller.life == from.life)
+        else {
+            return;
+        };
+        let nr = &item.nr;
+        let known = self.peers[p].disk.ledger.ended.contains_key(&(nr.submission, nr.reader.clone()));
+        if matches!(answer, Answer::Done) && !known {
+            let why = format!("{} takes the nr for {} of {} before that is durable", self.name(p), nr.h, nr.reader);
+            self.violate(Rule::R1, why);
+        }
+    }
+
+    /// R1: an ns is taken only when it is durable, or its mail was taken back.
+    pub(crate) fn check_ns_taken(&mut self, p: usize, from: CallRef) {
+        let caller = &self.peers[from.caller];
+        let Some((_, Pending::Ns(_, sealed))) = caller.calls.get(&from.call).filter(|_| caller.life == from.life)
+        else {
+            return;
+        };
+        let (id, h) = (MailKey { sender: sealed.ns.from_fingerprint, submission: sealed.ns.submission }, sealed.ns.h);
+        let taken_back = self.truth.cancelled.contains(&id.submission);
+        if !self.peers[p].disk.ledger.announced.contains(&id) && !taken_back {
+            self.violate(Rule::R1, format!("{} takes the ns of {h} before it is durable", self.name(p)));
+        }
+    }
+
+    /// R1: only what is durable, blob and journal, is announced.
+    pub(crate) fn check_announced(&mut self, p: usize, what: &Announcement) {
+        let disk = &self.peers[p].disk;
+        if !disk.ledger.sealed.contains(&what.h) || !disk.blobs.contains_key(&what.h) {
+            self.violate(Rule::R1, format!("{} announces {} before it is durable", self.name(p), what.h));
+        }
+    }
+
+    /// R1: a member says that it has a part only when file and journal say so; R8 counts from here.
+    pub(crate) fn check_report(&mut self, p: usize, word: &Holdings) {
+        let me = self.peers[p].id;
+        for item in &word.items {
+            let part = (word.owner, item.h, item.part);
+            let disk = &self.peers[p].disk;
+            if item.state == HoldingState::Held {
+                // A word that was on its way while the part went by right is followed by the word that it went.
+                if !disk.ledger.held_once.contains(&part) || !disk.parts_once.contains(&part) {
+                    let why = format!("{} reports {} of {} before it is durable", self.name(p), item.part, item.h);
+                    self.violate(Rule::R1, why);
+                }
+                self.truth.reported.entry(item.h).or_default().entry(me).or_default().insert(item.part);
+            }
+        }
+    }
+
+    /// R1: a file that an event names was durable before the event.
+    pub(crate) fn check_damaged(&mut self, p: usize, damaged: &BTreeSet<MessageKey>) {
+        if let Some(key) = damaged.first() {
+            self.violate(
+                Rule::R1,
+                format!("{} has no files of the message {key:?} that its journal names", self.name(p)),
+            );
+        }
+    }
+
+    /// R1: a reader says received only once the body is filed.
+    pub(crate) fn check_nr(&mut self, p: usize, item: &NrItem) {
+        if item.nr.outcome == Outcome::Received && !self.peers[p].disk.ledger.pulled.contains(&item.id) {
+            self.violate(Rule::R1, format!("{} signs that it has {} before that is durable", self.name(p), item.nr.h));
+        }
+    }
+
+    /// R1: a blob goes only when its end is durable.
+    pub(crate) fn check_blob_dropped(&mut self, p: usize, h: MailId) {
+        let ledger = &self.peers[p].disk.ledger;
+        if ledger.sealed.contains(&h) && !ledger.tombstoned.contains(&h) {
+            self.violate(Rule::R1, format!("{} removes its mail {h} before its end is durable", self.name(p)));
+        }
+    }
+
+    /// R2: a sender takes the true word of a reader.
+    pub(crate) fn check_nr_refused(&mut self, p: usize, item: &NrItem, why: &str) {
+        let why = format!("the true nr of {} for {} is refused: {why}", self.name(p), item.nr.h);
+        self.violate(Rule::R2, why);
+    }
+
+    /// R3: a part goes for a tombstone, for expiry, or when every holder now placed confirmed its own.
+    pub(crate) fn check_drop(&mut self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) {
+        let Some(mail) = self.truth.mails.get(&h) else { return };
+        let tombstoned = self.peers[mail.owner].disk.ledger.tombstoned.contains(&h);
+        let expired = mail.expiry <= self.now(p).wall;
+        if tombstoned && !expired && !self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {
+            // It may be a move all the same.
+            if !self.is_confirmed_move(p, owner, h, mail.encoding, parts) {
+                self.violate(Rule::R1, format!("{} drops {h} before the tombstone is durable there", self.name(p)));
+            }
+            return;
+        }
+        if !tombstoned && !expired && !self.is_confirmed_move(p, owner, h, mail.encoding, parts) {
+            self.violate(Rule::R3, format!("{} drops {parts:?} of {h} without right", self.name(p)));
+        }
+    }
+
+    fn is_confirmed_move(&self, p: usize, owner: PeerId, h: MailId, encoding: Encoding, parts: &[Part]) -> bool {
+        let peer = &self.peers[p];
+        let members: Vec<PeerId> = peer.roster.members.iter().map(|m| m.peer_id).filter(|m| *m != owner).collect();
+        let whole_copies = whole_copies(&peer.roster, &owner);
+        let placed = Place { h: &h, encoding, whole_copies, members: &members, lost: &peer.roster.lost }.placed();
+        let Some(answers) = peer.confirmed.get(&(owner, h)) else { return false };
+        let kept = peer.disk.parts.iter().any(|(o, m, part)| (*o, *m) == (owner, h) && !parts.contains(part));
+        !placed.is_empty()
+            && placed
+                .iter()
+                .all(|m| if *m == peer.id { kept } else { answers.get(m).is_some_and(|parts| !parts.is_empty()) })
+    }
+
+    /// R3: a sweep removes only what no event names.
+    pub(crate) fn check_swept(&mut self, p: usize, part: &(PeerId, MailId, Part)) {
+        if self.peers[p].disk.ledger.held.contains(part) {
+            self.violate(Rule::R3, format!("{} sweeps {:?} away, which its journal says it holds", self.name(p), part));
+        }
+    }
+
+    /// R4, and R2 for spool files: looks at what is about to be durable.
+    pub(crate) fn check_record(&mut self, p: usize, record: &Record) {
+        let Record::Outbox(bytes) = record else { return };
+        match wire::decode(bytes).unwrap() {
+            outbox::Event::Ended { submission, receiver, why, .. } => self.check_end(p, submission, &receiver, why),
+            outbox::Event::Tombstoned { h, .. } => {
+                let mail = &self.truth.mails[&h];
+                let ended = &self.peers[p].disk.ledger.ended;
+                let open = mail.receivers.iter().find(|r| !ended.contains_key(&(mail.submission, (*r).clone())));
+                if let Some(open) = open {
+                    self.violate(Rule::R4, format!("{} entombs {h}, for which {open} still waits", self.name(p)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_end(&mut self, p: usize, submission: SubmissionId, receiver: &Address, why: EndedAs) {
+        let signed = |outcome: Outcome| {
+            self.truth
+                .nrs
+                .iter()
+                .any(|((id, _, reader), said)| id == &submission && reader == receiver && *said == outcome)
+        };
+        let letter = &self.truth.letters[&submission];
+        let life = self.params.policy.life.duration();
+        let right = match why {
+            EndedAs::Received => signed(Outcome::Received),
+            EndedAs::Refused(refusal) => signed(Outcome::Refused(refusal)),
+            EndedAs::Cancelled => self.truth.cancelled.contains(&submission),
+            EndedAs::Expired => letter.at + life <= self.now(p).wall,
+            EndedAs::Filed => *receiver == self.peers[p].address,
+            EndedAs::UnknownAddress => self.at(receiver).is_none(),
+            // Only after a restore: owners of these runs are never restored.
+            EndedAs::Forgotten => false,
+            EndedAs::Lost => {
+                return self.violate(Rule::R2, format!("{} lost {submission}, to which it said 250", self.name(p)));
+            }
+        };
+        if !right {
+            let why = format!("{} ends {submission} for {receiver} as {why:?}, which nobody said", self.name(p));
+            self.violate(Rule::R4, why);
+        }
+    }
+
+    /// R5: one message for each mail in a reader's mailboxes.
+    pub(crate) fn check_once(&mut self, p: usize) {
+        let Some(brains) = &self.peers[p].brains else { return };
+        let mut seen: BTreeSet<SubmissionId> = BTreeSet::new();
+        let mut twice = None;
+        for event in brains.postbox.snapshot() {
+            let postbox::Event::KeptMessage { key, message } = event else { continue };
+            if matches!(message.origin, postbox::Origin::Mail(_) | postbox::Origin::Local(..)) {
+                let letter = self.peers[p].disk.files.get(&key).and_then(|file| file.letter);
+                if let Some(letter) = letter.filter(|letter| !seen.insert(*letter)) {
+                    twice = Some(letter);
+                }
+            }
+        }
+        if let Some(letter) = twice {
+            self.violate(Rule::R5, format!("{} has the mail {letter} twice", self.name(p)));
+        }
+    }
+
+    /// R6: only who lied is named.
+    pub(crate) fn check_named(&mut self, p: usize, h: MailId, peer: PeerId) {
+        if !self.truth.lied.contains(&(h, peer)) {
+            self.violate(Rule::R6, format!("{} names {peer}, which served no wrong block of {h}", self.name(p)));
+        }
+    }
+
+    /// R6: who was named is not asked again for that mail.
+    pub(crate) fn check_asked(&mut self, p: usize, h: MailId, source: PeerId) {
+        if self.peers[p].named.contains(&(h, source)) {
+            self.violate(Rule::R6, format!("{} asks {source} for {h} again, though it lied", self.name(p)));
+        }
+    }
+
+    /// R6: a body is made of right blocks only.
+    pub(crate) fn check_body(&mut self, p: usize, h: MailId, good: bool) {
+        if !good {
+            self.violate(
+                Rule::R6,
+                format!("{} hands a body of {h} with wrong bytes to its mail program", self.name(p)),
+            );
+        }
+    }
+
+    /// R6: every mail of a run fits its ns.
+    pub(crate) fn check_mismatch(&mut self, p: usize, h: MailId) {
+        self.violate(Rule::R6, format!("{} calls {h} a mismatch, which fits its ns", self.name(p)));
+    }
+
+    /// R7: nobody mirrors what it knows to be gone.
+    pub(crate) fn check_mirror(&mut self, p: usize, order: &MirrorOrder) {
+        if self.peers[p].disk.ledger.buried_parts.contains(&(order.owner, order.h)) {
+            self.violate(Rule::R7, format!("{} mirrors {} again, which is gone", self.name(p), order.h));
+        }
+    }
+
+    /// R8: safe(f) as shown is not more than what distinct members reported truly.
+    pub(crate) fn check_shown_safety(&mut self, p: usize) {
+        let now = self.now(p);
+        let Some(brains) = &self.peers[p].brains else { return };
+        let status = brains.outbox.observe(now);
+        for mail in status.submissions.into_iter().flat_map(|s| s.mails) {
+            let mut held = self.truth.reported.get(&mail.h).cloned().unwrap_or_default();
+            held.retain(|member, _| !self.peers[p].roster.lost.contains(member));
+            let counted = survives(&held.into_values().collect::<Vec<_>>());
+            if mail.safe >= 0 && mail.safe > counted {
+                let why = format!("{} shows safe({}) for {}, counted are {counted}", self.name(p), mail.safe, mail.h);
+                self.violate(Rule::R8, why);
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a mail can be read from these parts.
+fn readable<'a>(parts: impl Iterator<Item = &'a Part>) -> bool {
+    let mut fragments: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
+    for part in parts {
+        match part {
+            Part::Whole => return true,
+            Part::Fragment { k, i } => drop(fragments.entry(*k).or_default().insert(*i)),
+        }
+    }
+    fragments.iter().any(|(k, indices)| indices.len() >= usize::from(*k))
+}
+
+/// How many of the holders may go, whichever they are; -1 when it cannot be read as it is. By trying every loss.
+pub(crate) fn survives(held: &[BTreeSet<Part>]) -> i32 {
+    let all: u32 = 1 << held.len();
+    let mut survived = i32::try_from(held.len()).unwrap();
+    for lost in 0..all {
+        let left = held.iter().enumerate().filter(|(n, _)| lost & (1 << n) == 0);
+        if !readable(left.flat_map(|(_, parts)| parts)) {
+            survived = survived.min(i32::try_from(lost.count_ones()).unwrap() - 1);
+        }
+    }
+    survived
+}

@@ -1,0 +1,199 @@
+//! The DHT as one shared model: puts, gets and deletions with delay, refusal and loss. The real one has a simulation of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost::core::outbox::{Announcement, How, NrFrom};
+use roost::core::postbox::io::{NrItem, NrSent, NsFrom};
+use roost::core::{outbox, postbox};
+use roost::model::dht::DhtKey;
+use roost::model::notification::{nr_password, ns_password};
+use roost::model::{Address, Digest, MailId, Secret, WallTime};
+
+use super::disk::{SealedNr, SealedNs, digest_of};
+use super::peer::Tell;
+use super::world::{Happening, START, World};
+
+/// A value.
+#[derive(Debug, Clone)]
+pub(crate) enum DhtValue {
+    Ns(Box<SealedNs>),
+    Nr(SealedNr),
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    value: DhtValue,
+    password: Secret,
+    expiry: WallTime,
+}
+
+/// What all peers share.
+#[derive(Debug, Default)]
+pub(crate) struct Dht {
+    entries: BTreeMap<DhtKey, BTreeMap<Digest, Entry>>,
+    gone: BTreeSet<(DhtKey, Digest)>,
+}
+
+/// What a peer does there.
+#[derive(Debug)]
+pub(crate) enum DhtOp {
+    PutNs(Box<Announcement>, Box<SealedNs>),
+    PutNr(u64, Box<NrItem>),
+    WasNrDeleted(u64, Box<NrItem>, Digest),
+    DelNs { h: MailId, receiver: Address, ns: Digest, secret: Secret },
+    DelOwnNs(Digest, Secret),
+    DelNr(Digest, Secret),
+    PollNs,
+    PollNr,
+}
+
+impl Dht {
+    fn put(&mut self, key: DhtKey, name: Digest, entry: Entry) {
+        if !self.gone.contains(&(key.clone(), name)) {
+            self.entries.entry(key).or_default().insert(name, entry);
+        }
+    }
+    /// True when it is gone.
+    fn del(&mut self, key: DhtKey, name: Digest, password: &Secret) -> bool {
+        let Some(entries) = self.entries.get_mut(&key) else { return true };
+        if entries.get(&name).is_some_and(|e| e.password != *password) {
+            return false;
+        }
+        if entries.remove(&name).is_some() {
+            self.gone.insert((key, name));
+        }
+        true
+    }
+    fn get(&mut self, key: &DhtKey, now: WallTime) -> Vec<(Digest, DhtValue)> {
+        let Some(entries) = self.entries.get_mut(key) else { return Vec::new() };
+        entries.retain(|_, e| e.expiry > now);
+        entries.iter().map(|(name, e)| (*name, e.value.clone())).collect()
+    }
+    /// Loses one entry, if there is one.
+    pub(crate) fn lose_one(&mut self) {
+        for entries in self.entries.values_mut() {
+            if entries.pop_first().is_some() {
+                return;
+            }
+        }
+    }
+}
+
+impl World {
+    /// Starts an operation; what comes of it is told after a while.
+    pub(crate) fn dht(&mut self, p: usize, op: DhtOp) {
+        self.count_message(p);
+        let delay = self.rng.between(5, 200 + self.params.latency_ms);
+        let life = self.peers[p].life;
+        self.later(delay, Happening::DhtDo { p, life, op });
+    }
+
+    /// Does it. That the peer crashed meanwhile does not undo it.
+    pub(crate) fn dht_do(&mut self, p: usize, life: u64, op: DhtOp) {
+        let works = self.peers[p].side == 0 && !(self.faulty && self.rng.chance(self.params.drop));
+        let now = WallTime(START + self.t);
+        let me = self.peers[p].address.clone();
+        let alive = self.peers[p].life == life;
+        match op {
+            DhtOp::PutNs(what, sealed) => {
+                let name = digest_of(&sealed.ns, &sealed.signer);
+                if works {
+                    let entry =
+                        Entry { value: DhtValue::Ns(sealed), password: ns_password(&what.secret), expiry: what.expiry };
+                    self.dht.put(DhtKey::Ns(what.receiver.clone()), name, entry);
+                }
+                let how = works.then_some(How::Dht);
+                let input = outbox::Input::Announced { h: what.h, receiver: what.receiver, how };
+                self.tell_if(alive, p, Tell::Outbox(input));
+            }
+            DhtOp::DelNs { h, receiver, ns, secret } => {
+                let done = works && self.dht.del(DhtKey::Ns(receiver.clone()), ns, &ns_password(&secret));
+                self.tell_if(alive, p, Tell::Outbox(outbox::Input::NsDeleted { h, receiver, done }));
+            }
+            DhtOp::DelOwnNs(ns, password) if works => drop(self.dht.del(DhtKey::Ns(me), ns, &password)),
+            DhtOp::DelNr(nr, secret) if works => drop(self.dht.del(DhtKey::Nr(me), nr, &nr_password(&secret))),
+            DhtOp::DelOwnNs(..) | DhtOp::DelNr(..) => {}
+            DhtOp::PutNr(batch, item) => {
+                let sealed = SealedNr { nr: item.nr.clone(), signer: self.peers[p].fingerprint };
+                let name = digest_of(&sealed.nr, &sealed.signer);
+                if works {
+                    let entry =
+                        Entry { value: DhtValue::Nr(sealed), password: item.password.clone(), expiry: item.until };
+                    self.dht.put(DhtKey::Nr(item.nr.to.clone()), name, entry);
+                }
+                let failed = NrSent::Failed { why: "nobody stores it yet".to_owned(), for_good: false };
+                let sent = if works { NrSent::InDht(name) } else { failed };
+                self.nr_sent_if(alive, p, batch, &item, sent);
+            }
+            DhtOp::WasNrDeleted(batch, item, name) => {
+                let gone = works && self.dht.gone.contains(&(DhtKey::Nr(item.nr.to.clone()), name));
+                let sent = if gone { NrSent::Taken } else { NrSent::InDht(name) };
+                self.nr_sent_if(alive, p, batch, &item, sent);
+            }
+            DhtOp::PollNs => self.polled_ns(alive && works, p, now),
+            DhtOp::PollNr => self.polled_nr(alive, works, p, now),
+        }
+        if alive {
+            self.pump(p);
+        }
+    }
+
+    fn tell_if(&mut self, alive: bool, p: usize, tell: Tell) {
+        if alive {
+            self.tell(p, tell);
+        }
+    }
+    fn nr_sent_if(&mut self, alive: bool, p: usize, batch: u64, item: &NrItem, sent: NrSent) {
+        if alive {
+            self.nr_result(p, batch, (item.id, item.nr.h, sent));
+        }
+    }
+
+    fn polled_ns(&mut self, heard: bool, p: usize, now: WallTime) {
+        if !heard {
+            return;
+        }
+        let life = self.peers[p].life;
+        for (name, value) in self.dht.get(&DhtKey::Ns(self.peers[p].address.clone()), now) {
+            if let DhtValue::Ns(sealed) = value
+                && self.peers[p].life == life
+                && self.peers[p].read.insert(name)
+                && sealed.signer == sealed.ns.from_fingerprint
+            {
+                self.take_ns(p, NsFrom::Dht(name), *sealed);
+            }
+        }
+    }
+
+    fn polled_nr(&mut self, alive: bool, works: bool, p: usize, now: WallTime) {
+        if !alive {
+            return;
+        }
+        self.peers[p].polling_nr = false;
+        if !works {
+            return;
+        }
+        for (name, value) in self.dht.get(&DhtKey::Nr(self.peers[p].address.clone()), now) {
+            if let DhtValue::Nr(sealed) = value {
+                self.take_nr(p, NrFrom::Dht(name), sealed);
+            }
+        }
+    }
+
+    /// What the postbox asks of the DHT about ns.
+    pub(crate) fn delete_own_ns(&mut self, p: usize, value: Digest, password: Secret) {
+        self.dht(p, DhtOp::DelOwnNs(value, password));
+    }
+
+    /// One nr of a batch has its result; the last one ends the batch.
+    pub(crate) fn nr_result(&mut self, p: usize, batch: u64, result: (postbox::MailKey, MailId, NrSent)) {
+        let Some(all) = self.peers[p].nr_batches.get_mut(&batch) else { return };
+        all.results.push(result);
+        all.left -= 1;
+        if all.left == 0
+            && let Some(all) = self.peers[p].nr_batches.remove(&batch)
+        {
+            self.tell(p, Tell::Postbox(postbox::Input::NrSent { peer: all.peer, results: all.results }));
+        }
+    }
+}

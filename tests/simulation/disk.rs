@@ -1,0 +1,174 @@
+//! A peer's disk: what is durable on it, and what the journal on it says. What is under way to it is not in here, and is lost
+//! or there by chance when the peer crashes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost::core::outbox::{self, EndedAs, Spooled};
+use roost::core::postbox::access::MessageKey;
+use roost::core::{postbox, replicator};
+use roost::model::notification::{Nr, Ns};
+use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
+use roost::wire;
+
+/// An ns as it travels: sealing is a model.
+#[derive(Debug, Clone)]
+pub(crate) struct SealedNs {
+    pub(crate) ns: Ns,
+    /// Whose signature is on it.
+    pub(crate) signer: Fingerprint,
+}
+/// An nr as it travels.
+#[derive(Debug, Clone)]
+pub(crate) struct SealedNr {
+    pub(crate) nr: Nr,
+    /// Whose signature is on it.
+    pub(crate) signer: Fingerprint,
+}
+
+/// Its name in the DHT.
+pub(crate) fn digest_of(what: &impl serde::Serialize, signer: &Fingerprint) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&wire::encode(what));
+    hasher.update(signer.as_bytes());
+    Digest::new(*hasher.finalize().as_bytes())
+}
+
+/// One record of the journal, encoded as on a real disk.
+#[derive(Debug, Clone)]
+pub(crate) enum Record {
+    Outbox(Vec<u8>),
+    Replicator(Vec<u8>),
+    Postbox(Vec<u8>),
+}
+
+/// A message's files.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MailFile {
+    /// The submission whose mail it is, if it is one.
+    pub(crate) letter: Option<SubmissionId>,
+    /// The body: whether every byte of it is right.
+    pub(crate) body: Option<bool>,
+}
+
+/// A change of the files.
+#[derive(Debug, Clone)]
+pub(crate) enum DiskOp {
+    Spool(Spooled),
+    DropSpool(SubmissionId),
+    Blob(MailId, Vec<(Address, SealedNs)>),
+    DropBlob(MailId),
+    Part((PeerId, MailId, Part)),
+    DropParts(Vec<(PeerId, MailId, Part)>),
+    File(MessageKey, MailFile),
+    Body(MessageKey, bool),
+    Remove(Vec<MessageKey>),
+    DropFetched(MailId),
+}
+
+/// What is durable.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Disk {
+    pub(crate) journal: Vec<Record>,
+    pub(crate) ledger: Ledger,
+    pub(crate) spool: BTreeMap<SubmissionId, Spooled>,
+    pub(crate) blobs: BTreeMap<MailId, Vec<(Address, SealedNs)>>,
+    pub(crate) parts: BTreeSet<(PeerId, MailId, Part)>,
+    /// Also those that were given up since.
+    pub(crate) parts_once: BTreeSet<(PeerId, MailId, Part)>,
+    pub(crate) files: BTreeMap<MessageKey, MailFile>,
+    /// Blocks of mails being pulled: whether each is right.
+    pub(crate) fetched: BTreeMap<MailId, BTreeMap<(u64, u8), bool>>,
+}
+
+impl Disk {
+    /// Makes a change.
+    pub(crate) fn apply(&mut self, op: DiskOp) {
+        match op {
+            DiskOp::Spool(spooled) => drop(self.spool.insert(spooled.submission, spooled)),
+            DiskOp::DropSpool(submission) => drop(self.spool.remove(&submission)),
+            DiskOp::Blob(h, notices) => drop(self.blobs.insert(h, notices)),
+            DiskOp::DropBlob(h) => drop(self.blobs.remove(&h)),
+            DiskOp::Part(part) => {
+                self.parts.insert(part);
+                self.parts_once.insert(part);
+            }
+            DiskOp::DropParts(parts) => self.parts.retain(|part| !parts.contains(part)),
+            DiskOp::File(key, file) => drop(self.files.insert(key, file)),
+            DiskOp::Body(key, good) => self.files.entry(key).or_default().body = Some(good),
+            DiskOp::Remove(keys) => self.files.retain(|key, _| !keys.contains(key)),
+            DiskOp::DropFetched(h) => drop(self.fetched.remove(&h)),
+        }
+    }
+    /// Makes a record durable.
+    pub(crate) fn append(&mut self, record: Record) {
+        self.ledger.learn(&record);
+        self.journal.push(record);
+    }
+}
+
+/// What the journal says, for the checker: kept beside it and never used by a brain.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ledger {
+    pub(crate) submitted: BTreeSet<SubmissionId>,
+    pub(crate) sealed: BTreeSet<MailId>,
+    pub(crate) ended: BTreeMap<(SubmissionId, Address), EndedAs>,
+    pub(crate) tombstoned: BTreeSet<MailId>,
+    pub(crate) held: BTreeSet<(PeerId, MailId, Part)>,
+    /// Also those that were given up since.
+    pub(crate) held_once: BTreeSet<(PeerId, MailId, Part)>,
+    pub(crate) buried_parts: BTreeSet<(PeerId, MailId)>,
+    /// ns that were taken.
+    pub(crate) announced: BTreeSet<postbox::MailKey>,
+    pub(crate) pulled: BTreeSet<postbox::MailKey>,
+    /// What was filed from here, and how often.
+    pub(crate) filed: BTreeMap<SubmissionId, usize>,
+}
+
+impl Ledger {
+    fn learn(&mut self, record: &Record) {
+        match record {
+            Record::Outbox(bytes) => self.learn_outbox(wire::decode(bytes).unwrap()),
+            Record::Replicator(bytes) => self.learn_replicator(wire::decode(bytes).unwrap()),
+            Record::Postbox(bytes) => self.learn_postbox(wire::decode(bytes).unwrap()),
+        }
+    }
+    fn learn_outbox(&mut self, event: outbox::Event) {
+        match event {
+            outbox::Event::Submitted { submission, .. } => drop(self.submitted.insert(submission)),
+            outbox::Event::Sealed { facts, .. } => drop(self.sealed.insert(facts.h)),
+            outbox::Event::Ended { submission, receiver, why, .. } => {
+                self.ended.insert((submission, receiver), why);
+            }
+            outbox::Event::Tombstoned { h, .. } => drop(self.tombstoned.insert(h)),
+            _ => {}
+        }
+    }
+    fn learn_replicator(&mut self, event: replicator::Event) {
+        match event {
+            replicator::Event::Held { owner, h, part } => {
+                self.held.insert((owner, h, part));
+                self.held_once.insert((owner, h, part));
+            }
+            replicator::Event::Lost { owner, h, part } => drop(self.held.remove(&(owner, h, part))),
+            replicator::Event::Dropped { owner, h, parts, .. } => {
+                for part in parts {
+                    self.held.remove(&(owner, h, part));
+                }
+            }
+            replicator::Event::Tombstoned { owner, h, .. } => drop(self.buried_parts.insert((owner, h))),
+            _ => {}
+        }
+    }
+    fn learn_postbox(&mut self, event: postbox::Event) {
+        match event {
+            postbox::Event::Announced { id, .. } => drop(self.announced.insert(id)),
+            postbox::Event::Pulled { id, .. } => drop(self.pulled.insert(id)),
+            postbox::Event::Filed { message, .. } => {
+                if let postbox::Origin::Local(id, _) = message.origin {
+                    *self.filed.entry(id).or_default() += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What the fetch brain asks for, done as its actor does it: every block is looked at before it counts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use roost::core::Token;
+use roost::core::fetch::{Action, Input, Offer, Order, Reply, RequestId, Run, SourceFailure};
+use roost::core::postbox;
+use roost::core::postbox::io::FetchFailure;
+use roost::fragment::Layout;
+use roost::model::msglist::Tombstone;
+use roost::model::{MailId, Part, PeerId};
+use roost::wire::Signed;
+
+use super::network::{Answer, Pending, Request};
+use super::peer::{Tell, Waiter};
+use super::sabotage::Saboteur;
+use super::world::World;
+
+fn failure(answer: Answer) -> SourceFailure {
+    match answer {
+        Answer::NotFound => SourceFailure::Nothing,
+        Answer::Refused(why) | Answer::Later(why) => SourceFailure::Unreachable(why),
+        _ => SourceFailure::Unreachable("it does not answer".to_owned()),
+    }
+}
+
+/// A source that says the mail is gone is believed only with the owner's word.
+fn gone_or(answer: Answer, h: MailId, owner: PeerId) -> SourceFailure {
+    let Answer::Gone(tombstone) = &answer else { return failure(answer) };
+    match Signed::<Tombstone>::verify(tombstone) {
+        Ok(t) if t.h == h && t.owner == owner => SourceFailure::Gone,
+        _ => SourceFailure::Lied("its tombstone is not the owner's".to_owned()),
+    }
+}
+
+/// The blocks that a request asks for, as they travel.
+fn expected(layout: &Layout, run: &Run) -> Vec<(u64, u8)> {
+    match run {
+        Run::Fragment { index, stripes } if layout.k() > 1 => stripes.clone().map(|s| (s, *index)).collect(),
+        Run::Fragment { stripes, .. } | Run::Whole { stripes } => stripes
+            .clone()
+            .flat_map(|s| (0..layout.k()).map(move |i| (s, i)))
+            .filter(|(s, i)| !layout.block_range_in_mail(*s, *i).is_empty())
+            .collect(),
+    }
+}
+
+impl World {
+    /// Does what the fetch brain asks for.
+    pub(crate) fn act_fetch(&mut self, p: usize, action: Action) {
+        match action {
+            Action::AskOffer { h, owner, source } => {
+                let to = self.index(&source);
+                self.call(p, to, Request::Offer(h), Pending::FetchOffer { h, source, owner });
+            }
+            Action::GetManifest { order, source } => {
+                let to = self.index(&source);
+                self.call(p, to, Request::Manifest(order.h), Pending::FetchManifest { order, source });
+            }
+            Action::Open { h, .. } => {
+                self.peers[p].named.retain(|(mail, _)| *mail != h);
+                let blocks = self.peers[p].disk.fetched.entry(h).or_default();
+                let have = blocks.keys().copied().collect();
+                self.tell_later(p, 2, Tell::Fetch(Input::Opened { h, have }));
+            }
+            Action::Get { h, source, request, run, .. } => self.get(p, h, source, request, &run),
+            Action::Cancel { request } => {
+                let this =
+                    |pending: &Pending| matches!(pending, Pending::FetchBlocks { request: r, .. } if *r == request);
+                self.peers[p].calls.retain(|_, (_, pending)| !this(pending));
+            }
+            Action::Finish { h } => self.finish_file(p, h),
+            Action::Close { .. } => {}
+            Action::NameLiar { h, peer, .. } => {
+                self.check_named(p, h, peer);
+                self.peers[p].named.insert((h, peer));
+            }
+        }
+    }
+
+    fn get(&mut self, p: usize, h: MailId, source: PeerId, request: RequestId, run: &Run) {
+        self.check_asked(p, h, source);
+        let layout = self.truth.mails[&h].layout;
+        let part = match run {
+            Run::Fragment { index, .. } if layout.k() > 1 => Part::Fragment { k: layout.k(), i: *index },
+            _ => Part::Whole,
+        };
+        let (to, asked_at) = (self.index(&source), self.t);
+        let wanted = Request::Part(h, part, expected(&layout, run));
+        self.call(p, to, wanted, Pending::FetchBlocks { h, request, asked_at });
+    }
+
+    /// Blocks came, or did not.
+    pub(crate) fn blocks_came(
+        &mut self,
+        p: usize,
+        _: usize,
+        h: MailId,
+        request: RequestId,
+        asked_at: u64,
+        answer: Answer,
+    ) {
+        let life = self.peers[p].life;
+        let took = Duration::from_millis(self.t - asked_at);
+        let mut result = Ok((took, took));
+        match answer {
+            Answer::Blocks(blocks) => {
+                for (stripe, index, good) in blocks {
+                    if !good && !self.is(Saboteur::SkipsVerification) {
+                        result = Err(SourceFailure::Lied(format!("block {stripe}.{index}")));
+                        break;
+                    }
+                    self.peers[p].disk.fetched.entry(h).or_default().entry((stripe, index)).or_insert(good);
+                    let bytes = 65_536;
+                    self.tell(p, Tell::Fetch(Input::Block { h, request, stripe, index, bytes }));
+                    if self.peers[p].life != life {
+                        return;
+                    }
+                }
+            }
+            other => result = Err(failure(other)),
+        }
+        self.hand(p, Tell::Fetch(Input::Ended { h, request, result }));
+    }
+
+    fn finish_file(&mut self, p: usize, h: MailId) {
+        let layout = self.truth.mails[&h].layout;
+        let blocks = self.peers[p].disk.fetched.get(&h).cloned().unwrap_or_default();
+        let enough = |s: u64| {
+            let real = |i: u8| !layout.block_range_in_mail(s, i).is_empty();
+            let there = blocks.keys().filter(|(stripe, _)| *stripe == s).count();
+            there >= usize::from(layout.k())
+                || (0..layout.k()).filter(|i| real(*i)).all(|i| blocks.contains_key(&(s, i)))
+        };
+        if !(0..layout.stripes()).all(enough) {
+            self.violate(
+                super::checker::Rule::R6,
+                format!("{} finishes {h} without k blocks of each stripe", self.name(p)),
+            );
+        }
+        let good = blocks.values().all(|good| *good) || self.is(Saboteur::SkipsVerification);
+        let result = if good { Ok(PathBuf::from(h.to_string())) } else { Err("another digest".to_owned()) };
+        self.tell_later(p, 5, Tell::Fetch(Input::Finished { h, result }));
+    }
+
+    /// A source said what it has.
+    pub(crate) fn offered(&mut self, p: usize, h: MailId, source: PeerId, owner: PeerId, answer: Answer) {
+        let offer = match answer {
+            Answer::Offer(parts) if parts.is_empty() => Err(SourceFailure::Nothing),
+            Answer::Offer(parts) => {
+                let fragment = |part: &Part| match part {
+                    Part::Whole => (1, 0),
+                    Part::Fragment { k, i } => (*k, *i),
+                };
+                Ok(Offer { whole: parts.contains(&Part::Whole), fragments: parts.iter().map(fragment).collect() })
+            }
+            other => Err(gone_or(other, h, owner)),
+        };
+        self.hand(p, Tell::Fetch(Input::Offered { h, source, offer }));
+    }
+
+    /// A manifest came, or did not.
+    pub(crate) fn manifest_came(&mut self, p: usize, order: &Order, source: PeerId, answer: Answer) {
+        let h = order.h;
+        let manifest = match answer {
+            Answer::Manifest(manifest) if manifest.owner != order.owner => {
+                Err(SourceFailure::Lied("it is signed by another than the sender".to_owned()))
+            }
+            Answer::Manifest(manifest) => Ok((self.truth.mails[&h].layout, manifest)),
+            other => Err(gone_or(other, h, order.owner)),
+        };
+        self.hand(p, Tell::Fetch(Input::Manifest { h, source, manifest }));
+    }
+
+    /// What the fetch brain replies.
+    pub(crate) fn reply_fetch(&mut self, p: usize, token: Token, reply: Reply) {
+        match self.waiter(p, token) {
+            Waiter::Pull { key, h } => {
+                let result = match reply {
+                    Reply::Fetched(path) => Ok(path),
+                    Reply::Failed(roost::core::fetch::Failure::Gone) => {
+                        Err(FetchFailure::Gone("it is gone".to_owned()))
+                    }
+                    Reply::Failed(why) => Err(FetchFailure::NotNow(why.to_string())),
+                    Reply::Progress(_) => return,
+                };
+                self.hand(p, Tell::Postbox(postbox::Input::Fetched { key, h, result }));
+            }
+            Waiter::Rebuild(order) => self.rebuilt(p, &order, reply),
+            Waiter::Progress(token) => {
+                let percent = if let Reply::Progress(percent) = reply { percent } else { None };
+                self.hand(p, Tell::Postbox(postbox::Input::Progressed { token, percent }));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The small simulator: real brains of four to seven peers under one virtual clock, with a seeded network, seeded disks and
+//! crashes at any effect, watched by a checker for R1 to R8 and R12. It shows what brains do; shells, cryptography and the
+//! DHT are models.
+//!
+//! ```text
+//! cargo test --test simulation                                     a few hundred seeds
+//! ROOST_SIM_SEEDS=10000 cargo test --test simulation -- many_seeds --nocapture    as many as you like
+//! ROOST_SIM_SEED=17 cargo test --test simulation -- one_seed --nocapture          one of them, with its trace
+//! ROOST_SIM_SABOTEUR=NeverRests ROOST_SIM_SEED=17 …                               the same with a broken peer
+//! ```
+
+#[cfg(test)]
+mod checker;
+#[cfg(test)]
+mod dht;
+#[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod ending;
+#[cfg(test)]
+mod fetch_shell;
+#[cfg(test)]
+mod network;
+#[cfg(test)]
+mod outbox_shell;
+#[cfg(test)]
+mod params;
+#[cfg(test)]
+mod peer;
+#[cfg(test)]
+mod postbox_shell;
+#[cfg(test)]
+mod replicator_shell;
+#[cfg(test)]
+mod rng;
+#[cfg(test)]
+mod run;
+#[cfg(test)]
+mod sabotage;
+#[cfg(test)]
+mod serve;
+#[cfg(test)]
+mod users;
+#[cfg(test)]
+mod world;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::checker::Violation;
+    use super::run;
+    use super::sabotage::Saboteur;
+
+    /// Seeds of a plain `cargo test`.
+    const SEEDS: u64 = 200;
+    /// Seeds in which each saboteur must be seen.
+    const SABOTAGE_SEEDS: u64 = 200;
+
+    fn number(name: &str) -> Option<u64> {
+        std::env::var(name).ok().map(|text| text.parse().expect("it is a number"))
+    }
+
+    /// Runs seeds from `first` on, on all cores; those that break a rule, at most `most` of them.
+    fn violations(first: u64, count: u64, most: usize) -> BTreeMap<u64, Violation> {
+        let next = AtomicU64::new(first);
+        let found: Mutex<BTreeMap<u64, Violation>> = Mutex::default();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= first + count || found.lock().expect("no thread panicked").len() >= most {
+                            return;
+                        }
+                        if let Some(violation) = run::run(seed, None) {
+                            found.lock().expect("no thread panicked").insert(seed, violation);
+                        }
+                    }
+                });
+            }
+        });
+        found.into_inner().expect("no thread panicked")
+    }
+
+    #[test]
+    fn many_seeds_break_no_rule() {
+        let (first, count) = (number("ROOST_SIM_FIRST").unwrap_or(0), number("ROOST_SIM_SEEDS").unwrap_or(SEEDS));
+        println!("seeds {first} to {}", first + count - 1);
+        let most = number("ROOST_SIM_MOST").map_or(1, |most| usize::try_from(most).expect("it is small"));
+        let found = violations(first, count, most);
+        for (seed, violation) in &found {
+            println!("seed {seed}: {violation:?}");
+        }
+        if let Some(seed) = found.keys().next() {
+            run::tell(*seed, None);
+            panic!("seed {seed} breaks a rule");
+        }
+    }
+
+    #[test]
+    fn one_seed() {
+        let Some(seed) = number("ROOST_SIM_SEED") else { return };
+        let saboteur = std::env::var("ROOST_SIM_SABOTEUR").ok().map(|name| Saboteur::named(&name).expect("a saboteur"));
+        assert!(run::tell(seed, saboteur).is_none());
+    }
+
+    /// The checker reports exactly the rule that a saboteur breaks.
+    fn is_caught(saboteur: Saboteur) {
+        for seed in 0..SABOTAGE_SEEDS {
+            if let Some(violation) = run::run(seed, Some(saboteur)) {
+                println!("{saboteur:?}: seed {seed}: {violation:?}");
+                assert_eq!(violation.rule, saboteur.breaks(), "seed {seed}: {violation:?}");
+                return;
+            }
+        }
+        panic!("{saboteur:?} was not caught in {SABOTAGE_SEEDS} seeds");
+    }
+
+    #[test]
+    fn r1_a_yes_before_it_is_durable_is_caught() {
+        is_caught(Saboteur::YesBeforeDurable);
+    }
+    #[test]
+    fn r2_a_dsn_that_is_not_filed_is_caught() {
+        is_caught(Saboteur::SwallowsDsn);
+    }
+    #[test]
+    fn r3_an_empty_msglist_that_deletes_is_caught() {
+        is_caught(Saboteur::EmptyListDeletes);
+    }
+    #[test]
+    fn r4_an_nr_of_a_wrong_signer_that_frees_is_caught() {
+        is_caught(Saboteur::AnySignerFrees);
+    }
+    #[test]
+    fn r5_a_mail_that_is_filed_twice_is_caught() {
+        is_caught(Saboteur::FilesTwice);
+    }
+    #[test]
+    fn r6_a_block_that_is_not_checked_is_caught() {
+        is_caught(Saboteur::SkipsVerification);
+    }
+    #[test]
+    fn r7_a_part_that_stays_after_the_tombstone_is_caught() {
+        is_caught(Saboteur::KeepsTombstoned);
+    }
+    #[test]
+    fn r8_a_word_that_is_counted_twice_is_caught() {
+        is_caught(Saboteur::CountsTwice);
+    }
+    #[test]
+    fn r12_a_peer_that_never_rests_is_caught() {
+        is_caught(Saboteur::NeverRests);
+    }
+}

@@ -1,0 +1,142 @@
+//! What one run is like, drawn from its seed alone: who takes part, how mail is kept, what goes wrong and how often.
+
+use std::fmt;
+
+use roost::model::policy::KOfN;
+use roost::model::{ByteSize, Mode, Policy, Span};
+
+use super::rng::Rng;
+use super::sabotage::Saboteur;
+
+/// The parameters of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Params {
+    /// What all is drawn from.
+    pub(crate) seed: u64,
+    /// Members of the group `acme`; one more peer reads from outside.
+    pub(crate) members: usize,
+    /// How the group keeps mail.
+    pub(crate) policy: Policy,
+    /// Mails that the users submit.
+    pub(crate) mails: usize,
+    /// Of a thousand messages, how many never arrive while faults last.
+    pub(crate) drop: u64,
+    /// And how many arrive twice.
+    pub(crate) duplicate: u64,
+    /// Longest time on the way, milliseconds: what reorders messages.
+    pub(crate) latency_ms: u64,
+    /// Longest time until a commit or a file is durable, milliseconds.
+    pub(crate) fsync_ms: u64,
+    /// Crashes, each at an effect.
+    pub(crate) crashes: u64,
+    /// Partitions that heal.
+    pub(crate) partitions: u64,
+    /// How long faults last, milliseconds.
+    pub(crate) faults_ms: u64,
+    /// Members that serve wrong blocks.
+    pub(crate) liars: usize,
+    /// Whether somebody sends forged words.
+    pub(crate) hostile: bool,
+    /// Whether the outside reader and the members know each other before.
+    pub(crate) known_outside: bool,
+    /// Whether notifications all go through the DHT.
+    pub(crate) by_dht: bool,
+    /// Whether bodies of known senders are pulled at once.
+    pub(crate) eager: bool,
+    /// Whether the outside reader leaves for good, so that mails to it expire.
+    pub(crate) reader_leaves: bool,
+    /// Members whose disk dies for good.
+    pub(crate) dead_disks: usize,
+    /// Whether a member comes back with an old disk.
+    pub(crate) old_disk: bool,
+    /// Clocks differ by up to this, milliseconds.
+    pub(crate) skew_ms: u64,
+    /// A deliberately broken brain.
+    pub(crate) saboteur: Option<Saboteur>,
+}
+
+impl Params {
+    /// What `seed` determines.
+    pub(crate) fn draw(seed: u64, saboteur: Option<Saboteur>) -> Self {
+        let mut rng = Rng::new(seed ^ 0xa5a5);
+        let members = usize::try_from(rng.between(3, 6)).unwrap();
+        let reader_leaves = rng.chance(120);
+        let by_dht = rng.chance(150);
+        let mut params = Self {
+            seed,
+            members,
+            policy: policy(&mut rng, members, reader_leaves),
+            mails: usize::try_from(rng.between(2, 8)).unwrap(),
+            drop: *rng.pick(&[0, 5, 30, 120]),
+            duplicate: *rng.pick(&[0, 10, 80]),
+            latency_ms: *rng.pick(&[20, 200, 2500]),
+            fsync_ms: *rng.pick(&[5, 60, 600]),
+            crashes: rng.between(0, 8),
+            partitions: rng.between(0, 2),
+            faults_ms: rng.between(5, 90) * 60_000,
+            liars: usize::from(rng.chance(300)),
+            hostile: rng.chance(400),
+            known_outside: rng.chance(600),
+            by_dht,
+            eager: rng.chance(200),
+            reader_leaves,
+            dead_disks: usize::from(rng.chance(150)),
+            old_disk: rng.chance(200),
+            skew_ms: *rng.pick(&[0, 500, 20_000]),
+            saboteur,
+        };
+        if let Some(saboteur) = saboteur {
+            saboteur.favour(&mut params);
+        }
+        params
+    }
+}
+
+fn policy(rng: &mut Rng, members: usize, short: bool) -> Policy {
+    let others = u64::try_from(members - 1).unwrap();
+    // Now and then the group is smaller than its policy.
+    let n = if rng.chance(150) { others + 1 } else { rng.between(2.min(others), others) };
+    let k = rng.between(1, n.min(3));
+    let small = |x: u64| u8::try_from(x).unwrap();
+    let copies = rng.between(n - k + 1, n);
+    Policy {
+        mode: if rng.chance(650) { Mode::Fragments } else { Mode::Full },
+        fragments: KOfN { k: small(k), n: small(n) },
+        copies: small(copies),
+        whole_below: ByteSize::kib(64),
+        lost_after: Span::secs(rng.between(5, 60) * 60),
+        life: if short { Span::hours(12) } else { Span::days(7) },
+        ..Policy::default()
+    }
+    .check()
+    .expect("the policies that are drawn are possible")
+}
+
+impl fmt::Display for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, members, policy, mails, drop, duplicate, latency_ms, fsync_ms, .. } = self;
+        let KOfN { k, n } = policy.fragments;
+        write!(
+            f,
+            "seed {seed}: {members} members and a reader, {:?} {k} of {n}, {} copies, ",
+            policy.mode, policy.copies
+        )?;
+        write!(f, "lost after {}, life {}; {mails} mails; ", policy.lost_after, policy.life)?;
+        write!(
+            f,
+            "of 1000 messages {drop} dropped and {duplicate} twice, up to {latency_ms} ms; fsync up to {fsync_ms} ms; "
+        )?;
+        write!(f, "{} crashes, {} partitions in {} min; ", self.crashes, self.partitions, self.faults_ms / 60_000)?;
+        write!(
+            f,
+            "liars {}, hostile {}, known outside {}, by DHT {}, ",
+            self.liars, self.hostile, self.known_outside, self.by_dht
+        )?;
+        write!(
+            f,
+            "eager {}, reader leaves {}, dead disks {}, old disk {}, ",
+            self.eager, self.reader_leaves, self.dead_disks, self.old_disk
+        )?;
+        write!(f, "skew {} ms, saboteur {:?}", self.skew_ms, self.saboteur)
+    }
+}

@@ -1,0 +1,70 @@
+//! Deliberately broken peers: each saboteur stands between a brain and the world and breaks one rule. They exist to show that
+//! the checker sees.
+
+use super::checker::Rule;
+use super::params::Params;
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Saboteur {
+    /// What hangs on a commit is done before it is durable.
+    YesBeforeDurable,
+    /// DSNs are said to be filed and are not.
+    SwallowsDsn,
+    /// An empty page of a msglist deletes all that is held for its owner.
+    EmptyListDeletes,
+    /// An nr is taken whoever signed it.
+    AnySignerFrees,
+    /// An ns that comes again is filed again.
+    FilesTwice,
+    /// Blocks and whole mails are not checked.
+    SkipsVerification,
+    /// Parts of a mail that is gone stay on the disk.
+    KeepsTombstoned,
+    /// One member's word is counted for another one too.
+    CountsTwice,
+    /// A member takes every other one to be back whenever it has asked it.
+    NeverRests,
+}
+
+impl Saboteur {
+    /// All of them.
+    pub(crate) const ALL: [Saboteur; 9] = [
+        Saboteur::YesBeforeDurable,
+        Saboteur::SwallowsDsn,
+        Saboteur::EmptyListDeletes,
+        Saboteur::AnySignerFrees,
+        Saboteur::FilesTwice,
+        Saboteur::SkipsVerification,
+        Saboteur::KeepsTombstoned,
+        Saboteur::CountsTwice,
+        Saboteur::NeverRests,
+    ];
+    /// The rule that it breaks.
+    pub(crate) fn breaks(self) -> Rule {
+        match self {
+            Saboteur::YesBeforeDurable => Rule::R1,
+            Saboteur::SwallowsDsn => Rule::R2,
+            Saboteur::EmptyListDeletes => Rule::R3,
+            Saboteur::AnySignerFrees => Rule::R4,
+            Saboteur::FilesTwice => Rule::R5,
+            Saboteur::SkipsVerification => Rule::R6,
+            Saboteur::KeepsTombstoned => Rule::R7,
+            Saboteur::CountsTwice => Rule::R8,
+            Saboteur::NeverRests => Rule::R12,
+        }
+    }
+    /// Makes sure that what it breaks happens in the run.
+    pub(crate) fn favour(self, params: &mut Params) {
+        match self {
+            Saboteur::AnySignerFrees => params.hostile = true,
+            Saboteur::SkipsVerification => params.liars = 1,
+            Saboteur::FilesTwice => params.duplicate = 100,
+            _ => {}
+        }
+    }
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| format!("{s:?}") == name)
+    }
+}

@@ -1,0 +1,221 @@
+//! What a peer answers others: each request becomes inputs of its brains, and their replies become the answer, as the routes do it.
+
+use roost::core::postbox::io::NsFrom;
+use roost::core::{Token, outbox, postbox, replicator};
+use roost::model::msglist::Tombstone;
+use roost::model::{MailId, Part};
+use roost::wire::Signed;
+
+use super::disk::{SealedNr, SealedNs};
+use super::network::{Answer, CallRef, Notice, Request};
+use super::peer::{Tell, Waiter, Wanted};
+use super::sabotage::Saboteur;
+use super::world::World;
+
+impl World {
+    /// Takes a request to the brains.
+    pub(crate) fn serve(&mut self, p: usize, from: CallRef, request: Request) {
+        let caller = self.peers[from.caller].id;
+        let answer = Waiter::Answer(from);
+        match request {
+            Request::Notify(notice) => self.take_notice(p, from, notice),
+            Request::Msglist(since, wait) => {
+                let token = self.wait(p, answer);
+                self.hand(p, Tell::Outbox(outbox::Input::ReadMsglist { token, since, wait }));
+            }
+            Request::MirrorMsglist(address, since) => {
+                let token = self.wait(p, answer);
+                self.hand(p, Tell::Replicator(replicator::Input::ReadMirrorMsglist { token, address, since }));
+            }
+            Request::Holdings(batch) => self.take_holdings(p, from, batch),
+            Request::Buckets(digests) => {
+                let token = self.wait(p, answer);
+                self.hand(p, Tell::Outbox(outbox::Input::HoldingBuckets { token, member: caller, digests }));
+            }
+            Request::Offer(h) => self.find(p, from, h, Wanted::Offer),
+            Request::Manifest(h) => self.find(p, from, h, Wanted::Manifest),
+            Request::Part(h, part, blocks) => self.find(p, from, h, Wanted::Part(part, blocks)),
+        }
+    }
+
+    fn take_holdings(&mut self, p: usize, from: CallRef, batch: Signed<roost::model::holding::Holdings>) {
+        if self.is(Saboteur::CountsTwice) {
+            // The word of one member is taken for that of another one, too.
+            let other = self.peers.iter().find(|o| o.in_group && o.id != batch.member && o.id != batch.owner);
+            if let Some(other) = other {
+                let mut word = batch.clone().into_value();
+                word.member = other.id;
+                let forged = other.key.sign(word);
+                let token = self.wait(p, Waiter::Nobody);
+                self.hand(p, Tell::Outbox(outbox::Input::Holdings { token, batch: forged }));
+            }
+        }
+        let token = self.wait(p, Waiter::Answer(from));
+        self.hand(p, Tell::Outbox(outbox::Input::Holdings { token, batch }));
+    }
+
+    fn take_notice(&mut self, p: usize, from: CallRef, notice: Notice) {
+        let caller = self.peers[from.caller].id;
+        match notice {
+            Notice::Ns(sealed) => {
+                if sealed.ns.to != self.peers[p].address || sealed.signer != sealed.ns.from_fingerprint {
+                    return self.answer(p, from, Answer::Refused("it is not believed".to_owned()));
+                }
+                let token = self.wait(p, Waiter::Answer(from));
+                self.take_ns(p, NsFrom::Direct(token), *sealed);
+            }
+            Notice::Nr(sealed) => {
+                if sealed.nr.to != self.peers[p].address {
+                    return self.answer(p, from, Answer::Refused("it does not live here".to_owned()));
+                }
+                let token = self.wait(p, Waiter::Answer(from));
+                self.take_nr(p, outbox::NrFrom::Direct(token), *sealed);
+            }
+            Notice::Tombstone(bytes) => match Signed::<Tombstone>::verify(&bytes) {
+                Ok(tombstone) => {
+                    let known = self.knows(p, self.index(&tombstone.owner));
+                    let token = Some(self.wait(p, Waiter::Answer(from)));
+                    self.hand(p, Tell::Postbox(postbox::Input::Tombstone { token, tombstone, known }));
+                }
+                Err(why) => self.answer(p, from, Answer::Refused(why.to_string())),
+            },
+            Notice::Hello => {
+                self.answer(p, from, Answer::Done);
+                self.hand(p, Tell::Outbox(outbox::Input::PeerIsBack(caller)));
+                self.hand(p, Tell::Replicator(replicator::Input::PeerIsBack(caller)));
+                self.hand(p, Tell::Postbox(postbox::Input::PeerIsBack(caller)));
+            }
+        }
+    }
+
+    /// Opens an ns, as far as that is no model, and tells the postbox.
+    pub(crate) fn take_ns(&mut self, p: usize, from: NsFrom, sealed: SealedNs) {
+        let SealedNs { mut ns, .. } = sealed;
+        let owner = self.index(&ns.owner);
+        let known = self.knows(p, owner);
+        let id = postbox::MailKey { sender: ns.from_fingerprint, submission: ns.submission };
+        if self.is(Saboteur::FilesTwice) && self.peers[p].disk.ledger.announced.contains(&id) {
+            let mut other = *ns.submission.as_bytes();
+            other[0] ^= 1;
+            ns.submission = roost::model::SubmissionId::new(other);
+        }
+        self.hand(p, Tell::Postbox(postbox::Input::Ns { from, ns: Box::new(ns), known }));
+    }
+
+    /// Tells the outbox of an nr whose signature was read.
+    pub(crate) fn take_nr(&mut self, p: usize, from: outbox::NrFrom, sealed: SealedNr) {
+        let SealedNr { nr, mut signer } = sealed;
+        if self.is(Saboteur::AnySignerFrees) {
+            signer = super::world::fingerprint(&nr.reader);
+        }
+        self.hand(p, Tell::Outbox(outbox::Input::Nr { from, nr, signer }));
+    }
+
+    /// Whether the sender at `other` is a known one.
+    pub(crate) fn knows(&self, p: usize, other: usize) -> bool {
+        let (a, b) = (&self.peers[p], &self.peers[other]);
+        (a.in_group && b.in_group) || self.truth.contacts.contains(&(p, other))
+    }
+
+    fn find(&mut self, p: usize, from: CallRef, h: MailId, what: Wanted) {
+        let token = self.wait(p, Waiter::Find(from, h, what));
+        self.hand(p, Tell::Outbox(outbox::Input::Lookup { token, h }));
+    }
+
+    /// What the outbox replies.
+    pub(crate) fn reply_outbox(&mut self, p: usize, token: Token, reply: outbox::Reply) {
+        match (self.waiter(p, token), reply) {
+            (Waiter::Submit(submission), outbox::Reply::Accepted) => self.accepted(p, submission),
+            (Waiter::Answer(from), reply) => {
+                let answer = match reply {
+                    outbox::Reply::NrTaken | outbox::Reply::HoldingsTaken => Answer::Done,
+                    outbox::Reply::Differ { differ, missed } => Answer::Differ(differ, missed),
+                    outbox::Reply::Page(page) => Answer::Page(page),
+                    outbox::Reply::Refused(why) => Answer::Refused(why.to_string()),
+                    other => unreachable!("{other:?}"),
+                };
+                self.check_outbox_answer(p, from, &answer);
+                self.answer(p, from, answer);
+            }
+            (Waiter::Find(from, h, what), outbox::Reply::Lookup(found)) => match found {
+                outbox::Lookup::Owned(_) if matches!(what, Wanted::Part(..)) && from.caller != p => {
+                    let caller = self.peers[from.caller].id;
+                    let token = self.wait(p, Waiter::Serve(from, h, what));
+                    self.hand(p, Tell::Outbox(outbox::Input::Serving { token, h, caller }));
+                }
+                outbox::Lookup::Owned(_) => self.serve_owned(p, from, h, what),
+                outbox::Lookup::Gone(tombstone) => self.answer(p, from, Answer::Gone(tombstone)),
+                outbox::Lookup::Unknown => {
+                    let token = self.wait(p, Waiter::FindMirror(from, h, what));
+                    self.hand(p, Tell::Replicator(replicator::Input::Lookup { token, h }));
+                }
+            },
+            (Waiter::Serve(from, h, what), outbox::Reply::Serve(true)) => {
+                let bytes = if let Wanted::Part(_, blocks) = &what { blocks.len() } else { 0 };
+                self.serve_owned(p, from, h, what);
+                let (caller, bytes) = (self.peers[from.caller].id, u64::try_from(bytes).unwrap() * 65_536);
+                self.hand(p, Tell::Outbox(outbox::Input::Served { h, caller, bytes }));
+            }
+            (Waiter::Serve(from, ..), outbox::Reply::Serve(false)) => self.answer(p, from, Answer::NotFound),
+            _ => {}
+        }
+    }
+
+    fn serve_owned(&mut self, p: usize, from: CallRef, h: MailId, what: Wanted) {
+        let answer = match what {
+            _ if !self.peers[p].disk.blobs.contains_key(&h) => Answer::Later("it cannot be read here now".to_owned()),
+            Wanted::Offer => Answer::Offer([Part::Whole].into()),
+            Wanted::Manifest => Answer::Manifest(Box::new(self.truth.mails[&h].manifest.clone())),
+            Wanted::Part(_, blocks) => Answer::Blocks(blocks.into_iter().map(|(s, i)| (s, i, true)).collect()),
+        };
+        self.answer(p, from, answer);
+    }
+
+    /// What the replicator replies.
+    pub(crate) fn reply_replicator(&mut self, p: usize, token: Token, reply: replicator::Reply) {
+        match (self.waiter(p, token), reply) {
+            (Waiter::Answer(from), replicator::Reply::Page(page)) => {
+                self.answer(p, from, page.map_or(Answer::NotFound, Answer::Page));
+            }
+            (Waiter::FindMirror(from, h, what), replicator::Reply::Lookup(found)) => match found {
+                replicator::Lookup::Known(known) if !known.parts.is_empty() => match what {
+                    Wanted::Offer => self.answer(p, from, Answer::Offer(known.parts)),
+                    Wanted::Manifest => {
+                        let manifest = self.truth.mails[&h].manifest.clone();
+                        self.answer(p, from, Answer::Manifest(Box::new(manifest)));
+                    }
+                    Wanted::Part(..) => {
+                        let caller = self.peers[from.caller].id;
+                        let token = self.wait(p, Waiter::Serve(from, h, what));
+                        self.hand(p, Tell::Replicator(replicator::Input::Serving { token, h, caller }));
+                    }
+                },
+                replicator::Lookup::Gone { tombstone } => self.answer(p, from, Answer::Gone(tombstone)),
+                replicator::Lookup::NotReady => self.answer(p, from, Answer::Later("it has just started".to_owned())),
+                _ => self.answer(p, from, Answer::NotFound),
+            },
+            (Waiter::Serve(from, h, what), replicator::Reply::Serve(true)) => self.serve_mirrored(p, from, h, what),
+            (Waiter::Serve(from, ..), _) => self.answer(p, from, Answer::NotFound),
+            _ => {}
+        }
+    }
+
+    fn serve_mirrored(&mut self, p: usize, from: CallRef, h: MailId, what: Wanted) {
+        let Wanted::Part(part, blocks) = what else { return };
+        let owner = self.peers[self.truth.mails[&h].owner].id;
+        let disk = &self.peers[p].disk;
+        let has = |part: Part| disk.parts.contains(&(owner, h, part));
+        // Whoever has it whole can cut any fragment.
+        if !has(part) && !has(Part::Whole) {
+            return self.answer(p, from, Answer::NotFound);
+        }
+        let good = !self.peers[p].liar;
+        if !good {
+            self.truth.lied.insert((h, self.peers[p].id));
+        }
+        let bytes = u64::try_from(blocks.len()).unwrap() * 65_536;
+        self.answer(p, from, Answer::Blocks(blocks.into_iter().map(|(s, i)| (s, i, good)).collect()));
+        let caller = self.peers[from.caller].id;
+        self.hand(p, Tell::Replicator(replicator::Input::Served { h, caller, bytes }));
+    }
+}
