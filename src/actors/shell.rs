@@ -250,6 +250,10 @@ impl<B: Brain, P: Perform<B>> Actor for Shell<B, P> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // A runtime that goes down while it drops an actor still "starts" it first: a peer whose start failed ends so.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
         if let Some(queue) = self.unstarted.take() {
             tokio::spawn(pump(queue, ctx.address()));

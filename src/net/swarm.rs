@@ -79,7 +79,9 @@ pub enum SwarmError {
         why: String,
     },
     /// It cannot listen.
-    #[error("libp2p cannot listen on {addr}: {why}; free the port or set [net] libp2p_port to another")]
+    #[error(
+        "libp2p cannot listen on {addr}: {why}; stop what has the port, or change [net] libp2p_port in config.toml and tell the members"
+    )]
     Listen {
         /// Where.
         addr: String,
@@ -171,7 +173,7 @@ pub async fn start(config: SwarmConfig, key: &PeerKey) -> Result<Running, SwarmE
     let mut swarm = build(&config, &keys, rule.clone())?;
     let addr = multiaddr(config.wire, config.listen, config.port);
     let failed = |why: String| SwarmError::Listen { addr: addr.to_string(), why };
-    swarm.listen_on(addr.clone()).map_err(|e| failed(e.to_string()))?;
+    swarm.listen_on(addr.clone()).map_err(|e| failed(innermost(&e)))?;
     let port = match tokio::time::timeout(LISTEN_WITHIN, listening(&mut swarm)).await {
         Ok(port) => port.map_err(&failed)?,
         Err(_) => return Err(failed("it did not start in time".to_owned())),
@@ -194,6 +196,15 @@ pub async fn start(config: SwarmConfig, key: &PeerKey) -> Result<Running, SwarmE
     };
     tokio::spawn(task.run(inbox, resolved));
     Ok(Running { port, commands, events })
+}
+
+/// What the system said: libp2p's own errors around it have no words.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
 }
 
 fn multiaddr(wire: Wire, ip: IpAddr, port: u16) -> Multiaddr {

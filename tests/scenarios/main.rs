@@ -5,6 +5,8 @@ mod altered_blocks;
 #[cfg(test)]
 mod audits;
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod by_hand;
 #[cfg(test)]
 mod command_line;
