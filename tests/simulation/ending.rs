@@ -22,10 +22,11 @@ impl World {
         let now = self.now(p);
         let Some(brains) = &self.peers[p].brains else { return };
         let status = brains.outbox.observe(now);
-        // A liar is a holder that is lost, as long as nobody has found it out.
-        let liars = i32::try_from(self.params.liars).unwrap();
+        // A liar is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
+        let off = self.params.liars + usize::from(self.params.old_disk);
+        let off = i32::try_from(off).unwrap();
         let safe: BTreeSet<MailId> =
-            status.submissions.iter().flat_map(|s| &s.mails).filter(|m| m.safe >= liars).map(|m| m.h).collect();
+            status.submissions.iter().flat_map(|s| &s.mails).filter(|m| m.safe >= off).map(|m| m.h).collect();
         for h in safe {
             let mail = &self.truth.mails[&h];
             let key = MailKey { sender: self.peers[p].fingerprint, submission: mail.submission };
