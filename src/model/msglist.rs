@@ -21,9 +21,9 @@ pub struct Epoch(pub u64);
 pub struct Seq(pub u64);
 
 impl Seq {
-    /// The position after this one.
+    /// The position after this one; of the last possible one, itself.
     pub fn next(self) -> Seq {
-        Seq(self.0 + 1)
+        Seq(self.0.saturating_add(1))
     }
 }
 
@@ -182,6 +182,12 @@ pub struct Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_position_after_the_last_possible_one_is_itself() {
+        assert_eq!(Seq(1).next(), Seq(2));
+        assert_eq!(Seq(u64::MAX).next(), Seq(u64::MAX));
+    }
 
     #[test]
     fn a_cursor_reads_as_it_prints() {

@@ -28,14 +28,18 @@ pub fn encode_entry(entry: &Entry) -> Vec<u8> {
     encode(&EntryRecord { at: entry.at, kind: kind.to_owned(), body })
 }
 
-/// The entry in `bytes`. A kind that is unknown is kept as it is.
+/// The entry in `bytes`. A kind that is unknown is kept as it is, and so is a mail that a later version describes in words
+/// that this one does not know (another encoding): it must not stop the list that it stands in.
 ///
 /// # Errors
 /// [`WireError`] when it is malformed. The signature of a tombstone is checked by whoever uses it.
 pub fn decode_entry(bytes: &[u8]) -> Result<Entry, WireError> {
     let record: EntryRecord = decode(bytes)?;
     let body = match record.kind.as_str() {
-        "mail" => EntryBody::Mail(decode::<MailEntry>(&record.body)?),
+        "mail" => match decode::<MailEntry>(&record.body) {
+            Ok(mail) => EntryBody::Mail(mail),
+            Err(_) => EntryBody::Unknown { kind: record.kind, body: record.body },
+        },
         "tombstone" => EntryBody::Tombstone(SignedTombstone(record.body)),
         _ => EntryBody::Unknown { kind: record.kind, body: record.body },
     };
@@ -128,8 +132,9 @@ impl Run {
         let mut entries = Vec::with_capacity(self.entries.len());
         for bytes in &self.entries {
             let entry = decode_entry(bytes)?;
+            let is_last_possible = at.seq.next() == at.seq;
             at.seq = at.seq.next();
-            if entry.at != at {
+            if entry.at != at || is_last_possible {
                 return Err(chain_error("an entry is not where it says it is"));
             }
             chain = chain_next(&chain, bytes);
@@ -156,6 +161,35 @@ mod tests {
         after: Seq,
         #[serde(rename = "h")]
         head: ByteBuf,
+    }
+
+    #[test]
+    fn a_mail_in_words_of_a_later_version_does_not_stop_its_list() {
+        let (key, epoch) = (PeerKey::from_seed(&[1; 32]), Epoch(7));
+        let start = chain_start(&key.peer_id(), epoch);
+        let body = EntryBody::Unknown { kind: "mail".to_owned(), body: encode(&("spiral", 3)) };
+        let later = encode_entry(&Entry { at: Cursor { epoch, seq: Seq(1) }, body: body.clone() });
+        let at = Cursor { epoch, seq: Seq(1) };
+        let chain = chain_next(&start, &later);
+        let head = key.sign(Head { owner: key.peer_id(), at, chain, base_seq: Seq(0), base_chain: start });
+        let head = ByteBuf::from(head.as_bytes().to_vec());
+        let run = Run { entries: vec![ByteBuf::from(later.clone())], after: Seq(0), head, base: None };
+        let verified = run.verify(&key.peer_id(), None).unwrap();
+        assert_eq!(verified.entries, [(Entry { at, body }, later.clone())]);
+        assert_eq!(encode_entry(&verified.entries[0].0), later, "it is passed on as it was signed");
+    }
+
+    #[test]
+    fn a_run_at_the_last_possible_position_is_refused() {
+        let (key, epoch) = (PeerKey::from_seed(&[1; 32]), Epoch(7));
+        let at = Cursor { epoch, seq: Seq(u64::MAX) };
+        let entry = encode_entry(&Entry { at, body: EntryBody::Unknown { kind: "x".to_owned(), body: vec![] } });
+        let before = chain_start(&key.peer_id(), epoch);
+        let chain = chain_next(&before, &entry);
+        let head = key.sign(Head { owner: key.peer_id(), at, chain, base_seq: at.seq, base_chain: before });
+        let head = ByteBuf::from(head.as_bytes().to_vec());
+        let run = Run { entries: vec![ByteBuf::from(entry)], after: at.seq, head, base: None };
+        assert!(matches!(run.verify(&key.peer_id(), None), Err(WireError::Chain { .. })));
     }
 
     #[test]

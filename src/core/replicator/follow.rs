@@ -361,7 +361,8 @@ impl Replicator {
             }
             RunRefused::Bad(why) => why.to_string(),
             RunRefused::TooLong => {
-                "its msglist has more entries than a mirror keeps; nothing more of it is read".to_owned()
+                "its msglist has more entries, or more bytes, than a mirror keeps; nothing more of it is read"
+                    .to_owned()
             }
         };
         if let Some(o) = self.owners.get_mut(&owner) {
@@ -429,8 +430,8 @@ impl Replicator {
         if o.tombstones.contains_key(&tombstone.h) {
             return None;
         }
-        let (h, expiry) = (tombstone.h, tombstone.expiry);
-        self.record(batch, Event::Tombstoned { owner, h, expiry, tombstone: ByteBuf::from(bytes.to_vec()) });
+        let (h, expiry, named) = (tombstone.h, tombstone.expiry, o.mails.contains_key(&tombstone.h));
+        self.record(batch, Event::Tombstoned { owner, h, expiry, tombstone: ByteBuf::from(bytes.to_vec()), named });
         Some(h)
     }
 }

@@ -19,6 +19,8 @@ const HEAD_STEP_ENTRIES: u64 = 200;
 const HEAD_STEP_BYTES: usize = 256 * 1024;
 /// Most entries that are kept of one owner.
 const ENTRIES_MAX: usize = 1_000_000;
+/// Most bytes of entries that are kept of one owner: they are in RAM. At 256 bytes each these are as many as are kept.
+const BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// A verified run as it goes into the journal: everything that is needed to pass it on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +64,7 @@ pub(super) enum RunRefused {
     Fork(Cursor),
     /// It is malformed, not signed, or does not fit itself.
     Bad(WireError),
-    /// More entries than are kept of one owner.
+    /// More entries, or more bytes of them, than are kept of one owner.
     TooLong,
 }
 
@@ -78,13 +80,15 @@ struct KnownEpoch {
     base: Seq,
     base_chain: Digest,
     entries: VecDeque<ByteBuf>,
+    /// Bytes of the entries.
+    bytes: usize,
     heads: BTreeMap<Seq, KeptHead>,
     tip_chain: Digest,
 }
 
 impl KnownEpoch {
     fn tip(&self) -> Seq {
-        Seq(self.base.0 + count(self.entries.len()))
+        Seq(self.base.0.saturating_add(count(self.entries.len())))
     }
     /// The entries after `after`, up to and including `to`; both inside what is known.
     fn between(&self, after: Seq, to: Seq) -> impl Iterator<Item = &ByteBuf> {
@@ -117,7 +121,8 @@ impl KnownEpoch {
     }
     fn forget_to(&mut self, base: Seq) {
         let Some(chain) = self.chain_at(base) else { return };
-        self.entries.drain(..index(base.0 - self.base.0));
+        let forgotten: usize = self.entries.drain(..index(base.0 - self.base.0)).map(|e| e.len()).sum();
+        self.bytes = self.bytes.saturating_sub(forgotten);
         self.heads = self.heads.split_off(&base.next());
         (self.base, self.base_chain) = (base, chain);
     }
@@ -136,6 +141,9 @@ impl KnownList {
     }
     fn len(&self) -> usize {
         self.epochs.values().map(|e| e.entries.len()).sum()
+    }
+    fn bytes(&self) -> usize {
+        self.epochs.values().map(|e| e.bytes).sum()
     }
 
     /// Checks a run against its signature and against everything known; changes nothing.
@@ -162,7 +170,8 @@ impl KnownList {
         if tip.is_some_and(|tip| head.at.seq <= tip) || verified.entries.is_empty() {
             return Ok(Taken::Known);
         }
-        if self.len() + verified.entries.len() > ENTRIES_MAX {
+        let bytes: usize = verified.entries.iter().map(|(_, bytes)| bytes.len()).sum();
+        if self.len() + verified.entries.len() > ENTRIES_MAX || self.bytes() + bytes > BYTES_MAX {
             return Err(RunRefused::TooLong);
         }
         // The start of what is new: where this peer stopped reading, or where the run begins if that is later.
@@ -189,6 +198,7 @@ impl KnownList {
             base: run.after,
             base_chain: run.before,
             entries: VecDeque::new(),
+            bytes: 0,
             heads: BTreeMap::new(),
             tip_chain: run.before,
         };
@@ -197,6 +207,7 @@ impl KnownList {
             // The owner forgot what lies between; what was read before is still in the mails, and this deletes none.
             *epoch = fresh();
         }
+        epoch.bytes += run.entries.iter().map(|e| e.len()).sum::<usize>();
         epoch.entries.extend(run.entries.iter().cloned());
         epoch.tip_chain = run.chain;
         epoch.heads.insert(run.at.seq, KeptHead { chain: run.chain, bytes: run.head.clone() });
@@ -275,4 +286,40 @@ fn count(n: usize) -> u64 {
 }
 fn index(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::msglist::EntryBody;
+    use crate::wire::PeerKey;
+    use crate::wire::msglist::{chain_start, encode_entry};
+
+    #[test]
+    fn a_list_of_few_but_huge_entries_is_bounded_too() {
+        let (key, epoch) = (PeerKey::from_seed(&[1; 32]), Epoch(7));
+        let owner = key.peer_id();
+        let start = chain_start(&owner, epoch);
+        let entry = |seq| {
+            let body = EntryBody::Unknown { kind: "test".to_owned(), body: vec![0; 1000] };
+            encode_entry(&Entry { at: Cursor { epoch, seq: Seq(seq) }, body })
+        };
+        let run = |after: u64, before: &Digest| {
+            let bytes = entry(after + 1);
+            let (at, chain) = (Cursor { epoch, seq: Seq(after + 1) }, chain_next(before, &bytes));
+            let head = key.sign(Head { owner, at, chain, base_seq: Seq(0), base_chain: start });
+            let head = ByteBuf::from(head.as_bytes().to_vec());
+            (Run { entries: vec![ByteBuf::from(bytes)], after: Seq(after), head, base: None }, chain)
+        };
+        let mut list = KnownList::default();
+        let (first, chain) = run(0, &start);
+        let Ok(Taken::New(_, taken)) = list.check(&owner, &first, true) else { panic!("it fits") };
+        list.apply(&taken);
+        assert_eq!(list.bytes(), first.entries[0].len());
+        let (second, _) = run(1, &chain);
+        list.epochs.get_mut(&epoch).unwrap().bytes = BYTES_MAX - second.entries[0].len() + 1;
+        assert_eq!(list.check(&owner, &second, true), Err(RunRefused::TooLong));
+        list.epochs.get_mut(&epoch).unwrap().bytes -= 1;
+        assert!(matches!(list.check(&owner, &second, true), Ok(Taken::New(..))));
+    }
 }

@@ -19,6 +19,8 @@ use crate::model::{Address, Digest, Encoding, MailId, MonoTime, Part, PeerId, Wa
 const TOMBSTONE_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Most peers that one mail is served to: a mailing to 100 and a group of 100.
 pub(super) const SERVED_MAX: usize = 256;
+/// Most reports and served-to records in one event of a snapshot: about 1 MiB, where a record holds 16 MiB.
+const REPORT_LINES: usize = 10_000;
 /// Most conflicts that are kept of one owner.
 const CONFLICTS_MAX: usize = 16;
 
@@ -87,13 +89,23 @@ pub(super) struct Mail {
     pub(super) refused: Option<HoldingRefusal>,
 }
 
+/// An owner's word that a mail is gone.
+#[derive(Debug)]
+pub(super) struct KnownTombstone {
+    pub(super) expiry: WallTime,
+    /// As the owner signed it.
+    pub(super) tombstone: ByteBuf,
+    /// Whether the owner's list had named the mail before.
+    pub(super) named: bool,
+}
+
 /// One other member, or one that was.
 #[derive(Debug)]
 pub(super) struct Owner {
     pub(super) address: Address,
     pub(super) list: KnownList,
     pub(super) mails: BTreeMap<MailId, Mail>,
-    pub(super) tombstones: BTreeMap<MailId, (WallTime, ByteBuf)>,
+    pub(super) tombstones: BTreeMap<MailId, KnownTombstone>,
     /// Bytes of the held parts.
     pub(super) bytes: u64,
     pub(super) forks: BTreeSet<Cursor>,
@@ -145,6 +157,28 @@ impl Owner {
             self.reports.remove(&earlier);
         }
         self.reports.insert(number, holding);
+    }
+    /// The reports in events that each fit well in one record of the journal.
+    fn reports_snapshot(&self, owner: PeerId) -> Vec<Event> {
+        let mut chunks = vec![Vec::new()];
+        let mut lines = 0;
+        for (number, holding) in &self.reports {
+            let more = match &holding.state {
+                HoldingState::Dropped { served } => served.len() + 1,
+                HoldingState::Held | HoldingState::Lost | HoldingState::Refused(_) => 1,
+            };
+            if lines + more > REPORT_LINES && lines > 0 {
+                chunks.push(Vec::new());
+                lines = 0;
+            }
+            lines += more;
+            if let Some(chunk) = chunks.last_mut() {
+                chunk.push((*number, holding.clone()));
+            }
+        }
+        let next = self.next_report;
+        let event = |(x, items)| Event::Reports { owner, next, items, more: x > 0 };
+        chunks.into_iter().enumerate().map(event).collect()
     }
     fn acknowledge(&mut self, upto: u64) {
         let rest = self.reports.split_off(&upto.saturating_add(1));
@@ -230,7 +264,7 @@ impl Owners {
     /// Forgets tombstones whose time is over.
     pub(super) fn forget_tombstones(&mut self, now: WallTime) {
         for owner in self.0.values_mut() {
-            owner.tombstones.retain(|_, (expiry, _)| *expiry + TOMBSTONE_KEPT > now);
+            owner.tombstones.retain(|_, known| known.expiry + TOMBSTONE_KEPT > now);
         }
     }
 
@@ -248,8 +282,10 @@ impl Owners {
             Event::Noted { h, at, length, digest, expiry, encoding, .. } => {
                 o.note(*h, Mail::new(*at, *length, *digest, *expiry, *encoding));
             }
-            Event::Tombstoned { h, expiry, tombstone, .. } => {
-                o.tombstones.insert(*h, (*expiry, tombstone.clone()));
+            Event::Tombstoned { h, expiry, tombstone, named, .. } => {
+                // Journals of earlier versions do not say it; there it is known while the mail is.
+                let named = *named || o.mails.contains_key(h);
+                o.tombstones.insert(*h, KnownTombstone { expiry: *expiry, tombstone: tombstone.clone(), named });
             }
             Event::Held { h, part, .. } => {
                 o.hold(*h, *part, true);
@@ -277,9 +313,11 @@ impl Owners {
                     o.forks.insert(*at);
                 }
             }
-            Event::Reports { next, items, .. } => {
-                o.reports.clear();
-                o.report_of.clear();
+            Event::Reports { next, items, more, .. } => {
+                if !more {
+                    o.reports.clear();
+                    o.report_of.clear();
+                }
                 for (number, holding) in items {
                     o.put_report(*number, holding.clone());
                 }
@@ -301,15 +339,15 @@ impl Owners {
                 let served = mail.served.iter();
                 events.extend(served.map(|(caller, n)| Event::Served { owner, h: *h, caller: *caller, bytes: *n }));
             }
-            events.extend(o.tombstones.iter().map(|(h, (expiry, tombstone))| Event::Tombstoned {
+            events.extend(o.tombstones.iter().map(|(h, known)| Event::Tombstoned {
                 owner,
                 h: *h,
-                expiry: *expiry,
-                tombstone: tombstone.clone(),
+                expiry: known.expiry,
+                tombstone: known.tombstone.clone(),
+                named: known.named,
             }));
             events.extend(o.forks.iter().map(|at| Event::Forked { owner, at: *at }));
-            let items = o.reports.iter().map(|(number, holding)| (*number, holding.clone())).collect();
-            events.push(Event::Reports { owner, next: o.next_report, items });
+            events.extend(o.reports_snapshot(owner));
         }
         events
     }
@@ -365,5 +403,32 @@ fn owner_of(event: &Event) -> &PeerId {
         | Event::Acknowledged { owner, .. }
         | Event::Forked { owner, .. }
         | Event::Reports { owner, .. } => owner,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_reports_are_compacted_in_events_that_fit_in_a_record() {
+        let owner = PeerId::new([1; 32]);
+        let mut owners = Owners::default();
+        owners.apply(&Event::Following { owner, address: "alice@acme".parse().unwrap() });
+        let caller = |x: usize| PeerId::new([u8::try_from(x).unwrap(); 32]);
+        let served = |x: u16| (0..SERVED_MAX).map(|c| (caller(c), u64::MAX - u64::from(x))).collect();
+        for x in 0..2000_u16 {
+            let mut h = [0; 20];
+            h[..2].copy_from_slice(&x.to_be_bytes());
+            let o = owners.get_mut(&owner).unwrap();
+            o.say(MailId::new(h), Part::Whole, HoldingState::Dropped { served: served(x) });
+        }
+        let events = owners.snapshot();
+        let most = events.iter().map(|e| crate::wire::encode(e).len()).max().unwrap();
+        assert!(most < 2 << 20, "{most}");
+        let mut again = Owners::default();
+        events.iter().for_each(|e| again.apply(e));
+        let (a, b) = (owners.get(&owner).unwrap(), again.get(&owner).unwrap());
+        assert_eq!((&a.reports, &a.report_of, a.next_report), (&b.reports, &b.report_of, b.next_report));
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Replicator;
-use super::owner::{Owner, SERVED_MAX};
+use super::owner::{KnownTombstone, Owner, SERVED_MAX};
 use super::types::{Event, KnownMail, Lookup, Reply};
 use crate::core::{Effect, Token};
 use crate::model::msglist::Cursor;
@@ -35,19 +35,29 @@ impl Replicator {
         self.out.commit(Vec::new(), vec![Effect::Reply(token, Reply::Lookup(found))]);
     }
     fn look_up(&self, h: &MailId) -> Lookup {
-        let gone = self.owners.iter().find_map(|(_, o)| o.tombstones.get(h));
-        if let Some((_, tombstone)) = gone {
-            return Lookup::Gone { tombstone: tombstone.to_vec() };
-        }
         let is_ready = |o: &Owner| o.follow.is_ready();
+        let held = |o: &Owner| o.mails.get(h).map_or(0, |mail| mail.held.len());
         let known = self.owners.iter().filter(|(id, o)| o.mails.contains_key(h) && !self.is_over(id, h));
         // Two owners that name the same h: SHA-1 is a name, no proof. The one of which something is held answers.
-        match known.max_by_key(|(_, o)| o.mails.get(h).map_or(0, |mail| mail.held.len())) {
+        let best = known.max_by_key(|(_, o)| held(o));
+        // So a tombstone ends its own owner's mail only (R4): it answers where nothing of another's is held.
+        if best.is_none_or(|(_, o)| held(o) == 0)
+            && let Some(tombstone) = self.tombstone_of(h, best.is_some())
+        {
+            return Lookup::Gone { tombstone: tombstone.tombstone.to_vec() };
+        }
+        match best {
             Some((id, o)) if is_ready(o) => o.known(*id, h).map_or(Lookup::Unknown, Lookup::Known),
             Some(_) => Lookup::NotReady,
             None if self.roster.is_some() && self.owners.iter().all(|(_, o)| is_ready(o)) => Lookup::Unknown,
             None => Lookup::NotReady,
         }
+    }
+
+    /// The tombstone that answers for a mail: first one whose owner's list had named it. `only_named`: no other.
+    fn tombstone_of(&self, h: &MailId, only_named: bool) -> Option<&KnownTombstone> {
+        let all = self.owners.iter().filter_map(|(_, o)| o.tombstones.get(h));
+        all.filter(|t| t.named || !only_named).max_by_key(|t| t.named)
     }
 
     pub(super) fn on_serving(&mut self, token: Token, h: MailId, caller: PeerId) {

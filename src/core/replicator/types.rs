@@ -369,6 +369,9 @@ pub enum Event {
         expiry: WallTime,
         /// The signed tombstone.
         tombstone: ByteBuf,
+        /// Whether its list had named the mail before.
+        #[serde(default)]
+        named: bool,
     },
     /// A part is on disk, checked.
     Held {
@@ -443,6 +446,9 @@ pub enum Event {
         next: u64,
         /// Numbered reports.
         items: Vec<(u64, Holding)>,
+        /// Whether they come on top of those of the event before.
+        #[serde(default)]
+        more: bool,
     },
 }
 
