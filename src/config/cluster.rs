@@ -40,7 +40,7 @@ pub struct ClusterGroup {
     /// Its members; the first founds it and invites the others.
     pub members: Vec<LocalName>,
     /// How members' mail is kept.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::model::policy::strict")]
     pub replication: Policy,
 }
 
@@ -125,5 +125,16 @@ mod tests {
     fn a_contact_that_is_no_peer_is_named() {
         let text = "[[group]]\nname = \"a\"\nmembers = [\"x\"]\n[[contacts]]\npeer = \"x@a\"\nwith = [\"y@b\"]\n";
         assert!(Cluster::parse("t", text).unwrap_err().to_string().contains("y@b"));
+    }
+
+    #[test]
+    fn a_slip_in_a_policy_is_named() {
+        let group = "[[group]]\nname = \"a\"\nmembers = [\"x\"]\n";
+        for slip in ["[group.replication]\ncopys = 4\n", "[group.replication.fragments]\nk = 1\nn = 2\nm = 3\n"] {
+            let error = Cluster::parse("t", &format!("{group}{slip}")).unwrap_err().to_string();
+            assert!(error.contains("unknown field"), "{error}");
+        }
+        let cluster = Cluster::parse("t", &format!("{group}[group.replication]\ncopies = 4\n")).unwrap();
+        assert_eq!(cluster.groups[0].replication, Policy { copies: 4, ..Policy::default() });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::size::ByteSize;
 use super::time::Span;
@@ -24,7 +24,6 @@ pub enum Mode {
 
 /// k of n: any `k` of `n` fragments rebuild a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct KOfN {
     /// Fragments that a reader needs.
     pub k: u8,
@@ -69,9 +68,10 @@ pub enum PolicyError {
     },
 }
 
-/// How a group keeps its members' mail (DESIGN.md section 6).
+/// How a group keeps its members' mail (DESIGN.md section 6). Read from a gd, it may have keys of later versions, which are
+/// ignored; what a person writes is read by [`strict`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct Policy {
     /// `"full"` or `"fragments"`.
     pub mode: Mode,
@@ -87,6 +87,36 @@ pub struct Policy {
     pub max_mail: ByteSize,
     /// A mail's validity; its ns lives as long.
     pub life: Span,
+}
+
+/// Reads a policy that a person wrote: a key that is none is an error, as it is mostly a slip. For `deserialize_with`.
+///
+/// # Errors
+/// What the deserializer says, and unknown keys.
+pub fn strict<'de, D: Deserializer<'de>>(from: D) -> Result<Policy, D::Error> {
+    StrictPolicy::deserialize(from)
+}
+
+/// [`KOfN`] without unknown keys.
+#[derive(Deserialize)]
+#[serde(remote = "KOfN", deny_unknown_fields)]
+struct StrictKOfN {
+    k: u8,
+    n: u8,
+}
+
+/// [`Policy`] without unknown keys.
+#[derive(Deserialize)]
+#[serde(remote = "Policy", deny_unknown_fields, default = "Policy::default")]
+struct StrictPolicy {
+    mode: Mode,
+    #[serde(deserialize_with = "StrictKOfN::deserialize")]
+    fragments: KOfN,
+    copies: u8,
+    whole_below: ByteSize,
+    lost_after: Span,
+    max_mail: ByteSize,
+    life: Span,
 }
 
 impl Default for Policy {

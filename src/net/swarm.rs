@@ -14,8 +14,8 @@ use libp2p::{Multiaddr, PeerId as Libp2pPeer, Swarm, identify};
 use tokio::sync::mpsc;
 
 use super::identity::{from_libp2p, keypair, to_libp2p};
-use super::swarm_build::{Behaviour, BehaviourEvent, K, build};
-use super::swarm_gate::{DialRule, ip_of};
+use super::swarm_build::{ADDRS_MAX, Behaviour, BehaviourEvent, K, add_bounded, build};
+use super::swarm_gate::{DialRule, is_local};
 use crate::model::group::PeerAddr;
 use crate::model::{Digest, PeerId};
 use crate::wire::PeerKey;
@@ -27,8 +27,6 @@ const COMMANDS_MAX: usize = 256;
 const EVENTS_MAX: usize = 256;
 /// Requests of other peers that await their answer; beyond, new ones are refused.
 const SERVING_MAX: usize = 1024;
-/// Addresses of one peer that are kept.
-const ADDRS_MAX: usize = 8;
 /// The time in which a listener starts, or does not.
 const LISTEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -193,6 +191,7 @@ pub async fn start(config: SwarmConfig, key: &PeerKey) -> Result<Running, SwarmE
         last_channel: 0,
         up: BTreeSet::new(),
         loopback: BTreeMap::new(),
+        reserved: BTreeSet::new(),
     };
     tokio::spawn(task.run(inbox, resolved));
     Ok(Running { port, commands, events })
@@ -251,6 +250,8 @@ struct Task {
     up: BTreeSet<Libp2pPeer>,
     /// Whether a peer is connected from this very machine: only then its loopback addresses mean it.
     loopback: BTreeMap<Libp2pPeer, bool>,
+    /// For whom places are kept.
+    reserved: BTreeSet<Libp2pPeer>,
 }
 
 impl Task {
@@ -307,7 +308,9 @@ impl Task {
         let me = *self.swarm.local_peer_id();
         let known = peers.iter().filter_map(|(peer, addrs)| Some((to_libp2p(peer)?, addrs)));
         let known: Vec<_> = known.filter(|(peer, _)| *peer != me).collect();
-        self.rule.know(known.iter().map(|(peer, _)| *peer).collect());
+        let now_known: BTreeSet<Libp2pPeer> = known.iter().map(|(peer, _)| *peer).collect();
+        self.reserve_places(&now_known);
+        self.rule.know(now_known);
         for (peer, addrs) in known {
             for addr in addrs.iter().take(ADDRS_MAX) {
                 match (self.wire, addr.host.parse::<IpAddr>()) {
@@ -320,6 +323,14 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Keeps places for the peers that this one knows: they connect even when strangers have taken all others.
+    fn reserve_places(&mut self, known: &BTreeSet<Libp2pPeer>) {
+        let limits = &mut self.swarm.behaviour_mut().limits;
+        self.reserved.difference(known).for_each(|peer| limits.remove_peer_id(peer));
+        known.difference(&self.reserved).for_each(|peer| limits.bypass_peer_id(peer));
+        self.reserved.clone_from(known);
     }
 
     /// Finds the IP addresses of a host name; they come back through `resolved`.
@@ -343,7 +354,7 @@ impl Task {
     /// Learns where a peer is, if it may be dialled there.
     fn add(&mut self, peer: Libp2pPeer, addr: Multiaddr) {
         if self.rule.allows(Some(&peer), &addr) {
-            self.swarm.behaviour_mut().kad.add_address(&peer, addr.clone());
+            add_bounded(&mut self.swarm.behaviour_mut().kad, &peer, addr.clone());
             self.swarm.add_peer_address(peer, addr);
         }
     }
@@ -356,8 +367,7 @@ impl Task {
                 self.identified(peer_id, info).await
             }
             Libp2pEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
-                let loopback = ip_of(endpoint.get_remote_address()).is_none_or(|ip| ip.is_loopback());
-                self.loopback.insert(peer_id, loopback);
+                self.loopback.insert(peer_id, is_local(endpoint.get_remote_address()));
                 Ok(())
             }
             Libp2pEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
@@ -381,7 +391,7 @@ impl Task {
         }
         // Somebody else lives at the loopback addresses of a peer on another machine.
         let same_machine = self.loopback.get(&peer).copied().unwrap_or(false);
-        let means_it = |addr: &Multiaddr| same_machine || !ip_of(addr).is_some_and(|ip| ip.is_loopback());
+        let means_it = |addr: &Multiaddr| same_machine || !is_local(addr);
         for addr in info.listen_addrs.into_iter().filter(means_it).take(ADDRS_MAX) {
             self.add(peer, addr);
         }

@@ -10,7 +10,9 @@ use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{PeerId, StreamProtocol, Swarm, connection_limits, identify, kad, noise, ping, request_response};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, connection_limits, identify, kad, noise, ping, request_response,
+};
 use libp2p::{tcp, yamux};
 
 use super::dht_codec::DhtCodec;
@@ -43,12 +45,17 @@ const STREAMS_MAX: usize = 64;
 const CONNECTIONS_MAX: u32 = 1024;
 /// Connections being accepted.
 const PENDING_MAX: u32 = 128;
+/// Addresses of one peer that are kept; the newest.
+pub(super) const ADDRS_MAX: usize = 8;
 /// Both sides may dial at the same moment.
 const PER_PEER_MAX: u32 = 4;
 
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
+    /// Over all peers; those that this one knows pass it.
     pub(super) limits: connection_limits::Behaviour,
+    /// Of each peer; nobody passes it.
+    per_peer: connection_limits::Behaviour,
     pub(super) kad: kad::Behaviour<MemoryStore>,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
@@ -96,12 +103,29 @@ fn kademlia(me: PeerId) -> kad::Behaviour<MemoryStore> {
     kad
 }
 
+/// Tells Kademlia where a peer is; the oldest of more than [`ADDRS_MAX`] addresses go, or a peer that names new ones with
+/// each connection would fill the table.
+pub(super) fn add_bounded(kad: &mut kad::Behaviour<MemoryStore>, peer: &PeerId, addr: Multiaddr) {
+    kad.add_address(peer, addr);
+    for old in addresses_of(kad, peer).into_iter().rev().skip(ADDRS_MAX) {
+        kad.remove_address(peer, &old);
+    }
+}
+
+/// Where Kademlia's table says that a peer is, oldest first.
+fn addresses_of(kad: &mut kad::Behaviour<MemoryStore>, peer: &PeerId) -> Vec<Multiaddr> {
+    let bucket = kad.kbucket(*peer);
+    let entries = bucket.iter().flat_map(|bucket| bucket.iter());
+    let found = entries.filter(|entry| entry.node.key.preimage() == peer);
+    found.flat_map(|entry| entry.node.value.iter().cloned()).collect()
+}
+
 fn behaviour(keys: &Keypair) -> Behaviour {
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_established(Some(CONNECTIONS_MAX))
-        .with_max_established_per_peer(Some(PER_PEER_MAX))
         .with_max_pending_incoming(Some(PENDING_MAX))
         .with_max_pending_outgoing(Some(PENDING_MAX));
+    let per_peer = connection_limits::ConnectionLimits::default().with_max_established_per_peer(Some(PER_PEER_MAX));
     let identify = identify::Config::new(IDENTIFY_VERSION.to_owned(), keys.public())
         .with_agent_version(concat!("roost/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_interval(IDENTIFY_EVERY);
@@ -111,6 +135,7 @@ fn behaviour(keys: &Keypair) -> Behaviour {
     let protocols = [(StreamProtocol::new(DHT_PROTOCOL), ProtocolSupport::Full)];
     Behaviour {
         limits: connection_limits::Behaviour::new(limits),
+        per_peer: connection_limits::Behaviour::new(per_peer),
         kad: kademlia(keys.public().to_peer_id()),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
@@ -147,5 +172,17 @@ mod tests {
         by_brain.sort_by_key(|peer| Place::of_key(&key).distance(&Place::of_peer(peer)));
         by_kad.sort_by_key(|peer| theirs.distance(&KBucketKey::from(to_libp2p(peer).unwrap())));
         assert_eq!(by_brain, by_kad);
+    }
+
+    #[test]
+    fn a_peer_has_at_most_eight_addresses_the_newest() {
+        let mut kad = super::kademlia(to_libp2p(&peer(1)).unwrap());
+        let other = to_libp2p(&peer(2)).unwrap();
+        for port in 1..=20 {
+            super::add_bounded(&mut kad, &other, format!("/ip4/8.8.8.8/tcp/{port}").parse().unwrap());
+        }
+        let kept = super::addresses_of(&mut kad, &other);
+        let expected: Vec<String> = (13..=20).map(|port| format!("/ip4/8.8.8.8/tcp/{port}/p2p/{other}")).collect();
+        assert_eq!(kept.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
     }
 }

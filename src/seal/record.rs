@@ -382,4 +382,31 @@ mod tests {
         assert!(refused(&|gd| gd.policy.fragments.k = 0));
         assert!(refused(&|gd| gd.group = "beta".parse().unwrap()));
     }
+
+    #[test]
+    fn a_gd_of_a_later_version_with_more_keys_opens() {
+        use ciborium::Value;
+
+        /// The value under `key` of a map.
+        fn at<'a>(map: &'a mut Value, key: &str) -> &'a mut Value {
+            let pairs = map.as_map_mut().unwrap();
+            &mut pairs.iter_mut().find(|(name, _)| name.as_text() == Some(key)).unwrap().1
+        }
+        fn add_key(map: &mut Value) {
+            map.as_map_mut().unwrap().push((Value::from("later"), Value::from(1)));
+        }
+
+        let key = group_key();
+        let known = gd(&key, 3);
+        let mut later: Value = wire::decode(&wire::encode(&known)).unwrap();
+        add_key(&mut later);
+        add_key(at(&mut later, "p"));
+        add_key(at(at(&mut later, "p"), "fragments"));
+        let payload = wire::encode(&later);
+        let signature = sign_detached(&signed_bytes(GroupDescriptor::KIND, &payload), &key, NOW).unwrap();
+        let bytes = wire::encode(&Container { payload, signature });
+        let opened = verify_gd(&bytes, &key.certificate().fingerprint()).unwrap();
+        assert_eq!(*opened, known);
+        assert_eq!(opened.as_bytes(), bytes, "it is handed on with what is not understood");
+    }
 }

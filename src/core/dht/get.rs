@@ -116,14 +116,13 @@ impl GetJob {
     fn take_listing(&mut self, now: WallTime, peer: PeerId, listing: Listing) {
         self.answered += 1;
         self.prints.extend(listing.print.map(|print| (peer, print)));
-        for (id, expiry) in listing.live {
-            if expiry > now && self.live.len() < IDS_MAX {
-                self.live.entry(id).or_default().insert(peer);
-                let until = self.until.entry(id).or_insert(expiry);
-                *until = expiry.max(*until);
-            }
+        // Bounded for each peer by itself: one that lists what nobody has hides nothing of the others'.
+        for (id, expiry) in listing.live.into_iter().filter(|(_, expiry)| *expiry > now).take(IDS_MAX) {
+            self.live.entry(id).or_default().insert(peer);
+            let until = self.until.entry(id).or_insert(expiry);
+            *until = expiry.max(*until);
         }
-        for short in listing.dead {
+        for short in listing.dead.into_iter().take(IDS_MAX) {
             self.dead.entry(short).or_default().insert(peer);
         }
         self.take_values(now, listing.entries);
@@ -214,7 +213,12 @@ impl GetJob {
             return Vec::new();
         }
         self.checked_at = Some(self.proofs.len());
-        self.unchanged.iter().map(|peer| (*peer, self.fetch(doubtful.clone(), true))).collect()
+        // No request names more ids than are read.
+        let asks = |ids: &[Digest]| {
+            let op = self.fetch(ids.to_vec(), true);
+            self.unchanged.iter().map(move |peer| (*peer, op.clone())).collect::<Vec<_>>()
+        };
+        doubtful.chunks(IDS_MAX).flat_map(asks).collect()
     }
 
     /// Proven deletions, for those who still keep the entry.
@@ -257,5 +261,44 @@ impl GetJob {
         }
         let ids = self.values.keys().chain(&self.have).filter(|id| !self.proofs.contains_key(*id));
         Some((self.key, LastRead { ids: ids.copied().collect(), prints: self.prints.clone() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(n: usize) -> Digest {
+        let mut bytes = [0; 32];
+        bytes[24..].copy_from_slice(&u64::try_from(n).unwrap().to_be_bytes());
+        Digest::new(bytes)
+    }
+
+    fn listing(live: impl Iterator<Item = Digest>) -> Answer {
+        let live = live.map(|id| (id, WallTime(100))).collect();
+        Answer::Listing(Listing { print: None, live, dead: Vec::new(), entries: Vec::new() })
+    }
+
+    #[test]
+    fn a_peer_that_lists_what_nobody_has_hides_nothing_of_the_others() {
+        let (hostile, honest, idle) = (PeerId::new([1; 32]), PeerId::new([2; 32]), PeerId::new([3; 32]));
+        let mut job = GetJob::new(Digest::new([9; 32]), BTreeSet::new(), None);
+        job.open(idle, &[hostile, honest, idle]);
+        job.take(WallTime(1), idle, Ok(Answer::Same));
+        job.take(WallTime(1), hostile, Ok(listing((0..2 * IDS_MAX).map(numbered))));
+        let true_one = Digest::new([0xff; 32]);
+        job.take(WallTime(1), honest, Ok(listing([true_one].into_iter())));
+        let round = Round { now: WallTime(1), targets: 3, may_retry: true };
+        let (_, Next::More(checks)) = job.close(round) else { panic!("what is new is checked with the idle") };
+        let ids = |ask: &Ask| match &ask.1 {
+            Op::Fetch(fetch) if ask.0 == idle && fetch.dead_only => fetch.ids.clone(),
+            other => panic!("{other:?}"),
+        };
+        let asked: Vec<Vec<Digest>> = checks.iter().map(ids).collect();
+        assert!(asked.iter().all(|ids| ids.len() <= IDS_MAX), "or the other side does not read it");
+        assert_eq!(asked.concat().len(), IDS_MAX + 1);
+        let (_, Next::More(fetches)) = job.close(round) else { panic!("then it is fetched") };
+        let wanted = |ask: &Ask| matches!(&ask.1, Op::Fetch(fetch) if fetch.ids == [true_one]);
+        assert!(fetches.iter().any(|ask| ask.0 == honest && wanted(ask)));
     }
 }

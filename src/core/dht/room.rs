@@ -42,7 +42,7 @@ pub struct Limits {
     pub key: Room,
     /// Of one publisher.
     pub publisher: Room,
-    /// In all.
+    /// In all; publishers that no verified gd names get half of it together.
     pub total: Room,
 }
 
@@ -85,6 +85,8 @@ impl Lot {
 pub(super) struct Ledger {
     limits: Limits,
     total: Room,
+    /// What strangers have of `total`.
+    strange_total: Room,
     keys: BTreeMap<Digest, Room>,
     strangers: BTreeMap<Digest, Room>,
     publishers: BTreeMap<PeerId, Room>,
@@ -103,6 +105,7 @@ impl Ledger {
         Self {
             limits,
             total: Room::default(),
+            strange_total: Room::default(),
             keys: BTreeMap::new(),
             strangers: BTreeMap::new(),
             publishers: BTreeMap::new(),
@@ -120,7 +123,8 @@ impl Ledger {
         if !self.limits.publisher.holds(used(self.publishers.get(&lot.publisher)), bytes) {
             return Err(Refusal::PublisherFull);
         }
-        if self.limits.total.holds(self.total, bytes) { Ok(()) } else { Err(Refusal::Full) }
+        let strangers_hold = !lot.stranger || self.limits.total.half().holds(self.strange_total, bytes);
+        if strangers_hold && self.limits.total.holds(self.total, bytes) { Ok(()) } else { Err(Refusal::Full) }
     }
     pub(super) fn add(&mut self, lot: &Lot) {
         let bytes = lot.bytes();
@@ -128,6 +132,7 @@ impl Ledger {
         change(&mut self.keys, lot.key, |room| room.add(bytes));
         change(&mut self.publishers, lot.publisher, |room| room.add(bytes));
         if lot.stranger {
+            self.strange_total.add(bytes);
             change(&mut self.strangers, lot.key, |room| room.add(bytes));
         }
     }
@@ -137,10 +142,39 @@ impl Ledger {
         change(&mut self.keys, lot.key, |room| room.take(bytes));
         change(&mut self.publishers, lot.publisher, |room| room.take(bytes));
         if lot.stranger {
+            self.strange_total.take(bytes);
             change(&mut self.strangers, lot.key, |room| room.take(bytes));
         }
     }
     pub(super) fn total(&self) -> Room {
         self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_get_at_most_half_of_all_room() {
+        let room = |entries| Room { entries, bytes: 1 << 20 };
+        let mut ledger = Ledger::new(Limits { key: room(10), publisher: room(10), total: room(8) });
+        let lot = |n: u8, stranger| Lot::new(Digest::new([n; 32]), PeerId::new([n; 32]), stranger, 1);
+        for n in 0..4 {
+            ledger.check(&lot(n, true)).unwrap();
+            ledger.add(&lot(n, true));
+        }
+        assert_eq!(ledger.check(&lot(4, true)), Err(Refusal::Full));
+        for n in 4..8 {
+            ledger.check(&lot(n, false)).unwrap();
+            ledger.add(&lot(n, false));
+        }
+        assert_eq!(ledger.check(&lot(8, false)), Err(Refusal::Full));
+        // What went makes room again, for whom it was.
+        ledger.take(&lot(4, false));
+        assert_eq!(ledger.check(&lot(8, true)), Err(Refusal::Full));
+        ledger.check(&lot(8, false)).unwrap();
+        ledger.take(&lot(0, true));
+        ledger.check(&lot(8, true)).unwrap();
     }
 }

@@ -135,10 +135,18 @@ fn quotas_refuse_strangers_first_and_drop_nothing() {
 fn in_all_there_is_a_bound_too() {
     let mut net = Net::with_limits(2, small_limits(8, 20, 10), Limits::TOMBSTONES);
     let a = net.order[0];
+    for n in 0..5 {
+        net.put(a, &ns(n), "x", 1, HOUR).unwrap();
+    }
+    let full = Err(DhtError::Refused { why: Refusal::Full, stored: 0 });
+    assert_eq!(net.put(a, &ns(5), "x", 1, HOUR), full, "a stranger gets half");
+    for peer in net.order.clone() {
+        net.tell(peer, Input::Known(BTreeSet::from([a])));
+    }
     for n in 0..10 {
         net.put(a, &ns(n), "x", 1, HOUR).unwrap();
     }
-    assert_eq!(net.put(a, &ns(11), "x", 1, HOUR), Err(DhtError::Refused { why: Refusal::Full, stored: 0 }));
+    assert_eq!(net.put(a, &ns(11), "x", 1, HOUR), full);
 }
 
 #[test]
