@@ -1,16 +1,28 @@
-//! The journal as the shells see it.
+//! The journal as the shells see it: appends, and compactions when they are worth it. It never looks into an event.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::actors::shell::{Append, EventLog, LogBroken};
 use crate::store::journal::{Journal, Record};
 
 /// Appends the brains' events to the one journal of a home.
 #[derive(Debug, Clone)]
-pub struct JournalLog(Journal);
+pub struct JournalLog {
+    journal: Journal,
+    /// How large each brain's live state was when it was last seen.
+    live: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+}
 
 impl JournalLog {
     /// The log of an open journal.
     pub fn new(journal: Journal) -> Self {
-        Self(journal)
+        Self { journal, live: Arc::default() }
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        // A number is replaced in one step, so a panic elsewhere leaves a good one.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -18,10 +30,146 @@ impl EventLog for JournalLog {
     fn append(&self, brain: &'static str, events: Vec<Vec<u8>>) -> Append {
         let records = events.into_iter().map(|event| Record { brain: brain.to_owned(), event }).collect();
         // A full disk makes `append_waiting` wait, and everything behind it: events of a brain have no gaps.
-        let appended = self.0.append_waiting(records);
+        let appended = self.journal.append_waiting(records);
         Box::pin(async move {
             let broken = |why: String| LogBroken { why };
             appended.map_err(|e| broken(e.to_string()))?.await.map_err(|e| broken(e.to_string()))
         })
+    }
+
+    fn is_grown(&self, brain: &'static str) -> bool {
+        // Unknown before the first look, which is then worth one as soon as there is enough.
+        let live = self.live().get(brain).copied().unwrap_or(0);
+        self.journal.is_worth_compacting(brain, live)
+    }
+
+    fn compact(&self, brain: &'static str, live: Vec<Vec<u8>>) {
+        let bytes = live.iter().map(|event| u64::try_from(event.len()).unwrap_or(u64::MAX)).sum();
+        self.live().insert(brain, bytes);
+        if !self.journal.is_worth_compacting(brain, bytes) {
+            return;
+        }
+        let records = live.into_iter().map(|event| Record::new(brain, event)).collect();
+        // Queued here and now: the order to later appends is that of the calls.
+        let queued = self.journal.compact(brain, records);
+        tokio::spawn(async move {
+            let done = match queued {
+                Ok(durable) => durable.await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => tracing::debug!(brain, bytes, "the journal is compacted"),
+                // The old file goes on being the journal.
+                Err(error) => tracing::warn!(brain, %error, "the journal stays larger than it must be"),
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::actors::shell::{Handle, Perform, Shell};
+    use crate::clock::Clock;
+    use crate::core::{Brain, Effect, Outgoing, Token};
+    use crate::model::{MonoTime, Now};
+
+    /// Remembers how often it was told something, with large events that replace each other.
+    #[derive(Default)]
+    struct Counter {
+        told: u64,
+        out: Outgoing<Self>,
+    }
+
+    #[derive(Debug)]
+    enum Input {
+        Count(Token),
+        Flood(u64),
+    }
+
+    impl Brain for Counter {
+        const NAME: &'static str = "counter";
+        type Input = Input;
+        type Action = ();
+        type Event = (u64, serde_bytes::ByteBuf);
+        type Reply = u64;
+        type Status = u64;
+
+        fn replay(&mut self, (told, _): Self::Event) {
+            assert!(self.told == 0 || told == self.told + 1, "{told} after {}", self.told);
+            self.told = told;
+        }
+        fn snapshot(&self) -> Vec<Self::Event> {
+            vec![(self.told, serde_bytes::ByteBuf::new())]
+        }
+        fn handle(&mut self, _: Now, input: Input) {
+            let mut count = |then| {
+                self.told += 1;
+                self.out.commit(vec![(self.told, serde_bytes::ByteBuf::from(vec![0; 100_000]))], then);
+            };
+            match input {
+                Input::Count(token) => {
+                    count(Vec::new());
+                    let told = self.told;
+                    self.out.commit(Vec::new(), vec![Effect::Reply(token, told)]);
+                }
+                Input::Flood(times) => (0..times).for_each(|_| count(Vec::new())),
+            }
+        }
+        fn wake(&mut self, _: Now) {}
+        fn poll_effect(&mut self) -> Option<Effect<Self>> {
+            self.out.pop()
+        }
+        fn poll_timeout(&self) -> Option<MonoTime> {
+            None
+        }
+        fn observe(&self, _: Now) -> u64 {
+            self.told
+        }
+    }
+
+    struct Idle;
+    impl Perform<Counter> for Idle {
+        fn perform(&mut self, (): (), _: &Handle<Counter>) {}
+    }
+
+    async fn count(handle: &Handle<Counter>) -> u64 {
+        handle.ask(Input::Count).await.unwrap()
+    }
+
+    #[actix::test]
+    async fn a_journal_that_is_mostly_dead_is_compacted_while_the_peer_runs() {
+        let home = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(home.path()).unwrap();
+        let log = Arc::new(JournalLog::new(journal.clone()));
+        let handle = Shell::start(Counter::default(), Idle, log, Clock::system(), None);
+        assert_eq!(count(&handle).await, 1);
+        let small = journal.bytes();
+        // Far more than is worth a compaction, and commits go on behind it.
+        handle.tell(Input::Flood(30)).await.unwrap();
+        let told = count(&handle).await;
+        let compacted = async {
+            while journal.bytes() > 3 * small {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), compacted).await.unwrap();
+        let last = count(&handle).await;
+        assert_eq!(last, told + 1);
+        // Not again at once, however much is dead.
+        handle.tell(Input::Flood(30)).await.unwrap();
+        let last = count(&handle).await;
+        assert!(journal.bytes() > 20 * small);
+        handle.stop().await;
+        drop((handle, journal));
+
+        let mut again = Counter::default();
+        let (_, replay) = Journal::open(home.path()).unwrap();
+        for record in replay {
+            again.replay(crate::wire::decode(&record.unwrap().event).unwrap());
+        }
+        assert_eq!(again.told, last, "nothing is lost, and nothing comes twice");
     }
 }

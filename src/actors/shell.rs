@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, SpawnHandle};
 use futures::StreamExt as _;
@@ -20,6 +21,9 @@ use crate::wire;
 /// How many messages wait for an actor before its senders do.
 const MAILBOX_CAPACITY: usize = 256;
 
+/// A brain's part of the log is compacted at most this often.
+const COMPACT_EVERY: Duration = Duration::from_secs(300);
+
 /// Ends once an append is durable.
 pub type Append = Pin<Box<dyn Future<Output = Result<(), LogBroken>> + Send>>;
 
@@ -28,6 +32,14 @@ pub trait EventLog: Send + Sync + 'static {
     /// Appends the encoded events of one brain. The order is that of the calls; the future ends once they are durable.
     /// A full disk makes it wait, not fail: what was accepted is not dropped.
     fn append(&self, brain: &'static str, events: Vec<Vec<u8>>) -> Append;
+    /// Whether so much may be dead of what is kept of this brain that its live state is worth a look. Must be quick. A log
+    /// that never is has nothing to compact.
+    fn is_grown(&self, _brain: &'static str) -> bool {
+        false
+    }
+    /// Puts `live`, the encoded snapshot of a brain, in the place of all that was appended of it before this call, if that
+    /// is worth it. What is appended after this call comes behind it. Returns at once.
+    fn compact(&self, _brain: &'static str, _live: Vec<Vec<u8>>) {}
 }
 
 /// The log cannot be written any more; the process must not go on.
@@ -159,6 +171,8 @@ pub struct Shell<B: Brain, P: Perform<B>> {
     unstarted: Option<mpsc::UnboundedReceiver<Append>>,
     timer: Option<(MonoTime, SpawnHandle)>,
     first: Option<B::Input>,
+    /// When the log was last given the whole state.
+    compacted: Option<MonoTime>,
 }
 
 impl<B: Brain, P: Perform<B>> Unpin for Shell<B, P> {}
@@ -179,6 +193,7 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
             unstarted: Some(unstarted),
             timer: None,
             first,
+            compacted: None,
         };
         Handle::to(&shell.start())
     }
@@ -189,6 +204,19 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
         self.commits.push_back(then);
         // The receiver lives as long as the pump, and that as long as this actor.
         let _ = self.appends.send(append);
+    }
+
+    /// Gives the log the brain's whole state when most of what it keeps may be dead. Only while no commit is under way and
+    /// no effect waits: then the state is what the log's events make, no more and no less. Called after commits alone, so
+    /// that an idle peer writes nothing.
+    fn compact_if_grown(&mut self) {
+        let now = self.clock.now().mono;
+        let early = self.compacted.is_some_and(|at| now.since(at) < COMPACT_EVERY);
+        if early || !self.commits.is_empty() || !self.log.is_grown(B::NAME) {
+            return;
+        }
+        self.compacted = Some(now);
+        self.log.compact(B::NAME, self.brain.snapshot().iter().map(wire::encode).collect());
     }
 
     /// Performs effects until the brain has no more, then arms the timer.
@@ -300,6 +328,7 @@ impl<B: Brain, P: Perform<B>> Handler<Durable> for Shell<B, P> {
             self.perform(effect, ctx);
         }
         self.drive(ctx);
+        self.compact_if_grown();
     }
 }
 
