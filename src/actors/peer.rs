@@ -2,6 +2,7 @@
 //! actors that knows all of them; it decides nothing.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ use crate::net::swarm::{self, SwarmConfig, SwarmError};
 use crate::net::tls::{TlsError, TlsIdentity};
 use crate::net::upload_limit::UploadLimit;
 use crate::store::home::{Home, HomeError, HomeLock};
-use crate::store::index::{Index, IndexError};
+use crate::store::index::Index;
 use crate::store::journal::{Journal, JournalError};
 
 /// Peers whose descriptors are to be read again; more are dropped, as each is limited to one a minute anyway.
@@ -70,8 +71,6 @@ pub enum StartError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    #[error(transparent)]
-    Index(#[from] IndexError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -257,6 +256,17 @@ fn lock_soon(home: &Home) -> Result<HomeLock, HomeError> {
     home.lock()
 }
 
+/// Says whether the index was rebuilt. All that is in it can be had again, so a peer starts without one too. Blocking.
+fn look_at_index(dir: &Path) -> bool {
+    match Index::open(dir) {
+        Ok(index) => index.is_rebuilt(),
+        Err(error) => {
+            tracing::warn!(%error, "this peer starts without its index");
+            false
+        }
+    }
+}
+
 /// Opens the home: lock, keys, journal, index, and the brains' past. Blocking.
 fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
     let lock = lock_soon(home)?;
@@ -264,8 +274,7 @@ fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
     backup::prune(home);
     let identity = Identity::load(home)?;
     let (journal, replay) = Journal::open(&home.journal_dir())?;
-    let index = Index::open(&home.index_dir())?;
-    let index_rebuilt = index.is_rebuilt();
+    let index_rebuilt = look_at_index(&home.index_dir());
     let events = Events::read(replay)?;
     let brains = Brains::wake(home, config, &identity, &journal, events)?;
     Ok(Opened { lock, identity, journal, brains, index_rebuilt })
@@ -511,4 +520,19 @@ fn spread_rosters(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_starts_without_an_index_that_cannot_be_had() {
+        let home = tempfile::tempdir().unwrap();
+        let index = home.path().join("index");
+        // A folder where the index's state file goes.
+        std::fs::create_dir_all(home.path().join("index.state").join("in the way")).unwrap();
+        assert!(Index::open(&index).is_err());
+        assert!(!look_at_index(&index));
+    }
 }
