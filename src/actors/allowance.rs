@@ -1,4 +1,5 @@
-//! How much of each mail each peer was served of late: at most four times its length in 24 h (DESIGN.md section 4).
+//! How much of each mail each peer was served of late: at most four times its length in 24 h (DESIGN.md section 4). What a
+//! request may still bring is reserved when it is admitted, so that many at once get no more than one after the other.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -15,9 +16,18 @@ const WINDOW: Duration = Duration::from_secs(86_400);
 /// Most counts that are kept; the oldest goes first.
 const COUNTS_MAX: usize = 20_000;
 
+/// When a request that only waits for others under way may come again: most of them end soon, and give back what was not
+/// sent.
+const RETRY: Duration = Duration::from_secs(30);
+
 #[derive(Debug, Clone, Copy)]
 struct Count {
-    bytes: u64,
+    /// Sent in the window.
+    sent: u64,
+    /// Of requests under way.
+    reserved: u64,
+    /// How much may be sent.
+    bound: u64,
     since: MonoTime,
     recorded: bool,
 }
@@ -33,38 +43,64 @@ impl Allowance {
     }
     /// The outbox has written down that `h`, one of its own mails, is served to `peer`.
     pub fn recorded(&self, now: MonoTime, peer: PeerId, h: MailId) {
-        self.count(now, peer, h, 0, true);
+        self.count(now, peer, h, |count| count.recorded = true);
     }
     /// Whether it has, as far as is remembered.
     pub fn is_recorded(&self, peer: &PeerId, h: &MailId) -> bool {
         self.counts().get(&(*peer, *h)).is_some_and(|count| count.recorded)
     }
-    /// `bytes` of `h` go out to `peer`; says whether that is [recorded](Self::recorded) as an own mail.
-    pub fn served(&self, now: MonoTime, peer: PeerId, h: MailId, bytes: u64) -> bool {
-        self.count(now, peer, h, bytes, false)
+    /// Reserves `bytes` of `h`, before the first of them goes out to `peer`.
+    ///
+    /// # Errors
+    /// When the peer may come again, if they are more than it may have.
+    pub fn reserve(&self, now: MonoTime, peer: PeerId, h: MailId, bytes: u64) -> Result<(), Duration> {
+        self.count(now, peer, h, |count| {
+            let sent = count.sent.saturating_add(bytes);
+            if sent > count.bound {
+                return Err(WINDOW.saturating_sub(now.since(count.since)));
+            }
+            if sent.saturating_add(count.reserved) > count.bound {
+                return Err(RETRY);
+            }
+            count.reserved = count.reserved.saturating_add(bytes);
+            Ok(())
+        })
     }
-    fn count(&self, now: MonoTime, peer: PeerId, h: MailId, bytes: u64, record: bool) -> bool {
-        let mut counts = self.counts();
-        let count = counts.entry((peer, h)).or_insert(Count { bytes: 0, since: now, recorded: false });
-        if now.since(count.since) >= WINDOW {
-            (count.bytes, count.since) = (0, now);
+    /// `bytes` of what was reserved go out.
+    pub fn sent(&self, now: MonoTime, peer: PeerId, h: MailId, bytes: u64) {
+        self.count(now, peer, h, |count| {
+            count.reserved = count.reserved.saturating_sub(bytes);
+            count.sent = count.sent.saturating_add(bytes);
+        });
+    }
+    /// `bytes` of what was reserved will not go out.
+    pub fn give_back(&self, peer: &PeerId, h: &MailId, bytes: u64) {
+        if let Some(count) = self.counts().get_mut(&(*peer, *h)) {
+            count.reserved = count.reserved.saturating_sub(bytes);
         }
-        count.bytes = count.bytes.saturating_add(bytes);
-        count.recorded |= record;
-        let recorded = count.recorded;
+    }
+    fn count<T>(&self, now: MonoTime, peer: PeerId, h: MailId, change: impl FnOnce(&mut Count) -> T) -> T {
+        let mut counts = self.counts();
+        // Without a bound until the length is known.
+        let new = Count { sent: 0, reserved: 0, bound: u64::MAX, since: now, recorded: false };
+        let count = counts.entry((peer, h)).or_insert(new);
+        if now.since(count.since) >= WINDOW {
+            (count.sent, count.since) = (0, now);
+        }
+        let outcome = change(count);
         if counts.len() > COUNTS_MAX {
             let oldest = counts.iter().min_by_key(|(_, c)| c.since).map(|(key, _)| *key);
             oldest.and_then(|key| counts.remove(&key));
         }
-        recorded
+        outcome
     }
     /// Whether `peer` has had enough of a mail of `length` bytes, and when it may come again.
-    pub fn spent(&self, now: MonoTime, peer: &PeerId, h: &MailId, length: u64) -> Option<Duration> {
-        let counts = self.counts();
-        let count = counts.get(&(*peer, *h))?;
-        let age = now.since(count.since);
-        let enough = count.bytes >= length.max(LENGTH_MIN).saturating_mul(TIMES);
-        (enough && age < WINDOW).then(|| WINDOW.saturating_sub(age))
+    pub fn spent(&self, now: MonoTime, peer: PeerId, h: MailId, length: u64) -> Option<Duration> {
+        let bound = length.max(LENGTH_MIN).saturating_mul(TIMES);
+        self.count(now, peer, h, |count| {
+            count.bound = bound;
+            (count.sent >= bound).then(|| WINDOW.saturating_sub(now.since(count.since)))
+        })
     }
 }
 
@@ -72,29 +108,58 @@ impl Allowance {
 mod tests {
     use super::*;
 
+    const LENGTH: u64 = 1 << 20;
+
+    fn serve(allowance: &Allowance, now: MonoTime, peer: PeerId, h: MailId, bytes: u64) {
+        allowance.reserve(now, peer, h, bytes).unwrap();
+        allowance.sent(now, peer, h, bytes);
+    }
+
     #[test]
     fn four_times_its_length_is_enough_for_a_day() {
-        let (peer, h, length) = (PeerId::new([1; 32]), MailId::new([2; 20]), 1 << 20);
+        let (peer, h) = (PeerId::new([1; 32]), MailId::new([2; 20]));
         let allowance = Allowance::default();
         let start = MonoTime(5);
-        allowance.served(start, peer, h, 4 * length - 1);
-        assert_eq!(allowance.spent(start, &peer, &h, length), None);
-        allowance.served(start, peer, h, 1);
-        assert!(allowance.spent(start, &peer, &h, length).is_some());
-        assert_eq!(allowance.spent(start, &PeerId::new([9; 32]), &h, length), None);
+        assert_eq!(allowance.spent(start, peer, h, LENGTH), None);
+        serve(&allowance, start, peer, h, 4 * LENGTH - 1);
+        assert_eq!(allowance.spent(start, peer, h, LENGTH), None);
+        assert_eq!(allowance.reserve(start, peer, h, 2), Err(WINDOW));
+        serve(&allowance, start, peer, h, 1);
+        assert!(allowance.spent(start, peer, h, LENGTH).is_some());
+        assert_eq!(allowance.spent(start, PeerId::new([9; 32]), h, LENGTH), None);
         let tomorrow = start + WINDOW;
-        assert_eq!(allowance.spent(tomorrow, &peer, &h, length), None);
-        allowance.served(tomorrow, peer, h, 1);
-        assert_eq!(allowance.spent(tomorrow, &peer, &h, length), None);
+        assert_eq!(allowance.spent(tomorrow, peer, h, LENGTH), None);
+        serve(&allowance, tomorrow, peer, h, 1);
+        assert_eq!(allowance.spent(tomorrow, peer, h, LENGTH), None);
+    }
+
+    #[test]
+    fn requests_at_the_same_time_get_no_more_than_one_after_the_other() {
+        let (peer, h, now) = (PeerId::new([1; 32]), MailId::new([2; 20]), MonoTime(5));
+        let allowance = Allowance::default();
+        let admit = || match allowance.spent(now, peer, h, LENGTH) {
+            None => allowance.reserve(now, peer, h, LENGTH),
+            Some(pause) => Err(pause),
+        };
+        let admitted = (0..100).filter(|_| admit().is_ok()).count();
+        assert_eq!(admitted, 4);
+        assert_eq!(admit(), Err(RETRY), "those under way may end early");
+        // One ends after half of it, and gives the other half back.
+        allowance.sent(now, peer, h, LENGTH / 2);
+        allowance.give_back(&peer, &h, LENGTH / 2);
+        assert_eq!(allowance.reserve(now, peer, h, LENGTH / 2 + 1), Err(RETRY));
+        allowance.reserve(now, peer, h, LENGTH / 2).unwrap();
     }
 
     #[test]
     fn what_is_recorded_of_an_own_mail_is_remembered_by_peer_and_mail() {
         let (peer, h, now) = (PeerId::new([1; 32]), MailId::new([2; 20]), MonoTime(5));
         let allowance = Allowance::default();
-        assert!(!allowance.served(now, peer, h, 10), "a manifest, before any part");
+        serve(&allowance, now, peer, h, 10);
+        assert!(!allowance.is_recorded(&peer, &h), "a manifest, before any part");
         allowance.recorded(now, peer, h);
-        assert!(allowance.is_recorded(&peer, &h) && allowance.served(now + WINDOW, peer, h, 10));
+        serve(&allowance, now + WINDOW, peer, h, 10);
+        assert!(allowance.is_recorded(&peer, &h));
         assert!(!allowance.is_recorded(&peer, &MailId::new([3; 20])));
     }
 }

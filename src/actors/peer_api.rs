@@ -102,6 +102,11 @@ fn disk(what: &str) -> impl FnOnce(std::io::Error) -> ApiError {
     }
 }
 
+fn too_much(retry_after: Duration) -> ApiError {
+    let why = "this mail is served to a peer at most four times over in a day".to_owned();
+    ApiError::TooMany { why, retry_after }
+}
+
 fn ns_refused(error: NsError) -> ApiError {
     let why = error.to_string();
     if error.is_passing() { ApiError::Unavailable { why, retry_after: RETRY } } else { ApiError::BadRequest { why } }
@@ -127,9 +132,8 @@ impl Api {
     /// Finds a mail and checks that the caller has not had too much of it.
     async fn find(&self, caller: PeerId, h: MailId) -> Result<Served, ApiError> {
         let served = self.look_up(h).await?;
-        if let Some(retry_after) = self.allowance.spent(self.clock.now().mono, &caller, &h, served.length()) {
-            let why = "this mail was served to this peer four times over already".to_owned();
-            return Err(ApiError::TooMany { why, retry_after });
+        if let Some(retry_after) = self.allowance.spent(self.clock.now().mono, caller, h, served.length()) {
+            return Err(too_much(retry_after));
         }
         Ok(served)
     }
@@ -237,8 +241,17 @@ impl PeerApi for SharedApi {
         self.0.directory.snapshot().peers.contains_key(caller)
     }
 
+    fn reserve(&self, caller: &PeerId, h: &MailId, bytes: u64) -> Result<(), ApiError> {
+        self.0.allowance.reserve(self.0.clock.now().mono, *caller, *h, bytes).map_err(too_much)
+    }
+
+    fn give_back(&self, caller: &PeerId, h: &MailId, bytes: u64) {
+        self.0.allowance.give_back(caller, h, bytes);
+    }
+
     fn served(&self, caller: &PeerId, h: &MailId, bytes: u64) {
-        let own = self.0.allowance.served(self.0.clock.now().mono, *caller, *h, bytes);
+        self.0.allowance.sent(self.0.clock.now().mono, *caller, *h, bytes);
+        let own = self.0.allowance.is_recorded(caller, h);
         let (api, h, caller) = (self.0.clone(), *h, *caller);
         // A stopped brain keeps no account; that it served was written down before the first byte.
         tokio::spawn(async move {

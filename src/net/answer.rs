@@ -25,10 +25,31 @@ use super::upload_limit::UploadLimit;
 pub(super) const GD_VERSION: &str = "roost-gd-version";
 const OCTETS: &str = "application/octet-stream";
 
+/// The account that served bytes are counted in. Dropped when the answer has ended, whether all went out or not.
+pub(super) trait Account: Send {
+    /// Makes room for an answer of this many bytes.
+    ///
+    /// # Errors
+    /// Whatever the caller is to be told instead.
+    fn reserve(&mut self, bytes: u64) -> Result<(), ApiError>;
+    /// So many of them go out now.
+    fn sent(&mut self, bytes: u64);
+}
+
+/// For what counts in nobody's account.
+pub(super) struct Free;
+
+impl Account for Free {
+    fn reserve(&mut self, _: u64) -> Result<(), ApiError> {
+        Ok(())
+    }
+    fn sent(&mut self, _: u64) {}
+}
+
 /// What served bytes pass on their way out.
 pub(super) struct Meter {
     pub(super) limit: Arc<UploadLimit>,
-    pub(super) served: Box<dyn Fn(u64) + Send>,
+    pub(super) account: Box<dyn Account>,
 }
 
 fn header(value: &str) -> HeaderValue {
@@ -47,8 +68,9 @@ pub(super) fn bytes(bytes: Bytes, content_type: &'static str) -> Response {
     response(StatusCode::OK, content_type, Body::from(bytes))
 }
 
-/// A 200, 206 or 416 for what `source` has and the request's `Range` asks for (RFC 9110 section 14).
-pub(super) fn body(source: BodySource, request: &HeaderMap, meter: Meter) -> Response {
+/// A 200, 206 or 416 for what `source` has and the request's `Range` asks for (RFC 9110 section 14), or what the account
+/// says to that many bytes.
+pub(super) fn body(source: BodySource, request: &HeaderMap, mut meter: Meter) -> Response {
     let len = source.len();
     let asked = single(request).and_then(ByteRange::parse);
     let range = match asked.map(|range| range.resolve(len)) {
@@ -62,6 +84,9 @@ pub(super) fn body(source: BodySource, request: &HeaderMap, meter: Meter) -> Res
         }
     };
     let size = range.end - range.start;
+    if let Err(refusal) = meter.account.reserve(size) {
+        return error(&refusal);
+    }
     let chunks = source.into_chunks(range.clone(), meter.limit.chunk_bytes());
     let frames = metered(chunks, size, meter).map(|chunk| chunk.map(Frame::data));
     let status = if asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
@@ -88,7 +113,7 @@ fn single(request: &HeaderMap) -> Option<&str> {
 /// fewer or more, so that a wrong source never passes for a whole body.
 fn metered(chunks: ChunkStream, size: u64, meter: Meter) -> ChunkStream {
     stream::unfold(Some((chunks, size, meter)), |state| async move {
-        let (mut chunks, left, meter) = state?;
+        let (mut chunks, left, mut meter) = state?;
         let wrong = |why| Some((Err(io::Error::new(io::ErrorKind::InvalidData, why)), None));
         match chunks.next().await {
             None if left == 0 => None,
@@ -100,7 +125,7 @@ fn metered(chunks: ChunkStream, size: u64, meter: Meter) -> ChunkStream {
                     return wrong("the body has more bytes than it said");
                 };
                 meter.limit.take(chunk.len()).await;
-                (meter.served)(bytes);
+                meter.account.sent(bytes);
                 Some((Ok(chunk), Some((chunks, left, meter))))
             }
         }

@@ -54,6 +54,9 @@ struct Log {
     callers: Vec<PeerId>,
     notices: Vec<Notice>,
     served: BTreeMap<(PeerId, MailId), u64>,
+    reserved: u64,
+    /// How much may be under way; anything, if nothing is said.
+    room: Option<u64>,
 }
 
 /// A peer with one mail in a file, whose fragment (3, 1) is that mail, computed.
@@ -84,7 +87,20 @@ impl PeerApi for TestPeer {
     fn is_known(&self, _: &PeerId) -> bool {
         self.strangers_known
     }
+    fn reserve(&self, _: &PeerId, _: &MailId, bytes: u64) -> Result<(), ApiError> {
+        let mut log = self.log.lock().unwrap();
+        if log.room.is_some_and(|room| log.reserved + bytes > room) {
+            let (why, retry_after) = ("Enough at once.".to_owned(), Duration::from_secs(30));
+            return Err(ApiError::TooMany { why, retry_after });
+        }
+        log.reserved += bytes;
+        Ok(())
+    }
+    fn give_back(&self, _: &PeerId, _: &MailId, bytes: u64) {
+        self.log.lock().unwrap().reserved -= bytes;
+    }
     fn served(&self, caller: &PeerId, h: &MailId, bytes: u64) {
+        self.log.lock().unwrap().reserved -= bytes;
         *self.log.lock().unwrap().served.entry((*caller, *h)).or_default() += bytes;
     }
     async fn own_pubkey(&self, caller: PeerId) -> Result<Bytes, ApiError> {
@@ -261,6 +277,28 @@ async fn rfc9110_range_requests_yield_exactly_the_range() {
     assert!(matches!(outside, NetError::Status { code: 416, .. }), "{outside}");
     assert!(client.get_sealed(bob(), &HERE, Some(5..5)).await.is_err());
     assert_eq!(peer.served(1), 110);
+}
+
+#[tokio::test]
+async fn an_answer_is_reserved_before_it_starts_and_given_back_when_it_ends_early() {
+    let data = pattern(1 << 20);
+    let peer = TestPeer::with_mail(&data);
+    peer.log.lock().unwrap().room = Some(1 << 20);
+    let server = serve_with(&peer, ServerBounds::default(), Some(64 * 1024)).await;
+    let (slow, other) = (client(&server), client(&server));
+    let whole = slow.get_sealed(bob(), &HERE, None).await.unwrap();
+    let refused = other.get_sealed(bob(), &HERE, None).await.unwrap_err();
+    assert!(matches!(refused, NetError::Status { code: 429, .. }), "{refused}");
+    drop((whole, slow));
+    let given_back = async {
+        while peer.log.lock().unwrap().reserved > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), given_back).await.unwrap();
+    assert!(peer.served(1) < 1 << 20);
+    other.get_sealed(bob(), &HERE, Some(0..1000)).await.unwrap().collect(1000).await.unwrap();
+    assert_eq!(peer.log.lock().unwrap().reserved, 0);
 }
 
 #[tokio::test]

@@ -78,8 +78,16 @@ impl<T, F: Future<Output = Result<T, ApiError>> + Send> Answer<T> for F {}
 pub trait PeerApi: Clone + Send + Sync + 'static {
     /// Whether this caller may use the connections that are kept free of strangers (a member, a contact). Must be quick.
     fn is_known(&self, caller: &PeerId) -> bool;
-    /// Called as bytes of mail `h` go out to `caller`, before they do: the account for "four times its length in 24 h" (to
-    /// be refused with [`ApiError::TooMany`] at the next request) and for what `dropped` reports. Must be quick.
+    /// Called before an answer with `bytes` of mail `h` to `caller` starts: reserves them in the account for "four times its
+    /// length in 24 h". Each of them is either served or given back. Must be quick.
+    ///
+    /// # Errors
+    /// [`ApiError::TooMany`] when they are more than the caller may have; then nothing is reserved.
+    fn reserve(&self, caller: &PeerId, h: &MailId, bytes: u64) -> Result<(), ApiError>;
+    /// Called when an answer ends before all that was reserved for it went out. Must be quick.
+    fn give_back(&self, caller: &PeerId, h: &MailId, bytes: u64);
+    /// Called as reserved bytes of mail `h` go out to `caller`, before they do: the same account, and that for what
+    /// `dropped` reports. Must be quick.
     fn served(&self, caller: &PeerId, h: &MailId, bytes: u64);
 
     /// `GET /pubkey`: this peer's own OpenPGP certificate.

@@ -159,11 +159,38 @@ async fn within<T>(patience: Duration, answer: impl Answer<T>) -> Result<T, ApiE
     tokio::time::timeout(patience, answer).await.map_err(late)?
 }
 
+/// One answer with bytes of a mail in the account of its caller; gives back what did not go out.
+struct OfMail<A: PeerApi> {
+    api: A,
+    caller: PeerId,
+    h: MailId,
+    left: u64,
+}
+
+impl<A: PeerApi> answer::Account for OfMail<A> {
+    fn reserve(&mut self, bytes: u64) -> Result<(), ApiError> {
+        self.api.reserve(&self.caller, &self.h, bytes)?;
+        self.left = self.left.saturating_add(bytes);
+        Ok(())
+    }
+    fn sent(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes);
+        self.api.served(&self.caller, &self.h, bytes);
+    }
+}
+
+impl<A: PeerApi> Drop for OfMail<A> {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            self.api.give_back(&self.caller, &self.h, self.left);
+        }
+    }
+}
+
 impl<A: PeerApi> Shared<A> {
     fn body(&self, caller: PeerId, h: MailId, headers: &HeaderMap, source: BodySource) -> Response {
-        let api = self.api.clone();
-        let served = Box::new(move |bytes| api.served(&caller, &h, bytes));
-        answer::body(source, headers, Meter { limit: Arc::clone(&self.limit), served })
+        let account = Box::new(OfMail { api: self.api.clone(), caller, h, left: 0 });
+        answer::body(source, headers, Meter { limit: Arc::clone(&self.limit), account })
     }
     async fn read<T: DeserializeOwned>(
         &self,
@@ -236,7 +263,7 @@ async fn manifest<A: PeerApi>(
         async {
             let source = within(THINK_MAX, shared.api.manifest(caller, mail_id(&h)?)).await?;
             // A manifest is no byte of the mail: it counts against the upload limit, not against the caller's account.
-            let meter = Meter { limit: Arc::clone(&shared.limit), served: Box::new(|_| ()) };
+            let meter = Meter { limit: Arc::clone(&shared.limit), account: Box::new(answer::Free) };
             Ok(answer::body(source, &headers, meter))
         }
         .await,

@@ -74,6 +74,10 @@ impl PeerApi for Api {
     fn is_known(&self, caller: &PeerId) -> bool {
         self.directory.snapshot().peers.contains_key(caller)
     }
+    fn reserve(&self, _: &PeerId, _: &MailId, _: u64) -> Result<(), ApiError> {
+        Ok(())
+    }
+    fn give_back(&self, _: &PeerId, _: &MailId, _: u64) {}
     fn served(&self, _: &PeerId, _: &MailId, _: u64) {}
     async fn own_pubkey(&self, _: PeerId) -> Result<Bytes, ApiError> {
         nothing()

@@ -69,6 +69,10 @@ impl PeerApi for AlicePeer {
     fn is_known(&self, _: &PeerId) -> bool {
         true
     }
+    fn reserve(&self, _: &PeerId, _: &MailId, _: u64) -> Result<(), ApiError> {
+        Ok(())
+    }
+    fn give_back(&self, _: &PeerId, _: &MailId, _: u64) {}
     fn served(&self, _: &PeerId, _: &MailId, _: u64) {}
     async fn notify(&self, _: PeerId, notices: Vec<Notice>) -> Result<(), ApiError> {
         let sealed = notices.into_iter().filter_map(|notice| match notice {

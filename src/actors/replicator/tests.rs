@@ -124,6 +124,10 @@ impl PeerApi for AlicePeer {
     fn is_known(&self, _: &PeerId) -> bool {
         true
     }
+    fn reserve(&self, _: &PeerId, _: &MailId, _: u64) -> Result<(), ApiError> {
+        Ok(())
+    }
+    fn give_back(&self, _: &PeerId, _: &MailId, _: u64) {}
     fn served(&self, _: &PeerId, _: &MailId, _: u64) {}
     async fn sealed(&self, _: PeerId, h: MailId) -> Result<BodySource, ApiError> {
         BodySource::open(self.home.outbox_blob(&h)).await.or_else(|_| nothing())
