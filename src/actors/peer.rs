@@ -486,7 +486,7 @@ fn spread_rosters(
     dht: DhtPort,
 ) {
     let mut rosters = group.rosters();
-    let mut clock_off = group.clock_off();
+    let mut clock_doubtful = group.clock_doubtful();
     let (outbox2, replicator2, postbox2) = (outbox.clone(), replicator.clone(), postbox.clone());
     tokio::spawn(async move {
         // The first value is told too: it may have changed since the brains were made. All end when the group's actor does.
@@ -502,11 +502,11 @@ fn spread_rosters(
     });
     tokio::spawn(async move {
         loop {
-            let off = *clock_off.borrow_and_update();
-            let _ = outbox2.tell(Input::ClockDoubtful(off)).await;
-            let _ = replicator2.tell(crate::core::replicator::Input::ClockDoubt(off)).await;
-            let _ = postbox2.handle().tell(crate::core::postbox::Input::ClockDoubtful(off)).await;
-            if clock_off.changed().await.is_err() {
+            let doubtful = *clock_doubtful.borrow_and_update();
+            let _ = outbox2.tell(Input::ClockDoubtful(doubtful)).await;
+            let _ = replicator2.tell(crate::core::replicator::Input::ClockDoubt(doubtful)).await;
+            let _ = postbox2.handle().tell(crate::core::postbox::Input::ClockDoubtful(doubtful)).await;
+            if clock_doubtful.changed().await.is_err() {
                 return;
             }
         }

@@ -84,7 +84,7 @@ pub fn start(brain: Group, setup: Setup, log: Arc<dyn EventLog>) -> GroupPort {
     setup.directory.publish((*snapshot).clone());
     let (rosters, roster) = watch::channel(Arc::clone(&first.roster));
     let (snapshots, latest) = watch::channel(snapshot);
-    let (clocks, clock_off) = watch::channel(first.clock_off);
+    let (clocks, clock_doubtful) = watch::channel(first.clock_doubtful);
     let Setup { identity, home, client, directory, dht, failed, clock } = setup;
     let performer = GroupMaster {
         kit: Kit { identity, home, client, dht, clock: clock.clone() },
@@ -92,10 +92,11 @@ pub fn start(brain: Group, setup: Setup, log: Arc<dyn EventLog>) -> GroupPort {
         rosters,
         snapshots,
         clocks,
+        clock_off: false,
     };
     let handle = Shell::start(brain, performer, log, clock, Some(Input::Started));
     tokio::spawn(look_again(failed, handle.clone()));
-    GroupPort::new(handle, directory, roster, latest, clock_off)
+    GroupPort::new(handle, directory, roster, latest, clock_doubtful)
 }
 
 /// Has the descriptor of every peer that could not be dialled read again; the brain limits that to once a minute a peer.
@@ -124,10 +125,11 @@ pub struct GroupMaster {
     rosters: watch::Sender<Arc<Roster>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     clocks: watch::Sender<bool>,
+    clock_off: bool,
 }
 
 impl GroupMaster {
-    fn publish(&self, picture: &Picture) {
+    fn publish(&mut self, picture: &Picture) {
         let snapshot = Arc::new(snapshot_of(picture));
         self.directory.publish((*snapshot).clone());
         self.snapshots.send_replace(snapshot);
@@ -136,7 +138,8 @@ impl GroupMaster {
             *roster = Arc::clone(&picture.roster);
             changed
         });
-        let was_off = self.clocks.send_replace(picture.clock_off);
+        self.clocks.send_replace(picture.clock_doubtful);
+        let was_off = std::mem::replace(&mut self.clock_off, picture.clock_off);
         if picture.clock_off && !was_off {
             tracing::warn!(
                 "this machine's clock is more than 5 minutes off its members'; nothing expires here until it is right"

@@ -29,7 +29,7 @@ pub struct GroupPort {
     directory: Directory,
     roster: watch::Receiver<Arc<Roster>>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-    clock_off: watch::Receiver<bool>,
+    clock_doubtful: watch::Receiver<bool>,
 }
 
 impl fmt::Debug for GroupPort {
@@ -67,9 +67,9 @@ impl GroupPort {
         directory: Directory,
         roster: watch::Receiver<Arc<Roster>>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
-        clock_off: watch::Receiver<bool>,
+        clock_doubtful: watch::Receiver<bool>,
     ) -> Self {
-        Self { handle, directory, roster, snapshot, clock_off }
+        Self { handle, directory, roster, snapshot, clock_doubtful }
     }
 
     /// The own group, now and whenever it changes.
@@ -80,9 +80,9 @@ impl GroupPort {
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
     }
-    /// Whether this machine's clock is off its members', now and whenever that changes: then nothing may expire.
-    pub fn clock_off(&self) -> watch::Receiver<bool> {
-        self.clock_off.clone()
+    /// Whether this machine's clock is off its members' or not yet compared with theirs, now and whenever that changes: then nothing may expire.
+    pub fn clock_doubtful(&self) -> watch::Receiver<bool> {
+        self.clock_doubtful.clone()
     }
 
     async fn ask(&self, input: impl FnOnce(crate::core::Token) -> Input + Send + 'static) -> Result<Reply, ApiError> {

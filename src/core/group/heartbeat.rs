@@ -34,6 +34,8 @@ const DESCRIPTOR_BYTES_MAX: usize = 192 * 1024;
 const CLOCK_OFF_MS: u64 = 300_000;
 /// A member's clock counts so long after it was heard.
 const CLOCK_AGE_MAX: Duration = Duration::from_secs(600);
+/// After a start nothing expires before a member's clock agreed, or for this long when no member answers at all.
+pub(super) const CLOCK_WAIT: Duration = Duration::from_secs(60);
 
 /// What this peer knows of a member's being up.
 #[derive(Debug, Default)]
@@ -201,6 +203,7 @@ impl Group {
         live.missed = 0;
         live.version = Some(version);
         live.offset_ms = Some(offset_ms(at, now.wall));
+        self.check_clock(now);
     }
 
     pub(super) fn heartbeat(&mut self, now: Now, token: Token, caller: PeerId, beat: Beat) {
@@ -350,17 +353,28 @@ impl Group {
     }
 
     /// Compares this peer's clock with the members' median, its own among them.
-    fn check_clock(&mut self, now: Now) {
+    pub(super) fn check_clock(&mut self, now: Now) {
         let recent = self
             .liveness
             .values()
             .filter(|live| live.heard.is_some_and(|heard| now.mono.since(heard) <= CLOCK_AGE_MAX));
-        let clocks: Vec<i64> = recent.filter_map(|live| live.offset_ms).chain([0]).collect();
+        let mut clocks: Vec<i64> = recent.filter_map(|live| live.offset_ms).collect();
+        // At a start one that agrees is enough. Where some answer and none agrees, who is right cannot be told.
+        let agrees = clocks.iter().any(|offset| offset.unsigned_abs() <= CLOCK_OFF_MS);
+        let waited = self.clock_trusted_at.is_some_and(|at| at <= now.mono);
+        let alone = clocks.is_empty() && (waited || self.others().is_empty());
+        let unsure = self.clock_unsure && !agrees && !alone;
+        clocks.push(0);
         self.clock_offset_ms = median(clocks).saturating_neg();
         let off = self.clock_offset_ms.unsigned_abs() > CLOCK_OFF_MS;
-        if off != self.clock_off {
-            self.clock_off = off;
+        if (off, unsure) != (self.clock_off, self.clock_unsure) {
+            (self.clock_off, self.clock_unsure) = (off, unsure);
             self.dirty = true;
         }
+    }
+
+    /// Whether no member's clock was heard since the start.
+    pub(super) fn no_clock_heard(&self) -> bool {
+        self.liveness.values().all(|live| live.offset_ms.is_none())
     }
 }

@@ -130,6 +130,10 @@ pub struct Group {
     beats: u64,
     clock_offset_ms: i64,
     clock_off: bool,
+    /// This run has not yet learned whether its clock is right: nothing may expire.
+    clock_unsure: bool,
+    /// Without any member's clock it is taken to be right from then on.
+    clock_trusted_at: Option<MonoTime>,
     put_gd: Renewal,
     put_descriptor: Renewal,
 
@@ -167,6 +171,8 @@ impl Group {
             beats: 0,
             clock_offset_ms: 0,
             clock_off: false,
+            clock_unsure: true,
+            clock_trusted_at: None,
             put_gd: Renewal::default(),
             put_descriptor: Renewal::default(),
             published: None,
@@ -381,6 +387,8 @@ impl Group {
             }));
         }
         self.next_beat = now.mono;
+        self.clock_trusted_at = Some(now.mono + heartbeat::CLOCK_WAIT);
+        self.check_clock(now);
         for peer in self.others() {
             self.out.act(Action::SayHello { peer });
         }
@@ -447,6 +455,9 @@ impl Brain for Group {
 
     fn wake(&mut self, now: Now) {
         self.beat_if_due(now);
+        if self.clock_unsure {
+            self.check_clock(now);
+        }
         self.settle(now);
     }
 
@@ -458,7 +469,8 @@ impl Brain for Group {
         let beat = self.home().filter(|own| own.gd.members.len() > 1).map(|_| self.next_beat);
         let renew = self.home().and_then(|_| earliest([self.gd_due(), self.descriptor_due()]));
         let refresh = self.pins.values().filter(|pin| !pin.fetching).map(|pin| Some(pin.refresh_at));
-        earliest([beat, renew, self.next_lookup()].into_iter().chain(refresh))
+        let clock = self.clock_trusted_at.filter(|_| self.clock_unsure && self.no_clock_heard());
+        earliest([beat, renew, self.next_lookup(), clock].into_iter().chain(refresh))
     }
 
     fn observe(&self, now: Now) -> Status {

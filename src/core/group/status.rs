@@ -178,7 +178,13 @@ impl Group {
             }
         }
         peers.insert(self.me.member.peer_id, self.located(&self.me.member));
-        Picture { roster: Arc::new(self.roster()), groups, peers, clock_off: self.clock_off }
+        Picture {
+            roster: Arc::new(self.roster()),
+            groups,
+            peers,
+            clock_off: self.clock_off,
+            clock_doubtful: self.clock_off || self.clock_unsure,
+        }
     }
 
     pub(super) fn durable(&self) -> Vec<Event> {

@@ -503,8 +503,10 @@ pub struct Picture {
     pub groups: BTreeMap<GroupName, PinnedGroup>,
     /// Every peer that may be dialled anywhere: members of pinned groups, and those that a card or invite in use names.
     pub peers: BTreeMap<PeerId, Located>,
-    /// This peer's clock is off: it must expire nothing.
+    /// This peer's clock is off its members'.
     pub clock_off: bool,
+    /// It is off, or was not compared yet since the start: nothing may expire here.
+    pub clock_doubtful: bool,
 }
 
 /// A group whose key is pinned.

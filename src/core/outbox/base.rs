@@ -19,14 +19,11 @@ const LOOK: Duration = Duration::from_secs(86_400);
 impl Outbox {
     /// Looks for what is over, at most once a day.
     pub(super) fn rebase_now_and_then(&mut self, now: Now) {
-        if self.rebase_at.is_some_and(|at| now.mono < at) {
+        if self.clock_doubtful || self.rebase_at.is_some_and(|at| now.mono < at) {
             return;
         }
         self.rebase_at = Some(now.mono + LOOK);
         self.state.gone.retain(|_, (expiry, _)| *expiry + KEPT > now.wall);
-        if self.clock_doubtful {
-            return;
-        }
         let over: Vec<(Epoch, Seq, Digest)> =
             self.state.list.epochs().filter_map(|epoch| self.new_base(epoch, now.wall)).collect();
         let mut batch = Batch::default();

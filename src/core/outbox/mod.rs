@@ -204,7 +204,8 @@ impl Outbox {
             announcing: announce::Announcing::default(),
             expiries: BTreeSet::new(),
             closing: BTreeSet::new(),
-            clock_doubtful: false,
+            // Until the group's brain has compared the clock: one that is ahead must end nothing at the start (R2).
+            clock_doubtful: true,
             wall: WallTime::default(),
             polls: BTreeMap::new(),
             safe_waits: BTreeMap::new(),

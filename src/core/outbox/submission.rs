@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::events::{EndedAs, Event, Facts, MailFacts, SealedReceiver, Submission};
 use super::io::{Action, Certificate, Reply, SealFailure, SealJob, Spooled};
 use super::{Batch, FILE_AGAIN, Outbox, Timer, WAITING_MAX};
+use crate::core::placement::live_others;
 use crate::core::{Effect, Token};
 use crate::model::msglist::{EntryBody, MailEntry};
 use crate::model::{Address, Fingerprint, Now, PeerId, SubmissionId};
@@ -188,7 +189,8 @@ impl Outbox {
             }
             gather.sealing.extend(group.iter().map(|(address, ..)| address.clone()));
             let (expiry, policy) = (submission.facts.expiry, self.roster.policy.clone());
-            let others = self.roster.others().count();
+            // As placement counts: a lost member takes no part.
+            let others = live_others(&self.roster, &self.roster.me.peer_id);
             self.sealing.queue.push_back(SealJob { submission: id, receivers: group, expiry, policy, others });
         }
         self.seal_next();

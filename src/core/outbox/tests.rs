@@ -230,6 +230,32 @@ fn nothing_expires_while_the_clock_is_doubtful() {
 }
 
 #[test]
+fn lost_members_do_not_count_when_the_encoding_is_chosen() {
+    let mut world = World::new(5, Rules::default());
+    let mut smaller = (*roster(5)).clone();
+    smaller.lost = smaller.others().take(2).map(|m| m.peer_id).collect();
+    world.tell(Input::Roster(Arc::new(smaller)));
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    assert_eq!(world.outside.sealed[0].others, 3);
+}
+
+#[test]
+fn a_clock_that_is_ahead_at_a_start_ends_nothing_before_it_was_compared() {
+    let mut world = World::new(5, Rules::default());
+    world.submit(1, &["bob@acme"], &[]);
+    world.run(MINUTE);
+    world.clock_unsure = true;
+    world.now.wall = world.now.wall + 20 * DAY;
+    world.crash();
+    world.run(DAY);
+    assert_eq!(end_of(&world, 1, "bob@acme"), None);
+    world.tell(Input::ClockDoubtful(false));
+    world.run(5 * MINUTE);
+    assert_eq!(end_of(&world, 1, "bob@acme"), Some(EndedAs::Expired));
+}
+
+#[test]
 fn an_unreadable_spool_file_is_told_and_not_tried_for_ever() {
     let mut world = World::new(5, Rules { spool_broken: true, ..Rules::default() });
     world.submit(1, &["bob@acme"], &[]);

@@ -263,7 +263,8 @@ impl Postbox {
         let Some(mail) = self.state.mails.get(&id) else { return };
         let expired = mail.expiry() <= now.wall;
         match mail.stage {
-            Stage::Stub | Stage::Requested if expired && self.clock_doubtful => {
+            // Also not forgotten: what is filed once must not be filed again (R5).
+            _ if expired && self.clock_doubtful => {
                 self.deadlines.insert((now.wall + DOUBT, id));
                 return;
             }
@@ -294,7 +295,9 @@ impl Postbox {
         let id = self.state.by_h.get(&word.h).copied();
         let mail = id.and_then(|id| self.state.mails.get(&id).map(|mail| (id, mail)));
         let until = word.expiry.min(now.wall + REMEMBERED + REMEMBERED);
-        self.state.buried.retain(|_, until| *until > now.wall);
+        if !self.clock_doubtful {
+            self.state.buried.retain(|_, until| *until > now.wall);
+        }
         let is_buried = self.state.buried.contains_key(&(word.owner, word.h));
         let event = match mail {
             Some((_, mail)) if mail.offer(&word.h).is_none_or(|o| o.owner != word.owner) => {

@@ -98,7 +98,8 @@ impl Postbox {
             answers: Answers::default(),
             outbox: Outbox::default(),
             roster: None,
-            clock_doubtful: false,
+            // Until the group's brain has compared the clock: one that is ahead must end nothing at the start.
+            clock_doubtful: true,
             deadlines: BTreeSet::new(),
             next_poll: None,
             now: Now::default(),
@@ -148,6 +149,16 @@ impl Postbox {
             Stage::Concluded(..) | Stage::Gone(_) => mail.expiry() + incoming::REMEMBERED,
         };
         self.deadlines.insert((due, id));
+    }
+
+    /// When a doubt ends, every mail is looked at again: what was put off may be due.
+    fn doubt_clock(&mut self, now: Now, doubtful: bool) {
+        if std::mem::replace(&mut self.clock_doubtful, doubtful) && !doubtful {
+            let all: Vec<MailKey> = self.state.mails.keys().copied().collect();
+            for id in all {
+                self.schedule(now, id);
+            }
+        }
     }
 
     fn look_at_due(&mut self, now: Now) {
@@ -240,7 +251,7 @@ impl Brain for Postbox {
             Input::NrSent { peer, results } => self.nr_sent(now, peer, results),
             Input::PeerIsBack(peer) => self.peer_is_back(now, peer),
             Input::Roster(roster) => self.roster = Some(roster),
-            Input::ClockDoubtful(doubtful) => self.clock_doubtful = doubtful,
+            Input::ClockDoubtful(doubtful) => self.doubt_clock(now, doubtful),
             Input::Show(shown) => self.show(now, shown),
             Input::FindOwn { token, submission } => {
                 let key = self.state.outgoing.get(&submission).copied().flatten();

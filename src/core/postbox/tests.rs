@@ -42,6 +42,8 @@ pub(super) struct Sender {
 
 /// A peer's disk, its shell, and who writes to it.
 pub(super) struct World {
+    /// After a crash nobody says whether the clock is right.
+    pub(super) clock_unsure: bool,
     pub(super) brain: Postbox,
     pub(super) now: Now,
     pub(super) journal: Vec<Event>,
@@ -114,7 +116,7 @@ impl World {
             journal: Vec::new(),
             files: BTreeMap::new(),
             sizes: BTreeMap::new(),
-            inputs: VecDeque::from([Input::Start]),
+            inputs: VecDeque::from([Input::Start, Input::ClockDoubtful(false)]),
             commits: VecDeque::new(),
             replies: BTreeMap::new(),
             next_token: 0,
@@ -129,6 +131,7 @@ impl World {
             fuse: None,
             changed: 0,
             settings,
+            clock_unsure: false,
         };
         world.run();
         world
@@ -149,6 +152,9 @@ impl World {
         self.brain.snapshot().into_iter().for_each(|event| compact.replay(event));
         assert_eq!(compact.snapshot(), self.brain.snapshot());
         self.inputs.push_back(Input::Start);
+        if !self.clock_unsure {
+            self.inputs.push_back(Input::ClockDoubtful(false));
+        }
     }
 
     pub(super) fn tell(&mut self, input: Input) {

@@ -90,7 +90,9 @@ struct PageTaken {
 
 impl Replicator {
     pub(super) fn on_start(&mut self, roster: Roster) {
-        self.owners.forget_tombstones(self.now.wall);
+        if !self.clock_doubt {
+            self.owners.forget_tombstones(self.now.wall);
+        }
         self.on_roster(roster);
         let started = self.now.mono;
         for (_, owner) in self.owners.iter_mut() {

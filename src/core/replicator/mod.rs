@@ -82,7 +82,8 @@ impl Replicator {
             now: Now::default(),
             roster: None,
             owners: Owners::default(),
-            clock_doubt: false,
+            // Until the group's brain has compared the clock: one that is ahead must free nothing at the start (R3).
+            clock_doubt: true,
             round: 0,
             timers: BTreeSet::new(),
             scan: None,

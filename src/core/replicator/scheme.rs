@@ -33,6 +33,18 @@ pub fn scheme(encoding: Encoding, whole_copies: usize) -> Box<dyn Scheme> {
 pub fn is_possible(encoding: Encoding) -> bool {
     match encoding {
         Encoding::Whole => true,
-        Encoding::Fragments { k, n } => k >= 1 && k <= n && n <= crate::model::policy::MEMBERS_MAX,
+        // With k = 1 each fragment would be the mail itself, and readers ask for that as a whole copy.
+        Encoding::Fragments { k, n } => k >= 2 && k <= n && n <= crate::model::policy::MEMBERS_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fragments_of_which_one_is_enough_are_not_possible() {
+        assert!(is_possible(Encoding::Fragments { k: 2, n: 3 }));
+        assert!(!is_possible(Encoding::Fragments { k: 1, n: 3 }) && !is_possible(Encoding::Fragments { k: 3, n: 2 }));
     }
 }

@@ -451,6 +451,55 @@ fn a_clock_that_is_off_the_members_median_is_told() {
 }
 
 #[test]
+fn after_a_start_the_clock_is_doubtful_until_a_members_agrees() {
+    let mut net = six();
+    net.pass(MINUTE);
+    let doubtful = |net: &mut Network| net.node("bob@acme").picture.as_ref().unwrap().clock_doubtful;
+    assert!(!doubtful(&mut net));
+    net.kill("bob@acme");
+    net.node("bob@acme").skew_ms = 30 * 86_400_000;
+    net.restart("bob@acme");
+    assert!(net.node("bob@acme").brain.current().clock_doubtful, "before anybody answered");
+    net.pass(5 * MINUTE);
+    assert!(doubtful(&mut net) && net.status("bob@acme").clock_off);
+    net.node("bob@acme").skew_ms = 0;
+    net.pass(MINUTE);
+    assert!(!doubtful(&mut net) && !net.status("bob@acme").clock_off);
+}
+
+#[test]
+fn a_clock_is_compared_as_soon_as_a_member_calls() {
+    let mut net = six();
+    net.pass(MINUTE);
+    net.node("bob@acme").skew_ms = 600_000;
+    for caller in ["carol@acme", "dave@acme", "erin@acme", "frank@acme"].map(|name| net.peer(name)) {
+        let plain = crate::model::group::Heartbeat { at: net.now.wall, gd_version: 6, ..Default::default() };
+        let beat = Box::new(super::Beat { plain, ..Default::default() });
+        net.ask("bob@acme", |token| Input::Heartbeat { token, caller, beat });
+    }
+    assert!(net.node("bob@acme").picture.as_ref().unwrap().clock_doubtful, "no heartbeat of its own was due");
+}
+
+#[test]
+fn a_peer_that_hears_nobody_trusts_its_clock_after_a_minute_and_one_without_members_at_once() {
+    let mut net = Network::new();
+    net.start("alice@acme");
+    assert!(!net.node("alice@acme").picture.as_ref().unwrap().clock_doubtful);
+    let mut net = six();
+    net.pass(MINUTE);
+    for address in SIX {
+        net.kill(address);
+    }
+    net.restart("bob@acme");
+    assert!(net.node("bob@acme").brain.current().clock_doubtful);
+    net.pass(Duration::from_secs(59));
+    assert!(net.node("bob@acme").brain.current().clock_doubtful);
+    net.pass(Duration::from_secs(2));
+    assert!(!net.node("bob@acme").picture.as_ref().unwrap().clock_doubtful);
+    assert!(!net.status("bob@acme").clock_off);
+}
+
+#[test]
 fn a_stranger_is_no_member_and_gets_no_answer_to_a_heartbeat() {
     let mut net = six();
     net.start("mallory@acme");

@@ -104,6 +104,8 @@ pub(super) struct Outside {
 }
 
 pub(super) struct World {
+    /// After a crash nobody says whether the clock is right.
+    pub(super) clock_unsure: bool,
     pub(super) rules: Rules,
     pub(super) outside: Outside,
     pub(super) brain: Outbox,
@@ -153,8 +155,10 @@ impl World {
             was_served: false,
             tokens: 1 << 40,
             restored: false,
+            clock_unsure: false,
         };
         world.tell(Input::Start { blobs: Vec::new() });
+        world.tell(Input::ClockDoubtful(false));
         world
     }
     /// A mail lies in the spool, and the brain is told so.
@@ -213,6 +217,9 @@ impl World {
         self.tell(Input::Start { blobs: self.outside.blobs.iter().copied().collect() });
         for spooled in self.outside.spool.values() {
             self.inbox.push_back(Input::Submitted { token: None, spooled: spooled.clone() });
+        }
+        if !self.clock_unsure {
+            self.inbox.push_back(Input::ClockDoubtful(false));
         }
     }
     /// The peer starts on an older copy of its disk.

@@ -184,6 +184,27 @@ fn a_stub_that_expired_stays_and_says_so() {
     assert_eq!(world.outcomes(), [], "what expired is answered by nobody");
 }
 
+#[test]
+fn a_clock_that_is_ahead_at_a_start_ends_and_forgets_nothing_before_it_was_compared() {
+    let mut world = World::new();
+    world.send(&ns(1), true);
+    let uid = world.listed(Standard::Inbox)[0].uid;
+    world.open(Standard::Inbox, uid);
+    world.sender.way = Way::Down;
+    world.send(&ns(2), true);
+    world.clock_unsure = true;
+    world.now.wall = world.now.wall + 80 * DAY;
+    world.crash();
+    world.pass(DAY);
+    assert_eq!(world.listed(Standard::Inbox)[1].body, BodyState::Absent);
+    // The sender repeats its ns, and the same mail is not filed a second time (R5).
+    world.send(&ns(1), true);
+    assert_eq!(world.listed(Standard::Inbox).len(), 2);
+    world.tell(Input::ClockDoubtful(false));
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.listed(Standard::Inbox)[1].body, BodyState::Expired, "at once, when the doubt is over");
+}
+
 fn cancelled(world: &World, key: &PeerKey, n: u8) -> crate::wire::Signed<Tombstone> {
     let (at, expiry) = (world.now.wall, ns(n).expiry);
     key.sign(Tombstone { owner: key.peer_id(), h: ns(n).h, ending: Ending::Cancelled, at, expiry })

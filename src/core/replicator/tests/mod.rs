@@ -194,6 +194,24 @@ fn expiry_frees_a_part_only_after_a_day_of_grace_and_never_under_a_doubtful_cloc
 }
 
 #[test]
+fn a_clock_that_is_ahead_at_a_start_frees_nothing_before_it_was_compared() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    world.clock_unsure = true;
+    world.kill("bob");
+    world.now.wall = world.now.wall + LIFE + 2 * DAY;
+    world.start("bob");
+    world.send("alice", 2, KN);
+    let bobs = |world: &World| world.holders("alice", 1).contains_key("bob");
+    assert!(bobs(&world), "nothing is freed at the start");
+    world.run(HOUR);
+    assert!(bobs(&world), "nor later, while nobody said that the clock is right");
+    world.tell("bob", Input::ClockDoubt(false));
+    world.run(2 * HOUR);
+    assert!(!bobs(&world));
+}
+
+#[test]
 fn a_lost_member_is_replaced_and_nothing_that_stayed_moves() {
     let mut world = World::new(&NAMES);
     world.send("alice", 1, KN);

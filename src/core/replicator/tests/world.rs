@@ -107,6 +107,8 @@ pub(super) struct Peer {
 }
 
 pub(super) struct World {
+    /// At a start nobody says whether the clock is right.
+    pub(super) clock_unsure: bool,
     pub(super) now: Now,
     pub(super) policy: Policy,
     pub(super) names: Vec<&'static str>,
@@ -144,6 +146,7 @@ impl World {
             fuse: None,
         };
         Self {
+            clock_unsure: false,
             now: Now { mono: MonoTime(0), wall: WallTime(1_700_000_000_000) },
             policy: Policy::default(),
             names: names.to_vec(),
@@ -178,6 +181,9 @@ impl World {
         self.peer(name).brain = Some(brain);
         self.off.remove(&id(name));
         self.tell(name, Input::Start(roster));
+        if !self.clock_unsure {
+            self.tell(name, Input::ClockDoubt(false));
+        }
         self.settle();
     }
     /// SIGKILL: what is not in the journal or on the disk is gone.
