@@ -114,6 +114,7 @@ impl Origins {
 #[derive(Clone)]
 struct OpenMail {
     layout: Layout,
+    path: PathBuf,
     assembler: Arc<Mutex<Option<Assembler<File>>>>,
 }
 
@@ -152,6 +153,8 @@ fn gone_or(error: &NetError, h: MailId, owner: PeerId) -> SourceFailure {
     if let NetError::Gone { tombstone, .. } = error {
         return match Signed::<Tombstone>::verify(tombstone) {
             Ok(t) if t.h == h && t.owner == owner => SourceFailure::Gone,
+            // Another owner gave its own mail this h, and ended that: no lie, and no word on this mail.
+            Ok(t) if t.h == h => SourceFailure::Nothing,
             _ => SourceFailure::Lied("its tombstone is not the owner's".to_owned()),
         };
     }
@@ -166,15 +169,21 @@ async fn ask_offer(origins: Origins, h: MailId, owner: PeerId, source: PeerId) -
     Ok(Offer { whole: fragments.contains(&(1, 0)), fragments })
 }
 
-async fn get_manifest(origins: Origins, order: Order, source: PeerId) -> Tried<(Layout, Box<Signed<Manifest>>)> {
+/// Most bytes of the manifest of a mail that are read, where mails are at most `max_sealed`. They are in RAM at once.
+fn manifest_limit(length: u64, max_sealed: u64) -> usize {
     // A digest of 32 bytes for each block of up to 100 indices: less than a sixteenth of the mail.
-    let limit = usize::try_from(order.length / 16 + MANIFEST_FRAME_BYTES).unwrap_or(usize::MAX);
+    usize::try_from(length.min(max_sealed) / 16 + MANIFEST_FRAME_BYTES).unwrap_or(usize::MAX)
+}
+
+async fn get_manifest(origins: Origins, order: Order, source: PeerId) -> Tried<(Layout, Box<Signed<Manifest>>)> {
+    let limit = manifest_limit(order.length, origins.directory.snapshot().roster.policy.max_sealed());
     let bytes = origins.manifest(&order, source, limit).await?;
     let lied = |why: String| SourceFailure::Lied(format!("manifest: {why}"));
     let checked = tokio::task::spawn_blocking(move || {
         let manifest = Signed::<Manifest>::verify(&bytes).map_err(|e| lied(e.to_string()))?;
         if manifest.owner != order.owner {
-            return Err(lied("it is signed by another than the sender".to_owned()));
+            // Another owner gave its own mail this h; whoever serves that one does not lie.
+            return Err(SourceFailure::Nothing);
         }
         let name = MailName { h: order.h, length: order.length, digest: order.digest };
         let layout = check_manifest(&manifest, &name).map_err(|e| lied(e.to_string()))?;
@@ -309,15 +318,16 @@ impl Get {
 
 impl Fetcher {
     fn open(&self, h: MailId, manifest: Signed<Manifest>, back: Handle<Fetch>) {
-        let (path, codec, mails) = (self.home.fetch_mail(&h), self.codec.clone(), self.mails.clone());
+        let path = self.home.fetch_mail(&h, &manifest.owner, manifest.length, &manifest.digest);
+        let (codec, mails) = (self.codec.clone(), self.mails.clone());
         tokio::spawn(async move {
             let opened = tokio::task::spawn_blocking(move || {
-                let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+                let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
                 let assembler = Assembler::resume(Arc::new(manifest.into_value()), &codec, file)?;
                 let layout = *assembler.layout();
                 let all = (0..layout.stripes()).flat_map(|s| (0..layout.k()).map(move |i| (s, i)));
                 let have: Vec<(u64, u8)> = all.filter(|(s, i)| assembler.has(*s, *i)).collect();
-                lock(&mails).insert(h, OpenMail { layout, assembler: Arc::new(Mutex::new(Some(assembler))) });
+                lock(&mails).insert(h, OpenMail { layout, path, assembler: Arc::new(Mutex::new(Some(assembler))) });
                 Ok::<_, FragmentError>(have)
             });
             let input = match opened.await {
@@ -331,9 +341,8 @@ impl Fetcher {
 
     fn finish(&self, h: MailId, back: Handle<Fetch>) {
         let Some(mail) = lock(&self.mails).remove(&h) else { return };
-        let path = self.home.fetch_mail(&h);
         tokio::spawn(async move {
-            let finished = tokio::task::spawn_blocking(move || finish(&mail, path));
+            let finished = tokio::task::spawn_blocking(move || finish(&mail));
             if let Ok(result) = finished.await {
                 let _ = back.tell(Input::Finished { h, result }).await;
             }
@@ -342,13 +351,13 @@ impl Fetcher {
 }
 
 /// Checks the whole. A file that does not fit is removed: its blocks fit the manifest, so another try would end the same.
-fn finish(mail: &OpenMail, path: PathBuf) -> Result<PathBuf, String> {
+fn finish(mail: &OpenMail) -> Result<PathBuf, String> {
     let Some(assembler) = lock(&mail.assembler).take() else { return Err("it was closed".to_owned()) };
     match assembler.finish() {
-        Ok(_) => Ok(path),
+        Ok(_) => Ok(mail.path.clone()),
         Err(e) => {
-            if let Err(kept) = std::fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %kept, "a pulled file that does not fit its announcement stays");
+            if let Err(kept) = std::fs::remove_file(&mail.path) {
+                tracing::warn!(path = %mail.path.display(), %kept, "a pulled file that does not fit its announcement stays");
             }
             Err(e.to_string())
         }
@@ -396,5 +405,52 @@ impl Perform<Fetch> for Fetcher {
                 tracing::warn!(%address, %peer, mail = %h, %why, "a peer served what is not in the manifest; it is not asked again for this mail");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::msglist::Ending;
+    use crate::model::{Digest, Policy, WallTime};
+    use crate::wire::PeerKey;
+
+    #[test]
+    fn a_manifest_is_read_as_far_as_a_mail_of_the_group_needs_and_not_as_its_ns_says() {
+        let most = Policy::default().max_sealed();
+        let limit = manifest_limit(most, most);
+        assert_eq!(manifest_limit(u64::MAX, most), limit);
+        assert!(limit < 80 << 20 && manifest_limit(0, most) < limit);
+    }
+
+    #[test]
+    fn a_tombstone_of_another_owner_for_the_same_h_is_neither_a_lie_nor_the_end() {
+        let (alice, bob) = (PeerKey::from_seed(&[1; 32]), PeerKey::from_seed(&[2; 32]));
+        let h = MailId::new([7; 20]);
+        let said_by = |key: &PeerKey, h| {
+            let (ending, at, expiry) = (Ending::Cancelled, WallTime(1), WallTime(2));
+            let word = key.sign(Tombstone { owner: key.peer_id(), h, ending, at, expiry });
+            NetError::Gone { peer: bob.peer_id(), tombstone: word.as_bytes().to_vec() }
+        };
+        let owner = alice.peer_id();
+        assert_eq!(gone_or(&said_by(&alice, h), h, owner), SourceFailure::Gone);
+        assert_eq!(gone_or(&said_by(&bob, h), h, owner), SourceFailure::Nothing);
+        let other = said_by(&alice, MailId::new([8; 20]));
+        assert!(matches!(gone_or(&other, h, owner), SourceFailure::Lied(_)));
+    }
+
+    #[test]
+    fn two_mails_by_one_h_are_put_together_in_two_files() {
+        let home = Home::at(Path::new("/nowhere"));
+        let h = MailId::new([7; 20]);
+        let owners = [1, 2].map(|x| PeerKey::from_seed(&[x; 32]).peer_id());
+        let all = [(0, 5, 1), (1, 5, 1), (0, 6, 1), (0, 5, 2)];
+        let name = |(o, len, d): (usize, u64, u8)| home.fetch_mail(&h, &owners[o], len, &Digest::new([d; 32]));
+        let names: BTreeSet<PathBuf> = all.into_iter().map(name).collect();
+        assert_eq!(names.len(), all.len());
+        assert!(names.iter().all(|n| n.file_name().is_some_and(|n| n.len() < 255)));
     }
 }

@@ -126,4 +126,6 @@ pub enum Refusal {
     Mismatch,
     /// It expired before it was pulled.
     Expired,
+    /// It is larger than the reader's group takes.
+    TooLarge,
 }

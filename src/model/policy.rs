@@ -155,6 +155,12 @@ impl Policy {
         }
         Ok(self)
     }
+    /// Largest sealed mail that is taken of anybody, bytes: `max_mail`, and what sealing adds to it. That is far less than this
+    /// slack of a sixty-fourth and 1 MiB: tags of chunks, and a key packet for each of 100 receivers.
+    pub fn max_sealed(&self) -> u64 {
+        let clear = self.max_mail.bytes();
+        clear.saturating_add(clear / 64).saturating_add(1024 * 1024)
+    }
     /// Members besides an owner that the policy needs.
     pub fn others_needed(&self) -> u8 {
         match self.mode {

@@ -18,7 +18,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::files::{self, FILE_MODE, FOLDER_MODE, FileError};
-use crate::model::{Address, Fingerprint, MailId, Part, SubmissionId};
+use crate::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
 
 /// Folders that every home has.
 const FOLDERS: [&str; 8] = ["identity", "spool", "outbox", "mirror", "mail", "keys", "journal", "fetch"];
@@ -232,9 +232,9 @@ impl Home {
     pub fn fetch_dir(&self) -> PathBuf {
         self.root.join("fetch")
     }
-    /// The half-fetched mail h.
-    pub fn fetch_mail(&self, h: &MailId) -> PathBuf {
-        self.fetch_dir().join(h.to_string())
+    /// The half-fetched mail h of `owner` with this length and BLAKE3: anybody may announce other bytes by the same h.
+    pub fn fetch_mail(&self, h: &MailId, owner: &PeerId, length: u64, digest: &Digest) -> PathBuf {
+        self.fetch_dir().join(format!("{h}-{owner}-{length}-{digest}"))
     }
     /// `mail/`: the messages of the local mailboxes.
     pub fn mail_dir(&self) -> PathBuf {

@@ -277,7 +277,7 @@ impl Performer {
             }),
             Action::Discard { file } => Self::remove_file(file),
             Action::Remove { keys } => self.remove(keys),
-            Action::DropFetched { h } => Self::remove_file(self.home.fetch_mail(&h)),
+            Action::DropFetched { sealed, .. } => Self::remove_file(sealed),
             // Every other kind is performed by the caller.
             _ => {}
         }

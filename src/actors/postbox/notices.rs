@@ -70,7 +70,8 @@ impl NsError {
     pub fn is_passing(&self) -> bool {
         match self {
             NsError::Seal(e) => matches!(e, SealError::Io { .. }),
-            NsError::Forged { .. } | NsError::Refused(NsRefusal::Expired | NsRefusal::OtherMail) => false,
+            NsError::Forged { .. }
+            | NsError::Refused(NsRefusal::Expired | NsRefusal::OtherMail | NsRefusal::TooLarge { .. }) => false,
             NsError::NoCertificate { .. } | NsError::Refused(_) | NsError::File(_) | NsError::Stopped(_) => true,
         }
     }

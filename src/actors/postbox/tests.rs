@@ -206,7 +206,7 @@ impl Perform<Fetch> for Found {
                 fetch::Input::Opened { h, have }
             }
             fetch::Action::Finish { h } => {
-                let path = self.home.fetch_mail(&h);
+                let path = self.home.fetch_dir().join(h.to_string());
                 fs::write(&path, &mails[&h].0).unwrap();
                 fetch::Input::Finished { h, result: Ok(path) }
             }

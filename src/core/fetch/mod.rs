@@ -331,19 +331,31 @@ pub struct Fetch {
 
 impl Fetch {
     fn want(&mut self, now: Now, token: Token, order: Order) {
-        if let Some(pull) = self.pulls.get_mut(&order.h) {
-            pull.waiters.push(token);
-        } else if self.pulls.len() < PULLS_MAX {
-            let h = order.h;
-            let mut pull = Pull::new(now, order);
-            pull.waiters.push(token);
-            pull.start(&mut self.out);
-            self.pulls.insert(h, pull);
-            self.settle(now, h);
-        } else if self.waiting.len() < WAITING_MAX {
-            self.waiting.push((token, order));
-        } else {
-            self.out.reply(token, Reply::Failed(Failure::Busy));
+        let is_free = self.pulls.len() < PULLS_MAX;
+        match self.pulls.get_mut(&order.h) {
+            Some(pull) if pull.is_of(&order) => pull.waiters.push(token),
+            None if is_free => {
+                let h = order.h;
+                let mut pull = Pull::new(now, order);
+                pull.waiters.push(token);
+                pull.start(&mut self.out);
+                self.pulls.insert(h, pull);
+                self.settle(now, h);
+            }
+            // h is only a name, and anybody may announce another mail by it. One of them at a time: what comes of the one is
+            // never told of the other.
+            Some(_) | None if self.waiting.len() < WAITING_MAX => self.waiting.push((token, order)),
+            Some(_) | None => self.out.reply(token, Reply::Failed(Failure::Busy)),
+        }
+    }
+
+    /// Starts pulls that wait for their turn, the oldest first.
+    fn start_waiting(&mut self, now: Now) {
+        while self.pulls.len() < PULLS_MAX {
+            let free = self.waiting.iter().position(|(_, order)| !self.pulls.contains_key(&order.h));
+            let Some(at) = free else { return };
+            let (token, order) = self.waiting.remove(at);
+            self.want(now, token, order);
         }
     }
 
@@ -370,15 +382,12 @@ impl Fetch {
         for token in &pull.waiters {
             self.out.reply(*token, reply.clone());
         }
-        let same: Vec<usize> = (0..self.waiting.len()).filter(|i| self.waiting[*i].1.h == h).collect();
+        let same: Vec<usize> = (0..self.waiting.len()).filter(|i| pull.is_of(&self.waiting[*i].1)).collect();
         for at in same.into_iter().rev() {
             let (token, _) = self.waiting.remove(at);
             self.out.reply(token, reply.clone());
         }
-        if !self.waiting.is_empty() {
-            let (token, order) = self.waiting.remove(0);
-            self.want(now, token, order);
-        }
+        self.start_waiting(now);
     }
 
     fn lied(&mut self, h: MailId, peer: PeerId, why: &str) {

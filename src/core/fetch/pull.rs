@@ -102,6 +102,12 @@ impl Pull {
         }
     }
 
+    /// Whether it pulls the very mail of this order: the same bytes, of the same owner.
+    pub(super) fn is_of(&self, order: &Order) -> bool {
+        let mine = &self.order;
+        (mine.h, mine.length, mine.digest, mine.owner) == (order.h, order.length, order.digest, order.owner)
+    }
+
     pub(super) fn sources(&self) -> impl Iterator<Item = &PeerId> {
         self.sources.keys()
     }
@@ -144,6 +150,13 @@ impl Pull {
     }
 
     pub(super) fn manifest(&mut self, layout: Layout, manifest: Box<Signed<Manifest>>, out: &mut Outgoing<Fetch>) {
+        let order = &self.order;
+        if (manifest.h, manifest.length, manifest.digest, manifest.owner)
+            != (order.h, order.length, order.digest, order.owner)
+        {
+            // The late answer to an earlier pull, of another mail with this h.
+            return;
+        }
         self.manifests_under_way = self.manifests_under_way.saturating_sub(1);
         if matches!(self.phase, Phase::Asking) {
             self.phase = Phase::Opening(layout);
@@ -181,16 +194,16 @@ impl Pull {
 
     pub(super) fn block(&mut self, now: Now, request: RequestId, stripe: u64, index: u8, bytes: u64) {
         let Phase::Pulling(plan) = &mut self.phase else { return };
+        // What came by a request of an earlier pull is in the file of that one.
+        let Some((source, sum)) = self.requests.get_mut(&request) else { return };
+        *sum += bytes;
+        if let Some(state) = self.sources.get_mut(source) {
+            state.report.bytes += bytes;
+        }
         plan.got(stripe, index);
         plan.heard(request, now.mono);
         self.last_block = now.mono;
         self.first_block.get_or_insert(now.mono);
-        if let Some((source, sum)) = self.requests.get_mut(&request) {
-            *sum += bytes;
-            if let Some(state) = self.sources.get_mut(source) {
-                state.report.bytes += bytes;
-            }
-        }
     }
 
     /// Forgets a request; who it was sent to and what came by it.

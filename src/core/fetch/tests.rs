@@ -37,6 +37,12 @@ struct World {
     liars: Vec<PeerId>,
     gotten: BTreeMap<u64, BTreeSet<u8>>,
     replies: Vec<Reply>,
+    /// By whom they were asked for.
+    told: Vec<Token>,
+    /// The mail whose file is open is the one of `order`.
+    is_mine: bool,
+    /// Signs manifests of mails that are not the one of `order`.
+    stranger: PeerKey,
 }
 
 impl World {
@@ -73,6 +79,9 @@ impl World {
             liars: Vec::new(),
             gotten: BTreeMap::new(),
             replies: Vec::new(),
+            told: Vec::new(),
+            is_mine: true,
+            stranger: PeerKey::from_seed(&[2; 32]),
         }
     }
 
@@ -92,11 +101,20 @@ impl World {
                     self.later(3, Input::Offered { h, source, offer });
                 }
             },
-            Action::GetManifest { source, .. } => {
-                let manifest = Ok((self.layout, Box::new(self.manifest.clone())));
+            Action::GetManifest { source, order } => {
+                let mut found = self.manifest.clone();
+                if order.digest != self.order.digest {
+                    let Order { length, digest, owner, .. } = order;
+                    found = self.stranger.sign(Manifest { length, digest, owner, ..found.into_value() });
+                }
+                let manifest = Ok((self.layout, Box::new(found)));
                 self.later(2, Input::Manifest { h, source, manifest });
             }
-            Action::Open { .. } => self.later(1, Input::Opened { h, have: Vec::new() }),
+            Action::Open { manifest, .. } => {
+                self.is_mine = manifest.digest == self.order.digest;
+                self.gotten.clear();
+                self.later(1, Input::Opened { h, have: Vec::new() });
+            }
             Action::Get { source, request, run, .. } => self.serve(source, request, &run),
             Action::Cancel { request } => {
                 self.cancelled.insert(request);
@@ -107,7 +125,8 @@ impl World {
                     (0..self.layout.stripes()).all(|s| self.gotten[&s].len() >= k),
                     "finished without k blocks each"
                 );
-                self.later(1, Input::Finished { h, result: Ok("there".into()) });
+                let result = if self.is_mine { Ok("there".into()) } else { Err("another BLAKE3".to_owned()) };
+                self.later(1, Input::Finished { h, result });
             }
             Action::Close { .. } => {}
             Action::NameLiar { peer, .. } => self.liars.push(peer),
@@ -143,7 +162,10 @@ impl World {
         while let Some(effect) = self.brain.poll_effect() {
             match effect {
                 Effect::Act(action) => self.perform(action),
-                Effect::Reply(_, reply) => self.replies.push(reply),
+                Effect::Reply(token, reply) => {
+                    self.told.push(token);
+                    self.replies.push(reply);
+                }
                 other => panic!("a fetch commits nothing: {other:?}"),
             }
         }
@@ -151,12 +173,17 @@ impl World {
 
     /// Runs until the reader is answered; the virtual milliseconds that took.
     fn run(&mut self) -> u64 {
-        let from = self.now.mono;
         let order = self.order.clone();
         self.brain.handle(self.now, Input::Want(Token(1), order));
+        self.run_until(1)
+    }
+
+    /// Runs until so many were answered.
+    fn run_until(&mut self, replies: usize) -> u64 {
+        let from = self.now.mono;
         for _ in 0..100_000 {
             self.drain();
-            if !self.replies.is_empty() {
+            if self.replies.len() >= replies {
                 return u64::try_from(self.now.mono.since(from).as_millis()).unwrap();
             }
             let next = self.due.iter().map(|(at, _)| *at).min();
@@ -239,6 +266,25 @@ fn two_who_want_the_same_mail_share_one_pull() {
     world.brain.handle(world.now, Input::Want(Token(9), order));
     world.run();
     assert_eq!(world.replies.len(), 2);
+}
+
+#[test]
+fn an_ns_that_gives_anothers_h_to_other_bytes_spoils_nothing() {
+    let mut world = World::new(30, Encoding::Whole, vec![(Way::Good, whole())]);
+    let (mine, owner) = (world.order.clone(), world.stranger.peer_id());
+    let foreign = Order { digest: Digest::new([9; 32]), owner, ..mine.clone() };
+    for (token, order) in [(1, &foreign), (2, &mine), (3, &foreign), (4, &mine)] {
+        world.brain.handle(world.now, Input::Want(Token(token), order.clone()));
+    }
+    world.run_until(4);
+    let answers: BTreeMap<Token, Reply> = world.told.iter().copied().zip(world.replies.iter().cloned()).collect();
+    for token in [1, 3] {
+        assert!(matches!(answers[&Token(token)], Reply::Failed(Failure::Mismatch { .. })), "{answers:?}");
+    }
+    for token in [2, 4] {
+        assert!(matches!(answers[&Token(token)], Reply::Fetched(_)), "{answers:?}");
+    }
+    assert_eq!(world.brain.observe(world.now).totals.whole, 1);
 }
 
 proptest! {

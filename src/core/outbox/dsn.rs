@@ -101,6 +101,11 @@ fn reason(why: EndedAs) -> Option<(&'static str, &'static str, &'static str)> {
             "failed",
             "The reader's peer found that the body does not fit what was announced,\r\nand did not take it. Send the mail again.",
         ),
+        EndedAs::Refused(Refusal::TooLarge) => (
+            "5.3.4",
+            "failed",
+            "It is larger than the reader's group takes.\r\nSend a smaller one, or its parts one by one.",
+        ),
         EndedAs::Expired | EndedAs::Refused(Refusal::Expired) => {
             ("4.4.7", "failed", "It was not fetched before its time was over.\r\nSend it again if it still matters.")
         }

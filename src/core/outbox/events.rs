@@ -135,7 +135,9 @@ impl EndedAs {
         match self {
             EndedAs::Received | EndedAs::Filed | EndedAs::Cancelled | EndedAs::Forgotten => false,
             EndedAs::Refused(Refusal::Unread | Refusal::Sender) => false,
-            EndedAs::Refused(Refusal::UnknownAddress | Refusal::Mismatch | Refusal::Expired) => true,
+            EndedAs::Refused(Refusal::UnknownAddress | Refusal::Mismatch | Refusal::Expired | Refusal::TooLarge) => {
+                true
+            }
             EndedAs::UnknownAddress | EndedAs::Expired | EndedAs::Lost => true,
         }
     }

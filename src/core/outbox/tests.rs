@@ -179,7 +179,8 @@ fn r4_a_forged_or_foreign_nr_frees_nothing() {
 
 #[test]
 fn a_refusal_ends_the_mail_and_only_a_failure_sends_a_dsn() {
-    for (refusal, dsns) in [(Refusal::Unread, 0), (Refusal::Sender, 0), (Refusal::Mismatch, 1)] {
+    for (refusal, dsns) in [(Refusal::Unread, 0), (Refusal::Sender, 0), (Refusal::Mismatch, 1), (Refusal::TooLarge, 1)]
+    {
         let mut world = World::new(5, answers(&["bob@acme"], Outcome::Refused(refusal)));
         world.submit(1, &["bob@acme"], &[]);
         world.run(2 * MINUTE);

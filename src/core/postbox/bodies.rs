@@ -48,12 +48,21 @@ struct Pull {
     /// Whether every one that was tried is gone for good.
     all_gone: bool,
     waiting: Vec<Token>,
+    /// Where the sealed mail lies, once it was pulled.
+    sealed: Option<PathBuf>,
 }
 
 #[derive(Debug)]
 struct Wanted {
     next: MonoTime,
     attempt: u32,
+}
+
+impl Pull {
+    /// Removes the sealed mail that was pulled, if there is one.
+    fn dropped(&self) -> Option<Action> {
+        Some(Action::DropFetched { h: self.h?, sealed: self.sealed.clone()? })
+    }
 }
 
 /// What is pulled and what is to be.
@@ -145,7 +154,8 @@ impl Postbox {
             return;
         }
         let waiting = token.into_iter().collect();
-        let pull = Pull { phase: Phase::Fetching, h: None, tried: BTreeSet::new(), all_gone: true, waiting };
+        let pull =
+            Pull { phase: Phase::Fetching, h: None, tried: BTreeSet::new(), all_gone: true, waiting, sealed: None };
         self.bodies.pulls.insert(key, pull);
         match self.state.messages.get(&key).map(|m| m.origin) {
             Some(Origin::Outgoing(submission)) => {
@@ -189,21 +199,21 @@ impl Postbox {
             _ => None,
         };
         let Some((id, mail)) = mail else {
-            self.out.act(Action::DropFetched { h });
+            result.into_iter().for_each(|sealed| self.out.act(Action::DropFetched { h, sealed }));
             return self.end_pull(now, key, &failed(MailboxFailure::NoMessage));
         };
         match result {
-            Ok(_) if !mail.is_open() => {
+            Ok(sealed) if !mail.is_open() => {
                 // Taken back, or expired, while it was being pulled.
                 let gone = match mail.stage {
                     Stage::Gone(body) => never(body),
                     _ => never(BodyState::Absent),
                 };
-                self.out.act(Action::DropFetched { h });
+                self.out.act(Action::DropFetched { h, sealed });
                 self.end_pull(now, key, &failed(gone));
             }
             Ok(sealed) => {
-                pull.phase = Phase::Opening;
+                (pull.phase, pull.sealed) = (Phase::Opening, Some(sealed.clone()));
                 let (sender, from, size) = (id.sender, mail.from.clone(), mail.size);
                 self.out.act(Action::OpenSealed { key, sealed, sender, from, size });
             }
@@ -226,18 +236,19 @@ impl Postbox {
     }
 
     pub(super) fn opened(&mut self, now: Now, key: MessageKey, result: OpenResult) {
-        let Some(h) = self.bodies.pulls.get(&key).map(|p| p.h) else { return };
+        let Some(pull) = self.bodies.pulls.get(&key) else { return };
+        let (h, pulled) = (pull.h, pull.dropped());
         let origin = self.state.messages.get(&key).map(|m| m.origin);
         match (result, origin) {
             (_, None) => {
                 // Deleted meanwhile: what was written for it is not needed.
                 self.out.act(Action::Remove { keys: vec![key] });
-                h.into_iter().for_each(|h| self.out.act(Action::DropFetched { h }));
+                pulled.into_iter().for_each(|action| self.out.act(action));
                 self.end_pull(now, key, &failed(MailboxFailure::NoMessage));
             }
             (OpenResult::Here, Some(Origin::Mail(id))) => {
                 let mut then = self.waiting_replies(key, &Reply::BodyHere(key));
-                then.extend(h.map(|h| Effect::Act(Action::DropFetched { h })));
+                then.extend(pulled.map(Effect::Act));
                 self.commit(vec![Event::Pulled { id, at: now.wall }], then);
                 self.schedule(now, id);
             }
@@ -262,8 +273,9 @@ impl Postbox {
         }
         let text =
             format!("what was pulled is not what was announced, so it was refused and its sender is told: {why}");
+        let pulled = self.bodies.pulls.get(&key).and_then(Pull::dropped);
         let mut then = self.waiting_replies(key, &failed(MailboxFailure::Gone(text)));
-        then.push(Effect::Act(Action::DropFetched { h }));
+        then.extend(pulled.map(Effect::Act));
         self.commit(vec![Event::Refused { id, why: Refusal::Mismatch, at: now.wall }], then);
         self.schedule(now, id);
     }

@@ -96,7 +96,17 @@ impl Postbox {
         if mime::address::sender(&ns.header_block).ok().as_ref() != Some(&ns.from) {
             return Some(Refusal::Mismatch);
         }
-        (verdict == Some(Verdict::Refused)).then_some(Refusal::Sender)
+        if verdict == Some(Verdict::Refused) {
+            return Some(Refusal::Sender);
+        }
+        self.too_large(ns).map(|_| Refusal::TooLarge)
+    }
+
+    /// The bound that this mail exceeds, sealed or clear: what it says is what is kept in RAM and on disk to pull and open it.
+    fn too_large(&self, ns: &Ns) -> Option<u64> {
+        // Before the first roster nothing is refused for good by a bound that may be another one.
+        let limit = self.roster.as_ref()?.policy.max_sealed();
+        (ns.length.max(ns.structure.size) > limit).then_some(limit)
     }
 
     fn refuse_at_once(&mut self, now: Now, from: NsFrom, id: MailKey, ns: &Ns, why: Refusal) {
@@ -214,6 +224,10 @@ impl Postbox {
                 }
                 _ => None,
             },
+            None if !concluded && self.too_large(ns).is_some() => {
+                let limit = self.too_large(ns).unwrap_or_default();
+                return self.answer_ns(from, Err(NsRefusal::TooLarge { limit }));
+            }
             None if mail.head != head_digest(ns) => return self.answer_ns(from, Err(NsRefusal::OtherMail)),
             None if mail.offers.len() >= OFFERS_MAX => {
                 return self.answer_ns(from, Err(NsRefusal::Full { limit: OFFERS_MAX }));

@@ -82,6 +82,12 @@ pub enum NsRefusal {
     /// An earlier ns of the same submission announced something else.
     #[error("an earlier send notification of this submission announced another mail; send it as a new one")]
     OtherMail,
+    /// Larger than the group of this peer takes.
+    #[error("the mail is larger than {limit} bytes, the most that this peer's group takes; send a smaller one")]
+    TooLarge {
+        /// The bound for what is announced.
+        limit: u64,
+    },
     /// The disk.
     #[error("this peer could not write it down: {why}; send it again later")]
     Disk {
@@ -259,7 +265,7 @@ pub enum Action {
     /// Open an own mail: from the spool, or from the sealed mail. Comes back as [`Input::Opened`].
     OpenOwn { key: MessageKey, submission: SubmissionId, mails: BTreeSet<MailId> },
     /// A pulled mail is not needed any more.
-    DropFetched { h: MailId },
+    DropFetched { h: MailId, sealed: PathBuf },
     /// Send nr to one peer: directly, else through the DHT. Comes back as [`Input::NrSent`].
     SendNr { peer: PeerId, items: Vec<NrItem> },
     /// The user deleted a mail in Outbox: take it back.

@@ -1,7 +1,11 @@
 //! The life of a mail at its reader: stub, body, nr; requests; endings; crashes between any two effects.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::model::group::{Member, Roster};
 use crate::model::msglist::{Ending, Tombstone};
+use crate::model::{ByteSize, Policy};
 use crate::wire::PeerKey;
 
 #[test]
@@ -94,6 +98,27 @@ fn a_body_that_does_not_fit_its_ns_is_refused_and_not_filed() {
     assert!(matches!(world.open(Standard::Inbox, uid), Some(MailboxReply::Failed(MailboxFailure::Gone(_)))));
     assert_eq!(world.outcomes(), [Outcome::Refused(Refusal::Mismatch)]);
     assert_eq!((world.listed(Standard::Inbox).len(), world.brain.observe(world.now).mismatches), (0, 1));
+}
+
+#[test]
+fn a_mail_larger_than_the_group_takes_is_refused_before_anything_is_kept_for_it() {
+    let mut world = World::new();
+    let (policy, address) = (Policy { max_mail: ByteSize::mib(1), ..Policy::default() }, rita());
+    let me = Member { address, peer_id: PeerId::new([9; 32]), fingerprint: Fingerprint::new([9; 20]) };
+    let (group, members) = (me.address.group().clone(), vec![me.clone()]);
+    let limit = policy.max_sealed();
+    world.tell(Input::Roster(Arc::new(Roster { me, group, gd_version: 1, policy, members, lost: BTreeSet::new() })));
+    world.send(&Ns { length: limit + 1, ..ns(1) }, true);
+    let mut huge = ns(2);
+    huge.structure.size = u64::MAX;
+    world.send(&huge, true);
+    assert_eq!(world.outcomes(), [Outcome::Refused(Refusal::TooLarge); 2]);
+    assert_eq!((world.listed(Standard::Inbox).len(), world.files.len()), (0, 0));
+    world.send(&Ns { length: limit, ..ns(3) }, true);
+    assert_eq!(world.listed(Standard::Inbox).len(), 1);
+    // Another sealed form of a mail that was taken is bounded too.
+    let again = Ns { length: limit + 1, h: MailId::new([99; 20]), ..ns(3) };
+    assert_eq!(world.send(&again, true), Some(Reply::NsRefused(io::NsRefusal::TooLarge { limit })));
 }
 
 #[test]
