@@ -12,9 +12,8 @@ use serde_bytes::ByteBuf;
 use super::{Action, AskFailure, Config, Event, FollowShown, Input, Lookup, Replicator};
 use crate::core::{Brain, Effect};
 use crate::model::holding::{HoldingRefusal, HoldingState};
-use crate::model::msglist::{Cursor, EntryBody, Epoch, Seq, SignedTombstone, Tombstone};
+use crate::model::msglist::{Cursor, EntryBody, Epoch, Seq, SignedTombstone};
 use crate::model::{ByteSize, Encoding, MailId, Part};
-use crate::wire::Signed;
 use crate::wire::msglist::Page;
 use world::{KN, LIFE, NAMES, World, h, id, key, member};
 
@@ -86,33 +85,6 @@ fn a_tombstone_that_somebody_else_signed_frees_nothing() {
     }
     world.run(HOUR);
     assert_eq!(indices(&world, 1), all_five());
-}
-
-#[test]
-fn a_tombstone_in_another_owners_list_hides_no_mail_that_is_held() {
-    let mut world = World::new(&SIX);
-    world.send("alice", 1, KN);
-    let expiry = world.now.wall + LIFE;
-    // Frank never had this mail; its word is well signed.
-    let tombstone = world.outboxes[&id("frank")].tombstone(h(1), expiry).to_entry();
-    world.outbox("frank").append(EntryBody::Tombstone(tombstone));
-    world.settle();
-    for name in &SIX[1..5] {
-        assert!(matches!(world.lookup(name, 1), Lookup::Known(known) if known.owner == id("alice")), "{name}");
-    }
-    // Once the owner ended it, its own word is the answer, and not the one of who never had it.
-    world.end("alice", 1);
-    for name in &SIX[1..5] {
-        let Lookup::Gone { tombstone } = world.lookup(name, 1) else { panic!("{name}") };
-        assert_eq!(Signed::<Tombstone>::verify(&tombstone).unwrap().owner, id("alice"), "{name}");
-    }
-    // The same after a compaction: who had the mail is remembered.
-    let snapshot = world.peer("bob").brain.as_ref().unwrap().snapshot();
-    world.kill("bob");
-    world.peer("bob").journal = snapshot;
-    world.start("bob");
-    let Lookup::Gone { tombstone } = world.lookup("bob", 1) else { panic!("bob") };
-    assert_eq!(Signed::<Tombstone>::verify(&tombstone).unwrap().owner, id("alice"));
 }
 
 #[test]

@@ -7,12 +7,13 @@ use serde_bytes::ByteBuf;
 
 use super::world::{KN, LIFE, World, h, id, key};
 use super::{SIX, all_five, indices, latest_round};
-use crate::core::Token;
 use crate::core::replicator::list::{KnownList, Taken};
-use crate::core::replicator::{Input, Reply};
+use crate::core::replicator::{Input, Lookup, Reply};
+use crate::core::{Brain, Token};
 use crate::model::holding::HoldingState;
-use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, Seq};
+use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, Seq, Tombstone};
 use crate::model::{Part, PeerId};
+use crate::wire::Signed;
 use crate::wire::msglist::{Page, Run, chain_next, chain_start, encode_entry};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -175,4 +176,31 @@ fn r3_a_snapshot_behind_a_base_deletes_nothing() {
     assert_eq!(kept.len(), 5, "until it expires");
     world.run(LIFE + 26 * HOUR);
     assert!(world.holders("alice", 1).is_empty());
+}
+
+#[test]
+fn a_tombstone_in_another_owners_list_hides_no_mail_that_is_held() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    let expiry = world.now.wall + LIFE;
+    // Frank never had this mail; its word is well signed.
+    let tombstone = world.outboxes[&id("frank")].tombstone(h(1), expiry).to_entry();
+    world.outbox("frank").append(EntryBody::Tombstone(tombstone));
+    world.settle();
+    for name in &SIX[1..5] {
+        assert!(matches!(world.lookup(name, 1), Lookup::Known(known) if known.owner == id("alice")), "{name}");
+    }
+    // Once the owner ended it, its own word is the answer, and not the one of who never had it.
+    world.end("alice", 1);
+    for name in &SIX[1..5] {
+        let Lookup::Gone { tombstone } = world.lookup(name, 1) else { panic!("{name}") };
+        assert_eq!(Signed::<Tombstone>::verify(&tombstone).unwrap().owner, id("alice"), "{name}");
+    }
+    // The same after a compaction: who had the mail is remembered.
+    let snapshot = world.peer("bob").brain.as_ref().unwrap().snapshot();
+    world.kill("bob");
+    world.peer("bob").journal = snapshot;
+    world.start("bob");
+    let Lookup::Gone { tombstone } = world.lookup("bob", 1) else { panic!("bob") };
+    assert_eq!(Signed::<Tombstone>::verify(&tombstone).unwrap().owner, id("alice"));
 }
