@@ -1,6 +1,6 @@
 //! Who is who and where: the snapshot that `GroupMaster` publishes and every shell reads. It never asks anybody anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
 use futures::future::BoxFuture;
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub roster: Arc<Roster>,
     /// Pinned groups, the own one among them.
     pub groups: BTreeMap<GroupName, KnownGroup>,
+    /// Whose cards were added.
+    pub contacts: BTreeSet<Address>,
     /// Known peers.
     pub peers: BTreeMap<PeerId, KnownPeer>,
 }

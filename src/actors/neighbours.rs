@@ -99,8 +99,10 @@ impl outbox::Neighbours for Neighbours {
 
 impl postbox::Neighbours for Neighbours {
     fn is_known_sender(&self, from: &Address, _: Fingerprint) -> bool {
-        // A sender whose group is pinned was vouched for by a card, an accepted request or the own gd.
-        self.directory.snapshot().at(from).is_some()
+        // The postbox checked the key against the gd of the pinned group. Whoever was written to or granted it knows itself;
+        // others of a contact's group ask first.
+        let snapshot = self.directory.snapshot();
+        snapshot.contacts.contains(from) && snapshot.at(from).is_some()
     }
     fn cancel(&self, submission: SubmissionId) -> BoxFuture<'static, ()> {
         let late = self.late.clone();

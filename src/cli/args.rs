@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::model::policy::KOfN;
-use crate::model::{Address, ByteSize, GroupName, LocalName, Mode, Policy, Span};
+use crate::model::{Address, ByteSize, Fingerprint, GroupName, LocalName, Mode, Policy, Span};
 
 /// E-mail for a team without a mail server.
 #[derive(Debug, Parser)]
@@ -56,6 +56,14 @@ pub(super) enum Command {
     Outbox,
     /// Takes a mail back, as far as it can be
     Cancel(CancelArgs),
+    /// Lists first mails of unknown senders, which wait for consent, and the senders that were judged
+    Requests,
+    /// Accepts a sender: its mail comes to INBOX, now and later
+    Accept(AcceptArgs),
+    /// Refuses a sender for good
+    Refuse(RefuseArgs),
+    /// Proves who wrote a kept mail, and that not a byte of it was changed
+    Verify(VerifyArgs),
     /// Prints this peer's contact card: one line and a QR code
     Card,
     /// People outside the group: list, add, remove
@@ -321,16 +329,64 @@ pub(super) struct CancelArgs {
     pub(super) wait: u64,
 }
 
+/// `roost accept`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  roost accept rita@readers\n  roost accept --undo rita@readers     take the word back: later mails ask again"
+)]
+pub(super) struct AcceptArgs {
+    /// The sender's address, or its key's fingerprint when several keys claim one address
+    pub(super) who: String,
+    /// Takes an earlier accept or refuse back: the sender's later mails ask again
+    #[arg(long)]
+    pub(super) undo: bool,
+}
+
+/// `roost refuse`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  roost refuse rita@readers\n\nTake it back with `roost accept --undo rita@readers`."
+)]
+pub(super) struct RefuseArgs {
+    /// The sender's address, or its key's fingerprint
+    pub(super) who: String,
+}
+
+/// `roost verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  roost verify 3\n  roost verify saved.eml\n  roost verify 3 --export proof\n\n\
+                  proof/mail.signed is an OpenPGP message: `gpg --import proof/sender.pgp` and `gpg --decrypt proof/mail.signed` check it.")]
+pub(super) struct VerifyArgs {
+    /// A UID as `roost inbox` lists it, or a copy of the mail in a file, compared to the byte
+    #[arg(value_name = "UID|FILE")]
+    pub(super) what: String,
+    /// INBOX, Junk, Trash, or one of your own
+    #[arg(long, value_name = "NAME")]
+    pub(super) mailbox: Option<String>,
+    /// Writes the signed mail and the certificate there, for a third person
+    #[arg(long, value_name = "DIR")]
+    pub(super) export: Option<PathBuf>,
+}
+
 /// `roost contacts …`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ContactsCommand {
     /// Everybody whose card was added
     List,
-    /// Adds somebody by their card
-    #[command(after_help = "Example:\n  roost contacts add roost-card:…")]
+    /// Adds somebody by their card, or pins a group's key
+    #[command(
+        after_help = "Examples:\n  roost contacts add roost-card:…\n  roost contacts add --group readers --key FINGERPRINT"
+    )]
     Add {
         /// The line that `roost card` printed
-        card: String,
+        #[arg(required_unless_present = "group", conflicts_with = "group")]
+        card: Option<String>,
+        /// A group whose key is pinned
+        #[arg(long, requires = "key")]
+        group: Option<GroupName>,
+        /// The fingerprint of its key, 40 hex digits
+        #[arg(long, requires = "group", value_name = "FINGERPRINT")]
+        key: Option<Fingerprint>,
     },
     /// Removes somebody
     Remove {

@@ -8,7 +8,7 @@ use super::args::ContactsCommand;
 use super::control::Control;
 use super::output::{self, Shown};
 use super::qr;
-use crate::console::protocol::{Contact, Line, Request};
+use crate::console::protocol::{Contact, Line, PinnedNow, Request};
 
 /// This peer's card.
 pub(super) fn card(home: &Path) -> anyhow::Result<Shown> {
@@ -27,8 +27,14 @@ pub(super) fn run(home: &Path, command: &ContactsCommand) -> anyhow::Result<Show
             let contacts: Vec<Contact> = control.ask(&Request::Contacts)?;
             Shown::list("contacts", &contacts, text(&contacts))
         }
-        ContactsCommand::Add { card } => {
-            let contact: Contact = control.ask(&Request::ContactAdd { card: card.clone() })?;
+        ContactsCommand::Add { group: Some(group), key: Some(key), .. } => {
+            let pinned: PinnedNow = control.ask(&Request::PinGroup { group: group.clone(), key: *key })?;
+            let note = pinned.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
+            Shown::of(&pinned, format!("{} is pinned to group key {}{note}", pinned.group, pinned.key))
+        }
+        ContactsCommand::Add { card, .. } => {
+            let card = card.clone().unwrap_or_default();
+            let contact: Contact = control.ask(&Request::ContactAdd { card })?;
             Shown::of(
                 &contact,
                 format!("{} is a contact now, pinned to group key {}", contact.address, contact.group_key),

@@ -19,8 +19,10 @@ mod output;
 mod process;
 pub mod progress;
 mod qr;
+mod requests;
 mod status;
 pub mod up;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,6 +63,10 @@ fn run(cli: &Cli) -> anyhow::Result<Shown> {
         Command::Read(args) => mail::read(&home()?, args, cli.json),
         Command::Outbox => status::outbox(&home()?),
         Command::Cancel(args) => cancel::run(&home()?, args),
+        Command::Requests => requests::list(&home()?),
+        Command::Accept(args) => requests::accept(&home()?, args),
+        Command::Refuse(args) => requests::refuse(&home()?, args),
+        Command::Verify(args) => verify::run(&home()?, args),
         Command::Card => contacts::card(&home()?),
         Command::Contacts(command) => contacts::run(&home()?, command),
         Command::Status => status::run(&home()?),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::consent;
 use super::control::Progress;
 use super::protocol::{Contact, Founded, InboxLine, Line, Read, Request, Submitted};
 use super::report;
@@ -81,6 +82,13 @@ pub(super) async fn answer(peer: &Arc<Peer>, request: Request, progress: Progres
             }
         }
         Request::Contacts => value(report::contacts(peer).await?),
+        Request::PinGroup { group, key } => value(consent::pin(peer, group, key).await?),
+        Request::Requests => value(peer.postbox.requests().await.map_err(stopped)?),
+        Request::Judge { who, verdict } => value(consent::judge(peer, &who, verdict).await?),
+        Request::Verify { mailbox, uid, file, export } => {
+            let (_, messages) = open(peer, mailbox).await?;
+            value(super::proof::verify(peer, messages, uid, file, export).await?)
+        }
         Request::Send { file, receivers, wait_safe } => send(peer, file, receivers, wait_safe, progress).await,
         Request::Inbox { mailbox } => value(inbox(peer, mailbox).await?),
         Request::Read { mailbox, uid } => read(peer, mailbox, Uid(uid), progress).await,
@@ -128,6 +136,10 @@ async fn add_contact(peer: &Peer, line: &str) -> Ending {
         group::Reply::ContactAdded { note, .. } => {
             if let Some(note) = note {
                 tracing::info!(%address, %note, "a contact was added; not everything could be had yet");
+            }
+            let mails = consent::card_added(peer, &address).await?;
+            if mails > 0 {
+                tracing::info!(%address, mails, "requests of a new contact are in INBOX now");
             }
             let known = report::contacts(peer).await?.into_iter().find(|c| c.address == address);
             value(known.unwrap_or(Contact { address, group_key: key.to_string(), fingerprint: None }))

@@ -3,10 +3,12 @@
 mod answers;
 mod cancel;
 mod conflicts;
+mod consent;
 pub mod control;
 pub mod login;
 mod metrics;
 mod page;
+mod proof;
 pub mod protocol;
 mod report;
 mod seen;

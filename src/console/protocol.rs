@@ -9,8 +9,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::actors::postbox::Proof;
 use crate::core::outbox::CancelAnswer;
-use crate::model::{Address, GroupName, LocalName, MailId, PeerId, Policy, SubmissionId, WallTime};
+use crate::core::postbox::Verdict;
+use crate::model::{Address, Fingerprint, GroupName, LocalName, MailId, PeerId, Policy, SubmissionId, WallTime};
 
 /// Longest line, bytes.
 pub const LINE_MAX: usize = 4 * 1024 * 1024;
@@ -59,6 +61,33 @@ pub enum Request {
     },
     /// Answered with a list of [`Contact`].
     Contacts,
+    /// Pins a group's key. Answered with [`PinnedNow`].
+    PinGroup {
+        /// The group.
+        group: GroupName,
+        /// Its key.
+        key: Fingerprint,
+    },
+    /// First mails that wait for consent, and judged senders. Answered with [`Requests`](crate::core::postbox::io::Requests).
+    Requests,
+    /// The user's word on a sender. Answered with [`Judged`].
+    Judge {
+        /// An address or a fingerprint.
+        who: String,
+        /// The word.
+        verdict: Verdict,
+    },
+    /// Proves who wrote a kept mail. Answered with [`Verified`].
+    Verify {
+        /// `INBOX` when absent.
+        mailbox: Option<String>,
+        /// The message.
+        uid: Option<u32>,
+        /// Or a copy of it, which is compared with what was signed.
+        file: Option<PathBuf>,
+        /// A folder for the signed packet and the certificate.
+        export: Option<PathBuf>,
+    },
     /// Submits the mail in a file, as SMTP would. Answered with [`Submitted`].
     Send {
         /// A clear mail (RFC 5322) that the daemon may read.
@@ -189,6 +218,42 @@ pub struct Contact {
     pub group_key: String,
     /// Its OpenPGP certificate, once that was fetched.
     pub fingerprint: Option<String>,
+}
+
+/// A group's key that was pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedNow {
+    /// The group.
+    pub group: GroupName,
+    /// The key.
+    pub key: String,
+    /// What could not be had yet.
+    pub note: Option<String>,
+}
+
+/// What the user's word on a sender touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// Who was named.
+    pub who: String,
+    /// Keys that were judged.
+    pub senders: usize,
+    /// Waiting mails that were moved or refused by it.
+    pub mails: usize,
+}
+
+/// What is proven of a kept mail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The message.
+    pub uid: u32,
+    /// The pinned key of the sender's group, if one is pinned.
+    pub group_key: Option<String>,
+    /// Whether that group names this certificate for the sender today; unknown when its descriptor is not here.
+    pub named_by_group: Option<bool>,
+    /// What the signature says.
+    #[serde(flatten)]
+    pub proof: Proof,
 }
 
 /// A mail that was taken.

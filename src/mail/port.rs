@@ -16,7 +16,7 @@ use crate::actors::peer::Peer;
 use crate::actors::spool::{Begun, SpoolError};
 use crate::core::outbox::{Input, Reply};
 use crate::core::postbox::access::{MailboxReply, MailboxRequest, MessageKey, View};
-use crate::model::{Address, SubmissionId};
+use crate::model::{Address, Fingerprint, SubmissionId};
 
 /// Bytes of a file that are read at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -66,7 +66,13 @@ impl Submit for SmtpPort {
     }
 
     async fn check_receiver(&self, receiver: &Address) -> Result<(), ReceiverError> {
-        if self.0.directory.snapshot().is_unknown(receiver) {
+        let snapshot = self.0.directory.snapshot();
+        let group = receiver.group();
+        if group.as_str().contains('.') && !snapshot.groups.contains_key(group) {
+            // A domain of the Internet as far as is known: its mail would wait until it expires.
+            return Err(ReceiverError::Outside { address: receiver.to_string() });
+        }
+        if snapshot.is_unknown(receiver) {
             return Err(ReceiverError::Unknown { address: receiver.clone() });
         }
         Ok(())
@@ -105,6 +111,9 @@ impl smtp::Spool for SpoolingMail {
         let envelope = self.begun.commit(mail.envelope.receivers, mail.split).await.map_err(submit_error)?;
         let spooled = spooled(submission, &envelope);
         let stopping = |_| SubmitError::Busy { why: "it is stopping".to_owned() };
+        // Whoever was written to may answer without asking first.
+        let written_to = certificates_of(&self.peer, spooled.receivers.iter().map(|(address, _)| address));
+        self.peer.postbox.wrote_to(written_to).await.map_err(stopping)?;
         let ask = move |token| Input::Submitted { token: Some(token), spooled };
         match self.peer.outbox.ask(ask).await.map_err(stopping)? {
             Reply::Accepted => {}
@@ -118,6 +127,17 @@ impl smtp::Spool for SpoolingMail {
         }
         Ok(Accepted { submission, text: safe_text(&self.peer, submission).await })
     }
+}
+
+/// The certificates that the gds of pinned groups name for these addresses.
+fn certificates_of<'a>(peer: &Peer, receivers: impl Iterator<Item = &'a Address>) -> Vec<Fingerprint> {
+    let snapshot = peer.directory.snapshot();
+    let own = &peer.config.address;
+    let named = |address: &Address| {
+        let gd = snapshot.groups.get(address.group())?.gd.as_ref()?;
+        gd.member_at(address).map(|member| member.fingerprint)
+    };
+    receivers.filter(|address| *address != own).filter_map(named).collect()
 }
 
 /// What the 250 says. With `safe_before_yes` it waits until the mail is safe, and says how safe it is.

@@ -11,6 +11,8 @@ mod by_hand;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod consent;
+#[cfg(test)]
 mod console;
 #[cfg(test)]
 mod demo;

@@ -74,7 +74,8 @@ pub fn snapshot_of(picture: &Picture) -> Snapshot {
         let (address, addrs) = (located.address.clone(), located.addrs.clone());
         (*peer, KnownPeer { address, peer_id: *peer, addrs, certificate: located.certificate.clone() })
     });
-    Snapshot { roster: Arc::clone(&picture.roster), groups: groups.collect(), peers: peers.collect() }
+    let (roster, contacts) = (Arc::clone(&picture.roster), picture.contacts.clone());
+    Snapshot { roster, groups: groups.collect(), contacts, peers: peers.collect() }
 }
 
 /// Starts the actor around a replayed brain, on the current actix system.

@@ -4,6 +4,7 @@
 mod files;
 mod notices;
 mod port;
+mod proof;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ pub use files::{Head, body_path, head_path, signed_path};
 pub use notices::NsError;
 use notices::{Notices, blocking};
 pub use port::PostboxPort;
+pub use proof::{Proof, ProofError};
 
 /// Members that are asked beyond the n that hold a mail: those that moved since (DESIGN.md section 7).
 const SPARE_SOURCES: usize = 4;

@@ -11,12 +11,13 @@ use tokio::sync::watch;
 
 use super::files::{self, Head, body_path};
 use super::notices::{Notices, NsError};
+use super::proof::{self, Proof, ProofError};
 use crate::actors::shell::{Handle, Stopped};
 use crate::core::postbox::access::{MailboxFailure, MailboxReply, MailboxRequest, MessageKey, Standard, View};
 use crate::core::postbox::io::{NsFrom, Requests, SenderName, Shown};
-use crate::core::postbox::{Input, Postbox, PostboxStatus, Reply, TombstoneRefusal, Verdict};
+use crate::core::postbox::{Input, MailKey, Postbox, PostboxStatus, Reply, TombstoneRefusal, Verdict};
 use crate::model::msglist::Tombstone;
-use crate::model::{PeerId, SubmissionId, WallTime};
+use crate::model::{Fingerprint, PeerId, SubmissionId, WallTime};
 use crate::store::home::Home;
 use crate::wire::Signed;
 
@@ -204,6 +205,41 @@ impl PostboxPort {
             Reply::Judged { senders, mails } => Ok((senders, mails)),
             _ => Err(Stopped),
         }
+    }
+
+    /// Checks who wrote a kept mail, and whether `mail` (its own body when none is named) is to the byte what was signed; writes
+    /// the proof to `export` when that is named.
+    ///
+    /// # Errors
+    /// [`ProofError`] says why nothing is proven.
+    pub async fn prove(
+        &self,
+        key: MessageKey,
+        mail: Option<PathBuf>,
+        to: Option<PathBuf>,
+    ) -> Result<Proof, ProofError> {
+        let found =
+            self.handle.ask(move |token| Input::MailOf { token, key }).await.map_err(|_| ProofError::Stopped)?;
+        let Reply::MailOf(Some(MailKey { sender: fingerprint, .. })) = found else { return Err(ProofError::NoMail) };
+        let kept = self.notices.kept_certificate(fingerprint).await.map_err(|_| ProofError::Stopped)?;
+        let certificate = kept.ok_or(ProofError::NoCertificate { fingerprint })?;
+        let home = self.home.clone();
+        let work = move || {
+            let mut proof = proof::verify(&home, key, &certificate, mail.as_deref())?;
+            if let Some(folder) = to {
+                proof.exported = proof::export(&home, key, &certificate, &folder)?;
+            }
+            Ok(proof)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| ProofError::Stopped)?
+    }
+
+    /// Own mail goes to these certificates; `Ok` once that is on disk.
+    ///
+    /// # Errors
+    /// [`Stopped`] when this peer is stopping.
+    pub async fn wrote_to(&self, certificates: Vec<Fingerprint>) -> Result<(), Stopped> {
+        self.handle.ask(move |token| Input::WroteTo { token, certificates }).await.map(drop)
     }
 
     /// What the postbox shows of itself.

@@ -286,6 +286,7 @@ fn directory(alice_id: &SecretIdentity, rita: &SecretIdentity, group_key: Finger
     Directory::new(Snapshot {
         roster: Arc::new(roster),
         groups: BTreeMap::from([("acme".parse().unwrap(), acme)]),
+        contacts: BTreeSet::new(),
         peers: BTreeMap::from([(alice(), known)]),
     })
 }

@@ -181,6 +181,7 @@ impl Group {
         Picture {
             roster: Arc::new(self.roster()),
             groups,
+            contacts: self.contacts.keys().cloned().collect(),
             peers,
             clock_off: self.clock_off,
             clock_doubtful: self.clock_off || self.clock_unsure,

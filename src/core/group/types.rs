@@ -1,6 +1,6 @@
 //! What the group's brain is told, asks for, makes durable and answers. It only names; nothing is decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -501,6 +501,8 @@ pub struct Picture {
     pub roster: Arc<Roster>,
     /// Pinned groups, the own one among them.
     pub groups: BTreeMap<GroupName, PinnedGroup>,
+    /// Whose cards were added.
+    pub contacts: BTreeSet<Address>,
     /// Every peer that may be dialled anywhere: members of pinned groups, and those that a card or invite in use names.
     pub peers: BTreeMap<PeerId, Located>,
     /// This peer's clock is off its members'.

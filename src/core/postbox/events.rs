@@ -57,6 +57,9 @@ pub enum Event {
     /// The user judged a sender.
     #[serde(rename = "j")]
     Judged { sender: Fingerprint, address: Address, verdict: Verdict, at: WallTime },
+    /// Own mail was written to these certificates: they are known senders from now on.
+    #[serde(rename = "w")]
+    WroteTo(Vec<Fingerprint>),
     /// The body of a mail is here, verified: received, and an nr owed.
     #[serde(rename = "p")]
     Pulled { id: MailKey, at: WallTime },
@@ -173,6 +176,7 @@ impl State {
             Event::Announced { id, mail, card } => self.announced(*id, mail, *card, out),
             Event::Offered { id, offer } => self.offered(*id, offer),
             Event::Judged { sender, address, verdict, at } => self.judged(*sender, address, *verdict, *at, out),
+            Event::WroteTo(certificates) => self.wrote_to.extend(certificates),
             Event::Pulled { id, at } => {
                 if let Some(key) = self.mails.get(id).and_then(|m| m.message) {
                     self.body_here(key, out);
@@ -467,11 +471,10 @@ impl State {
         at: WallTime,
         out: &mut Consequences,
     ) {
+        self.verdicts.insert(sender, (address.clone(), verdict));
         if verdict == Verdict::Withdrawn {
-            self.verdicts.remove(&sender);
             return;
         }
-        self.verdicts.insert(sender, (address.clone(), verdict));
         let waiting: Vec<MailKey> = self.requests(Some(sender)).map(|(id, _)| *id).collect();
         for id in waiting {
             if verdict == Verdict::Granted {
@@ -562,10 +565,12 @@ impl State {
         let mail = |(id, mail): (&MailKey, &Mail)| Event::KeptMail { id: *id, mail: Box::new(mail.clone()) };
         events.extend(self.mails.iter().map(mail));
         for (sender, (address, verdict)) in &self.verdicts {
-            // Comes after the mails and moves none: a judged sender has no waiting request.
+            // Comes after the mails and moves none: a granted or refused sender has no waiting request.
             let (sender, address, verdict) = (*sender, address.clone(), *verdict);
             events.push(Event::Judged { sender, address, verdict, at: WallTime::default() });
         }
+        let wrote_to: Vec<Fingerprint> = self.wrote_to.iter().copied().collect();
+        events.extend(wrote_to.chunks(SLOTS_AT_ONCE).map(|some| Event::WroteTo(some.to_vec())));
         let local = |((id, mailbox), at): (&(SubmissionId, Standard), &WallTime)| Event::KeptLocal {
             id: *id,
             mailbox: *mailbox,

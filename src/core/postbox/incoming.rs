@@ -1,7 +1,7 @@
 //! Incoming mails: ns, tombstones, expiry. Files one message for a sender's submission, whatever is replayed (R5), and says yes
 //! only once that is on disk (R1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::access::BodyState;
@@ -12,7 +12,7 @@ use crate::core::{Effect, Token};
 use crate::mime;
 use crate::model::msglist::{Ending, Tombstone};
 use crate::model::notification::{Ns, Refusal};
-use crate::model::{Digest, MailId, Now, Secret, WallTime};
+use crate::model::{Digest, MailId, MonoTime, Now, Secret, WallTime};
 use crate::wire::Signed;
 
 /// A mail is remembered this long after its expiry: its nr may be waited for that long, and a replayed ns is expired.
@@ -28,6 +28,9 @@ const BURIED_MAX: usize = 10_000;
 /// A sender that took an nr may ask for it again after this.
 const NR_AGAIN: Duration = Duration::from_secs(60);
 
+/// What the rate of requests is counted over, milliseconds.
+const HOUR_MS: u64 = 3_600_000;
+
 /// What of the arriving is not durable.
 #[derive(Debug, Default)]
 pub(super) struct Arriving {
@@ -35,6 +38,8 @@ pub(super) struct Arriving {
     writing: BTreeMap<MailKey, Vec<NsFrom>>,
     /// ns that this run saw in the DHT: value hash and password.
     in_dht: BTreeMap<(MailKey, MailId), (Digest, Secret)>,
+    /// When the requests of the last hour were taken. A restart begins a new hour.
+    requests_taken: VecDeque<MonoTime>,
 }
 
 /// At 75 % of its life a mail is pulled, opened or not (DESIGN.md section 5).
@@ -58,7 +63,11 @@ impl Postbox {
             return self.answer_ns(from, Err(NsRefusal::Expired));
         }
         let verdict = self.state.verdict(&id.sender);
-        let known = (known || verdict == Some(Verdict::Granted)) && verdict != Some(Verdict::Refused);
+        let known = match verdict {
+            Some(Verdict::Granted) => true,
+            Some(Verdict::Refused | Verdict::Withdrawn) => false,
+            None => known || self.state.wrote_to.contains(&id.sender),
+        };
         let room = if known { MAILS_MAX } else { MAILS_MAX / 2 };
         if let NsFrom::Dht(value) = from
             && self.arriving.in_dht.len() < MAILS_MAX
@@ -149,6 +158,13 @@ impl Postbox {
                 return self.answer_ns(from, Err(NsRefusal::Requests { waiting }));
             }
         }
+        let hour_ago = now.mono.0.saturating_sub(HOUR_MS);
+        self.arriving.requests_taken.retain(|at| at.0 > hour_ago);
+        let taken = self.arriving.requests_taken.len();
+        if taken >= self.settings.requests_per_hour {
+            return self.answer_ns(from, Err(NsRefusal::RequestsTooFast { taken }));
+        }
+        self.arriving.requests_taken.push_back(now.mono);
         let key = self.allot();
         let mut mail = Mail::of(&ns, now.wall, Stage::Requested);
         mail.message = Some(key);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::access::{MailboxReply, MailboxRequest, MessageKey, Standard, View};
 use super::state::{MailKey, Verdict};
@@ -30,14 +30,17 @@ pub struct Settings {
     pub requests_per_sender: usize,
     /// Requests that may wait in all.
     pub requests_max: usize,
+    /// Requests that are taken in an hour, of all unknown senders together.
+    pub requests_per_hour: usize,
 }
 
 impl Settings {
     /// The defaults for `address`.
     pub fn new(address: Address) -> Self {
         let poll = Duration::from_secs(60);
-        // Three cards are enough to know somebody by; five hundred are more than anybody reads.
-        Self { address, eager: false, poll, requests_per_sender: 3, requests_max: 500 }
+        // Three cards are enough to know somebody by; five hundred are more than anybody reads, and a hundred an hour would
+        // fill the day of whoever reads them.
+        Self { address, eager: false, poll, requests_per_sender: 3, requests_max: 500, requests_per_hour: 100 }
     }
 }
 
@@ -72,6 +75,12 @@ pub enum NsRefusal {
     Requests {
         /// How many, of this sender or of all.
         waiting: usize,
+    },
+    /// Too many requests came of late.
+    #[error("{taken} first mails of unknown senders came within the last hour, which is the most; send it again later")]
+    RequestsTooFast {
+        /// How many.
+        taken: usize,
     },
     /// Too much is remembered.
     #[error("this peer remembers {limit} mails, which is the most; send it again later")]
@@ -224,6 +233,10 @@ pub enum Input {
     Requests(Token),
     /// The user's word on a sender. Answered with `Judged`.
     Judge { token: Token, sender: SenderName, verdict: Verdict },
+    /// Which mail a message is. Answered with `MailOf`.
+    MailOf { token: Token, key: MessageKey },
+    /// Own mail goes to these certificates. Answered with `WroteTo`.
+    WroteTo { token: Token, certificates: Vec<Fingerprint> },
     /// Mails were concluded, durably. The brain's own.
     Concluded(Vec<MailKey>),
     /// Stubs are on disk that may be pulled at once. The brain's own.
@@ -297,6 +310,10 @@ pub enum Reply {
     TombstoneRefused(TombstoneRefusal),
     /// It is filed, now or earlier; or why not.
     Filed(Result<(), String>),
+    /// The mail that the message is; none for a card, an appended message or one that this peer made.
+    MailOf(Option<MailKey>),
+    /// They are known senders.
+    WroteTo,
     /// What waits for consent, and the senders that were judged.
     Requests(Requests),
     /// How many senders, and how many of their mails, the verdict touched. No sender: nobody of that name asked or was judged.
@@ -309,7 +326,7 @@ pub enum Reply {
 }
 
 /// What waits for consent, and the senders that were judged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requests {
     /// First mails, oldest first.
     pub waiting: Vec<RequestInfo>,
@@ -318,7 +335,7 @@ pub struct Requests {
 }
 
 /// A first mail of an unknown sender.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestInfo {
     /// Who.
     pub from: Address,

@@ -262,6 +262,14 @@ impl Brain for Postbox {
             Input::FileMessage { token, id, at, message } => self.file_message(token, id, at, message),
             Input::Requests(token) => self.list_requests(token),
             Input::Judge { token, sender, verdict } => self.judge(now, token, &sender, verdict),
+            Input::MailOf { token, key } => {
+                let mail = self.state.messages.get(&key).and_then(|message| match message.origin {
+                    Origin::Mail(id) => Some(id),
+                    _ => None,
+                });
+                self.out.reply(token, Reply::MailOf(mail));
+            }
+            Input::WroteTo { token, certificates } => self.wrote_to(token, certificates),
             Input::Concluded(mails) => self.concluded(now, &mails),
             Input::Filed(mails) => self.stubs_filed(now, &mails),
         }

@@ -14,6 +14,8 @@ use crate::model::{Address, ByteSize, Fingerprint, Now, WallTime};
 
 /// Bytes of the subject that a card shows, encoded as it came.
 const SUBJECT_MAX: usize = 500;
+/// Certificates that are remembered as written to.
+const WROTE_TO_MAX: usize = 100_000;
 /// Bytes in one line of it.
 const LINE_MAX: usize = 200;
 
@@ -148,6 +150,18 @@ impl Postbox {
             then.push(Effect::Act(Action::Pin { address: address.clone(), sender, group, group_key }));
         }
         then.push(Effect::Feed(Input::Filed(waiting.into_iter().map(|(id, _)| *id).collect())));
+    }
+
+    /// Own mail goes to these certificates: whoever was written to may answer.
+    pub(super) fn wrote_to(&mut self, token: Token, certificates: Vec<Fingerprint>) {
+        let known = &self.state.wrote_to;
+        let room = WROTE_TO_MAX.saturating_sub(known.len());
+        let new: Vec<Fingerprint> = certificates.into_iter().filter(|one| !known.contains(one)).take(room).collect();
+        if new.is_empty() {
+            self.out.reply(token, Reply::WroteTo);
+        } else {
+            self.commit(vec![Event::WroteTo(new)], vec![Effect::Reply(token, Reply::WroteTo)]);
+        }
     }
 
     /// Whether this mail still waits for consent.

@@ -311,7 +311,7 @@ pub enum Verdict {
     Granted,
     /// Its mails are refused.
     Refused,
-    /// As if it had never been judged.
+    /// An earlier word was taken back: its later mails ask again, also those of a contact.
     Withdrawn,
 }
 
@@ -326,6 +326,8 @@ pub(super) struct State {
     pub(super) by_h: BTreeMap<MailId, MailKey>,
     /// Granted and refused senders.
     pub(super) verdicts: BTreeMap<Fingerprint, (Address, Verdict)>,
+    /// Certificates that own mail was written to.
+    pub(super) wrote_to: BTreeSet<Fingerprint>,
     /// What this peer filed itself, and when.
     pub(super) local: BTreeMap<(SubmissionId, Standard), WallTime>,
     /// Submissions in Outbox; without a message: the user deleted it there.

@@ -84,7 +84,9 @@ pub enum ReceiverError {
         address: Address,
     },
     /// Mail outside the network.
-    #[error("{address} is outside: Roost has no server, so it sends only to name@group addresses of peers")]
+    #[error(
+        "{address} is outside: Roost carries mail only between Roost groups; if it is in one, add its card first (roost contacts add)"
+    )]
     Outside {
         /// The receiver as it was given, cut to 200 characters.
         address: String,

@@ -59,7 +59,7 @@ async fn desk(mail: &[u8], policy: Policy) -> Desk {
     });
     let group = KnownGroup { key: Fingerprint::new([5; 20]), gd: None, signed_gd: Arc::default() };
     let groups = BTreeMap::from([(alice.group().clone(), group)]);
-    let directory = Directory::new(Snapshot { roster, groups, peers });
+    let directory = Directory::new(Snapshot { roster, groups, contacts: BTreeSet::new(), peers });
     let clock = Clock::fixed(NOW);
     let spool = Spool::new(home.clone(), clock.clone());
     let mut begun = spool.begin().await.unwrap();

@@ -425,3 +425,41 @@ fn a_crash_between_any_two_effects_loses_nothing_and_doubles_nothing() {
         }
     }
 }
+
+#[test]
+fn a_grant_that_is_taken_back_makes_later_mails_requests_again_also_after_a_restart() {
+    let mut world = World::new();
+    world.send(&ns(1), false);
+    for (verdict, n) in [(Verdict::Granted, 2), (Verdict::Withdrawn, 3)] {
+        let (token, sender) = (world.token(), io::SenderName::Fingerprint(ns(1).from_fingerprint));
+        world.tell(Input::Judge { token, sender, verdict });
+        world.crash();
+        world.run();
+        world.send(&ns(n), verdict == Verdict::Withdrawn);
+    }
+    assert_eq!((world.listed(Standard::Inbox).len(), world.listed(Standard::Requests).len()), (2, 1));
+}
+
+#[test]
+fn whoever_was_written_to_may_answer_without_asking_and_another_key_may_not() {
+    let mut world = World::new();
+    let token = world.token();
+    world.tell(Input::WroteTo { token, certificates: vec![ns(1).from_fingerprint] });
+    assert_eq!(world.replies[&token], Reply::WroteTo);
+    world.crash();
+    world.run();
+    world.send(&ns(1), false);
+    world.send(&Ns { from_fingerprint: Fingerprint::new([66; 20]), ..ns(2) }, false);
+    assert_eq!((world.listed(Standard::Inbox).len(), world.listed(Standard::Requests).len()), (1, 1));
+}
+
+#[test]
+fn strangers_are_bounded_by_the_hour_and_never_block_a_known_sender() {
+    let mut world = World::with(Settings { requests_per_hour: 2, ..Settings::new(rita()) });
+    let by = |who: u8| Ns { from_fingerprint: Fingerprint::new([who; 20]), ..ns(who) };
+    let taken = |world: &mut World, who| world.send(&by(who), false) == Some(Reply::NsTaken);
+    assert_eq!([1, 2, 3].map(|who| taken(&mut world, who)), [true, true, false]);
+    assert_eq!(world.send(&ns(9), true), Some(Reply::NsTaken));
+    world.pass(Duration::from_secs(3700));
+    assert!(taken(&mut world, 3), "the hour is over");
+}
