@@ -258,7 +258,8 @@ async fn rfc5321_receivers_are_answered_one_by_one() {
     p.says("MAIL FROM:<alice@acme>", "250 2.1.0").await;
     p.says("RCPT TO:<nobody@acme>", "550 5.1.1").await;
     p.says("RCPT TO:<someone@example.org>", "550 5.1.2").await;
-    p.says("RCPT TO:<some+one@example.org>", "550 5.1.2 some+one@example.org is outside: Roost has no server").await;
+    p.says("RCPT TO:<some+one@example.org>", "550 5.1.2 some+one@example.org is outside: Roost carries mail only")
+        .await;
     p.says("RCPT TO:<>", "550 5.1.2").await;
     p.says("RCPT TO:<bob>", "501 5.1.3").await;
     p.says("RCPT TO:<bob@acme> NOTIFY=NEVER", "555 5.5.4").await;
