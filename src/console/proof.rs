@@ -1,6 +1,6 @@
 //! `roost verify` on the peer's side: finds the message that is meant, and has its kept proof checked. It changes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::protocol::Verified;
 use crate::actors::peer::Peer;
@@ -37,8 +37,8 @@ pub(super) async fn verify(
 }
 
 /// The message with the Message-ID of the mail in `file`.
-async fn copied_from(peer: &Peer, messages: Vec<Message>, file: &PathBuf) -> Result<Message, String> {
-    let path = file.clone();
+async fn copied_from(peer: &Peer, messages: Vec<Message>, file: &Path) -> Result<Message, String> {
+    let path = file.to_owned();
     let read = tokio::task::spawn_blocking(move || {
         if std::fs::metadata(&path)?.len() > FILE_MAX {
             return Err(std::io::Error::other("it is larger than 1 GiB"));
