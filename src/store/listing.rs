@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::files::FileError;
+use super::files::{FileError, remove_durable};
 use super::home::Home;
 use crate::model::{Address, MailId, Part, SubmissionId};
 
@@ -34,6 +34,20 @@ impl Home {
             found.extend(stem.parse::<MailId>().ok());
         })?;
         Ok(found)
+    }
+
+    /// Removes half-fetched mails but those in `keep`, as far as the disk lets it; says how many were removed.
+    ///
+    /// # Errors
+    /// [`FileError`] when the folder cannot be read or a file cannot be removed.
+    pub fn sweep_fetched(&self, keep: &BTreeSet<MailId>) -> Result<usize, FileError> {
+        let mut found = BTreeSet::new();
+        each_name(&self.fetch_dir(), &mut |name| found.extend(name.parse::<MailId>().ok()))?;
+        found.retain(|h| !keep.contains(h));
+        for h in &found {
+            remove_durable(&self.fetch_mail(h))?;
+        }
+        Ok(found.len())
     }
 
     /// Members that something is held for.
@@ -160,6 +174,19 @@ mod tests {
         assert_eq!(home.mirrored_manifests(&bob).unwrap(), [b].into());
         assert_eq!(home.spooled().unwrap(), [submission].into());
         assert_eq!(home.mail_ids().unwrap(), [77].into());
+    }
+
+    #[test]
+    fn half_fetched_files_that_nobody_needs_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        home.create().unwrap();
+        let (open, over) = (MailId::new([1; 20]), MailId::new([2; 20]));
+        for h in [open, over] {
+            write_durable(&home.fetch_mail(&h), b"x", 0o600).unwrap();
+        }
+        assert_eq!(home.sweep_fetched(&BTreeSet::from([open])).unwrap(), 1);
+        assert!(home.fetch_mail(&open).exists() && !home.fetch_mail(&over).exists());
     }
 
     #[test]

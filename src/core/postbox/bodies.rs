@@ -217,6 +217,10 @@ impl Postbox {
                 let (sender, from, size) = (id.sender, mail.from.clone(), mail.size);
                 self.out.act(Action::OpenSealed { key, sealed, sender, from, size });
             }
+            Err(_) if !mail.is_open() => {
+                self.out.act(Action::DropFetched { h });
+                self.end_pull(now, key, &failed(never(BodyState::Absent)));
+            }
             Err(FetchFailure::NotNow(why)) => {
                 pull.tried.insert(h);
                 pull.all_gone = false;

@@ -33,6 +33,8 @@ impl Postbox {
         if !seen.dead.is_empty() {
             then.push(Effect::Act(Action::Remove { keys: seen.dead }));
         }
+        // What was pulled of it is not needed any more.
+        then.extend(seen.over.into_iter().map(|h| Effect::Act(Action::DropFetched { h })));
         then.extend(seen.cancelled.into_iter().map(|submission| Effect::Act(Action::Cancel { submission })));
         if !seen.concluded.is_empty() {
             then.push(Effect::Feed(Input::Concluded(seen.concluded)));

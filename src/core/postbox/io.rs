@@ -268,6 +268,8 @@ pub enum Action {
     DropFetched { h: MailId, sealed: PathBuf },
     /// Send nr to one peer: directly, else through the DHT. Comes back as [`Input::NrSent`].
     SendNr { peer: PeerId, items: Vec<NrItem> },
+    /// Tell peers that this one is here again.
+    Hello { peers: BTreeSet<PeerId> },
     /// The user deleted a mail in Outbox: take it back.
     Cancel { submission: SubmissionId },
     /// The user granted a sender: pin the group key that it claims.
