@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::files::{FileError, remove_durable};
 use super::home::Home;
-use crate::model::{Address, MailId, Part, SubmissionId};
+use crate::model::{Address, Digest, MailId, Part, PeerId, SubmissionId};
 
 /// Largest k and i of a fragment's file name that is believed: a group has at most 100 members.
 const FRAGMENT_MAX: u8 = 100;
@@ -40,12 +40,14 @@ impl Home {
     ///
     /// # Errors
     /// [`FileError`] when the folder cannot be read or a file cannot be removed.
-    pub fn sweep_fetched(&self, keep: &BTreeSet<MailId>) -> Result<usize, FileError> {
+    pub fn sweep_fetched(&self, keep: &BTreeSet<(MailId, PeerId, u64, Digest)>) -> Result<usize, FileError> {
         let mut found = BTreeSet::new();
-        each_name(&self.fetch_dir(), &mut |name| found.extend(name.parse::<MailId>().ok()))?;
-        found.retain(|h| !keep.contains(h));
-        for h in &found {
-            remove_durable(&self.fetch_mail(h))?;
+        each_name(&self.fetch_dir(), &mut |name| found.extend([self.fetch_dir().join(name)]))?;
+        for (h, owner, length, digest) in keep {
+            found.remove(&self.fetch_mail(h, owner, *length, digest));
+        }
+        for path in &found {
+            remove_durable(path)?;
         }
         Ok(found.len())
     }
@@ -181,12 +183,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         home.create().unwrap();
-        let (open, over) = (MailId::new([1; 20]), MailId::new([2; 20]));
-        for h in [open, over] {
-            write_durable(&home.fetch_mail(&h), b"x", 0o600).unwrap();
+        let of = |n: u8| (MailId::new([n; 20]), PeerId::new([n; 32]), 9, Digest::new([n; 32]));
+        let path = |(h, owner, length, digest)| home.fetch_mail(&h, &owner, length, &digest);
+        for n in [1, 2] {
+            write_durable(&path(of(n)), b"x", 0o600).unwrap();
         }
-        assert_eq!(home.sweep_fetched(&BTreeSet::from([open])).unwrap(), 1);
-        assert!(home.fetch_mail(&open).exists() && !home.fetch_mail(&over).exists());
+        assert_eq!(home.sweep_fetched(&BTreeSet::from([of(1)])).unwrap(), 1);
+        assert!(path(of(1)).exists() && !path(of(2)).exists());
     }
 
     #[test]

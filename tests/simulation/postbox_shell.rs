@@ -121,7 +121,9 @@ impl World {
                 let told = Tell::Postbox(Input::Opened { key, result: OpenResult::Here });
                 self.disk(p, DiskOp::Body(key, true), After::Tell(Box::new(told)));
             }
-            Action::DropFetched { h, .. } => self.disk(p, DiskOp::DropFetched(h), After::Nothing),
+            Action::DropFetched { h, .. } | Action::DropHalfFetched { h, .. } => {
+                self.disk(p, DiskOp::DropFetched(h), After::Nothing)
+            }
             _ => {}
         }
     }

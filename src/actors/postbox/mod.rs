@@ -289,6 +289,9 @@ impl Performer {
             }),
             Action::Discard { file } => Self::remove_file(file),
             Action::Remove { keys } => self.remove(keys),
+            Action::DropHalfFetched { h, owner, length, digest } => {
+                Self::remove_file(self.home.fetch_mail(&h, &owner, length, &digest));
+            }
             Action::DropFetched { sealed, .. } => Self::remove_file(sealed),
             // Every other kind is performed by the caller.
             _ => {}

@@ -218,7 +218,9 @@ impl Postbox {
                 self.out.act(Action::OpenSealed { key, sealed, sender, from, size });
             }
             Err(_) if !mail.is_open() => {
-                self.out.act(Action::DropFetched { h });
+                if let Some(offer) = mail.offer(&h) {
+                    self.out.act(super::change::half_fetched(offer));
+                }
                 self.end_pull(now, key, &failed(never(BodyState::Absent)));
             }
             Err(FetchFailure::NotNow(why)) => {

@@ -36,7 +36,7 @@ pub use state::{Mail, MailKey, MailboxId, NrState, Offer, Origin, PerView, Runs,
 
 use super::{Brain, Effect, Outgoing, Token, earliest};
 use crate::model::group::Roster;
-use crate::model::{MailId, MonoTime, Now, PeerId, WallTime};
+use crate::model::{Digest, MailId, MonoTime, Now, PeerId, WallTime};
 
 /// Longest sleep: a wall clock that is set is noticed after this.
 const NAP: Duration = Duration::from_secs(3600);
@@ -120,9 +120,9 @@ impl Postbox {
     }
 
     /// Sealed mails that may still be pulled: whose half-fetched files are of use.
-    pub fn mails_to_fetch(&self) -> BTreeSet<MailId> {
+    pub fn mails_to_fetch(&self) -> BTreeSet<(MailId, PeerId, u64, Digest)> {
         let open = self.state.mails.values().filter(|mail| mail.is_open());
-        open.flat_map(|mail| mail.offers.iter().map(|offer| offer.h)).collect()
+        open.flat_map(|mail| mail.offers.iter().map(|o| (o.h, o.owner, o.length, o.digest))).collect()
     }
 
     fn start(&mut self, now: Now) {

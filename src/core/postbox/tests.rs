@@ -279,7 +279,8 @@ impl World {
             Action::DeleteNs { value, .. } => self.deleted_ns.push(value),
             Action::Pin { .. } => self.pinned += 1,
             Action::Hello { peers } => self.greeted.extend(peers),
-            Action::DropFetched { h } => self.dropped.push(h),
+            Action::DropFetched { .. } => {}
+            Action::DropHalfFetched { h, .. } => self.dropped.push(h),
             Action::Changed { version } => {
                 assert!(version > self.changed || self.crashes > 0);
                 self.changed = version;
