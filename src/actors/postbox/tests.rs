@@ -485,12 +485,10 @@ async fn with_the_sender_off_line_ns_and_nr_go_through_the_dht() {
     // Those who kept it restart: entries live in memory only.
     world.dht.entries.lock().unwrap().clear();
     world.restart().await;
-    let entry = loop {
-        if let Some((_, again, _)) = world.dht.entries.lock().unwrap().last().cloned() {
-            break again;
-        }
+    while world.dht.entries.lock().unwrap().is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+    }
+    let (_, entry, _) = world.dht.entries.lock().unwrap().last().cloned().unwrap();
     assert_eq!(world.read_nr(&entry.value).outcome, Outcome::Received, "the nr is put there again");
     world.dht.del(DhtKey::Nr(at("alice@acme")), entry.id, password).await.unwrap();
     world.restart().await;
