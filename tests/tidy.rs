@@ -59,8 +59,9 @@ const ONLY_PLACE: [(&str, &str); 12] = [
 ];
 
 /// Parts of `actors/` that every actor may import: they are no actors.
-const ACTORS_SHARED: [&str; 10] = [
+const ACTORS_SHARED: [&str; 11] = [
     "shell",
+    "read_entries",
     "directory",
     "event_log",
     "identity",

@@ -272,7 +272,10 @@ impl Get {
             let mut block = std::mem::replace(&mut buffer, rest);
             let len = usize::try_from(self.mail.layout.block_len(stripe)).unwrap_or(usize::MAX);
             block.resize(len.max(travels), 0);
-            self.put(stripe, index, block).await?;
+            if !self.put(stripe, index, block).await? {
+                // No room for it now: unheard of by the brain, it is asked for again.
+                continue;
+            }
             first.get_or_insert(self.clock.now().mono.since(started));
             let bytes = u64::try_from(travels).unwrap_or(u64::MAX);
             let input = Input::Block { h: self.h, request: self.request, stripe, index, bytes };
@@ -298,14 +301,16 @@ impl Get {
         }
     }
 
-    async fn put(&self, stripe: u64, index: u8, block: Vec<u8>) -> Result<(), Broken> {
+    /// Puts a verified block into the file; false when there is no room for it before stripes that are begun are done.
+    async fn put(&self, stripe: u64, index: u8, block: Vec<u8>) -> Result<bool, Broken> {
         let assembler = self.mail.assembler.clone();
         let put = tokio::task::spawn_blocking(move || match lock(&assembler).as_mut() {
             Some(assembler) => assembler.put(stripe, index, &block),
             None => Ok(Put::Spare),
         });
         match put.await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(FragmentError::TooManyInFlight { .. })) => Ok(false),
             Ok(Err(e @ FragmentError::Io { .. })) => Err(Broken::Disk(e.to_string())),
             Ok(Err(wrong @ (FragmentError::WrongBlock { .. } | FragmentError::NoSuchBlock { .. }))) => {
                 Err(SourceFailure::Lied(wrong.to_string()).into())

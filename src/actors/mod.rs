@@ -13,6 +13,7 @@ pub mod outbox;
 pub mod peer;
 pub mod peer_api;
 pub mod postbox;
+pub mod read_entries;
 pub mod replay;
 pub mod replicator;
 pub mod serve_parts;

@@ -13,7 +13,7 @@ use super::directory::Directory;
 use super::fetcher::OwnParts;
 use super::group_master::GroupDht;
 use super::peer_api::SharedApi;
-use super::postbox::{DhtValue, NoticeDht, PostboxPort};
+use super::postbox::{DhtValue, Look, NoticeDht, PostboxPort};
 use super::replicator::{Rebuild, RebuildOrder};
 use super::shell::Handle;
 use super::{outbox, postbox};
@@ -188,13 +188,19 @@ impl NoticeDht for DhtForPostbox {
             Ok(done.entries.into_iter().map(value).collect())
         })
     }
-    fn was_deleted(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<bool, String>> {
+    fn look(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<Look, String>> {
         let (publisher, password) = (self.me, password_hash(&password));
         // An entry's id does not depend on its expiry: a renewed entry is the same one.
         let id = EntryTerms { key: key.hash(), value, password, expiry: WallTime::default(), publisher }.id();
         Box::pin(async move {
             let done = self.dht.poll(key, BTreeSet::from([id])).await.map_err(|e| e.to_string())?;
-            Ok(done.gone.contains(&id))
+            // A few silent peers may be the ones that have it.
+            let is_sure = done.complete && done.answered * 2 > done.asked;
+            Ok(match (done.gone.contains(&id), done.kept.contains(&id)) {
+                (true, _) => Look::Deleted,
+                (false, false) if is_sure => Look::Missing,
+                _ => Look::There,
+            })
         })
     }
     fn del(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<(), String>> {

@@ -277,6 +277,9 @@ fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
     let index_rebuilt = look_at_index(&home.index_dir());
     let events = Events::read(replay)?;
     let brains = Brains::wake(home, config, &identity, &journal, events)?;
+    if let Err(error) = home.sweep_fetched(&brains.postbox.mails_to_fetch()) {
+        tracing::warn!(%error, "half-fetched mails that nobody needs stay until the next start");
+    }
     Ok(Opened { lock, identity, journal, brains, index_rebuilt })
 }
 

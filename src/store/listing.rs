@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::files::FileError;
+use super::files::{FileError, remove_durable};
 use super::home::Home;
-use crate::model::{Address, MailId, Part, SubmissionId};
+use crate::model::{Address, Digest, MailId, Part, PeerId, SubmissionId};
 
 /// Largest k and i of a fragment's file name that is believed: a group has at most 100 members.
 const FRAGMENT_MAX: u8 = 100;
@@ -34,6 +34,22 @@ impl Home {
             found.extend(stem.parse::<MailId>().ok());
         })?;
         Ok(found)
+    }
+
+    /// Removes half-fetched mails but those in `keep`, as far as the disk lets it; says how many were removed.
+    ///
+    /// # Errors
+    /// [`FileError`] when the folder cannot be read or a file cannot be removed.
+    pub fn sweep_fetched(&self, keep: &BTreeSet<(MailId, PeerId, u64, Digest)>) -> Result<usize, FileError> {
+        let mut found = BTreeSet::new();
+        each_name(&self.fetch_dir(), &mut |name| found.extend([self.fetch_dir().join(name)]))?;
+        for (h, owner, length, digest) in keep {
+            found.remove(&self.fetch_mail(h, owner, *length, digest));
+        }
+        for path in &found {
+            remove_durable(path)?;
+        }
+        Ok(found.len())
     }
 
     /// Members that something is held for.
@@ -160,6 +176,20 @@ mod tests {
         assert_eq!(home.mirrored_manifests(&bob).unwrap(), [b].into());
         assert_eq!(home.spooled().unwrap(), [submission].into());
         assert_eq!(home.mail_ids().unwrap(), [77].into());
+    }
+
+    #[test]
+    fn half_fetched_files_that_nobody_needs_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        home.create().unwrap();
+        let of = |n: u8| (MailId::new([n; 20]), PeerId::new([n; 32]), 9, Digest::new([n; 32]));
+        let path = |(h, owner, length, digest)| home.fetch_mail(&h, &owner, length, &digest);
+        for n in [1, 2] {
+            write_durable(&path(of(n)), b"x", 0o600).unwrap();
+        }
+        assert_eq!(home.sweep_fetched(&BTreeSet::from([of(1)])).unwrap(), 1);
+        assert!(path(of(1)).exists() && !path(of(2)).exists());
     }
 
     #[test]

@@ -38,6 +38,12 @@ impl World {
                 let waiter = self.wait(p, Waiter::Progress(token));
                 self.hand(p, Tell::Fetch(fetch::Input::Progress(waiter, h)));
             }
+            Action::Hello { peers } => {
+                for peer in peers {
+                    let to = self.index(&peer);
+                    self.call(p, to, Request::Notify(Notice::Hello), Pending::Ignored);
+                }
+            }
             Action::SendNr { peer, items } => self.send_nr(p, peer, items),
             Action::Cancel { submission } => {
                 self.truth.cancelled.insert(submission);
@@ -115,7 +121,9 @@ impl World {
                 let told = Tell::Postbox(Input::Opened { key, result: OpenResult::Here });
                 self.disk(p, DiskOp::Body(key, true), After::Tell(Box::new(told)));
             }
-            Action::DropFetched { h, .. } => self.disk(p, DiskOp::DropFetched(h), After::Nothing),
+            Action::DropFetched { h, .. } | Action::DropHalfFetched { h, .. } => {
+                self.disk(p, DiskOp::DropFetched(h), After::Nothing)
+            }
             _ => {}
         }
     }

@@ -11,7 +11,6 @@ mod seal;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -19,6 +18,7 @@ use tokio::sync::Semaphore;
 use super::dht_client::DhtPort;
 use super::directory::Directory;
 use super::identity::Identity;
+use super::read_entries::ReadEntries;
 use super::shell::{EventLog, Handle, Perform, Shell};
 use super::spool::{Envelope, Spool, SpoolError};
 use crate::clock::Clock;
@@ -91,8 +91,8 @@ struct Performer {
     seals: Arc<Semaphore>,
     sends: Arc<Semaphore>,
     files: Arc<Semaphore>,
-    /// Whether the DHT is being asked for nr: once at a time is enough.
-    polling: Arc<AtomicBool>,
+    /// Entries under `nr:` that were read and need not be again.
+    read: Arc<ReadEntries>,
 }
 
 /// A mail of the spool as the brain is told of it.
@@ -127,7 +127,7 @@ pub async fn start(brain: Outbox, tools: Tools, log: Arc<dyn EventLog>) -> Resul
         seals: Arc::new(Semaphore::new(SEALS_AT_ONCE)),
         sends: Arc::new(Semaphore::new(SENDS_AT_ONCE)),
         files: Arc::new(Semaphore::new(FILED_AT_ONCE)),
-        polling: Arc::default(),
+        read: Arc::default(),
     };
     let handle = Shell::start(brain, performer, log, tools.clock.clone(), Some(Input::Start { blobs }));
     tokio::spawn(display.run(tools.neighbours.clone(), handle.clone()));
@@ -174,7 +174,8 @@ async fn announce(tools: Arc<Tools>, courier: Arc<Courier>, what: &Announcement)
     }
     let (key, password) = (DhtKey::Ns(what.receiver.clone()), ns_password(&what.secret));
     match tools.dht.put(key, sealed.into_vec().into(), password, what.expiry).await {
-        Ok(done) if done.stored > 0 => Some(How::Dht),
+        Ok(done) if done.elsewhere > 0 => Some(How::Dht),
+        Ok(done) if done.stored > 0 => Some(How::OwnShare),
         Ok(_) => None,
         Err(error) => {
             tracing::debug!(receiver = %what.receiver, %error, "not announced by the DHT");
@@ -183,9 +184,13 @@ async fn announce(tools: Arc<Tools>, courier: Arc<Courier>, what: &Announcement)
     }
 }
 
-async fn poll_nr(tools: Arc<Tools>, back: Handle<Outbox>) {
-    let found = match tools.dht.get(DhtKey::Nr(tools.address.clone())).await {
-        Ok(done) => done.entries,
+async fn poll_nr(tools: Arc<Tools>, read: Arc<ReadEntries>, back: Handle<Outbox>) {
+    let Some((_polling, have)) = read.begin(tools.clock.now().mono) else { return };
+    let found = match tools.dht.poll(DhtKey::Nr(tools.address.clone()), have).await {
+        Ok(done) => {
+            read.forget(&done.gone);
+            done.entries
+        }
         Err(error) => {
             tracing::debug!(%error, "the DHT gave no receive notifications");
             return;
@@ -193,7 +198,7 @@ async fn poll_nr(tools: Arc<Tools>, back: Handle<Outbox>) {
     };
     for entry in found {
         let tools = tools.clone();
-        let value = value_hash(&entry.value);
+        let (id, value) = (entry.id, value_hash(&entry.value));
         let opened = tokio::task::spawn_blocking(move || open_nr(&tools, &entry.value)).await;
         match opened {
             Ok(Ok((nr, signer))) => {
@@ -204,6 +209,7 @@ async fn poll_nr(tools: Arc<Tools>, back: Handle<Outbox>) {
             Ok(Err(error)) => tracing::debug!(%error, "an entry under nr is not taken"),
             Err(_) => return,
         }
+        read.remember(id);
     }
 }
 
@@ -348,14 +354,11 @@ impl Perform<Outbox> for Performer {
             Action::DeleteNs { h, receiver, ns, secret } => self.delete_ns((h, receiver, ns), secret, back),
             Action::TellGone { h, receiver, peer, tombstone } => self.tell_gone((h, receiver), peer, tombstone, back),
             Action::PollNr => {
-                let (brain, polling) = (back.clone(), self.polling.clone());
-                if !polling.swap(true, Ordering::AcqRel) {
-                    self.send(back, async move {
-                        poll_nr(tools, brain).await;
-                        polling.store(false, Ordering::Release);
-                        None
-                    });
-                }
+                let (brain, read) = (back.clone(), self.read.clone());
+                self.send(back, async move {
+                    poll_nr(tools, read, brain).await;
+                    None
+                });
             }
             Action::DeleteNr { value, secret } => self.send(back, async move {
                 let key = DhtKey::Nr(tools.address.clone());

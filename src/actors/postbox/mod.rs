@@ -62,15 +62,25 @@ pub struct DhtValue {
     pub value: Bytes,
 }
 
+/// What became of an entry of the DHT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// It is there, or too few peers answer to say that it is not.
+    There,
+    /// Somebody who knows its password deleted it.
+    Deleted,
+    /// Neither it nor its tombstone is there: it expired, or those who kept it restarted.
+    Missing,
+}
+
 /// What the postbox needs of the DHT. Errors are sentences for the log.
 pub trait NoticeDht: Send + Sync + 'static {
     /// Puts `value` under `key` until `expiry`; who knows `password` can delete it.
     fn put(&self, key: DhtKey, value: Bytes, password: Secret, expiry: WallTime) -> BoxFuture<'_, Result<(), String>>;
     /// Reads what is under `key` and not in `have` (ids of entries that were read before).
     fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<Vec<DhtValue>, String>>;
-    /// Whether this peer's entry with the value hash `value` and this password was deleted by somebody who knows it. An entry
-    /// that is not found, or that expired, was not.
-    fn was_deleted(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<bool, String>>;
+    /// What became of this peer's entry with the value hash `value` and this password.
+    fn look(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<Look, String>>;
     /// Deletes the entry with the value hash `value` and this password.
     fn del(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<(), String>>;
 }
@@ -197,7 +207,9 @@ impl Performer {
     fn remove_file(path: PathBuf) {
         tokio::spawn(async move {
             let removed = blocking(move || remove_durable(&path)).await;
-            if let Ok(Err(error)) = removed {
+            if let Ok(Err(error)) = removed
+                && !error.is_not_found()
+            {
                 tracing::warn!(%error, "a file that is not needed any more stays");
             }
         });
@@ -279,6 +291,9 @@ impl Performer {
             }),
             Action::Discard { file } => Self::remove_file(file),
             Action::Remove { keys } => self.remove(keys),
+            Action::DropHalfFetched { h, owner, length, digest } => {
+                Self::remove_file(self.home.fetch_mail(&h, &owner, length, &digest));
+            }
             Action::DropFetched { sealed, .. } => Self::remove_file(sealed),
             // Every other kind is performed by the caller.
             _ => {}
@@ -310,6 +325,11 @@ impl Perform<Postbox> for Performer {
             Action::Changed { version } => drop(self.changes.send_replace(version)),
             Action::NameMismatch { id, from, h, why } => {
                 tracing::warn!(%from, sender = %id.sender, mail = %h, %why, "a mail does not fit its send notification; it is refused");
+            }
+            Action::Hello { peers } => {
+                for peer in peers {
+                    tokio::spawn(self.notices.clone().say_hello(peer));
+                }
             }
             file => self.perform_file(file, back),
         }

@@ -1,15 +1,15 @@
 //! ns and nr between their sealed form and the brain: finds certificates, opens, verifies, seals, sends. It believes nothing
 //! that is not signed by a key that the sender's pinned group names, or that the user will be asked about.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_bytes::ByteBuf;
 
-use super::{DhtValue, Neighbours, NoticeDht};
+use super::{DhtValue, Look, Neighbours, NoticeDht};
 use crate::actors::directory::{Directory, Snapshot};
+use crate::actors::read_entries::ReadEntries;
 use crate::actors::shell::{Handle, Stopped};
 use crate::clock::Clock;
 use crate::core::postbox::io::{NrItem, NrSent, NsFrom, NsRefusal};
@@ -31,8 +31,6 @@ const CERTIFICATE_MAX: u64 = 64 * 1024;
 const CERTIFICATE_SOURCES: usize = 4;
 /// Longest validity of a DHT entry (60 days), less a day for clocks that differ.
 const VALIDITY_MAX: Duration = Duration::from_secs(59 * 86_400);
-/// Entries of the DHT that are remembered as read.
-const READ_MAX: usize = 16_384;
 
 /// Why an ns is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +88,7 @@ pub(super) struct Notices {
     pub(super) neighbours: Arc<dyn Neighbours>,
     pub(super) clock: Clock,
     /// Entries under `ns:` that were read and need not be again.
-    pub(super) read: Arc<Mutex<BTreeSet<Digest>>>,
+    pub(super) read: Arc<ReadEntries>,
 }
 
 /// Runs what blocks beside the runtime.
@@ -183,7 +181,7 @@ impl Notices {
     /// Reads what is new under `ns:` in the DHT and tells the brain.
     pub(super) async fn poll(self, back: Handle<Postbox>) {
         let key = DhtKey::Ns(self.address.clone());
-        let have = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((_polling, have)) = self.read.begin(self.clock.now().mono) else { return };
         let found = match self.dht.poll(key, have).await {
             Ok(found) => found,
             Err(error) => return tracing::debug!(%error, "the DHT could not be asked for ns"),
@@ -203,17 +201,8 @@ impl Notices {
                 }
                 Err(error) => tracing::warn!(%publisher, %error, "an ns in the DHT is passed over"),
             }
-            self.remember(id);
+            self.read.remember(id);
         }
-    }
-
-    fn remember(&self, id: Digest) {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.len() >= READ_MAX {
-            // Read again, they file nothing: the brain knows them.
-            read.clear();
-        }
-        read.insert(id);
     }
 
     /// Deletes an ns in the DHT.
@@ -272,7 +261,12 @@ impl Notices {
     async fn send_by_dht(&self, item: NrItem, bytes: Vec<u8>) -> (MailKey, MailId, NrSent) {
         let (id, h) = (item.id, item.nr.h);
         let sent = match item.in_dht {
-            Some(value) if item.look && self.was_deleted(&item, value).await => NrSent::Taken,
+            Some(value) if item.look => match self.look(&item, value).await {
+                Look::There => NrSent::InDht(value),
+                Look::Deleted => NrSent::Taken,
+                // Entries live in memory: those who kept it restarted.
+                Look::Missing => self.put_nr(item, bytes).await,
+            },
             Some(value) => NrSent::InDht(value),
             None => self.put_nr(item, bytes).await,
         };
@@ -289,10 +283,18 @@ impl Notices {
         }
     }
 
-    /// Whether the sender deleted this nr in the DHT: that is how it says that it took it.
-    async fn was_deleted(&self, item: &NrItem, value: Digest) -> bool {
+    /// What became of this nr in the DHT; its sender deletes it to say that it took it.
+    async fn look(&self, item: &NrItem, value: Digest) -> Look {
         let key = DhtKey::Nr(item.nr.to.clone());
-        self.dht.was_deleted(key, value, item.password.clone()).await.unwrap_or(false)
+        self.dht.look(key, value, item.password.clone()).await.unwrap_or(Look::There)
+    }
+
+    /// Tells a peer that this one is here again.
+    pub(super) async fn say_hello(self, peer: PeerId) {
+        if let Err(error) = self.client.post_notify(peer, &[Notice::Hello]).await {
+            // A peer that is off says hello itself when it comes.
+            tracing::debug!(%peer, %error, "not told that this peer is here again");
+        }
     }
 
     async fn seal_nr(&self, item: &NrItem) -> Result<Vec<u8>, NsError> {

@@ -154,9 +154,17 @@ impl NoticeDht for OneDht {
         let new = new.map(|(_, value, _)| value.clone()).collect();
         Box::pin(async { Ok(new) })
     }
-    fn was_deleted(&self, _: DhtKey, value: Digest, _: Secret) -> BoxFuture<'_, Result<bool, String>> {
+    fn look(&self, _: DhtKey, value: Digest, _: Secret) -> BoxFuture<'_, Result<Look, String>> {
         let deleted = self.deleted.lock().unwrap().contains(&value);
-        Box::pin(async move { Ok(deleted) })
+        let is_there = self.entries.lock().unwrap().iter().any(|(_, entry, _)| entry.id == value);
+        let look = if deleted {
+            Look::Deleted
+        } else if is_there {
+            Look::There
+        } else {
+            Look::Missing
+        };
+        Box::pin(async move { Ok(look) })
     }
     fn del(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<(), String>> {
         self.entries.lock().unwrap().retain(|(k, v, p)| (k, v.id, p) != (&key, value, &password));
@@ -475,6 +483,14 @@ async fn with_the_sender_off_line_ns_and_nr_go_through_the_dht() {
     assert_eq!((under, &password), (DhtKey::Nr(at("alice@acme")), &ns.nr_password()));
     assert_eq!(world.read_nr(&entry.value).outcome, Outcome::Received);
     assert_eq!(world.dht.entries.lock().unwrap().len(), 1, "the ns was deleted");
+    // Those who kept it restart: entries live in memory only.
+    world.dht.entries.lock().unwrap().clear();
+    world.restart().await;
+    while world.dht.entries.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (_, entry, _) = world.dht.entries.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(world.read_nr(&entry.value).outcome, Outcome::Received, "the nr is put there again");
     world.dht.del(DhtKey::Nr(at("alice@acme")), entry.id, password).await.unwrap();
     world.restart().await;
     world.until(|status| status.nr_open == 0).await;

@@ -117,8 +117,13 @@ impl Puller {
             Some(Ok(())) => Ok(()),
             Some(Err(Failure::Gone(tombstone))) => Err(MirrorFailure::Gone { tombstone }),
             Some(Err(Failure::Disk(failure))) => Err(failure),
-            // It answered a moment ago: it may be back in another, and others can hardly have more than it has.
-            Some(Err(Failure::Source(why))) => Err(no_source(why)),
+            // It may have lost the file: what others have rebuilds it.
+            Some(Err(Failure::Source(why))) => self.pull_from_others(&order).await.map_err(|failure| match failure {
+                Failure::Disk(failure) => failure,
+                Failure::Gone(tombstone) => MirrorFailure::Gone { tombstone },
+                Failure::Source(others) | Failure::Bad(others) => no_source(format!("owner: {why}; others: {others}")),
+                Failure::Stopping => no_source("this peer is stopping".to_owned()),
+            }),
             Some(Err(Failure::Stopping)) => Err(no_source("this peer is stopping".to_owned())),
             Some(Err(Failure::Bad(why))) => {
                 tracing::warn!(owner = %order.owner, mail = %order.h, part = %order.part, %why,

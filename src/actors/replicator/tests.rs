@@ -137,7 +137,7 @@ impl PeerApi for AlicePeer {
     }
     async fn fragment(&self, _: PeerId, h: MailId, k: u8, i: u8) -> Result<BodySource, ApiError> {
         let path = self.home.outbox_blob(&h);
-        let length = std::fs::metadata(&path).unwrap().len();
+        let Ok(length) = std::fs::metadata(&path).map(|file| file.len()) else { return nothing() };
         fragment_of_whole(path, length, self.encoding, (k, i), &Codec::default()).await
     }
     async fn msglist(&self, _: PeerId, since: Cursor, wait: Duration) -> Result<Page, ApiError> {
@@ -362,6 +362,21 @@ async fn a_fragment_of_an_owner_that_is_off_is_cut_from_the_mail_that_others_giv
     let mut altered = mail.bytes.clone();
     altered[5] ^= 1;
     assert!(world.puller(Some(altered)).mirror(order).await.is_err());
+}
+
+#[actix::test]
+async fn r12_a_part_that_its_owner_lost_is_rebuilt_from_the_others_while_the_owner_answers() {
+    let world = World::new(KN).await;
+    let mail = mail(900_000, KN);
+    let part = Part::Fragment { k: 3, i: 2 };
+    world.peer.publish(&mail);
+    let order = world.order(&mail, part, true);
+    write_durable(&world.bob.mirror_manifest(&alice_at(), &order.h), mail.manifest.as_bytes(), FILE_MODE).unwrap();
+    remove_durable(&world.peer.home.outbox_blob(&order.h)).unwrap();
+    let nobody = world.puller(None).mirror(order.clone()).await;
+    assert!(matches!(nobody, Err(MirrorFailure::NoSource { .. })), "{nobody:?}");
+    world.puller(Some(mail.bytes.clone())).mirror(order.clone()).await.unwrap();
+    assert_eq!(std::fs::read(world.bob.mirror_part(&alice_at(), &order.h, part)).unwrap(), fragment(&mail, 2));
 }
 
 #[actix::test]

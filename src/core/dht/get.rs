@@ -241,10 +241,17 @@ impl GetJob {
         GetDone {
             entries: entries.collect(),
             gone: self.have.iter().filter(|id| self.proofs.contains_key(*id)).copied().collect(),
+            kept: self.have.iter().filter(|id| self.is_kept(id)).copied().collect(),
             asked: round.targets,
             answered: self.answered,
             complete: self.missing(round.now) == 0,
         }
+    }
+
+    /// Whether somebody lists this entry as live, or says that nothing changed since the last read.
+    fn is_kept(&self, id: &Digest) -> bool {
+        let is_claimed = self.live.get(id).is_some_and(|claims| !claims.is_empty()) || !self.unchanged.is_empty();
+        is_claimed && !self.proofs.contains_key(id)
     }
 
     /// How many listed entries could not be had, but for those that expired meanwhile.

@@ -141,7 +141,11 @@ impl PutJob {
         match self.refused.values().next() {
             Some(why) if !enough => Err(DhtError::Refused { why: why.clone(), stored }),
             None if stored == 0 => Err(DhtError::Unreachable { asked }),
-            _ => Ok(PutDone { id: self.entry.terms().id(), stored, asked }),
+            _ => {
+                let terms = self.entry.terms();
+                let elsewhere = self.stored.iter().filter(|peer| **peer != terms.publisher).count();
+                Ok(PutDone { id: terms.id(), stored, elsewhere, asked })
+            }
         }
     }
 }

@@ -161,6 +161,8 @@ pub struct PutDone {
     pub id: Digest,
     /// How many peers keep it.
     pub stored: usize,
+    /// How many of those are not its publisher.
+    pub elsewhere: usize,
     /// How many are the closest.
     pub asked: usize,
 }
@@ -172,6 +174,8 @@ pub struct GetDone {
     pub entries: Vec<Found>,
     /// Those the caller has that were deleted.
     pub gone: Vec<Digest>,
+    /// Those the caller has that somebody still keeps.
+    pub kept: Vec<Digest>,
     /// How many peers were asked.
     pub asked: usize,
     /// How many answered.

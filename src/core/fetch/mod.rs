@@ -12,14 +12,14 @@ mod pull;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use plan::{Offer, RequestId, Run};
-use pull::Pull;
+use pull::{Lie, Pull};
 
 use super::peer_score::{PeerScores, Score};
 use super::{Brain, Effect, Outgoing, Token, earliest};
@@ -31,6 +31,8 @@ use crate::wire::Signed;
 const PULLS_MAX: usize = 8;
 /// Mails that may wait.
 const WAITING_MAX: usize = 1024;
+/// Lies that are remembered over pulls.
+const LIED_MAX: usize = 1024;
 /// Reports of finished pulls that are kept for whoever asks.
 const REPORTS_MAX: usize = 64;
 
@@ -326,6 +328,8 @@ pub struct Fetch {
     reports: Vec<Report>,
     totals: Totals,
     liars: BTreeMap<PeerId, u64>,
+    /// Who lied about which mail, oldest first: not asked for it again.
+    lied: VecDeque<Lie>,
     out: Outgoing<Fetch>,
 }
 
@@ -338,7 +342,7 @@ impl Fetch {
                 let h = order.h;
                 let mut pull = Pull::new(now, order);
                 pull.waiters.push(token);
-                pull.start(&mut self.out);
+                pull.start(&self.lied, &mut self.out);
                 self.pulls.insert(h, pull);
                 self.settle(now, h);
             }
@@ -392,6 +396,12 @@ impl Fetch {
 
     fn lied(&mut self, h: MailId, peer: PeerId, why: &str) {
         *self.liars.entry(peer).or_default() += 1;
+        if let Some(lie) = self.pulls.get(&h).map(|pull| pull.lie_of(peer)).filter(|lie| !self.lied.contains(lie)) {
+            self.lied.push_back(lie);
+            if self.lied.len() > LIED_MAX {
+                self.lied.pop_front();
+            }
+        }
         self.out.act(Action::NameLiar { h, peer, why: why.to_owned() });
     }
 

@@ -9,12 +9,15 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::fragment::Layout;
+use crate::fragment::stream::PARITY_BYTES_MAX;
 use crate::model::{MonoTime, PeerId};
 
 /// Most blocks of one request: half a mebibyte of whole blocks.
 const RUN_BLOCKS_MAX: u64 = 8;
 /// Requests under way at one source: one answers while the next is on its way.
 const REQUESTS_PER_SOURCE: usize = 2;
+/// Blocks of parity that wait for data of their stripes, at most: the 64 MiB that the assembler of a mail keeps.
+const PARITY_AHEAD: usize = PARITY_BYTES_MAX / 65_536;
 /// A block that is under way this long is also asked of somebody else.
 const OVERDUE: Duration = Duration::from_secs(1);
 
@@ -240,12 +243,20 @@ impl Plan {
         })
     }
 
+    /// How many stripes from the first open one on may be asked for: a fast source of parity waits for a slow one of data
+    /// before what it brings fills the memory.
+    fn stripes_ahead(&self) -> usize {
+        let parity = usize::from(self.layout.n().saturating_sub(self.layout.k()));
+        PARITY_AHEAD.checked_div(parity).map_or(usize::MAX, |stripes| stripes.max(1))
+    }
+
     /// The first run of stripes for which `wanted` holds, of at most [`RUN_BLOCKS_MAX`] blocks.
     fn run_of(&self, wanted: impl Fn(&StripeState) -> bool, blocks_per_stripe: u64) -> Option<Range<u64>> {
-        let open = self.stripes.get(self.first_open..)?;
+        let end = self.first_open.saturating_add(self.stripes_ahead()).min(self.stripes.len());
+        let open = self.stripes.get(self.first_open..end)?;
         let from = self.first_open + open.iter().position(&wanted)?;
         let most = usize::try_from((RUN_BLOCKS_MAX / blocks_per_stripe.max(1)).max(1)).unwrap_or(1);
-        let len = self.stripes.get(from..)?.iter().take(most).take_while(|s| wanted(s)).count();
+        let len = self.stripes.get(from..end)?.iter().take(most).take_while(|s| wanted(s)).count();
         let from = u64::try_from(from).ok()?;
         Some(from..from + u64::try_from(len).ok()?)
     }
@@ -285,5 +296,41 @@ impl Plan {
     /// Whether requests are under way.
     pub(super) fn is_busy(&self) -> bool {
         !self.under_way.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Encoding;
+
+    #[test]
+    fn parity_runs_ahead_of_a_slow_source_of_data_no_further_than_the_memory_for_it() {
+        let layout = Layout::new(3 * 65_536 * 2000, Encoding::Fragments { k: 3, n: 5 }).unwrap();
+        let mut plan = Plan::new(layout);
+        let (slow, third, fourth) = (PeerId::new([1; 32]), PeerId::new([2; 32]), PeerId::new([3; 32]));
+        for (peer, i) in [(slow, 0), (third, 3), (fourth, 4)] {
+            plan.offer(peer, &Offer { whole: false, fragments: vec![(3, i)] });
+        }
+        let now = MonoTime(1);
+        let mut next = 0;
+        let mut parity = |plan: &mut Plan| {
+            let mut blocks = 0;
+            for source in [third, fourth] {
+                while let Some(run) = plan.next_for(source, RequestId(next), now) {
+                    for stripe in run.stripes() {
+                        run.indices(3).for_each(|i| assert!(plan.got(stripe, i)));
+                        blocks += 1;
+                    }
+                    plan.ended(RequestId(next));
+                    next += 1;
+                }
+            }
+            blocks
+        };
+        assert_eq!(parity(&mut plan), PARITY_AHEAD);
+        // Each stripe that the slow one completes makes room for one more.
+        (0..8).for_each(|stripe| assert!(plan.got(stripe, 0)));
+        assert_eq!(parity(&mut plan), 16);
     }
 }

@@ -1,6 +1,6 @@
 //! The life of one pull: from the first question to the whole file or a failure that says what is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::core::peer_score::PeerScores;
 use crate::core::{Outgoing, Token};
 use crate::fragment::Layout;
 use crate::model::manifest::Manifest;
-use crate::model::{MailId, MonoTime, Now, PeerId};
+use crate::model::{Digest, MailId, MonoTime, Now, PeerId};
 use crate::wire::Signed;
 
 /// A pull fails when no verified block came for this long (DESIGN.md section 8).
@@ -60,6 +60,16 @@ enum Phase {
     Ended(Result<PathBuf, Failure>),
 }
 
+/// Who lied about which mail. Its owner and digest belong to it: anybody may announce another mail by the same h, with a
+/// manifest that no honest source fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lie {
+    h: MailId,
+    digest: Digest,
+    owner: PeerId,
+    source: PeerId,
+}
+
 /// One mail that is pulled.
 #[derive(Debug)]
 pub(super) struct Pull {
@@ -95,9 +105,20 @@ impl Pull {
         }
     }
 
-    /// Asks every source at once, so that a silent one delays nothing.
-    pub(super) fn start(&mut self, out: &mut Outgoing<Fetch>) {
-        for source in self.sources.keys() {
+    /// That `source` lied about this mail.
+    pub(super) fn lie_of(&self, source: PeerId) -> Lie {
+        Lie { h: self.order.h, digest: self.order.digest, owner: self.order.owner, source }
+    }
+
+    /// Asks every source at once, so that a silent one delays nothing; but none that lied about this mail in an earlier pull.
+    pub(super) fn start(&mut self, lied: &VecDeque<Lie>, out: &mut Outgoing<Fetch>) {
+        let (h, digest, owner) = (self.order.h, self.order.digest, self.order.owner);
+        for (source, state) in &mut self.sources {
+            if lied.contains(&Lie { h, digest, owner, source: *source }) {
+                let why = "it served what is not in the manifest, in an earlier pull".to_owned();
+                state.offer = OfferState::Out(SourceFailure::Lied(why));
+                continue;
+            }
             out.act(Action::AskOffer { h: self.order.h, owner: self.order.owner, source: *source });
         }
     }

@@ -238,6 +238,20 @@ fn a_lying_source_is_named_and_not_asked_again() {
 }
 
 #[test]
+fn r6_a_liar_is_not_asked_again_by_the_next_open() {
+    let sources = vec![(Way::Lying, fragment(0)), (Way::Good, fragment(1)), (Way::Good, fragment(2))];
+    let mut world = World::new(300, THREE_OF_FIVE, sources);
+    world.run();
+    assert!(matches!(world.replies[..], [Reply::Failed(Failure::TooFew { .. })]), "{:?}", world.replies);
+    let liar = PeerId::new([10; 32]);
+    let served = world.served[&liar];
+    (world.replies, world.due) = (Vec::new(), Vec::new());
+    world.run();
+    assert!(matches!(world.replies[..], [Reply::Failed(Failure::TooFew { .. })]), "{:?}", world.replies);
+    assert_eq!(world.served[&liar], served);
+}
+
+#[test]
 fn with_too_few_parts_the_failure_says_how_many_are_missing() {
     let sources =
         vec![(Way::Dead, whole()), (Way::Good, fragment(1)), (Way::Good, fragment(2)), (Way::Dead, fragment(3))];

@@ -323,7 +323,7 @@ impl Group {
         if true_still {
             return;
         }
-        let at = self.view.as_ref().map_or(now.wall, |held| now.wall.max(WallTime(held.at.0 + 1)));
+        let at = self.view.as_ref().map_or(now.wall, |held| now.wall.max(WallTime(held.at.0.saturating_add(1))));
         let (group, master) = (self.group().clone(), self.me.member.peer_id);
         let view = self.me.key.sign(View { group, gd_version, master, at, lost });
         self.record(vec![Event::View(ByteBuf::from(view.as_bytes()))], Vec::new());

@@ -7,10 +7,12 @@ use std::time::Duration;
 use super::events::{Event, How, SealedFor};
 use super::io::{Action, Announcement};
 use super::{Batch, Notify, Outbox, Timer};
-use crate::model::{Address, MailId, Now, PeerId, SubmissionId};
+use crate::model::{Address, MailId, Now, PeerId, SubmissionId, WallTime};
 
 /// An open ns is sent again after this, so that a reader restored from an old disk gets it.
 const AGAIN: Duration = Duration::from_secs(86_400);
+/// A reader whose ns lies only in the DHT is tried itself again after this: entries there live in memory only.
+const DIRECT_AGAIN: Duration = Duration::from_secs(300);
 /// How often the DHT is asked for nr while mails are open.
 const POLL: Duration = Duration::from_secs(60);
 /// The same when every notification goes through the DHT.
@@ -24,6 +26,8 @@ pub(super) struct Announcing {
     under_way: BTreeSet<(MailId, Address)>,
     queue: BTreeSet<(MailId, Address)>,
     attempts: BTreeMap<(MailId, Address), u32>,
+    /// When this run put an ns into the DHT. What an earlier run put there may be lost.
+    in_dht_since: BTreeMap<(MailId, Address), WallTime>,
 }
 
 impl Outbox {
@@ -41,7 +45,8 @@ impl Outbox {
         self.state.receiver(&mail.submission, receiver).is_some_and(|r| r.open().is_some_and(|s| s.h == *h))
     }
 
-    /// Tells every receiver of a durable mail that was not told within the last day, and arms the timers of the others.
+    /// Tells every receiver of a durable mail that was not told within the last day, or not itself, and arms the timers of
+    /// the others.
     pub(super) fn announce_all(&mut self, now: Now, h: MailId) {
         // Until the members have answered it is not known what is gone already (R7).
         if self.adoption.holding {
@@ -50,6 +55,7 @@ impl Outbox {
         let Some(mail) = self.state.mails.get(&h) else { return };
         for receiver in mail.receivers.clone() {
             let told = self.sealed_for(&h, &receiver).and_then(|(_, sealed)| sealed.announced);
+            let told = told.filter(|(how, _)| *how == How::Direct);
             let pause = told.map(|(_, at)| (at + AGAIN).since(now.wall)).unwrap_or_default();
             if pause.is_zero() {
                 self.announce(h, &receiver);
@@ -88,11 +94,17 @@ impl Outbox {
             direct_first: self.notify == Notify::DirectFirst
                 || expiry <= self.wall
                 || self.closing.contains(&submission),
-            dht: expiry > self.wall && !self.closing.contains(&submission),
+            dht: expiry > self.wall && !self.closing.contains(&submission) && !self.is_in_dht(&which),
         };
         self.announcing.queue.remove(&which);
         self.announcing.under_way.insert(which);
         self.out.act(Action::Announce(announcement));
+    }
+
+    /// Whether this run put the ns into the DHT within the last day.
+    fn is_in_dht(&self, which: &(MailId, Address)) -> bool {
+        let lately = |at: &WallTime| *at <= self.wall && self.wall.since(*at) < AGAIN;
+        self.announcing.in_dht_since.get(which).is_some_and(lately)
     }
 
     fn announce_next(&mut self) {
@@ -107,36 +119,59 @@ impl Outbox {
         let which = (h, receiver.clone());
         self.announcing.under_way.remove(&which);
         let Some((submission, sealed)) = self.sealed_for(&h, receiver) else { return };
-        let (before, peer) = (sealed.announced.map(|(how, _)| how), sealed.peer);
+        let (before, peer, was_in_dht) = (sealed.announced.map(|(how, _)| how), sealed.peer, sealed.in_dht);
         let is_open = self.is_open(&h, receiver);
-        match how {
-            Some(how) => {
-                self.announcing.attempts.remove(&which);
-                let must_know = is_open || how == How::Dht;
-                if must_know {
-                    let mut batch = Batch::default();
-                    let (receiver, at) = (receiver.clone(), now.wall);
-                    self.record(&mut batch, Event::Announced { submission, receiver, how, at });
-                    self.commit(batch);
-                }
-                if is_open {
-                    self.timers.set(Timer::Announce(h, receiver.clone()), now.mono + AGAIN);
-                } else if how == How::Dht {
-                    // The mail came to its end while its ns was on the way.
-                    self.delete_ns(h, receiver);
-                }
-            }
-            None if is_open => {
-                let attempts = self.announcing.attempts.entry(which).or_default();
-                let so_far = *attempts;
-                *attempts = so_far.saturating_add(1);
-                // One that was taken before is in good hands; it is only the daily repeat that failed.
-                let pause = before.map_or_else(|| self.pause(so_far, Some(&peer), receiver), |_| AGAIN);
-                self.timers.set(Timer::Announce(h, receiver.clone()), now.mono + pause);
-            }
-            None => {}
+        let must_know = match how {
+            Some(How::Direct) => is_open,
+            Some(How::Dht) => true,
+            Some(How::OwnShare) => !was_in_dht,
+            None => false,
+        };
+        if let Some(how) = how.filter(|_| must_know) {
+            let mut batch = Batch::default();
+            let (receiver, at) = (receiver.clone(), now.wall);
+            self.record(&mut batch, Event::Announced { submission, receiver, how, at });
+            self.commit(batch);
+        }
+        if is_open {
+            let pause = self.pause_after(which, how, before, &peer);
+            self.timers.set(Timer::Announce(h, receiver.clone()), now.mono + pause);
+        } else if matches!(how, Some(How::Dht | How::OwnShare)) {
+            // The mail came to its end while its ns was on the way.
+            self.delete_ns(h, receiver);
         }
         self.announce_next();
+    }
+
+    /// How long an open ns rests after an attempt that ended so.
+    fn pause_after(
+        &mut self,
+        which: (MailId, Address),
+        how: Option<How>,
+        before: Option<How>,
+        peer: &PeerId,
+    ) -> Duration {
+        if how == Some(How::Dht) {
+            self.announcing.in_dht_since.insert(which.clone(), self.wall);
+        }
+        let in_dht = self.is_in_dht(&which);
+        let taken = matches!(how, Some(How::Direct | How::Dht));
+        if taken {
+            self.announcing.attempts.remove(&which);
+        }
+        match (self.notify, how) {
+            (_, Some(How::Direct)) | (Notify::Dht, Some(How::Dht)) => AGAIN,
+            (Notify::Dht, _) if in_dht => AGAIN,
+            (Notify::DirectFirst, _) if in_dht => DIRECT_AGAIN,
+            // One that the reader's peer took is in good hands; it is only the daily repeat that failed.
+            (_, None) if before == Some(How::Direct) => AGAIN,
+            _ => {
+                let attempts = self.announcing.attempts.entry(which.clone()).or_default();
+                let so_far = *attempts;
+                *attempts = so_far.saturating_add(1);
+                self.pause(so_far, Some(peer), &which.1)
+            }
+        }
     }
 
     /// A receiver came to its end: nothing more is sent to it.
@@ -144,6 +179,7 @@ impl Outbox {
         let which = (h, receiver.clone());
         self.announcing.queue.remove(&which);
         self.announcing.attempts.remove(&which);
+        self.announcing.in_dht_since.remove(&which);
         self.timers.cancel(&Timer::Announce(h, receiver.clone()));
     }
 
@@ -198,13 +234,15 @@ impl Outbox {
         self.ask_own_list_of(peer);
     }
 
-    /// Tells the readers of open mails that this peer is here again.
+    /// Tells the members, and the readers of open mails, that this peer is here again.
     pub(super) fn say_hello(&mut self) {
         let open = |h: &MailId| self.state.mails.get(h);
         let receivers = self.state.open.iter().filter_map(open).flat_map(|mail| {
             mail.receivers.iter().filter_map(|address| self.state.receiver(&mail.submission, address))
         });
-        let peers: BTreeSet<PeerId> = receivers.filter_map(|r| r.open()).map(|sealed| sealed.peer).collect();
+        let readers = receivers.filter_map(|r| r.open()).map(|sealed| sealed.peer);
+        let members = self.roster.others().map(|member| member.peer_id);
+        let peers: BTreeSet<PeerId> = readers.chain(members).collect();
         if !peers.is_empty() {
             self.out.act(Action::Hello { peers });
         }

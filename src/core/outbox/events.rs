@@ -85,6 +85,8 @@ pub enum How {
     Direct,
     /// It lies in the DHT.
     Dht,
+    /// It lies only in this peer's own share of the DHT: nobody else was there to take it.
+    OwnShare,
 }
 
 /// What became of one receiver's copy, and whether its DSN is filed.
@@ -412,8 +414,10 @@ impl State {
             }
             Event::Announced { submission, receiver, how, at } => {
                 if let Some(sealed) = self.sealed_mut(submission, receiver) {
-                    sealed.announced = Some((*how, *at));
-                    sealed.in_dht |= *how == How::Dht;
+                    if *how != How::OwnShare {
+                        sealed.announced = Some((*how, *at));
+                    }
+                    sealed.in_dht |= *how != How::Direct;
                 }
             }
             Event::NsDeleted { submission, receiver } => {

@@ -1,3 +1,4 @@
+mod announce;
 mod audit;
 mod cancel;
 mod endings;

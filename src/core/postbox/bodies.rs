@@ -217,6 +217,12 @@ impl Postbox {
                 let (sender, from, size) = (id.sender, mail.from.clone(), mail.size);
                 self.out.act(Action::OpenSealed { key, sealed, sender, from, size });
             }
+            Err(_) if !mail.is_open() => {
+                if let Some(offer) = mail.offer(&h) {
+                    self.out.act(super::change::half_fetched(offer));
+                }
+                self.end_pull(now, key, &failed(never(BodyState::Absent)));
+            }
             Err(FetchFailure::NotNow(why)) => {
                 pull.tried.insert(h);
                 pull.all_gone = false;

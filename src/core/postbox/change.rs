@@ -1,6 +1,7 @@
 //! From events to effects: applies them, makes them durable, and hangs on them what follows. It never decides what happens.
 
 use super::events::{Consequences, Event};
+use super::state::Offer;
 use super::{Action, Input, Postbox};
 use crate::core::Effect;
 
@@ -9,6 +10,11 @@ use crate::core::Effect;
 pub(super) struct Changed {
     events: Vec<Event>,
     pub(super) seen: Consequences,
+}
+
+/// Removes what was pulled of a sealed mail.
+pub(super) fn half_fetched(offer: &Offer) -> Action {
+    Action::DropHalfFetched { h: offer.h, owner: offer.owner, length: offer.length, digest: offer.digest }
 }
 
 impl Postbox {
@@ -33,6 +39,8 @@ impl Postbox {
         if !seen.dead.is_empty() {
             then.push(Effect::Act(Action::Remove { keys: seen.dead }));
         }
+        // What was pulled of it is not needed any more.
+        then.extend(seen.over.iter().map(|offer| Effect::Act(half_fetched(offer))));
         then.extend(seen.cancelled.into_iter().map(|submission| Effect::Act(Action::Cancel { submission })));
         if !seen.concluded.is_empty() {
             then.push(Effect::Feed(Input::Concluded(seen.concluded)));

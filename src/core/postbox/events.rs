@@ -141,6 +141,8 @@ pub(super) struct Consequences {
     pub(super) dead: Vec<MessageKey>,
     /// Mails that were concluded: an nr is owed.
     pub(super) concluded: Vec<MailKey>,
+    /// Sealed mails that are not to be pulled any more.
+    pub(super) over: Vec<Offer>,
     /// Own submissions that the user deleted in Outbox.
     pub(super) cancelled: Vec<SubmissionId>,
     /// Mailboxes that changed.
@@ -417,6 +419,7 @@ impl State {
         let Some(mail) = self.mails.get_mut(&id).filter(|m| m.is_open()) else { return };
         mail.stage = Stage::Concluded(outcome, at);
         mail.offers.iter_mut().for_each(|offer| offer.nr = NrState::Owed);
+        out.over.extend(mail.offers.iter().cloned());
         out.concluded.push(id);
         if outcome != Outcome::Received {
             self.drop_message(id, at, out);
@@ -524,6 +527,7 @@ impl State {
         let Some(mail) = self.mails.get_mut(&id).filter(|m| m.is_open()) else { return };
         let asked = mail.stage == Stage::Requested;
         mail.stage = Stage::Gone(body);
+        out.over.extend(mail.offers.iter().cloned());
         let at = mail.arrived;
         if asked {
             self.drop_card(id, at, out);

@@ -279,8 +279,12 @@ pub enum Action {
     OpenOwn { key: MessageKey, submission: SubmissionId, mails: BTreeSet<MailId> },
     /// A pulled mail is not needed any more.
     DropFetched { h: MailId, sealed: PathBuf },
+    /// What was pulled of a mail, all or half of it, is not needed any more.
+    DropHalfFetched { h: MailId, owner: PeerId, length: u64, digest: Digest },
     /// Send nr to one peer: directly, else through the DHT. Comes back as [`Input::NrSent`].
     SendNr { peer: PeerId, items: Vec<NrItem> },
+    /// Tell peers that this one is here again.
+    Hello { peers: BTreeSet<PeerId> },
     /// The user deleted a mail in Outbox: take it back.
     Cancel { submission: SubmissionId },
     /// The user granted a sender: pin the group key that it claims.

@@ -36,7 +36,7 @@ pub use state::{Mail, MailKey, MailboxId, NrState, Offer, Origin, PerView, Runs,
 
 use super::{Brain, Effect, Outgoing, Token, earliest};
 use crate::model::group::Roster;
-use crate::model::{MonoTime, Now, WallTime};
+use crate::model::{Digest, MailId, MonoTime, Now, PeerId, WallTime};
 
 /// Longest sleep: a wall clock that is set is noticed after this.
 const NAP: Duration = Duration::from_secs(3600);
@@ -119,6 +119,12 @@ impl Postbox {
         self.state.messages.iter().map(|(key, message)| (*key, message.body == BodyState::Here)).collect()
     }
 
+    /// Sealed mails that may still be pulled: whose half-fetched files are of use.
+    pub fn mails_to_fetch(&self) -> BTreeSet<(MailId, PeerId, u64, Digest)> {
+        let open = self.state.mails.values().filter(|mail| mail.is_open());
+        open.flat_map(|mail| mail.offers.iter().map(|o| (o.h, o.owner, o.length, o.digest))).collect()
+    }
+
     fn start(&mut self, now: Now) {
         let missing = Standard::ALL.into_iter().filter(|which| self.state.standard(*which).is_none());
         let names: Vec<MailboxName> = missing.map(MailboxName::standard).collect();
@@ -132,7 +138,17 @@ impl Postbox {
         }
         self.concluded(now, &all);
         self.stubs_filed(now, &all);
+        self.say_hello();
         self.poll(now);
+    }
+
+    /// Tells the peers of mails that wait here that this peer is back: they may have more to tell.
+    fn say_hello(&mut self) {
+        let waiting = self.state.mails.values().filter(|mail| mail.is_open());
+        let peers: BTreeSet<PeerId> = waiting.flat_map(|mail| mail.offers.iter().map(|offer| offer.owner)).collect();
+        if !peers.is_empty() {
+            self.out.act(Action::Hello { peers });
+        }
     }
 
     fn poll(&mut self, now: Now) {

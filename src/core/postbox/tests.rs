@@ -59,6 +59,10 @@ pub(super) struct World {
     /// nr in the DHT.
     pub(super) dht: BTreeMap<Digest, Nr>,
     pub(super) pulled: usize,
+    /// Peers that were told that this one is here again.
+    pub(super) greeted: BTreeSet<PeerId>,
+    /// Pulled files that were removed.
+    pub(super) dropped: Vec<MailId>,
     /// What the fetcher has got, while it is held up.
     pub(super) held: Option<Vec<Input>>,
     pub(super) cancelled: Vec<SubmissionId>,
@@ -123,6 +127,8 @@ impl World {
             sender: Sender { way: Way::Up, taken: Vec::new(), deaf: false },
             dht: BTreeMap::new(),
             pulled: 0,
+            greeted: BTreeSet::new(),
+            dropped: Vec::new(),
             held: None,
             cancelled: Vec::new(),
             deleted_ns: Vec::new(),
@@ -272,11 +278,14 @@ impl World {
             Action::Cancel { submission } => self.cancelled.push(submission),
             Action::DeleteNs { value, .. } => self.deleted_ns.push(value),
             Action::Pin { .. } => self.pinned += 1,
+            Action::Hello { peers } => self.greeted.extend(peers),
+            Action::DropFetched { .. } => {}
+            Action::DropHalfFetched { h, .. } => self.dropped.push(h),
             Action::Changed { version } => {
                 assert!(version > self.changed || self.crashes > 0);
                 self.changed = version;
             }
-            Action::PollNs | Action::Discard { .. } | Action::DropFetched { .. } | Action::NameMismatch { .. } => {}
+            Action::PollNs | Action::Discard { .. } | Action::NameMismatch { .. } => {}
         }
     }
 

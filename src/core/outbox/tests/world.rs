@@ -62,6 +62,8 @@ pub(super) struct Rules {
     pub(super) away: BTreeSet<Address>,
     /// The DHT takes nothing.
     pub(super) dht_down: bool,
+    /// Nobody else is in the DHT.
+    pub(super) dht_alone: bool,
     /// The postbox files nothing.
     pub(super) postbox_down: bool,
     /// Readers answer an ns that comes to them itself by an nr that comes the same way.
@@ -410,7 +412,7 @@ impl World {
             Some(How::Direct)
         } else if a.dht && !self.rules.dht_down {
             self.outside.dht_ns.insert((a.receiver.clone(), a.h));
-            Some(How::Dht)
+            Some(if self.rules.dht_alone { How::OwnShare } else { How::Dht })
         } else {
             None
         };

@@ -74,3 +74,37 @@ fn an_owner_that_asks_about_a_mail_that_has_just_expired_hears_that_it_was_recei
     assert_eq!(world.outcomes(), [Outcome::Received]);
     assert!(matches!(world.send(&ns(2), true), Some(Reply::NsRefused(_))), "one that was never known is not taken");
 }
+
+#[test]
+fn r9_what_was_half_fetched_of_a_mail_that_is_over_is_removed() {
+    let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());
+    for n in 1..=3 {
+        world.send(&Ns { owner: key.peer_id(), ..ns(n) }, true);
+    }
+    // Opened in vain, each leaves half a file.
+    world.sender.way = Way::Down;
+    for message in world.listed(Standard::Inbox) {
+        unavailable(world.open(Standard::Inbox, message.uid));
+    }
+    assert!(world.dropped.is_empty(), "the next open goes on with it");
+    assert_eq!(world.brain.mails_to_fetch().len(), 3);
+    let word = cancelled(&world, &key, 1);
+    assert_eq!(tells(&mut world, word, true), Reply::TombstoneTaken);
+    assert_eq!(world.dropped, [ns(1).h]);
+    let uid = world.listed(Standard::Inbox)[1].uid;
+    world.delete(Standard::Inbox, uid);
+    assert_eq!(world.dropped, [ns(1).h, ns(2).h]);
+    world.pass(8 * DAY);
+    assert_eq!(world.dropped, [ns(1).h, ns(2).h, ns(3).h]);
+    assert!(world.brain.mails_to_fetch().is_empty());
+}
+
+#[test]
+fn r2_a_reader_that_starts_says_hello_to_the_peers_of_mails_that_wait() {
+    let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());
+    assert!(world.greeted.is_empty());
+    world.send(&Ns { owner: key.peer_id(), ..ns(1) }, true);
+    world.crash();
+    world.run();
+    assert_eq!(world.greeted, BTreeSet::from([key.peer_id()]));
+}

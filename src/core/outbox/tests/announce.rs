@@ -1,0 +1,56 @@
+//! What lies only in the DHT: entries there live in memory, and readers may come back without a word.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::world::{Rules, World, address, submission};
+use super::{DAY, MINUTE};
+use crate::core::outbox::{Event, How};
+
+fn rita_is_away() -> Rules {
+    Rules { away: BTreeSet::from([address("rita@readers")]), ..Rules::default() }
+}
+fn times_recorded(world: &World, wanted: How) -> usize {
+    world.outside.journal.iter().filter(|e| matches!(e, Event::Announced { how, .. } if *how == wanted)).count()
+}
+
+#[test]
+fn r2_r12_an_ns_that_went_into_the_dht_is_put_there_again_after_a_restart() {
+    let mut world = World::new(5, rita_is_away());
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    assert_eq!(world.outside.dht_ns.len(), 1);
+    // Everybody restarts: entries live in memory only.
+    world.outside.dht_ns.clear();
+    world.crash();
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.outside.dht_ns.len(), 1);
+}
+
+#[test]
+fn r2_a_reader_that_came_back_without_a_word_is_told_within_5_minutes_and_the_tries_cost_nothing() {
+    let mut world = World::new(5, rita_is_away());
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(DAY / 2);
+    assert_eq!(times_recorded(&world, How::Dht), 1, "one put a day");
+    assert!((140..=150).contains(&world.outside.announced), "{}", world.outside.announced);
+    world.rules.away.clear();
+    world.run(5 * MINUTE + Duration::from_secs(1));
+    assert_eq!(world.outside.taken.len(), 1);
+    let before = world.outside.announced;
+    world.run(DAY / 2);
+    assert_eq!(world.outside.announced, before, "once it has it, it is told daily");
+}
+
+#[test]
+fn r12_an_ns_in_the_own_share_of_the_dht_alone_is_not_announced_and_is_tried_with_the_usual_pauses() {
+    let mut world = World::new(5, Rules { dht_alone: true, ..rita_is_away() });
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(20 * MINUTE);
+    assert!(!world.outside.shown[&submission(1)].keywords.contains("$Announced"));
+    assert_eq!((times_recorded(&world, How::OwnShare), times_recorded(&world, How::Dht)), (1, 0));
+    world.rules.dht_alone = false;
+    world.run(5 * MINUTE + Duration::from_secs(1));
+    assert!(world.outside.shown[&submission(1)].keywords.contains("$Announced"));
+    assert_eq!(times_recorded(&world, How::Dht), 1);
+}
