@@ -48,8 +48,10 @@ impl Replicator {
     }
     /// A mail of `owner` that may have waited goes on, so others may too.
     pub(super) fn probe_went_well(&mut self, owner: &PeerId) {
+        let soon = self.now.mono + PAUSE.0;
         if let Some(o) = self.owners.get_mut(owner) {
             o.probe.progress = true;
+            o.probe.at = o.probe.at.map(|at| at.min(soon));
         }
     }
 
