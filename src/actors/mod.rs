@@ -7,6 +7,7 @@ pub mod directory;
 pub mod event_log;
 pub mod fetcher;
 pub mod group_master;
+pub mod hellos;
 pub mod identity;
 pub mod neighbours;
 pub mod outbox;

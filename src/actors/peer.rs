@@ -16,6 +16,7 @@ use super::directory::{Directory, Locator};
 use super::event_log::JournalLog;
 use super::fetcher::{self, Origins};
 use super::group_master::{self, GroupPort, Setup};
+use super::hellos::Hellos;
 use super::identity::{Identity, IdentityError};
 use super::neighbours::{DhtForGroup, DhtForPostbox, Late, Neighbours, RebuildByFetch};
 use super::outbox::{self, OutboxPort};
@@ -385,6 +386,7 @@ impl Common {
             codec: self.codec.clone(),
             clock: self.clock.clone(),
             allowance: Allowance::default(),
+            hellos: Hellos::default(),
         }))
     }
 }

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use super::allowance::Allowance;
 use super::directory::Directory;
 use super::group_master::GroupPort;
+use super::hellos::{Hellos, Passing};
 use super::identity::Identity;
 use super::outbox::OutboxPort;
 use super::postbox::{NsError, PostboxPort};
@@ -63,6 +64,8 @@ pub struct Api {
     pub clock: Clock,
     /// What was served.
     pub allowance: Allowance,
+    /// Who said hello of late.
+    pub hellos: Hellos,
 }
 
 /// [`Api`] as the routes hold it.
@@ -227,12 +230,20 @@ impl Api {
                 let tombstone = Signed::<Tombstone>::verify(&signed).map_err(bad)?;
                 self.postbox.take_tombstone(tombstone).await.map_err(stopping)?.map_err(tombstone_refused)
             }
-            Notice::Hello => {
-                self.outbox.tell(outbox::Input::PeerIsBack(caller)).await.map_err(stopping)?;
-                self.replicator.tell(replicator::Input::PeerIsBack(caller)).await.map_err(stopping)?;
-                self.postbox.handle().tell(postbox::Input::PeerIsBack(caller)).await.map_err(stopping)
-            }
+            Notice::Hello => self.hello(caller).await,
         }
+    }
+
+    async fn hello(&self, caller: PeerId) -> Result<(), ApiError> {
+        let known = self.directory.snapshot().peers.contains_key(&caller);
+        match self.hellos.comes(self.clock.now().mono, caller, known) {
+            Passing::Not => return Ok(()),
+            Passing::Now => {}
+            Passing::After(pause) => tokio::time::sleep(pause).await,
+        }
+        self.outbox.tell(outbox::Input::PeerIsBack(caller)).await.map_err(stopping)?;
+        self.replicator.tell(replicator::Input::PeerIsBack(caller)).await.map_err(stopping)?;
+        self.postbox.handle().tell(postbox::Input::PeerIsBack(caller)).await.map_err(stopping)
     }
 }
 

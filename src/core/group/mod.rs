@@ -51,8 +51,8 @@ const ENTRY_VALIDITY: Duration = Duration::from_secs(86_400);
 const ENTRY_RENEWAL: Duration = Duration::from_secs(43_200);
 /// First pause before something that failed is tried again; it doubles.
 const RETRY_FIRST: Duration = Duration::from_secs(10);
-/// Longest such pause.
-const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// Longest such pause (DESIGN.md section 5, step 4).
+const RETRY_MAX: Duration = Duration::from_secs(300);
 /// Most addresses of one peer.
 const ADDRS_MAX: usize = 8;
 /// Most contacts.

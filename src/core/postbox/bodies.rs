@@ -27,8 +27,10 @@ const WANTED_AT_ONCE: usize = 4;
 const WAITERS_MAX: usize = 64;
 /// A pull that nobody waits for is tried again after this, then after twice that, and so on.
 const RETRY: Duration = Duration::from_secs(60);
-/// And at the latest after this.
-const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// And at the latest after this (DESIGN.md section 5, step 4).
+const RETRY_MAX: Duration = Duration::from_secs(300);
+/// Pulls that failed and are tried again begin this far apart, however many there are.
+const APART: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -71,6 +73,8 @@ pub(super) struct Bodies {
     pulls: BTreeMap<MessageKey, Pull>,
     /// Bodies that are pulled without anybody waiting for them.
     wanted: BTreeMap<MessageKey, Wanted>,
+    /// No pull that failed is tried again before this.
+    again_at: MonoTime,
 }
 
 impl Bodies {
@@ -89,7 +93,7 @@ impl Bodies {
     /// What failed because of a peer may go now.
     fn at_once(&mut self, now: Now, key: MessageKey) {
         if let Some(wanted) = self.wanted.get_mut(&key) {
-            wanted.next = now.mono;
+            (wanted.next, wanted.attempt) = (now.mono, 0);
         }
     }
 }
@@ -253,6 +257,8 @@ impl Postbox {
                 self.end_pull(now, key, &failed(MailboxFailure::NoMessage));
             }
             (OpenResult::Here, Some(Origin::Mail(id))) => {
+                // Others may be had now, too.
+                self.bodies.again_at = now.mono;
                 let mut then = self.waiting_replies(key, &Reply::BodyHere(key));
                 then.extend(pulled.map(Effect::Act));
                 self.commit(vec![Event::Pulled { id, at: now.wall }], then);
@@ -315,8 +321,13 @@ impl Postbox {
         let due =
             self.bodies.wanted.iter().filter(|(key, w)| w.next <= now.mono && !self.bodies.pulls.contains_key(key));
         let room = WANTED_AT_ONCE.saturating_sub(self.bodies.pulls.len());
-        let due: Vec<MessageKey> = due.map(|(key, _)| *key).take(room).collect();
-        for key in due {
+        let (new, again): (Vec<_>, Vec<_>) = due.map(|(key, w)| (w.next, *key, w.attempt)).partition(|due| due.2 == 0);
+        // The one that has waited longest, so that all have their turn.
+        let again = again.into_iter().filter(|_| self.bodies.again_at <= now.mono).min();
+        for (_, key, attempt) in new.into_iter().chain(again).take(room) {
+            if attempt > 0 {
+                self.bodies.again_at = now.mono + APART;
+            }
             self.open(now, key, None);
         }
     }
@@ -327,15 +338,18 @@ impl Postbox {
             return None;
         }
         let idle = self.bodies.wanted.iter().filter(|(key, _)| !self.bodies.pulls.contains_key(key));
-        idle.map(|(_, wanted)| wanted.next).min()
+        let again_at = self.bodies.again_at;
+        idle.map(|(_, w)| if w.attempt > 0 { w.next.max(again_at) } else { w.next }).min()
     }
 
-    /// Pulls that failed may find their sender now.
+    /// Pulls that failed may find their sender now, or a member of its group: that may hold parts of them.
     pub(super) fn sender_is_back(&mut self, now: Now, peer: PeerId) {
+        let own = self.roster.as_ref().filter(|roster| roster.has(&peer)).map(|roster| roster.group.clone());
         let keys: Vec<MessageKey> = self.bodies.wanted.keys().copied().collect();
         for key in keys {
             let Some(Origin::Mail(id)) = self.state.messages.get(&key).map(|m| m.origin) else { continue };
-            if self.state.mails.get(&id).is_some_and(|m| m.offers.iter().any(|o| o.owner == peer)) {
+            let Some(mail) = self.state.mails.get(&id) else { continue };
+            if own.as_ref() == Some(&mail.group) || mail.offers.iter().any(|o| o.owner == peer) {
                 self.bodies.at_once(now, key);
             }
         }

@@ -19,8 +19,6 @@ const SCAN_STEP: usize = 500;
 const ASKING_MAX: usize = 8;
 /// A mail first named this shortly before a change of the group may have been placed by members with different views.
 const SETTLING: Duration = Duration::from_secs(600);
-/// Pauses before holders are asked again whether they hold what replaces a part here. A part too many harms nobody.
-const CONFIRM_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1800));
 /// After a part was chosen by asking others and taken, they are asked again: another may have chosen it at the same time.
 const CONFIRM_CHOICE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(90));
 /// Pause before removing files is tried again.
@@ -268,13 +266,14 @@ impl Replicator {
         // Nobody placed means nobody confirmed.
         if confirmed && !assigned.is_empty() {
             mail.tries = 0;
+            self.probe_went_well(&owner);
             self.drop_parts(owner, address, h, extras);
         } else {
-            self.wait(owner, h, Wait::Confirmations, Some(CONFIRM_PAUSE));
+            self.wait(owner, h, Wait::Confirmations, None);
         }
     }
 
-    /// Puts a mail aside until something changes, or until a timer that doubles each time.
+    /// Puts a mail aside until something changes, or until a timer that doubles each time; what waits for members is tried in turn.
     pub(super) fn wait(&mut self, owner: PeerId, h: MailId, wait: Wait, pause: Option<(Duration, Duration)>) {
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         mail.task = Task::Waiting(wait);
@@ -286,6 +285,9 @@ impl Replicator {
         }
         if let Some(o) = self.owners.get_mut(&owner) {
             o.waiting.insert(h, wait);
+        }
+        if matches!(wait, Wait::Sources | Wait::Confirmations) {
+            self.probe_later(&owner);
         }
     }
     /// Looks again at the waiting mails for which something may have changed.

@@ -139,6 +139,10 @@ impl Replicator {
     }
 
     pub(super) fn on_peer_is_back(&mut self, peer: PeerId) {
+        // Anybody can say hello; only a member holds what something here waits for.
+        if !self.roster.as_ref().is_some_and(|roster| roster.has(&peer)) {
+            return;
+        }
         let now = self.now.mono;
         if let Some(owner) = self.owners.get_mut(&peer)
             && (owner.follow.unreachable_since.is_some() || matches!(owner.follow.state, FollowState::Asked { .. }))

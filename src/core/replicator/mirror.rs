@@ -16,8 +16,6 @@ const UNDER_WAY_MAX: usize = 16;
 const LARGE_MAX: usize = 4;
 /// From here on a part is large.
 const LARGE_BYTES: u64 = 1024 * 1024;
-/// Pauses before a mail is tried again that neither its owner nor enough holders gave.
-const SOURCES_PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3600));
 /// Pauses after this peer's disk failed or was full.
 const DISK_PAUSE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1800));
 
@@ -139,6 +137,7 @@ impl Replicator {
             Ok(()) => {
                 mail.tries = 0;
                 self.mirrors.full_tries = 0;
+                self.probe_went_well(&owner);
                 // Also when it is over by now: then it is dropped like every part.
                 let mut batch = Vec::new();
                 self.record(&mut batch, Event::Held { owner, h, part });
@@ -154,7 +153,7 @@ impl Replicator {
 
     fn on_mirror_failed(&mut self, owner: PeerId, h: MailId, part: Part, failure: MirrorFailure) {
         match failure {
-            MirrorFailure::NoSource { .. } => self.wait(owner, h, Wait::Sources, Some(SOURCES_PAUSE)),
+            MirrorFailure::NoSource { .. } => self.wait(owner, h, Wait::Sources, None),
             MirrorFailure::Gone { tombstone } => {
                 let mut batch = Vec::new();
                 let gone = self.take_tombstone(owner, &tombstone, &mut batch);
@@ -163,7 +162,7 @@ impl Replicator {
                     self.evaluate(owner, gone);
                 }
                 if gone != Some(h) {
-                    self.wait(owner, h, Wait::Sources, Some(SOURCES_PAUSE));
+                    self.wait(owner, h, Wait::Sources, None);
                 }
             }
             MirrorFailure::BadBlocks { why } => {

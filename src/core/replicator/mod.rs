@@ -24,6 +24,7 @@ pub mod full;
 pub mod list;
 mod mirror;
 mod owner;
+mod probe;
 mod report;
 pub mod scheme;
 mod scrub;
@@ -170,6 +171,7 @@ impl Brain for Replicator {
             self.timers.remove(&(at, owner, h));
             self.evaluate(owner, h);
         }
+        self.probe_due();
         self.expire();
         self.settle();
     }
@@ -184,6 +186,7 @@ impl Brain for Replicator {
             self.timers.first().map(|(at, _, _)| *at),
             self.next_follow(),
             self.next_report(),
+            self.next_probe(),
             self.next_expiry(),
             self.next_catch_up(),
             self.mirrors.next_try(self.now.mono),

@@ -8,6 +8,7 @@ use serde_bytes::ByteBuf;
 
 use super::follow::Follow;
 use super::list::KnownList;
+use super::probe::Probe;
 use super::report::Reporting;
 use super::types::Event;
 use super::{MailKey, part_bytes};
@@ -44,7 +45,7 @@ pub(super) enum Task {
 /// What a mail waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// The owner or other holders: until one is back, or a slow timer.
+    /// The owner or other holders: until one is back, or its turn to be tried.
     Sources,
     /// Room in the owner's quota: until one of its parts is dropped.
     Quota,
@@ -52,7 +53,7 @@ pub(super) enum Wait {
     Blocks,
     /// This peer's disk: a timer.
     Disk,
-    /// The members that hold what replaces a part here: a timer, or until one is back.
+    /// The members that hold what replaces a part here: its turn to be tried, or until one is back.
     Confirmations,
 }
 
@@ -120,6 +121,7 @@ pub(super) struct Owner {
     /// When mails expire, until that was acted upon.
     pub(super) expiries: BTreeSet<(WallTime, MailId)>,
     pub(super) reporting: Reporting,
+    pub(super) probe: Probe,
     /// Whether its files have been looked for since the start. Before that nothing is mirrored for it.
     pub(super) checked: bool,
     pub(super) trouble: Option<String>,
@@ -142,6 +144,7 @@ impl Owner {
             waiting: BTreeMap::new(),
             expiries: BTreeSet::new(),
             reporting: Reporting::default(),
+            probe: Probe::default(),
             checked: false,
             trouble: None,
         }

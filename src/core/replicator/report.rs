@@ -12,8 +12,8 @@ use crate::model::{MonoTime, PeerId};
 
 /// Most served-to records in one batch, so that it stays far below the 1 MiB that the route takes.
 const SERVED_IN_BATCH: usize = 8000;
-/// Pauses after an owner did not take a batch.
-const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Pauses after an owner did not take a batch; it is a member (DESIGN.md section 5, step 4).
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// The talk with one owner about what is held for it.
 #[derive(Debug, Default)]
@@ -76,10 +76,15 @@ impl Replicator {
         }
     }
 
-    /// An owner answers again, or for the first time since the start.
+    /// An owner answers again, or for the first time since the start: it may have what others' mails wait for, too.
     pub(super) fn on_reachable(&mut self, owner: PeerId) {
         self.compare_soon(owner);
-        self.retry(|whose, wait| *whose == owner && matches!(wait, Wait::Sources | Wait::Blocks));
+        self.retry(|whose, wait| match wait {
+            Wait::Sources | Wait::Confirmations => true,
+            Wait::Blocks => *whose == owner,
+            Wait::Quota | Wait::Disk => false,
+        });
+        self.resolve_doubt(&owner);
     }
 
     /// What is held for an owner is compared with what it knows, at once.

@@ -230,6 +230,30 @@ fn a_clock_that_is_ahead_at_a_start_ends_and_forgets_nothing_before_it_was_compa
     assert_eq!(world.listed(Standard::Inbox)[1].body, BodyState::Expired, "at once, when the doubt is over");
 }
 
+#[test]
+fn many_pulls_that_fail_are_tried_again_one_at_a_time_and_at_once_when_a_member_of_the_senders_group_is_back() {
+    let mut world = World::with(Settings { eager: true, ..Settings::new(rita()) });
+    world.sender.way = Way::Down;
+    for n in 1..=40 {
+        world.send(&ns(n), true);
+    }
+    world.pass(Duration::from_secs(3600));
+    let before = world.pulled;
+    world.pass(Duration::from_secs(3600));
+    let tried = world.pulled - before;
+    assert!((100..=360).contains(&tried), "{tried}");
+    let group = world.brain.state.mails.values().next().unwrap().group.clone();
+    let (member, fingerprint) = (PeerKey::from_seed(&[77; 32]).peer_id(), crate::model::Fingerprint::new([7; 20]));
+    let me = Member { address: rita(), peer_id: PeerKey::from_seed(&[76; 32]).peer_id(), fingerprint };
+    let other = Member { peer_id: member, ..me.clone() };
+    let (policy, lost) = (crate::model::Policy::default(), BTreeSet::new());
+    let members = vec![me.clone(), other];
+    world.tell(Input::Roster(Arc::new(Roster { me, group, gd_version: 1, policy, members, lost })));
+    world.sender.way = Way::Up;
+    world.tell(Input::PeerIsBack(member));
+    assert!(world.listed(Standard::Inbox).iter().all(|stub| stub.body == BodyState::Here));
+}
+
 fn cancelled(world: &World, key: &PeerKey, n: u8) -> crate::wire::Signed<Tombstone> {
     let (at, expiry) = (world.now.wall, ns(n).expiry);
     key.sign(Tombstone { owner: key.peer_id(), h: ns(n).h, ending: Ending::Cancelled, at, expiry })

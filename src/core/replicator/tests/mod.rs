@@ -1,6 +1,7 @@
 //! The replicator in a group of brains in memory, told in the words of the design.
 
 mod apart;
+mod probe;
 mod truth;
 mod world;
 
