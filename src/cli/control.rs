@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::progress::Progress;
 use crate::console::protocol::{Answer, LINE_MAX, Request};
@@ -13,6 +14,12 @@ use crate::store::home::Home;
 
 /// Longest silence of a peer that works on a request: it sends progress lines more often.
 const SILENCE: Duration = Duration::from_secs(120);
+/// How long a command waits for a peer that may have just been started: `roost up &` and the command after it.
+const STARTING: Duration = Duration::from_secs(2);
+/// The same while somebody holds the home's lock: a peer reads its journal before it listens.
+const STARTING_LOCKED: Duration = Duration::from_secs(10);
+/// How often it is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// Longest path of a socket, bytes: what Linux allows.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -60,12 +67,19 @@ pub enum ControlError {
 pub struct Control {
     home: Home,
     silence: Duration,
+    /// Whether a peer that does not listen yet is waited for.
+    patient: bool,
 }
 
 impl Control {
     /// Of the peer on `home`; nothing is opened yet.
     pub fn of(home: &Path) -> Self {
-        Self { home: Home::at(home), silence: SILENCE }
+        Self { home: Home::at(home), silence: SILENCE, patient: true }
+    }
+
+    /// The same, but when nobody listens it says so at once instead of waiting for a peer that may be starting.
+    pub fn at_once(self) -> Self {
+        Self { patient: false, ..self }
     }
 
     /// The same, giving up after `silence` without a line.
@@ -122,21 +136,37 @@ impl Control {
         if path.as_os_str().len() > SOCKET_PATH_MAX {
             return Err(ControlError::PathTooLong { path });
         }
-        let stream = match UnixStream::connect(&path) {
-            Ok(stream) => stream,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                return Err(ControlError::NoPeer { home });
+        let start = Instant::now();
+        let stream = loop {
+            match UnixStream::connect(&path) {
+                Ok(stream) => break stream,
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                    let waited = start.elapsed();
+                    let goes_on = waited < STARTING || waited < STARTING_LOCKED && self.home.is_locked();
+                    if !self.patient || !self.home.is_initialised() || !goes_on {
+                        return Err(ControlError::NoPeer { home });
+                    }
+                    std::thread::sleep(TRY_AGAIN);
+                }
+                Err(source) => return Err(ControlError::Broken { home, source }),
             }
-            Err(source) => return Err(ControlError::Broken { home, source }),
         };
         let timed = stream.set_read_timeout(Some(self.silence)).and(stream.set_write_timeout(Some(self.silence)));
         timed.map_err(|source| ControlError::Broken { home, source })?;
         Ok(stream)
     }
 
-    /// Whether a peer answers at all.
+    /// Waits for a peer as a question does, and asks nothing.
+    ///
+    /// # Errors
+    /// [`ControlError`]: no peer runs.
+    pub fn reach(&self) -> Result<(), ControlError> {
+        self.connect().map(drop)
+    }
+
+    /// Whether a peer answers at this moment.
     pub fn is_answered(&self) -> bool {
-        self.connect().is_ok()
+        self.clone().at_once().reach().is_ok()
     }
 }
 
@@ -185,6 +215,47 @@ mod tests {
         let error = Control::of(dir.path()).ask::<Line>(&Request::Card).unwrap_err();
         assert!(matches!(error, ControlError::Broken { .. }), "{error}");
         served.join().unwrap();
+    }
+
+    /// A folder that a peer may be started on.
+    fn initialised() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(Home::at(dir.path()).config_file(), "").unwrap();
+        assert!(Home::at(dir.path()).is_initialised());
+        dir
+    }
+
+    /// A peer that listens after `start` and answers one question.
+    fn peer_after(home: &Path, start: Duration) -> std::thread::JoinHandle<()> {
+        let home = home.to_owned();
+        std::thread::spawn(move || {
+            std::thread::sleep(start);
+            peer(&home, "{\"line\":\"done\",\"value\":{\"line\":\"roost-card:x\"}}\n").join().unwrap();
+        })
+    }
+
+    #[test]
+    fn a_command_right_after_the_start_of_a_peer_waits_until_it_listens() {
+        let dir = initialised();
+        let control = Control::of(dir.path());
+        assert!(!control.is_answered());
+        let served = peer_after(dir.path(), Duration::from_millis(300));
+        assert_eq!(control.ask::<Line>(&Request::Card).unwrap().line, "roost-card:x");
+        served.join().unwrap();
+    }
+
+    #[test]
+    fn while_the_home_is_locked_a_command_waits_longer() {
+        let dir = initialised();
+        let lock = Home::at(dir.path()).lock().unwrap();
+        let control = Control::of(dir.path());
+        assert!(!control.is_answered());
+        let served = peer_after(dir.path(), STARTING + Duration::from_millis(500));
+        assert_eq!(control.ask::<Line>(&Request::Card).unwrap().line, "roost-card:x");
+        served.join().unwrap();
+        drop(lock);
+        let error = control.ask::<Line>(&Request::Card).unwrap_err();
+        assert!(matches!(error, ControlError::NoPeer { .. }), "{error}");
     }
 
     #[test]

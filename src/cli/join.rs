@@ -69,7 +69,7 @@ impl Running {
         let home = std::fs::canonicalize(home)?;
         let pid = process::spawn_peer(&std::env::current_exe()?, &home)?;
         let running = Self { home, pid };
-        let control = Control::of(&running.home);
+        let control = Control::of(&running.home).at_once();
         let answers = || control.ask::<PeerStatus>(&Request::Status).is_ok();
         let mut answered = false;
         process::wait_until(START, || {

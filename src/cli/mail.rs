@@ -53,6 +53,8 @@ pub(super) fn send(home: &Path, args: &SendArgs) -> anyhow::Result<Shown> {
         return Err(WrongUse { why }.into());
     }
     let control = Control::of(home.root());
+    // Before a text is typed that nobody would take.
+    control.reach()?;
     // The name is one that the peer's start sweeps, should this process die.
     let path = home.spool_dir().join(format!(".{}-send.tmp", std::process::id()));
     let mut out = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?);

@@ -81,7 +81,7 @@ pub async fn serve(home: Home, config: Config) -> Result<()> {
 
     let smtp_listener = bind("SMTP", peer.ports.smtp).await?;
     let imap_listener = bind("IMAP", peer.ports.imap).await?;
-    let smtp_config = smtp::SmtpConfig::new(peer.max_mail(), peer.clock.clone());
+    let smtp_config = smtp::SmtpConfig::new(peer.clock.clone());
     let smtp = tokio::spawn(smtp::serve(smtp_listener, SmtpPort::new(peer.clone()), smtp_config, stop.subscribe()));
     let imap = tokio::spawn(imap::serve(
         imap_listener,
@@ -110,8 +110,8 @@ pub async fn serve(home: Home, config: Config) -> Result<()> {
     tracing::info!("this peer stops");
     // The servers take no more and finish what is under way; then the brains write their clean stop.
     let _ = stop.send(true);
-    let _ = smtp.await;
-    imap.abort();
+    // Each has a grace of its own, after which it cuts what is left: IMAP says BYE, SMTP ends the mail that is coming in.
+    let _ = tokio::join!(smtp, imap);
     control.abort();
     peer.stop().await;
     if let Err(error) = std::fs::remove_file(&socket) {

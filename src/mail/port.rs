@@ -16,7 +16,7 @@ use crate::actors::peer::Peer;
 use crate::actors::spool::{Begun, SpoolError};
 use crate::core::outbox::{Input, Reply};
 use crate::core::postbox::access::{MailboxReply, MailboxRequest, MessageKey, View};
-use crate::model::{Address, Fingerprint, SubmissionId};
+use crate::model::{Address, ByteSize, Fingerprint, SubmissionId};
 
 /// Bytes of a file that are read at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -76,6 +76,10 @@ impl Submit for SmtpPort {
             return Err(ReceiverError::Unknown { address: receiver.clone() });
         }
         Ok(())
+    }
+
+    fn max_mail(&self) -> ByteSize {
+        self.0.max_mail()
     }
 
     async fn begin(&self) -> Result<SpoolingMail, SubmitError> {
@@ -183,17 +187,18 @@ pub async fn submit_file(peer: &Arc<Peer>, file: PathBuf, receivers: Vec<Address
     let mut lines = tokio::io::BufReader::with_capacity(READ_BYTES, opened);
     let envelope = SmtpEnvelope { from: port.own_address(), receivers };
     let spool = port.begin().await.map_err(|e| e.to_string())?;
-    let mut mail = Receiving::new(spool, envelope, peer.max_mail());
+    let mut mail = Receiving::new(spool, envelope, port.max_mail());
     let mut text = Vec::with_capacity(READ_BYTES * 2);
-    let mut at_line_start = true;
+    // A mail begins at a line's start, as after a line's end.
+    let mut before = b'\n';
     loop {
         text.clear();
         let chunk = lines.fill_buf().await.map_err(read)?;
         let length = chunk.len();
-        stuff(chunk, &mut at_line_start, &mut text);
+        stuff(chunk, &mut before, &mut text);
         lines.consume(length);
         if length == 0 {
-            text.extend_from_slice(if at_line_start { b".\r\n" } else { b"\r\n.\r\n" });
+            text.extend_from_slice(if before == b'\n' { b".\r\n" } else { b"\r\n.\r\n" });
         }
         let (_, progress) = mail.feed(&text, peer.clock.now().wall).await;
         if progress != Progress::More {
@@ -203,22 +208,16 @@ pub async fn submit_file(peer: &Arc<Peer>, file: PathBuf, receivers: Vec<Address
 }
 
 /// The bytes of a file as SMTP carries them (RFC 5321 section 4.5.2): lines end in CRLF, a dot at a line's start is doubled.
-fn stuff(bytes: &[u8], at_line_start: &mut bool, text: &mut Vec<u8>) {
+/// `before` is the byte that came last, which may have been in an earlier chunk.
+fn stuff(bytes: &[u8], before: &mut u8, text: &mut Vec<u8>) {
     for byte in bytes {
         match byte {
-            b'\n' => {
-                // A CR that came before is part of this line's end; one is enough.
-                if text.last() != Some(&b'\r') {
-                    text.push(b'\r');
-                }
-                text.push(b'\n');
-                *at_line_start = true;
-                continue;
-            }
-            b'.' if *at_line_start => text.extend_from_slice(b".."),
+            // A CR that came before is part of this line's end; one is enough.
+            b'\n' if *before != b'\r' => text.extend_from_slice(b"\r\n"),
+            b'.' if *before == b'\n' => text.extend_from_slice(b".."),
             other => text.push(*other),
         }
-        *at_line_start = false;
+        *before = *byte;
     }
 }
 
@@ -264,6 +263,20 @@ impl MailStore for ImapPort {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rfc5321_line_ends_and_dots_are_the_same_however_a_file_is_cut() {
+        for size in 1..=5 {
+            let (mut before, mut text) = (b'\n', Vec::new());
+            for chunk in b"a\r\nb\n.c\r\n".chunks(size) {
+                // As `submit_file` does: what went before is not looked at again.
+                let mut stuffed = Vec::new();
+                stuff(chunk, &mut before, &mut stuffed);
+                text.extend(stuffed);
+            }
+            assert_eq!(text.as_slice(), b"a\r\nb\r\n..c\r\n", "in chunks of {size}");
+        }
+    }
 
     #[test]
     fn the_250_says_how_safe_the_mail_is_and_never_more() {

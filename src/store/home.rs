@@ -14,7 +14,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::files::{self, FILE_MODE, FOLDER_MODE, FileError};
@@ -130,6 +130,15 @@ impl Home {
         file.set_len(0).map_err(failed)?;
         file.write_all(std::process::id().to_string().as_bytes()).map_err(failed)?;
         Ok(HomeLock { _file: file })
+    }
+
+    /// Whether a process holds the lock, as the kernel's list says. It never takes the lock, which would keep out a peer that
+    /// starts at this moment; where there is no such list, it says no.
+    pub fn is_locked(&self) -> bool {
+        let Ok(meta) = fs::metadata(self.lock_file()) else { return false };
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let inode = format!(":{}", meta.ino());
+        locks.lines().any(|lock| lock.contains(" FLOCK ") && lock.split(' ').any(|word| word.ends_with(&inode)))
     }
 
     /// Removes what a crash left of temporary files; gives their number. Only while the home is locked.
@@ -328,7 +337,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         home.create().unwrap();
+        assert!(!home.is_locked());
         let lock = home.lock().unwrap();
+        assert!(home.is_locked());
         let error = home.lock().unwrap_err().to_string();
         let pid = std::process::id();
         assert!(error.ends_with(&format!("is in use by the peer with pid {pid}; stop it first")), "{error}");

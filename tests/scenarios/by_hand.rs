@@ -1,9 +1,11 @@
 //! Two people make a group as they would on two machines, with nothing but the commands, and mail each other from scripts.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -44,7 +46,8 @@ impl Machine {
         fs::write(&path, config.replace("listen = \"0.0.0.0\"", "listen = \"127.0.0.1\"")).unwrap();
     }
 
-    fn up(&mut self) {
+    /// Starts the peer, as `roost up &` does: it may not listen yet.
+    fn start(&mut self) {
         let log = fs::File::create(self.home.join("log")).unwrap();
         let mut command = Command::new(ROOST);
         command
@@ -54,18 +57,13 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        let mut peer = command.spawn().unwrap();
-        wait_for("the peer answers", || {
-            assert!(peer.try_wait().unwrap().is_none(), "{}", self.log());
-            let mut status = Command::new(ROOST);
-            status.arg("status").arg("--home").arg(&self.home).stdout(Stdio::null()).stderr(Stdio::null());
-            status.status().unwrap().success().then_some(())
-        });
-        self.peer = Some(peer);
+        self.peer = Some(command.spawn().unwrap());
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.home.join("log")).unwrap_or_default()
+    /// Tells the peer to stop, as Ctrl-C does.
+    fn stop(&self) {
+        let pid = i32::try_from(self.peer.as_ref().unwrap().id()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT).unwrap();
     }
 
     fn inbox(&self) -> Vec<Value> {
@@ -92,7 +90,8 @@ fn two_people_make_a_group_by_invite_and_mail_each_other_from_scripts() {
     let (mut alice, mut bob) = (Machine::new(&dir, "alice"), Machine::new(&dir, "bob"));
     alice.roost(&["init", "alice@acme"], "");
     alice.reachable_on_loopback();
-    alice.up();
+    alice.start();
+    // Right after it, as in the README: the command waits until the peer listens.
     let founded = alice.roost(&["group", "create", "acme", "--mode", "full", "--copies", "1"], "");
     assert!(founded["recovery_code"].as_str().is_some_and(|code| !code.is_empty()));
     let invite = alice.roost(&["group", "invite", "--as", "bob"], "")["invite"].as_str().unwrap().to_owned();
@@ -100,11 +99,12 @@ fn two_people_make_a_group_by_invite_and_mail_each_other_from_scripts() {
     bob.reachable_on_loopback();
     let joined = bob.roost(&["group", "join", &invite], "");
     assert_eq!((&joined["stopped_again"], &joined["group"]["group"]), (&true.into(), &"acme".into()));
-    bob.up();
+    bob.start();
     assert_eq!(bob.roost(&["group", "status"], "")["members"].as_array().unwrap().len(), 2);
 
+    // Long enough to be read in many chunks, some of which end between a CR and its LF.
     let attached = dir.path().join("plan.pdf");
-    fs::write(&attached, vec![7; 100_000]).unwrap();
+    fs::write(&attached, vec![7; 3 << 20]).unwrap();
     let sent = alice.roost(
         &["send", "--to", "bob@acme", "--subject", "Grüße", "--attach", path_text(&attached), "--wait-safe", "0"],
         "See you\nat nine.\n",
@@ -119,4 +119,14 @@ fn two_people_make_a_group_by_invite_and_mail_each_other_from_scripts() {
         alice.roost(&["outbox"], "")["mails"].as_array().unwrap().is_empty().then_some(())
     });
     assert_eq!(bob.inbox()[0]["body"], "here");
+
+    let imap = bob.roost(&["status"], "")["ports"]["imap"].as_str().unwrap().to_owned();
+    let mut program = BufReader::new(TcpStream::connect(imap).unwrap());
+    program.get_ref().set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut said = String::new();
+    program.read_line(&mut said).unwrap();
+    assert!(said.starts_with("* OK"), "{said}");
+    bob.stop();
+    program.read_to_string(&mut said).unwrap();
+    assert!(said.contains("* BYE"), "a mail program is told that the peer stops: {said}");
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::ROOST;
+use crate::harness::{ROOST, wait_for};
 
 fn roost(home: &Path, args: &[&str]) -> Output {
     Command::new(ROOST).args(args).arg("--home").arg(home).stdin(Stdio::null()).output().unwrap()
@@ -32,6 +32,12 @@ fn wrong_use_is_2_failure_is_1_and_done_is_0() {
     assert!(said.contains("no peer is running on") && said.contains("roost up --home"), "{said}");
     assert!(done.stdout.is_empty());
     assert_eq!(roost(&home, &["init", "alice@acme"]).status.code(), Some(0));
+    // Nothing would take the text, so none is asked for: its input is never read, nor closed.
+    let mut send = Command::new(ROOST);
+    send.args(["send", "--to", "bob@acme", "--home"]).arg(&home).stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut send = send.spawn().unwrap();
+    let ended = wait_for("roost send ends", || send.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(1));
     assert_eq!(roost(&home, &["init", "alice@acme"]).status.code(), Some(1));
 }
 

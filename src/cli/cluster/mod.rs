@@ -134,7 +134,7 @@ impl ClusterDir {
 
     /// Asks a running peer.
     pub fn control_of(&self, address: &Address) -> Control {
-        Control::of(&self.home_of(address))
+        Control::of(&self.home_of(address)).at_once()
     }
 
     /// Makes and starts every peer of `cluster`, and returns once all of it answers and knows the last gd. On an existing

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::{Accepted, AuthError, ReceiverError, Spool, Submit, SubmitError, Submitted};
-use crate::model::{Address, SubmissionId};
+use crate::model::{Address, ByteSize, SubmissionId};
 
 /// A mail as the port was given it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Script {
     pub write_error: Option<SubmitError>,
     /// What [`Spool::commit`] says.
     pub commit_error: Option<SubmitError>,
+    /// What [`Submit::max_mail`] says; 1 MiB when it is not set.
+    pub max_mail: Option<ByteSize>,
     /// Receivers that are unknown.
     pub unknown: BTreeSet<Address>,
 }
@@ -80,6 +82,9 @@ impl Submit for MemoryPort {
             return Err(ReceiverError::Outside { address: receiver.to_string() });
         }
         Ok(())
+    }
+    fn max_mail(&self) -> ByteSize {
+        self.with(|s| s.max_mail).unwrap_or(ByteSize::mib(1))
     }
     async fn begin(&self) -> Result<MemorySpool, SubmitError> {
         let n = self.with(|s| {

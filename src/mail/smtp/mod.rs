@@ -137,7 +137,7 @@ pub enum SubmitError {
         source: ReceiverError,
     },
     /// A CR without LF or an LF without CR: other programs would see other mails in the same bytes.
-    #[error("the mail has a bare CR or LF; its lines must end in CRLF")]
+    #[error("the mail has a bare CR or LF; its lines must end in CRLF (curl: --crlf)")]
     BareLineBreak,
     /// A bound was met that passes.
     #[error("this peer is busy: {why}; try again")]
@@ -164,6 +164,8 @@ pub trait Submit: Clone + Send + Sync + 'static {
     fn authenticate(&self, login: &str, password: &str) -> impl Future<Output = Result<(), AuthError>> + Send;
     /// Whether mail for this receiver can be accepted, as far as that is known without waiting for others.
     fn check_receiver(&self, receiver: &Address) -> impl Future<Output = Result<(), ReceiverError>> + Send;
+    /// Largest mail that is taken now; it changes with the group's policy, and when the peer gets its group.
+    fn max_mail(&self) -> ByteSize;
     /// Begins a mail.
     fn begin(&self) -> impl Future<Output = Result<Self::Spool, SubmitError>> + Send;
 }
@@ -199,8 +201,6 @@ impl Channel {
 /// Bounds and names of the server.
 #[derive(Clone)]
 pub struct SmtpConfig {
-    /// Largest mail, announced with SIZE.
-    pub max_mail: ByteSize,
     /// How connections are protected.
     pub channel: Channel,
     /// Reads the time for the Date of a mail that has none.
@@ -214,10 +214,9 @@ pub struct SmtpConfig {
 }
 
 impl SmtpConfig {
-    /// The defaults: loopback, mails up to `max_mail`.
-    pub fn new(max_mail: ByteSize, clock: crate::clock::Clock) -> Self {
+    /// The defaults: loopback.
+    pub fn new(clock: crate::clock::Clock) -> Self {
         Self {
-            max_mail,
             channel: Channel::Loopback,
             clock,
             idle: Duration::from_secs(300),
@@ -229,10 +228,7 @@ impl SmtpConfig {
 
 impl fmt::Debug for SmtpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SmtpConfig")
-            .field("max_mail", &self.max_mail)
-            .field("channel", &self.channel)
-            .finish_non_exhaustive()
+        f.debug_struct("SmtpConfig").field("channel", &self.channel).finish_non_exhaustive()
     }
 }
 

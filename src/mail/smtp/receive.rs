@@ -72,6 +72,11 @@ impl<S: Spool> Receiving<S> {
         }
     }
 
+    /// The largest mail when this one began.
+    pub fn max_mail(&self) -> ByteSize {
+        self.max_mail
+    }
+
     /// Takes bytes as they came; tells how many were taken.
     pub async fn feed(&mut self, input: &[u8], now: WallTime) -> (usize, Progress) {
         let mut text = Vec::with_capacity(input.len());

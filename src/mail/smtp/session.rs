@@ -125,7 +125,7 @@ impl<P: Submit> Session<P> {
         let State::Data(receiving) = std::mem::replace(&mut self.state, next) else { return (taken, None) };
         self.transaction = None;
         let answer = match progress {
-            Progress::TooMuch => Err(SubmitError::TooLarge { limit: self.config.max_mail }),
+            Progress::TooMuch => Err(SubmitError::TooLarge { limit: receiving.max_mail() }),
             Progress::More | Progress::Over => receiving.finish().await,
         };
         let reply = match answer {
@@ -199,7 +199,7 @@ impl<P: Submit> Session<P> {
         let mut lines = vec![
             name,
             "PIPELINING".to_owned(),
-            format!("SIZE {}", self.config.max_mail.bytes()),
+            format!("SIZE {}", self.port.max_mail().bytes()),
             "8BITMIME".to_owned(),
             "ENHANCEDSTATUSCODES".to_owned(),
         ];
@@ -283,8 +283,9 @@ impl<P: Submit> Session<P> {
         if unasked {
             return Reply::new(555, "5.5.4", "only SIZE, BODY=7BIT, BODY=8BITMIME and AUTH are offered with MAIL FROM");
         }
-        if u64::try_from(from.size).is_ok_and(|size| size > self.config.max_mail.bytes()) {
-            return Reply::from(&SubmitError::TooLarge { limit: self.config.max_mail });
+        let limit = self.port.max_mail();
+        if u64::try_from(from.size).is_ok_and(|size| size > limit.bytes()) {
+            return Reply::from(&SubmitError::TooLarge { limit });
         }
         let own = self.port.own_address();
         if from.address.parse::<Address>().as_ref() != Ok(&own) {
@@ -341,7 +342,7 @@ impl<P: Submit> Session<P> {
         let envelope = SmtpEnvelope { from: transaction.from.clone(), receivers: transaction.receivers.clone() };
         match self.port.begin().await {
             Ok(spool) => {
-                self.state = State::Data(Box::new(Receiving::new(spool, envelope, self.config.max_mail)));
+                self.state = State::Data(Box::new(Receiving::new(spool, envelope, self.port.max_mail())));
                 Reply::plain(354, "send the mail, then a line with a single dot")
             }
             Err(error) => Reply::from(&error),

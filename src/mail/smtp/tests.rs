@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::model::{ByteSize, WallTime};
 
 fn config() -> SmtpConfig {
-    SmtpConfig::new(ByteSize::mib(1), Clock::fixed(WallTime(1_000_000_000_000)))
+    SmtpConfig::new(Clock::fixed(WallTime(1_000_000_000_000)))
 }
 
 /// A mail program at one end of a pipe.
@@ -317,9 +317,24 @@ async fn rfc1870_a_mail_that_is_too_large_is_refused_and_the_connection_goes_on(
 }
 
 #[tokio::test]
+async fn rfc1870_the_largest_mail_is_that_of_the_policy_of_this_moment() {
+    let mut p = Program::ready().await;
+    p.port.with(|s| s.max_mail = Some(ByteSize(2000)));
+    p.says("EHLO me", "250-acme\n250-PIPELINING\n250-SIZE 2000\n").await;
+    p.says("MAIL FROM:<alice@acme> SIZE=2001", "552 5.3.4").await;
+    p.says("MAIL FROM:<alice@acme> SIZE=2000", "250 2.1.0").await;
+    p.says("RCPT TO:<bob@acme>", "250 2.1.5").await;
+    p.port.with(|s| s.max_mail = Some(ByteSize(100)));
+    p.says("DATA", "354 ").await;
+    p.send(format!("{DATED}\r\n{}\r\n.\r\n", "x".repeat(200)).as_bytes()).await;
+    assert!(p.reply().await.starts_with("552 5.3.4"));
+}
+
+#[tokio::test]
 async fn a_mail_far_beyond_the_bound_closes_the_connection() {
-    let tiny = SmtpConfig { max_mail: ByteSize(10), ..config() };
-    let mut p = Program::connect_with(MemoryPort::default(), tiny, 1 << 20).await;
+    let port = MemoryPort::default();
+    port.with(|s| s.max_mail = Some(ByteSize(10)));
+    let mut p = Program::connect_with(port, config(), 1 << 20).await;
     p.says("EHLO me", "250-acme").await;
     p.says("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "235 2.7.0").await;
     p.data().await;
