@@ -266,14 +266,14 @@ pub(super) struct DemoArgs {
                   roost send --to bob@acme --subject Plans --attach plan.pdf --wait-safe 1 < note.txt\n  \
                   roost send --to bob@acme whole-mail.eml")]
 pub(super) struct SendArgs {
-    /// Receivers; with FILE.eml the envelope's, by default those of its To and Cc
-    #[arg(long, value_name = "ADDRESS", num_args = 1.., action = clap::ArgAction::Append)]
+    /// Receivers, repeated or with commas; with FILE.eml the envelope's, by default those of its To and Cc
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(super) to: Vec<Address>,
     /// Receivers of a copy
-    #[arg(long, value_name = "ADDRESS", num_args = 1.., action = clap::ArgAction::Append)]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(super) cc: Vec<Address>,
     /// Receivers that the others do not see
-    #[arg(long, value_name = "ADDRESS", num_args = 1.., action = clap::ArgAction::Append)]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(super) bcc: Vec<Address>,
     /// The subject
     #[arg(long, default_value = "", conflicts_with = "file")]
@@ -429,9 +429,10 @@ mod tests {
 
     #[test]
     fn several_receivers_and_a_mail_file_are_told_apart() {
-        let cli = Cli::try_parse_from(["roost", "send", "--to", "a@b", "c@d", "--cc", "e@f", "--", "x.eml"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["roost", "send", "--to", "a@b,c@d", "--to", "g@h", "--cc", "e@f", "x.eml"]).unwrap();
         let Command::Send(send) = cli.command else { panic!("not send") };
-        assert_eq!((send.to.len(), send.cc.len(), send.file), (2, 1, Some("x.eml".into())));
+        assert_eq!((send.to.len(), send.cc.len(), send.file), (3, 1, Some("x.eml".into())));
         let cli = Cli::try_parse_from(["roost", "send", "x.eml", "--to", "a@b", "--json", "--home", "h"]).unwrap();
         assert!(cli.json && cli.home == Some("h".into()));
     }

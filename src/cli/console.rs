@@ -32,7 +32,7 @@ pub(super) fn run(home: &Path) -> anyhow::Result<Shown> {
 mod tests {
     use std::path::Path;
 
-    use clap::Parser as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     use crate::cli::args::Cli;
 
@@ -56,6 +56,29 @@ mod tests {
                 if let Err(error) = Cli::try_parse_from(&command) {
                     panic!("{page}: {}: {error}", command.join(" "));
                 }
+            }
+        }
+    }
+
+    /// Examples in the help of a command and of those below it, as words.
+    fn examples(command: &clap::Command) -> Vec<Vec<String>> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let line = |line: &str| {
+            let typed = line.rsplit("| ").next().unwrap_or_default().trim();
+            let typed = typed.split("  ").next().unwrap_or_default().split(['<', '>']).next().unwrap_or_default();
+            let words = typed.split_whitespace().map(str::to_owned).collect();
+            typed.starts_with("roost ").then_some(words)
+        };
+        help.lines().filter_map(line).chain(command.get_subcommands().flat_map(examples)).collect()
+    }
+
+    #[test]
+    fn every_example_of_every_help_can_be_typed() {
+        let all = examples(&Cli::command());
+        assert!(all.len() > 20, "{all:?}");
+        for example in all {
+            if let Err(error) = Cli::try_parse_from(&example) {
+                panic!("{}: {error}", example.join(" "));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use super::{ClusterDir, PeerState};
@@ -19,6 +19,30 @@ use crate::store::home::Home;
 /// Everything is on this machine.
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+/// Looks whether homes that are there already are those of the peers of `cluster`.
+pub(super) fn check_homes(dir: &ClusterDir, cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.peers().try_for_each(|(address, _)| {
+        let home = Home::at(dir.home_of(&address));
+        if home.is_initialised() { is_home_of(&home, &address) } else { Ok(()) }
+    })
+}
+
+fn is_home_of(home: &Home, address: &Address) -> anyhow::Result<()> {
+    let whose = Config::load(&home.config_file())?.address;
+    if whose != *address {
+        bail!("{} is the home of {whose}, not of {address}; choose another folder with --home", home.root().display());
+    }
+    Ok(())
+}
+
+/// A new app password for a home that was made, while the cluster's file does not know the one it has: a command died in
+/// between. A running peer keeps the old one in memory.
+fn new_password(home: &Home, address: &Address) -> anyhow::Result<String> {
+    is_home_of(home, address)?;
+    let _lock = home.lock().with_context(|| format!("{address} gets no new password while its peer runs"))?;
+    Ok(Identity::new_password(home)?.expose().to_owned())
+}
+
 /// Makes the homes that are missing.
 pub(super) fn homes(dir: &ClusterDir, cluster: &Cluster) -> anyhow::Result<()> {
     let mut taken = ports_of_all(dir, cluster);
@@ -27,8 +51,7 @@ pub(super) fn homes(dir: &ClusterDir, cluster: &Cluster) -> anyhow::Result<()> {
         let known = dir.state()?.peers.contains_key(&address);
         let password = match (home.is_initialised(), known) {
             (true, true) => continue,
-            // Made, but the cluster's file does not know its password: a command died in between.
-            (true, false) => Identity::new_password(&home)?.expose().to_owned(),
+            (true, false) => new_password(&home, &address)?,
             (false, _) => init::make(home.root(), config(cluster, &address, &mut taken)?)?.password,
         };
         dir.file.change(None, |state| {
@@ -99,9 +122,15 @@ pub(super) fn groups(dir: &ClusterDir, cluster: &Cluster) -> anyhow::Result<()> 
         let bar = dir.report.under_way(&format!("making the group {}", group.name));
         let Some((founder, others)) = group.members.split_first() else { continue };
         let founder = Address::new(founder.clone(), group.name.clone());
-        if status(dir, &founder)?.key.is_none() {
+        let known = status(dir, &founder)?;
+        if known.key.is_none() {
             let request = Request::GroupCreate { group: group.name.clone(), policy: group.replication.clone() };
             let _: Value = ask(dir, &founder, &request)?;
+        } else if known.policy != group.replication {
+            let _: GroupStatus = ask(dir, &founder, &Request::GroupPolicy { policy: group.replication.clone() })
+                .with_context(|| {
+                    format!("the group {} keeps its mail by another policy than the file's", group.name)
+                })?;
         }
         for (at, name) in others.iter().enumerate() {
             if let Some(bar) = &bar {

@@ -88,7 +88,7 @@ impl std::fmt::Debug for ClusterPeer {
 pub struct ClusterStatus {
     /// Its folder.
     pub home: PathBuf,
-    /// Every peer, in the order of the file.
+    /// Every peer, in the order of the file; then those that another file brought up here before.
     pub peers: Vec<ClusterPeer>,
 }
 
@@ -143,6 +143,7 @@ impl ClusterDir {
     /// # Errors
     /// What could not be done, with the end of the log of the peer that failed.
     pub fn up(&self, cluster: &Cluster) -> anyhow::Result<ClusterStatus> {
+        make::check_homes(self, cluster)?;
         self.file.change(Some(cluster), |state| state.file = cluster.clone())?;
         let all: Vec<Address> = cluster.peers().map(|(address, _)| address).collect();
         make::homes(self, cluster)?;
@@ -160,7 +161,7 @@ impl ClusterDir {
     pub fn status(&self) -> anyhow::Result<ClusterStatus> {
         let state = self.state()?;
         let peer = |(address, founder)| self.line(&state, address, founder);
-        Ok(ClusterStatus { home: self.dir.clone(), peers: state.file.peers().map(peer).collect() })
+        Ok(ClusterStatus { home: self.dir.clone(), peers: state.all().map(peer).collect() })
     }
 
     fn line(&self, state: &State, address: Address, founder: bool) -> ClusterPeer {
@@ -207,10 +208,10 @@ impl ClusterDir {
     pub fn find(&self, text: &str) -> anyhow::Result<Address> {
         let state = self.state()?;
         let lower = text.to_ascii_lowercase();
-        let mut peers = state.file.peers().map(|(address, _)| address);
+        let mut peers = state.all().map(|(address, _)| address);
         let found = peers.find(|address| address.to_string() == lower || address.name().as_str() == lower);
         found.with_context(|| {
-            let all: Vec<String> = state.file.peers().map(|(address, _)| address.to_string()).collect();
+            let all: Vec<String> = state.all().map(|(address, _)| address.to_string()).collect();
             format!("no peer of this cluster is called {text:?}; there are {}", all.join(", "))
         })
     }
@@ -277,8 +278,18 @@ impl ClusterDir {
     /// # Errors
     /// When one does not stop within 30 s.
     pub fn down(&self) -> anyhow::Result<Vec<Address>> {
-        let all: Vec<Address> = self.state()?.file.peers().map(|(address, _)| address).collect();
+        let all: Vec<Address> = self.state()?.all().map(|(address, _)| address).collect();
         self.stop(&all)
+    }
+
+    /// The peers that run; none when there is no cluster in the folder.
+    ///
+    /// # Errors
+    /// When the cluster's file cannot be read.
+    pub fn who_runs(&self) -> anyhow::Result<Vec<Address>> {
+        let Some(state) = self.file.read()? else { return Ok(Vec::new()) };
+        let all: Vec<Address> = state.all().map(|(address, _)| address).collect();
+        Ok(self.running(&all)?.into_iter().map(|(address, _)| address).collect())
     }
 
     /// Ends whatever runs, at once, for when nothing of it is needed any more. What cannot be ended is left. While the
@@ -377,6 +388,53 @@ mod tests {
         assert_eq!(cluster.find("rita@readers").unwrap(), status.peers[2].address);
         assert!(cluster.find("eve").unwrap_err().to_string().contains("alice@acme, bob@acme, rita@readers"));
         assert!(cluster.kill(&[status.peers[0].address.clone()]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_another_file_brought_up_is_still_found_and_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = ClusterDir::at(dir.path(), Path::new("false"), Report::silent()).unwrap();
+        assert!(cluster.who_runs().unwrap().is_empty());
+        let bob: Address = "bob@acme".parse().unwrap();
+        // Stands for the peer: a process with its home among its words.
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "read line", "sh"]).arg(cluster.home_of(&bob)).stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let known = PeerState { pid: Some(child.id()), ..PeerState::default() };
+        cluster.file.change(Some(&Cluster::parse("t", FILE).unwrap()), |s| s.peers.insert(bob.clone(), known)).unwrap();
+        let other = Cluster::parse("t", "[[group]]\nname = \"zoo\"\nmembers = [\"zed\"]\n").unwrap();
+        cluster.file.change(None, |state| state.file = other).unwrap();
+        assert_eq!(cluster.who_runs().unwrap(), [bob.clone()]);
+        let status = cluster.status().unwrap();
+        let states: Vec<(String, RunState)> = status.peers.iter().map(|p| (p.address.to_string(), p.state)).collect();
+        assert_eq!(states, [("zed@zoo".to_owned(), RunState::Stopped), ("bob@acme".to_owned(), RunState::Running)]);
+        assert_eq!(cluster.find("bob").unwrap(), bob);
+        assert_eq!(cluster.down().unwrap(), [bob]);
+        assert!(cluster.who_runs().unwrap().is_empty());
+        // Its end was taken already; what is left is to close its input.
+        let _ = child.wait();
+    }
+
+    #[test]
+    fn a_home_of_somebody_else_or_in_use_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = ClusterDir::at(dir.path(), Path::new("false"), Report::silent()).unwrap();
+        let file = Cluster::parse("t", FILE).unwrap();
+        let home = Home::at(cluster.home_of(&"bob@acme".parse().unwrap()));
+        super::super::init::run(home.root(), "bob@other".parse().unwrap()).unwrap();
+        let password = || std::fs::read(home.identity_dir().join("password.argon2id")).unwrap();
+        let before = password();
+        let error = cluster.up(&file).unwrap_err().to_string();
+        assert!(error.contains("bob@other") && error.contains("bob@acme"), "{error}");
+        assert!(!dir.path().join("cluster.json").exists() && password() == before);
+        let own = Cluster::parse("t", "[[group]]\nname = \"other\"\nmembers = [\"bob\"]\n").unwrap();
+        let lock = home.lock().unwrap();
+        cluster.file.change(Some(&own), |_| ()).unwrap();
+        make::homes(&cluster, &own).unwrap_err();
+        assert!(password() == before);
+        drop(lock);
+        make::homes(&cluster, &own).unwrap();
+        assert!(password() != before);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `DIR/cluster.json`: what a cluster is made of, the throwaway passwords of its peers, and the processes that were started.
 //! It never holds a key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,14 @@ impl State {
     /// Of a cluster that has nothing yet.
     pub(super) fn new(file: Cluster) -> Self {
         Self { version: VERSION, file, peers: BTreeMap::new() }
+    }
+
+    /// Every peer, with whether it founds its group: those of the file, then those that another file brought up before, whose
+    /// processes may still be there.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Address, bool)> + '_ {
+        let named: BTreeSet<Address> = self.file.peers().map(|(address, _)| address).collect();
+        let others = self.peers.keys().filter(move |address| !named.contains(*address));
+        self.file.peers().chain(others.map(|address| (address.clone(), false)))
     }
 }
 

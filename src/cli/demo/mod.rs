@@ -1,6 +1,7 @@
 //! `roost demo`: the main job on this machine. Real peers, real SMTP and IMAP, real SIGKILL; it looks at the peers only from
 //! outside, as their users do, and never reaches into one.
 
+mod asked;
 pub mod imap_client;
 mod letter;
 mod measure;
@@ -13,6 +14,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::args::DemoArgs;
+use super::cluster::ClusterStatus;
 use super::cluster::commands::logins;
 use super::output::{self, Shown};
 use crate::config::cluster::Cluster;
@@ -46,6 +48,9 @@ pub(super) struct DemoReport {
     stored_bytes: Stored,
     /// Bytes on disk at the owner and the members, had whole copies to survive as many losses.
     stored_bytes_if_full: u64,
+    /// What goes on after it, with `--keep`.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    running: Option<ClusterStatus>,
 }
 
 /// How a mail was kept.
@@ -86,14 +91,16 @@ pub(super) fn run(home: Option<&Path>, args: &DemoArgs) -> anyhow::Result<Shown>
     for group in &mut cluster.groups {
         group.replication.mode = args.mode.into();
     }
+    let own = asked::check(args, &cluster)?;
     let mut stage = Stage::new(home, cluster)?;
-    let report = play::play(&stage, args)?;
+    let mut report = play::play(&stage, args, own)?;
     let mut text = text(&report);
     if args.keep {
         let status = stage.cluster.status()?;
         text.push_str(&format!("\nIt goes on in {}:\n\n{}", status.home.display(), logins(&status)));
         text.push_str(&format!("End it with: roost cluster down --home {}\n", status.home.display()));
         stage.leave();
+        report.running = Some(status);
     }
     let shown = Shown::of(&report, text)?;
     Ok(if report.identical { shown } else { shown.failed() })
@@ -141,6 +148,7 @@ mod tests {
             seconds: Seconds::default(),
             stored_bytes: Stored { owner: 8, members: 14 },
             stored_bytes_if_full: 32,
+            running: None,
         };
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["policy"], serde_json::json!({ "mode": "fragments", "k": 3, "n": 5 }));
@@ -149,6 +157,10 @@ mod tests {
             assert!(json["seconds"][key].is_f64());
         }
         assert!(text(&report).contains("to the byte") && text(&report).contains("32 B"));
+        assert!(json.get("home").is_none() && json.get("peers").is_none() && json.get("running").is_none());
+        let running = Some(ClusterStatus { home: "/somewhere".into(), peers: Vec::new() });
+        let json = serde_json::to_value(DemoReport { running, ..report }).unwrap();
+        assert_eq!((&json["home"], &json["peers"]), (&"/somewhere".into(), &serde_json::json!([])));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::cli::args::DemoArgs;
 use crate::cli::cluster::ClusterPeer;
 use crate::cli::output::{self, WrongUse};
 use crate::cli::progress::Progress;
-use crate::console::protocol::{OutboxLine, PeerStatus, Request, SealedLine, Source};
+use crate::console::protocol::{GroupStatus, OutboxLine, PeerStatus, Request, SealedLine, Source};
 use crate::model::{Address, Encoding, Mode, Policy, SubmissionId};
 use crate::store::home::Home;
 
@@ -32,7 +32,7 @@ struct Cast {
 }
 
 /// Plays it all.
-pub(super) fn play(stage: &Stage, args: &DemoArgs) -> anyhow::Result<DemoReport> {
+pub(super) fn play(stage: &Stage, args: &DemoArgs, own: Option<Vec<u8>>) -> anyhow::Result<DemoReport> {
     let start = Instant::now();
     stage.cluster.up(&stage.file)?;
     let cast = cast(stage)?;
@@ -44,8 +44,8 @@ pub(super) fn play(stage: &Stage, args: &DemoArgs) -> anyhow::Result<DemoReport>
         output::seconds(start.elapsed())
     ));
     let (from, to) = (&cast.sender.address, &cast.reader.address);
-    let mail = match &args.mail {
-        Some(path) => letter::own(path, from, to)?,
+    let mail = match own {
+        Some(mail) => mail,
         None => letter::made(&cast.sender.home, from, to, args.size)?,
     };
     let mut reader = ImapClient::login(&cast.reader.imap, &to.to_string(), &cast.reader.password)?;
@@ -70,6 +70,7 @@ pub(super) fn play(stage: &Stage, args: &DemoArgs) -> anyhow::Result<DemoReport>
         seconds,
         stored_bytes: stored(stage, &cast, sealed),
         stored_bytes_if_full: if_full(stage, &cast, sealed),
+        running: None,
     })
 }
 
@@ -79,10 +80,12 @@ fn cast(stage: &Stage) -> anyhow::Result<Cast> {
     let members: Vec<Address> = group.members.iter().map(address).collect();
     let sender = members.first().context("the demo's group is empty")?;
     let reader = stage.file.peers().map(|(address, _)| address).last().context("the demo has no reader")?;
+    // Not the file's: the policy in force is what the group agreed on.
+    let known: GroupStatus = stage.cluster.control_of(sender).ask_telling(&Request::GroupStatus, &mut |_, _| {})?;
     Ok(Cast {
         sender: stage.peer(&sender.to_string())?,
         reader: stage.peer(&reader.to_string())?,
-        policy: group.replication.clone(),
+        policy: known.policy,
         members,
     })
 }
@@ -170,7 +173,7 @@ fn become_safe(
 
 /// How a sealed mail is kept.
 fn kept(cast: &Cast, sealed: &SealedLine) -> Kept {
-    match encoding(cast, sealed) {
+    match encoding(sealed) {
         Encoding::Whole => {
             let copies = cast.policy.whole_copies(cast.members.len() - 1);
             Kept { mode: Mode::Full, k: 1, n: u8::try_from(copies).unwrap_or(u8::MAX) }
@@ -179,8 +182,11 @@ fn kept(cast: &Cast, sealed: &SealedLine) -> Kept {
     }
 }
 
-fn encoding(cast: &Cast, sealed: &SealedLine) -> Encoding {
-    cast.policy.encoding_for(sealed.length, cast.members.len() - 1)
+/// As the sender's peer says it was encoded: `whole` or `fragments k of n`.
+fn encoding(sealed: &SealedLine) -> Encoding {
+    let numbers = sealed.encoding.strip_prefix("fragments ").and_then(|rest| rest.split_once(" of "));
+    let numbers = numbers.and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    numbers.map_or(Encoding::Whole, |(k, n)| Encoding::Fragments { k, n })
 }
 
 /// safe(f) that the policy promises for it.
@@ -274,4 +280,23 @@ fn if_full(stage: &Stage, cast: &Cast, sealed: &SealedLine) -> u64 {
     let manifest = std::fs::metadata(owner.outbox_manifest(&sealed.h)).map_or(0, |meta| meta.len());
     let copies = u64::try_from(promised(cast, sealed) + 1).unwrap_or_default();
     stored(stage, cast, sealed).owner.saturating_add(copies.saturating_mul(sealed.length + manifest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::MailId;
+
+    #[test]
+    fn how_a_mail_is_kept_is_what_its_sender_says() {
+        let sealed = |encoding: &str| SealedLine {
+            h: MailId::new([7; 20]),
+            length: 1,
+            encoding: encoding.to_owned(),
+            safe: 0,
+            holders: std::collections::BTreeMap::new(),
+        };
+        assert_eq!(encoding(&sealed("fragments 2 of 4")), Encoding::Fragments { k: 2, n: 4 });
+        assert_eq!(encoding(&sealed("whole")), Encoding::Whole);
+    }
 }

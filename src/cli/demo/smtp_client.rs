@@ -51,6 +51,8 @@ pub struct SmtpClient {
     server: String,
     reader: BufReader<TcpStream>,
     writer: BufWriter<TcpStream>,
+    /// Whether it wants to know a mail's length first (RFC 1870).
+    takes_size: bool,
 }
 
 impl SmtpClient {
@@ -60,7 +62,8 @@ impl SmtpClient {
     /// [`SmtpError`]: nobody listens, or the login is refused.
     pub fn login(server: &str, login: &str, password: &str) -> Result<Self, SmtpError> {
         let mut client = Self::connect(server)?;
-        client.ask("EHLO", "EHLO [127.0.0.1]", 250)?;
+        let offers = client.ask("EHLO", "EHLO [127.0.0.1]", 250)?.text;
+        client.takes_size = offers.lines().any(|line| line.split(' ').next() == Some("SIZE"));
         let proof = STANDARD.encode(format!("\0{login}\0{password}"));
         client.ask("AUTH", &format!("AUTH PLAIN {proof}"), 235)?;
         Ok(client)
@@ -77,7 +80,7 @@ impl SmtpClient {
         stream.set_read_timeout(Some(SILENCE)).map_err(broken)?;
         stream.set_write_timeout(Some(SILENCE)).map_err(broken)?;
         let reader = BufReader::new(stream.try_clone().map_err(broken)?);
-        let mut client = Self { server: server.to_owned(), reader, writer: BufWriter::new(stream) };
+        let mut client = Self { server: server.to_owned(), reader, writer: BufWriter::new(stream), takes_size: false };
         client.reply("the connection", 220)?;
         Ok(client)
     }
@@ -87,7 +90,8 @@ impl SmtpClient {
     /// # Errors
     /// [`SmtpError`]. After [`SmtpError::Broken`] it may have been taken or not.
     pub fn submit(&mut self, from: &Address, to: &[Address], mail: &[u8]) -> Result<Reply, SmtpError> {
-        self.ask("MAIL", &format!("MAIL FROM:<{from}>"), 250)?;
+        let size = if self.takes_size { format!(" SIZE={}", mail.len()) } else { String::new() };
+        self.ask("MAIL", &format!("MAIL FROM:<{from}>{size}"), 250)?;
         for receiver in to {
             self.ask("RCPT", &format!("RCPT TO:<{receiver}>"), 250)?;
         }
@@ -168,7 +172,9 @@ mod tests {
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
             let mut heard = Vec::new();
             stream.write_all(b"220 peer ESMTP\r\n").unwrap();
-            for answer in ["250-peer\r\n250 AUTH PLAIN\r\n", "235 in\r\n", "250 ok\r\n", "550 5.1.1 unknown\r\n"] {
+            for answer in
+                ["250-peer\r\n250-SIZE 1000\r\n250 AUTH PLAIN\r\n", "235 in\r\n", "250 ok\r\n", "550 5.1.1 unknown\r\n"]
+            {
                 heard.push(lines.next().unwrap().unwrap());
                 stream.write_all(answer.as_bytes()).unwrap();
             }
@@ -180,6 +186,6 @@ mod tests {
         assert_eq!(error, "SMTP says no to RCPT: 550 5.1.1 unknown");
         let heard = served.join().unwrap();
         assert_eq!(heard[1], format!("AUTH PLAIN {}", STANDARD.encode("\0alice@acme\0pass")));
-        assert_eq!(heard[2..], ["MAIL FROM:<alice@acme>", "RCPT TO:<eve@acme>"]);
+        assert_eq!(heard[2..], ["MAIL FROM:<alice@acme> SIZE=1", "RCPT TO:<eve@acme>"]);
     }
 }

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::cluster::{ClusterDir, ClusterPeer};
 use crate::cli::compose::random_name;
+use crate::cli::output::WrongUse;
 use crate::cli::progress::Report;
 use crate::config::cluster::Cluster;
 
@@ -56,6 +57,7 @@ impl Stage {
         let report = Report::to_people();
         let fresh = std::env::temp_dir().join(format!("roost-demo-{}", &random_name()?[..8]));
         let program = std::env::current_exe()?;
+        home.map_or(Ok(()), |home| is_free(home, &program, report))?;
         let cluster = ClusterDir::make(home.unwrap_or(&fresh), &program, report)?;
         let made = home.is_none().then_some(fresh);
         let ending = Arc::new(Ending { cluster: cluster.clone(), made, stays: AtomicBool::new(false) });
@@ -80,6 +82,20 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.ending.end();
     }
+}
+
+/// Looks whether a cluster runs in `home`: it would be ended with the demo.
+fn is_free(home: &Path, program: &Path, report: Report) -> anyhow::Result<()> {
+    if !home.exists() {
+        return Ok(());
+    }
+    let running = ClusterDir::at(home, program, report)?.who_runs()?;
+    if running.is_empty() {
+        return Ok(());
+    }
+    let home = home.display();
+    let why = format!("{} peers run in {home}; roost cluster down --home {home} first", running.len());
+    Err(WrongUse { why }.into())
 }
 
 fn end_when_interrupted(ending: Arc<Ending>) -> anyhow::Result<()> {
