@@ -375,7 +375,7 @@ pub(super) enum ContactsCommand {
     List,
     /// Adds somebody by their card, or pins a group's key
     #[command(
-        after_help = "Examples:\n  roost contacts add roost-card:…\n  roost contacts add --group readers --key FINGERPRINT"
+        after_help = "Examples:\n  roost contacts add roost-card:…\n  roost contacts add --group readers --key 4172e088cc8e74279a9d315df0aadfb15c96705d"
     )]
     Add {
         /// The line that `roost card` printed

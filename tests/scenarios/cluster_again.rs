@@ -36,10 +36,11 @@ impl Drop for Folder {
     }
 }
 
-fn file(group: &str, copies: u8) -> String {
-    let name = if group == "acme" { "alice" } else { "zed" };
+fn file(group: &str, max_mail: u8) -> String {
+    let members = if group == "acme" { "\"alice\", \"bob\"" } else { "\"zed\"" };
     format!(
-        "[[group]]\nname = \"{group}\"\nmembers = [\"{name}\"]\n[group.replication]\nmode = \"full\"\ncopies = {copies}\n"
+        "[[group]]\nname = \"{group}\"\nmembers = [{members}]\n\
+         [group.replication]\nmode = \"full\"\ncopies = 1\nmax_mail = \"{max_mail} MiB\"\n"
     )
 }
 
@@ -56,17 +57,17 @@ fn a_folder_used_again_has_the_policy_of_its_file_and_loses_no_peer() {
     let (code, said) = folder.up("one.toml", &file("acme", 4));
     assert_eq!(code, Some(0), "{said}");
     let (_, policy) = folder.roost_at(&folder.0.path().join("alice"), &["group", "policy"]);
-    assert_eq!(policy["policy"]["copies"], 4, "{policy}");
+    assert!(policy["policy"].to_string().contains("4 MiB"), "{policy}");
 
     let (code, said) = folder.roost(&["demo"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said["error"].as_str().unwrap().contains("roost cluster down --home"), "{said}");
     let (_, status) = folder.roost(&["cluster", "status"]);
-    assert_eq!(running(&status), [("alice@acme", "running")]);
+    assert_eq!(running(&status), [("alice@acme", "running"), ("bob@acme", "running")]);
 
     let (code, said) = folder.up("other.toml", &file("zoo", 3));
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(running(&said), [("zed@zoo", "running"), ("alice@acme", "running")]);
+    assert_eq!(running(&said), [("zed@zoo", "running"), ("alice@acme", "running"), ("bob@acme", "running")]);
     let (code, said) = folder.roost(&["cluster", "down"]);
-    assert_eq!((code, &said["stopped"]), (Some(0), &serde_json::json!(["zed@zoo", "alice@acme"])));
+    assert_eq!((code, &said["stopped"]), (Some(0), &serde_json::json!(["zed@zoo", "alice@acme", "bob@acme"])));
 }

@@ -334,7 +334,6 @@ impl World {
             port,
         }
     }
-
     /// Stops the postbox and starts it from its files and events.
     async fn restart(&mut self) {
         self.port.handle().stop().await;

@@ -404,7 +404,7 @@ mod tests {
         cluster.file.change(Some(&Cluster::parse("t", FILE).unwrap()), |s| s.peers.insert(bob.clone(), known)).unwrap();
         let other = Cluster::parse("t", "[[group]]\nname = \"zoo\"\nmembers = [\"zed\"]\n").unwrap();
         cluster.file.change(None, |state| state.file = other).unwrap();
-        assert_eq!(cluster.who_runs().unwrap(), [bob.clone()]);
+        assert_eq!(cluster.who_runs().unwrap(), std::slice::from_ref(&bob));
         let status = cluster.status().unwrap();
         let states: Vec<(String, RunState)> = status.peers.iter().map(|p| (p.address.to_string(), p.state)).collect();
         assert_eq!(states, [("zed@zoo".to_owned(), RunState::Stopped), ("bob@acme".to_owned(), RunState::Running)]);

@@ -431,14 +431,7 @@ impl State {
                     end.dsn_filed = true;
                 }
             }
-            Event::Tombstoned { h, ending, entry } => {
-                let at = self.list.append(entry);
-                self.open.remove(h);
-                self.misses.retain(|(_, of), _| of != h);
-                if let Some(mail) = self.mails.get_mut(h) {
-                    mail.tombstone = Some((at, *ending));
-                }
-            }
+            Event::Tombstoned { h, ending, entry } => self.apply_tombstoned(*h, *ending, entry),
             Event::Served { h, caller, bytes } => {
                 if let Some(served) = self.mails.get_mut(h).and_then(|mail| mail.served.as_mut()) {
                     served.insert(*caller, *bytes);
@@ -472,6 +465,14 @@ impl State {
         }
         if let Some(submission) = event.submission() {
             self.index(submission);
+        }
+    }
+    fn apply_tombstoned(&mut self, h: MailId, ending: Ending, entry: &[u8]) {
+        let at = self.list.append(entry);
+        self.open.remove(&h);
+        self.misses.retain(|(_, of), _| *of != h);
+        if let Some(mail) = self.mails.get_mut(&h) {
+            mail.tombstone = Some((at, ending));
         }
     }
     fn index(&mut self, id: SubmissionId) {
