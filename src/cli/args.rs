@@ -281,7 +281,8 @@ pub(super) struct SendArgs {
     /// A file to attach; may be repeated
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub(super) attach: Vec<PathBuf>,
-    /// Waits, at most 60 s, until this many more members could be lost
+    /// Waits, at most 60 s, until this many more members could be lost; if that is not reached the mail is sent all the same,
+    /// and the exit code is 1
     #[arg(long, value_name = "F")]
     pub(super) wait_safe: Option<u8>,
     /// A whole mail (RFC 5322); without it the text is read from standard input
@@ -294,6 +295,9 @@ pub(super) struct SendArgs {
 pub(super) struct InboxArgs {
     /// INBOX, Requests, Outbox, Sent, Drafts, Junk, Trash, or one of your own
     pub(super) mailbox: Option<String>,
+    /// Only the last N messages
+    #[arg(long, value_name = "N")]
+    pub(super) last: Option<u32>,
 }
 
 /// `roost read`.

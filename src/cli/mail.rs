@@ -64,11 +64,21 @@ pub(super) fn send(home: &Path, args: &SendArgs) -> anyhow::Result<Shown> {
     drop(out);
     let request = Request::Send { file: fs::canonicalize(&temporary.0)?, receivers, wait_safe: args.wait_safe };
     let submitted: Submitted = control.ask(&request)?;
-    let mut text = format!("taken as {}", submitted.submission);
-    if let Some(safe) = submitted.safe {
-        text.push_str(&format!("; {}", safe_text(safe)));
+    let shown = Shown::of(&submitted, taken_text(&submitted))?;
+    Ok(if submitted.reached == Some(false) { shown.failed() } else { shown })
+}
+
+fn taken_text(submitted: &Submitted) -> String {
+    let taken = format!("taken as {}", submitted.submission);
+    match (submitted.reached, submitted.safe) {
+        (Some(false), Some(safe @ 0..)) => {
+            format!("{taken}, but after 60 s only safe({safe}); `roost outbox` shows more")
+        }
+        (Some(false), Some(_)) => format!("{taken}, but after 60 s still unsafe: keep this peer on"),
+        (Some(false), None) => format!("{taken}, but after 60 s not sealed yet; `roost outbox` shows why"),
+        (_, Some(safe)) => format!("{taken}; {}", safe_text(safe)),
+        (_, None) => taken,
     }
-    Shown::of(&submitted, text)
 }
 
 fn write_mail(home: &Home, args: &SendArgs, out: &mut dyn io::Write) -> anyhow::Result<()> {
@@ -114,8 +124,17 @@ fn receivers_in(file: &Path) -> anyhow::Result<Vec<Address>> {
 
 /// `roost inbox`.
 pub(super) fn inbox(home: &Path, args: &InboxArgs) -> anyhow::Result<Shown> {
-    let lines: Vec<InboxLine> = Control::of(home).ask(&Request::Inbox { mailbox: args.mailbox.clone() })?;
-    Shown::list("messages", &lines, inbox_text(&lines))
+    let control = Control::of(home);
+    let mut lines: Vec<InboxLine> = Vec::new();
+    loop {
+        // Only the first page counts from the end; the others go on where it ended.
+        let (after, last) = lines.last().map_or((0, args.last), |line| (line.uid, None));
+        let page: Vec<InboxLine> = control.ask(&Request::InboxAfter { mailbox: args.mailbox.clone(), after, last })?;
+        if page.is_empty() {
+            return Shown::list("messages", &lines, inbox_text(&lines));
+        }
+        lines.extend(page);
+    }
 }
 
 fn inbox_text(lines: &[InboxLine]) -> String {
@@ -130,8 +149,8 @@ fn inbox_text(lines: &[InboxLine]) -> String {
             line.body.clone(),
             output::size(line.size),
             output::one_line(&line.date),
-            output::one_line(&line.from),
-            output::one_line(&line.subject),
+            output::one_line(&line.decoded.from),
+            output::one_line(&line.decoded.subject),
         ]
     };
     let head = ["UID", "", "BODY", "SIZE", "DATE", "FROM", "SUBJECT"];
@@ -196,6 +215,7 @@ fn shown(mail: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::protocol::Decoded;
 
     #[test]
     fn a_mail_is_shown_without_its_control_sequences() {
@@ -220,7 +240,8 @@ mod tests {
         let line = |uid, body: &str, flags: &[&str]| InboxLine {
             uid,
             from: "a@b".to_owned(),
-            subject: "s\x07".to_owned(),
+            subject: "=?utf-8?q?s=07?=".to_owned(),
+            decoded: Decoded { from: "a@b".to_owned(), subject: "s\x07".to_owned() },
             date: "d".to_owned(),
             size: 5,
             body: body.to_owned(),
@@ -228,6 +249,19 @@ mod tests {
         };
         let text = inbox_text(&[line(1, "stub", &[]), line(2, "here", &["\\Seen"])]);
         assert!(text.contains("1    N  stub  5 B") && text.contains("2       here  5 B"), "{text}");
-        assert!(!text.contains('\x07'));
+        assert!(!text.contains('\x07') && text.contains("s\u{fffd}"), "{text}");
+    }
+
+    #[test]
+    fn a_wait_that_was_too_short_says_what_was_reached() {
+        let text = |safe, reached| {
+            taken_text(&Submitted { submission: crate::model::SubmissionId::new([1; 16]), safe, reached })
+        };
+        let taken = format!("taken as {}", "01".repeat(16));
+        assert_eq!(text(None, None), taken);
+        assert!(text(Some(0), Some(false)).starts_with(&format!("{taken}, but after 60 s only safe(0)")));
+        assert!(text(Some(-1), Some(false)).contains("still unsafe"));
+        assert!(text(None, Some(false)).contains("not sealed yet"));
+        assert!(text(Some(2), Some(true)).starts_with(&format!("{taken}; ")));
     }
 }

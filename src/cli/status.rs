@@ -101,6 +101,9 @@ fn outbox_text(lines: &[OutboxLine], now: WallTime) -> String {
     for line in lines {
         let age = output::seconds(now.since(line.at));
         out.push_str(&format!("\n{}, {}, submitted {age} ago\n", line.submission, output::size(line.size)));
+        if let Some(subject) = &line.subject {
+            out.push_str(&format!("  subject: {}\n", output::one_line(subject)));
+        }
         for (state, receivers) in by_state(&line.receivers) {
             out.push_str(&format!("  {state}: {}\n", receivers.join(", ")));
         }
@@ -146,6 +149,7 @@ mod tests {
     fn what_waits_is_shown_with_who_holds_what() {
         let line = OutboxLine {
             submission: SubmissionId::new([1; 16]),
+            subject: Some("a\x1b[2Jb".to_owned()),
             sealed: vec![SealedLine {
                 h: MailId::new([2; 20]),
                 length: 1 << 20,
@@ -158,7 +162,10 @@ mod tests {
             at: WallTime(1_000),
         };
         let text = outbox_text(&[line], WallTime(6_000));
-        assert!(text.contains("878.9 KiB, submitted 5.00 s ago\n  announced: rita@readers\n"), "{text}");
+        assert!(
+            text.contains("878.9 KiB, submitted 5.00 s ago\n  subject: a\u{fffd}[2Jb\n  announced: rita@readers\n"),
+            "{text}"
+        );
         assert!(text.contains("1.0 MiB, fragments 3 of 5, safe without this peer and 1 member more\n"), "{text}");
         assert!(text.contains("    bob@acme has fragment 0\n"), "{text}");
         assert!(safe_text(-1).starts_with("UNSAFE"));

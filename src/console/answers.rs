@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 
 use super::consent;
 use super::control::Progress;
-use super::protocol::{Contact, Founded, InboxLine, Line, Read, Request, Submitted};
+use super::listing;
+use super::protocol::{Contact, Founded, Line, Read, Request, Submitted};
 use super::report;
 use crate::actors::backup;
 use crate::actors::peer::Peer;
 use crate::actors::shell::Stopped;
 use crate::core::outbox;
-use crate::core::postbox::access::{BodyState, Flag, MailboxName, MailboxReply, MailboxRequest, Message, Uid, View};
+use crate::core::postbox::access::{Flag, MailboxName, MailboxReply, MailboxRequest, Message, Uid, View};
 use crate::core::{fetch, group};
 use crate::mail::port::submit_file;
-use crate::mime::header;
-use crate::model::{Address, Secret, SubmissionId};
+use crate::model::{Address, Secret};
 use crate::wire::code;
 
 /// How often a waiting command is told how far it is.
@@ -90,7 +90,8 @@ pub(super) async fn answer(peer: &Arc<Peer>, request: Request, progress: Progres
             value(super::proof::verify(peer, messages, uid, file, export).await?)
         }
         Request::Send { file, receivers, wait_safe } => send(peer, file, receivers, wait_safe, progress).await,
-        Request::Inbox { mailbox } => value(inbox(peer, mailbox).await?),
+        Request::Inbox { mailbox } => value(listing::messages(peer, mailbox, 0, None).await?),
+        Request::InboxAfter { mailbox, after, last } => value(listing::messages(peer, mailbox, after, last).await?),
         Request::Read { mailbox, uid } => read(peer, mailbox, Uid(uid), progress).await,
         Request::Backup { pid } => value(stage(peer, pid).await?),
         Request::Stop => Ok(json!({})),
@@ -156,66 +157,21 @@ async fn send(
     progress: Progress,
 ) -> Ending {
     let submission = submit_file(peer, file, receivers).await?;
-    let Some(f) = wait_safe else { return value(Submitted { submission, safe: None }) };
+    let Some(f) = wait_safe.map(i32::from) else { return value(Submitted { submission, safe: None, reached: None }) };
     progress.tell("waiting for members to confirm their parts", None);
-    value(Submitted { submission, safe: wait_until_safe(peer, submission, i32::from(f)).await? })
-}
-
-async fn wait_until_safe(peer: &Peer, submission: SubmissionId, f: i32) -> Result<Option<i32>, String> {
     match peer.outbox.ask(move |token| outbox::Input::WaitSafe { token, submission, f }).await.map_err(stopped)? {
-        outbox::Reply::Safe { safe, .. } => Ok(safe),
+        outbox::Reply::Safe { safe, reached } => value(Submitted { submission, safe, reached: Some(reached) }),
         other => Err(format!("an unexpected answer: {other:?}")),
     }
 }
 
-async fn open(peer: &Peer, mailbox: Option<String>) -> Result<(MailboxName, Vec<Message>), String> {
+pub(super) async fn open(peer: &Peer, mailbox: Option<String>) -> Result<(MailboxName, Vec<Message>), String> {
     let name = mailbox.as_deref().map_or(Ok(MailboxName::inbox()), MailboxName::new).map_err(|e| e.to_string())?;
     match peer.postbox.request(View::Stubs, MailboxRequest::Open(name.clone())).await {
         MailboxReply::Opened { messages, .. } => Ok((name, messages)),
         MailboxReply::Failed(why) => Err(why.to_string()),
         other => Err(format!("an unexpected answer: {other:?}")),
     }
-}
-
-async fn inbox(peer: &Peer, mailbox: Option<String>) -> Result<Vec<InboxLine>, String> {
-    let (_, messages) = open(peer, mailbox).await?;
-    let mut lines = Vec::with_capacity(messages.len());
-    for message in messages {
-        let head =
-            peer.postbox.head(message.key).await.map_err(|e| format!("{} cannot be read: {e}", message.key.0))?;
-        let text = |name: &str| header::first(&head.header_block, name).map(|f| f.text()).unwrap_or_default();
-        lines.push(InboxLine {
-            uid: message.uid.0,
-            from: text("From"),
-            subject: text("Subject"),
-            date: text("Date"),
-            size: message.size,
-            body: body_word(message.body).to_owned(),
-            flags: flag_words(&message.flags),
-        });
-    }
-    Ok(lines)
-}
-
-fn body_word(body: BodyState) -> &'static str {
-    match body {
-        BodyState::Here => "here",
-        BodyState::Absent => "stub",
-        BodyState::Cancelled => "cancelled",
-        BodyState::Expired => "expired",
-    }
-}
-
-fn flag_words(flags: &BTreeSet<Flag>) -> Vec<String> {
-    let word = |flag: &Flag| match flag {
-        Flag::Seen => "\\Seen".to_owned(),
-        Flag::Answered => "\\Answered".to_owned(),
-        Flag::Flagged => "\\Flagged".to_owned(),
-        Flag::Deleted => "\\Deleted".to_owned(),
-        Flag::Draft => "\\Draft".to_owned(),
-        Flag::Keyword(keyword) => keyword.clone(),
-    };
-    flags.iter().map(word).collect()
 }
 
 async fn read(peer: &Arc<Peer>, mailbox: Option<String>, uid: Uid, progress: Progress) -> Ending {

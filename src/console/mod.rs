@@ -5,6 +5,7 @@ mod cancel;
 mod conflicts;
 mod consent;
 pub mod control;
+mod listing;
 pub mod login;
 mod metrics;
 mod page;

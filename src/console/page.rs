@@ -159,10 +159,12 @@ fn outbox(out: &mut String, lines: &[OutboxLine], form: &str, now: WallTime) {
             .collect();
         let sealed: String = line.sealed.iter().map(sealed).collect();
         let sealed = if sealed.is_empty() { "not sealed yet".to_owned() } else { sealed };
+        let subject = line.subject.as_deref().filter(|s| !s.trim().is_empty()).unwrap_or("(no subject)");
         let cancel = button("/cancel", form, &[("mail", &submission)], "Cancel");
         let _ = writeln!(
             out,
-            "<tr><td>{}, {} ago<br><code>{submission}</code><td><ul>{receivers}</ul><td>{sealed}<td>{cancel}</tr>",
+            "<tr><td>{}<br>{}, {} ago<br><code>{submission}</code><td><ul>{receivers}</ul><td>{sealed}<td>{cancel}</tr>",
+            escaped(subject),
             size(line.size),
             span(now.since(line.at))
         );
@@ -297,6 +299,7 @@ mod tests {
         };
         let line = OutboxLine {
             submission: SubmissionId::new([1; 16]),
+            subject: Some("Grüße <b>\u{202e}".to_owned()),
             sealed: vec![sealed],
             receivers: [("rita@readers".parse().unwrap(), "announced".to_owned())].into(),
             size: 900_000,
@@ -358,6 +361,7 @@ mod tests {
             "{html}"
         );
         assert!(html.contains("too &lt;small&gt;"));
+        assert!(html.contains("Grüße &lt;b&gt;\u{fffd}") && !html.contains("<b>\u{202e}"), "a subject is text only");
         for outside in ["http://", "https://", "src=", "@import", "url(", "javascript:"] {
             assert!(!html.contains(outside), "{outside}");
         }

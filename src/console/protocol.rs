@@ -97,10 +97,20 @@ pub enum Request {
         /// Wait until this many more members could be lost, at most 60 s; progress lines meanwhile.
         wait_safe: Option<u8>,
     },
-    /// The messages of a mailbox. Answered with a list of [`InboxLine`].
+    /// The first messages of a mailbox, as [`Request::InboxAfter`] 0 gives them.
     Inbox {
         /// `INBOX` when absent.
         mailbox: Option<String>,
+    },
+    /// The messages of a mailbox from a UID on, as many as fit into a line. Answered with a list of [`InboxLine`], which is empty
+    /// at the end.
+    InboxAfter {
+        /// `INBOX` when absent.
+        mailbox: Option<String>,
+        /// The last UID that was read; 0 to begin.
+        after: u32,
+        /// To begin with the last so many.
+        last: Option<u32>,
     },
     /// Opens a message, pulling it when it is not here; progress lines meanwhile. Answered with [`Read`].
     Read {
@@ -263,6 +273,18 @@ pub struct Submitted {
     pub submission: SubmissionId,
     /// safe(f) that was reached, when it was waited for.
     pub safe: Option<i32>,
+    /// Whether that is what was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<bool>,
+}
+
+/// Fields of a header as people read them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decoded {
+    /// From.
+    pub from: String,
+    /// Subject.
+    pub subject: String,
 }
 
 /// A message in a list.
@@ -274,6 +296,9 @@ pub struct InboxLine {
     pub from: String,
     /// Subject, as it stands.
     pub subject: String,
+    /// From and Subject with their encoded words (RFC 2047) decoded.
+    #[serde(default)]
+    pub decoded: Decoded,
     /// Date, as it stands.
     pub date: String,
     /// Length of the clear mail, bytes.
@@ -322,6 +347,9 @@ pub struct Source {
 pub struct OutboxLine {
     /// Its submission id.
     pub submission: SubmissionId,
+    /// Its subject, decoded, once the Outbox mailbox shows it.
+    #[serde(default)]
+    pub subject: Option<String>,
     /// Its sealed files.
     pub sealed: Vec<SealedLine>,
     /// Receivers and what became of the mail at each: `waiting`, `sealed`, `announced`, or how it

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::answers;
 use super::conflicts;
+use super::listing;
 use super::protocol::{
     Check, Contact, EndedLine, GroupStatus, MemberStatus, OutboxLine, PeerStatus, Ports, SealedLine,
 };
@@ -55,7 +56,9 @@ pub(super) fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
 
 /// What waits in the outbox.
 pub(super) async fn outbox(peer: &Peer) -> Result<Vec<OutboxLine>, String> {
-    Ok(lines(&peer.outbox.observe().await.map_err(stopped)?))
+    let mut lines = lines(&peer.outbox.observe().await.map_err(stopped)?);
+    listing::subjects(peer, &mut lines).await;
+    Ok(lines)
 }
 
 /// What ended in the outbox of late in another way than being received.
@@ -87,6 +90,7 @@ fn lines(status: &OutboxStatus) -> Vec<OutboxLine> {
     };
     let line = |waiting: &WaitingStatus| OutboxLine {
         submission: waiting.submission,
+        subject: None,
         sealed: waiting.mails.iter().map(sealed).collect(),
         receivers: waiting.receivers.iter().map(|(address, state)| (address.clone(), (*state).to_owned())).collect(),
         size: waiting.size,

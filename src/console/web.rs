@@ -8,10 +8,9 @@ use futures::future::BoxFuture;
 use super::login::ConsoleToken;
 use super::page::{self, Shown};
 use super::seen::Seen;
-use super::{cancel, metrics, report};
+use super::{cancel, consent, listing, metrics, report};
 use crate::actors::peer::Peer;
 use crate::core::postbox::Verdict;
-use crate::core::postbox::io::SenderName;
 use crate::net::console_server::{Page, PageRequest, Pages};
 
 /// The pages of one peer.
@@ -83,7 +82,8 @@ impl WebPages {
             (Err(why), _) => return Page::text(503, why),
             (_, Err(stopped)) => return Page::text(503, stopped.to_string()),
         };
-        let status = report::status_of(&self.peer, &seen);
+        let mut status = report::status_of(&self.peer, &seen);
+        listing::subjects(&self.peer, &mut status.outbox).await;
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (form, now) = (self.token.form(), self.peer.clock.now().wall);
         Page::html(
@@ -99,17 +99,14 @@ impl WebPages {
     }
 
     async fn judge(&self, request: &PageRequest) -> Result<String, String> {
-        let sender = request.field("sender").and_then(|text| text.parse().ok()).ok_or("the form names no sender")?;
+        let sender = request.field("sender").ok_or("the form names no sender")?;
         let (verdict, done) = match request.field("verdict") {
             Some("accept") => (Verdict::Granted, "accepted: its mail is in INBOX now"),
             Some("refuse") => (Verdict::Refused, "refused, also for what it sends later"),
             _ => return Err("the form says neither accept nor refuse".to_owned()),
         };
-        let judged = self.peer.postbox.judge(SenderName::Fingerprint(sender), verdict).await;
-        match judged.map_err(|e| e.to_string())? {
-            (0, _) => Err("nobody with that key has asked".to_owned()),
-            (_, mails) => Ok(format!("{sender} is {done} ({mails} mail(s)).")),
-        }
+        let judged = consent::judge(&self.peer, sender, verdict).await?;
+        Ok(format!("{} is {done} ({} mail(s)).", judged.who, judged.mails))
     }
 
     async fn cancel(&self, request: &PageRequest) -> Result<String, String> {

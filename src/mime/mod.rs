@@ -8,6 +8,7 @@ pub mod header;
 pub mod param;
 pub mod section;
 pub mod split;
+pub mod words;
 
 pub use section::{Section, SectionText};
 pub use split::{Split, Splitter};

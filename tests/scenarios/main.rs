@@ -21,6 +21,8 @@ mod demo;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]
+mod from_scripts;
+#[cfg(test)]
 mod gone_mail;
 #[cfg(test)]
 mod harness;

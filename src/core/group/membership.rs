@@ -63,9 +63,10 @@ fn large_enough(policy: &Policy, members: usize) -> Result<(), GroupError> {
     };
     let would_do = match others {
         0 => "invite more members first".to_owned(),
-        1 => "mode = \"full\" with copies = 1 would do".to_owned(),
+        // Fragments of which one is enough are whole copies, so two others have nothing to gain from them.
+        1 | 2 => format!("mode = \"full\" with copies up to {others} would do"),
         _ => {
-            let k = (others * 3 / 5).max(1);
+            let k = (others * 3 / 5).max(2);
             format!(
                 "mode = \"full\" with copies up to {others} would do, and so would mode = \"fragments\" with n up to {others}, \
                  for example any {k} of {others} with copies = {}",
@@ -358,5 +359,38 @@ impl Group {
 pub(super) fn in_words(failed: &CallFailed) -> &str {
     match failed {
         CallFailed::Unreachable { why } | CallFailed::Refused { why, .. } | CallFailed::Bad { why } => why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::policy::KOfN;
+
+    #[test]
+    fn what_a_refused_policy_is_told_would_do_is_possible_for_that_group() {
+        let large = Policy { fragments: KOfN { k: 60, n: 100 }, copies: 100, ..Policy::default() };
+        for members in 2..=usize::from(MEMBERS_MAX) {
+            let others = members - 1;
+            let said = large_enough(&large, members).unwrap_err().to_string();
+            let number = |after: &str| -> Option<u8> {
+                let rest = said.split_once("would do")?.0.len();
+                let (_, rest) = said[rest..].split_once(after).or_else(|| said.split_once(after))?;
+                rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+            };
+            let full = Policy { mode: Mode::Full, copies: number("copies up to ").unwrap(), ..Policy::default() };
+            assert!(large_enough(&full.check().unwrap(), members).is_ok(), "{said}");
+            if others < 3 {
+                assert!(!said.contains("for example"), "{said}");
+                continue;
+            }
+            let (k, copies) = (
+                number("for example any ").unwrap(),
+                said.rsplit(' ').find_map(|word| word.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()),
+            );
+            let fragments = KOfN { k, n: u8::try_from(others).unwrap() };
+            let policy = Policy { mode: Mode::Fragments, fragments, copies: copies.unwrap(), ..Policy::default() };
+            assert!(large_enough(&policy.check().unwrap(), members).is_ok(), "{said}");
+        }
     }
 }

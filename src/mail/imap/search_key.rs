@@ -3,14 +3,13 @@
 
 use imap_types::core::AString;
 use imap_types::search::SearchKey;
-use mail_parser::parsers::MessageStream;
-use mail_parser::{DateTime, HeaderValue};
+use mail_parser::DateTime;
 
 use super::Head;
 use super::selected::{Numbers, Selected, Shown};
 use super::sequence::Ranges;
 use crate::core::postbox::access::Flag;
-use crate::mime::header;
+use crate::mime::{header, words};
 
 /// Most keys of one SEARCH.
 const KEYS_MAX: usize = 512;
@@ -215,11 +214,5 @@ fn value_has(value: &[u8], text: &str) -> bool {
     if String::from_utf8_lossy(value).to_lowercase().contains(text) {
         return true;
     }
-    let is_encoded = value.windows(2).any(|pair| pair == b"=?");
-    let line = [value, b"\r\n"].concat();
-    is_encoded
-        && match MessageStream::new(&line).parse_unstructured() {
-            HeaderValue::Text(decoded) => decoded.to_lowercase().contains(text),
-            _ => false,
-        }
+    words::decoded(&String::from_utf8_lossy(value)).to_lowercase().contains(text)
 }
