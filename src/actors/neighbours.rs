@@ -124,6 +124,11 @@ impl postbox::Neighbours for Neighbours {
             }
         })
     }
+    fn find(&self, group: &GroupName) -> BoxFuture<'static, ()> {
+        let (handle, group) = (self.group.clone(), group.clone());
+        // A peer that is stopping finds nobody, and pulls nothing either.
+        Box::pin(async move { drop(handle.ask(move |token| group::Input::Find { token, group }).await) })
+    }
 }
 
 impl OwnParts for Neighbours {

@@ -49,6 +49,8 @@ pub trait Neighbours: Send + Sync + 'static {
     fn cancel(&self, submission: SubmissionId) -> BoxFuture<'static, ()>;
     /// The user granted a sender: pin its group's key, and count it as a contact.
     fn pin(&self, sender: &Address, group: &GroupName, group_key: Fingerprint) -> BoxFuture<'static, ()>;
+    /// Ends once it is known where the members of `group` are, or after a few seconds.
+    fn find(&self, group: &GroupName) -> BoxFuture<'static, ()>;
 }
 
 /// A value of the DHT.
@@ -216,11 +218,13 @@ impl Performer {
     }
 
     fn fetch(&self, key: MessageKey, wanted: Wanted, back: &Handle<Postbox>) {
-        let sources = sources(&self.directory.snapshot(), &wanted);
-        let Wanted { h, length, digest, owner, .. } = wanted;
-        let order = Order { h, length, digest, owner, sources };
-        let (fetcher, back) = (self.fetcher.clone(), back.clone());
+        let (fetcher, directory, back) = (self.fetcher.clone(), self.directory.clone(), back.clone());
+        let found = self.neighbours.find(&wanted.group);
         tokio::spawn(async move {
+            found.await;
+            let sources = sources(&directory.snapshot(), &wanted);
+            let Wanted { h, length, digest, owner, .. } = wanted;
+            let order = Order { h, length, digest, owner, sources };
             let result = match fetcher.ask(move |token| fetch::Input::Want(token, order)).await {
                 Ok(fetch::Reply::Fetched(path)) => Ok(path),
                 Ok(fetch::Reply::Failed(failure)) => Err(failure_of(&failure)),

@@ -92,6 +92,11 @@ impl Group {
         self.lookups.values().filter(|lookup| lookup.in_flight).count()
     }
 
+    /// Whether a look for `peer` is under way or due.
+    pub(super) fn is_sought(&self, now: Now, peer: &PeerId) -> bool {
+        self.lookups.get(peer).is_some_and(|lookup| lookup.in_flight || lookup.due.is_some_and(|due| due <= now.mono))
+    }
+
     /// When the next look is due.
     pub(super) fn next_lookup(&self) -> Option<MonoTime> {
         if self.in_flight() >= IN_FLIGHT_MAX {
@@ -162,7 +167,7 @@ impl Group {
             waiting = std::mem::take(&mut lookup.waiting);
             lookup.in_flight = false;
             lookup.fails = if described { 0 } else { lookup.fails.saturating_add(1) };
-            lookup.due = (!described).then(|| now.mono + backoff(lookup.fails).max(AGAIN));
+            lookup.due = (!described).then(|| now.mono + backoff(lookup.fails));
         }
         let newer = if after == before { Vec::new() } else { after };
         for token in waiting {

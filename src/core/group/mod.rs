@@ -14,6 +14,7 @@
 mod conflicts;
 mod contacts;
 mod error;
+mod find;
 mod heartbeat;
 mod join;
 mod lookup;
@@ -50,7 +51,7 @@ const ENTRY_VALIDITY: Duration = Duration::from_secs(86_400);
 /// They are put again at half of that.
 const ENTRY_RENEWAL: Duration = Duration::from_secs(43_200);
 /// First pause before something that failed is tried again; it doubles.
-const RETRY_FIRST: Duration = Duration::from_secs(10);
+const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest such pause (DESIGN.md section 5, step 4).
 const RETRY_MAX: Duration = Duration::from_secs(300);
 /// Most addresses of one peer.
@@ -115,6 +116,7 @@ pub struct Group {
     creating: Option<crate::core::Token>,
     joining: Option<Joining>,
     adding: Vec<contacts::Adding>,
+    finding: Vec<find::Finding>,
     /// Where the peers of the invite in use, or of the one this peer joined by, are or were.
     hints: BTreeMap<PeerId, Vec<PeerAddr>>,
     lookups: BTreeMap<PeerId, Lookup>,
@@ -161,6 +163,7 @@ impl Group {
             creating: None,
             joining: None,
             adding: Vec::new(),
+            finding: Vec::new(),
             hints: BTreeMap::new(),
             lookups: BTreeMap::new(),
             named_changed: true,
@@ -446,6 +449,7 @@ impl Brain for Group {
             Input::Pin { token, group, key } => self.pin(now, token, group, key),
             Input::RemoveContact { token, address } => self.remove_contact(token, address),
             Input::GdFetched { group, found } => self.gd_fetched(now, &group, found),
+            Input::Find { token, group } => self.find(now, token, group),
             Input::LookAgain { token, peer } => self.look_again(now, token, peer),
             Input::PeerFetched { peer, found } => self.peer_fetched(now, peer, found),
             Input::Published { entry, ok } => self.entry_put(now, entry, ok),
@@ -470,7 +474,7 @@ impl Brain for Group {
         let renew = self.home().and_then(|_| earliest([self.gd_due(), self.descriptor_due()]));
         let refresh = self.pins.values().filter(|pin| !pin.fetching).map(|pin| Some(pin.refresh_at));
         let clock = self.clock_trusted_at.filter(|_| self.clock_unsure && self.no_clock_heard());
-        earliest([beat, renew, self.next_lookup(), clock].into_iter().chain(refresh))
+        earliest([beat, renew, self.next_lookup(), self.next_found(), clock].into_iter().chain(refresh))
     }
 
     fn observe(&self, now: Now) -> Status {
@@ -490,6 +494,7 @@ impl Group {
         self.renew(now);
         self.refresh(now);
         self.look_up_due(now);
+        self.answer_found(now);
     }
 
     /// Publishes the picture if it is another one.

@@ -261,6 +261,13 @@ pub enum Input {
         /// What was found.
         found: GdFound,
     },
+    /// A mail of `group` is about to be pulled: answer once it is known where its members are.
+    Find {
+        /// Whom to answer.
+        token: Token,
+        /// The sender's group.
+        group: GroupName,
+    },
     /// A dial to `peer` failed: read its descriptor again.
     LookAgain {
         /// Whom to answer.
@@ -488,6 +495,8 @@ pub enum Reply {
         /// It was the last of its group, which is not pinned any more.
         unpinned: bool,
     },
+    /// Where the group's members are is known, or could not be learned in time.
+    Found,
     /// Where the peer is, if that is newer than what was known; else empty.
     Addrs(Vec<PeerAddr>),
     /// No, and why.

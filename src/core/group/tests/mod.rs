@@ -417,6 +417,33 @@ fn a_pinned_group_that_grows_is_followed_and_an_unreachable_one_is_tried_again()
 }
 
 #[test]
+fn whoever_wants_a_mail_of_a_group_pinned_a_moment_ago_waits_until_its_members_are_placed() {
+    let mut net = six();
+    net.pass(MINUTE);
+    net.start("rita@readers");
+    net.create("rita@readers", Policy::default());
+    let Reply::Card(card) = net.ask("alice@acme", |token| Input::MakeCard { token }) else { panic!() };
+    let group = card.address.group().clone();
+    let find = |token| Input::Find { token, group: group.clone() };
+    assert_eq!(net.ask("rita@readers", find), Reply::Found, "nothing is looked for where nothing is pinned");
+    // The group's descriptor is not in the DHT yet when it is pinned.
+    let dht = std::mem::take(&mut net.dht);
+    let pin = |token| Input::Pin { token, group: group.clone(), key: card.group_key };
+    assert!(matches!(net.ask("rita@readers", pin), Reply::ContactAdded { gd_version: None, .. }));
+    let began = net.now;
+    assert_eq!(net.ask("rita@readers", find), Reply::Found, "it ends though nothing is found");
+    assert!(net.now.mono.since(began.mono) >= Duration::from_secs(10));
+    net.dht = dht;
+    assert_eq!(net.ask("rita@readers", find), Reply::Found);
+    let picture = net.node("rita@readers").picture.clone().unwrap();
+    let placed = picture.peers.values().filter(|peer| !peer.addrs.is_empty()).count();
+    assert_eq!(placed, 7, "six and rita: {picture:?}");
+    let asked = net.now;
+    assert_eq!(net.ask("rita@readers", find), Reply::Found);
+    assert_eq!(net.now, asked, "what is known is answered at once");
+}
+
+#[test]
 fn a_failed_dial_reads_the_descriptor_again_once_a_minute_at_most() {
     let mut net = six();
     net.pass(MINUTE);
