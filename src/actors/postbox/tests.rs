@@ -40,6 +40,9 @@ use crate::wire::msglist::Page;
 use crate::wire::notify::Notice;
 use crate::wire::{PeerKey, Signed};
 
+mod others;
+use others::Others;
+
 const MAIL: &[u8] = b"From: Alice <alice@acme>\r\nTo: rita@readers\r\nSubject: hello\r\n\r\nthe body\r\n";
 
 fn key(seed: u8) -> PeerKey {
@@ -222,31 +225,6 @@ impl Perform<Fetch> for Found {
         };
         let back = back.clone();
         tokio::spawn(async move { back.tell(input).await });
-    }
-}
-
-/// Only alice of acme is known, by her group's gd; what was cancelled or pinned is remembered.
-#[derive(Default)]
-struct Others {
-    contacts: Mutex<BTreeSet<Address>>,
-    cancelled: Mutex<Vec<SubmissionId>>,
-    pinned: Mutex<Vec<GroupName>>,
-}
-
-impl Neighbours for Others {
-    fn is_known_sender(&self, from: &Address, _: Fingerprint) -> bool {
-        self.contacts.lock().unwrap().contains(from)
-    }
-    fn cancel(&self, submission: SubmissionId) -> BoxFuture<'static, ()> {
-        self.cancelled.lock().unwrap().push(submission);
-        Box::pin(async {})
-    }
-    fn pin(&self, _: &Address, group: &GroupName, _: Fingerprint) -> BoxFuture<'static, ()> {
-        self.pinned.lock().unwrap().push(group.clone());
-        Box::pin(async {})
-    }
-    fn find(&self, _: &GroupName) -> BoxFuture<'static, ()> {
-        Box::pin(async {})
     }
 }
 
