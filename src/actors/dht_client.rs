@@ -127,7 +127,20 @@ impl DhtPort {
     /// # Errors
     /// [`PortError`] when no peer answers.
     pub async fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> Result<GetDone, PortError> {
-        match self.handle.ask(move |token| Input::Get { token, key, have }).await? {
+        self.read(key, have, false).await
+    }
+
+    /// As [`DhtPort::poll`], but asks only a few peers, by turns, as long as these have nothing new: what is new is seen after
+    /// some polls at the latest.
+    ///
+    /// # Errors
+    /// [`PortError`] when no peer answers.
+    pub async fn watch(&self, key: DhtKey, have: BTreeSet<Digest>) -> Result<GetDone, PortError> {
+        self.read(key, have, true).await
+    }
+
+    async fn read(&self, key: DhtKey, have: BTreeSet<Digest>, watch: bool) -> Result<GetDone, PortError> {
+        match self.handle.ask(move |token| Input::Get { token, key, have, watch }).await? {
             Reply::Get(done) => Ok(done?),
             Reply::Put(_) | Reply::Del(_) => Err(PortError::Mismatch),
         }

@@ -13,7 +13,7 @@ use super::directory::Directory;
 use super::fetcher::OwnParts;
 use super::group_master::GroupDht;
 use super::peer_api::SharedApi;
-use super::postbox::{DhtValue, Look, NoticeDht, PostboxPort};
+use super::postbox::{DhtNews, DhtValue, Look, NoticeDht, PostboxPort};
 use super::replicator::{Rebuild, RebuildOrder};
 use super::shell::Handle;
 use super::{outbox, postbox};
@@ -186,11 +186,11 @@ impl NoticeDht for DhtForPostbox {
     fn put(&self, key: DhtKey, value: Bytes, password: Secret, expiry: WallTime) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(put(&self.dht, key, value, password, expiry))
     }
-    fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<Vec<DhtValue>, String>> {
+    fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<DhtNews, String>> {
         Box::pin(async move {
-            let done = self.dht.poll(key, have).await.map_err(|e| e.to_string())?;
+            let done = self.dht.watch(key, have).await.map_err(|e| e.to_string())?;
             let value = |found: Found| DhtValue { id: found.id, publisher: found.publisher, value: found.value };
-            Ok(done.entries.into_iter().map(value).collect())
+            Ok(DhtNews { values: done.entries.into_iter().map(value).collect(), gone: done.gone })
         })
     }
     fn look(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<Look, String>> {

@@ -3,7 +3,9 @@
 mod answer;
 pub mod body_source;
 pub mod console_server;
-pub mod dht_codec;
+mod dht_codec;
+mod dht_links;
+mod dht_streams;
 pub mod dial;
 pub mod https_client;
 pub mod https_server;

@@ -8,11 +8,12 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use libp2p::kad::{self, QueryId, QueryResult};
 use libp2p::multiaddr::Protocol;
-use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::SwarmEvent as Libp2pEvent;
 use libp2p::{Multiaddr, PeerId as Libp2pPeer, Swarm, identify};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use super::dht_links::{Links, Report, Then};
+use super::dht_streams::StreamEvent;
 use super::identity::{from_libp2p, keypair, to_libp2p};
 use super::swarm_build::{ADDRS_MAX, Behaviour, BehaviourEvent, K, add_bounded, build};
 use super::swarm_gate::{DialRule, is_local};
@@ -179,21 +180,22 @@ pub async fn start(config: SwarmConfig, key: &PeerKey) -> Result<Running, SwarmE
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (outbox, events) = mpsc::channel(EVENTS_MAX);
     let (found, resolved) = mpsc::channel(COMMANDS_MAX);
+    let (links, reports) = Links::new(config.idle_timeout);
     let task = Task {
         swarm,
+        links,
         rule,
         wire: config.wire,
         outbox,
         found,
         look_ups: HashMap::new(),
-        requests: HashMap::new(),
         channels: BTreeMap::new(),
         last_channel: 0,
         up: BTreeSet::new(),
         loopback: BTreeMap::new(),
         reserved: BTreeSet::new(),
     };
-    tokio::spawn(task.run(inbox, resolved));
+    tokio::spawn(task.run(inbox, resolved, reports));
     Ok(Running { port, commands, events })
 }
 
@@ -239,13 +241,13 @@ struct Gone;
 
 struct Task {
     swarm: Swarm<Behaviour>,
+    links: Links,
     rule: DialRule,
     wire: Wire,
     outbox: mpsc::Sender<SwarmEvent>,
     found: mpsc::Sender<(Libp2pPeer, Multiaddr)>,
     look_ups: HashMap<QueryId, Digest>,
-    requests: HashMap<OutboundRequestId, u64>,
-    channels: BTreeMap<u64, ResponseChannel<Response>>,
+    channels: BTreeMap<u64, oneshot::Sender<Response>>,
     last_channel: u64,
     up: BTreeSet<Libp2pPeer>,
     /// Whether a peer is connected from this very machine: only then its loopback addresses mean it.
@@ -255,7 +257,12 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut resolved: mpsc::Receiver<(Libp2pPeer, Multiaddr)>) {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        mut resolved: mpsc::Receiver<(Libp2pPeer, Multiaddr)>,
+        mut reports: mpsc::Receiver<Report>,
+    ) {
         loop {
             let went = tokio::select! {
                 command = inbox.recv() => match command {
@@ -267,6 +274,7 @@ impl Task {
                     Ok(())
                 }
                 event = self.swarm.select_next_some() => self.event(event).await,
+                Some(report) = reports.recv() => self.report(report).await,
                 () = self.outbox.closed() => return,
             };
             if went.is_err() {
@@ -286,16 +294,17 @@ impl Task {
                 self.look_ups.insert(query, key);
             }
             Command::Send { id, peer, request } => match to_libp2p(&peer) {
-                Some(peer) => {
-                    let request = self.swarm.behaviour_mut().dht.send_request(&peer, request);
-                    self.requests.insert(request, id);
-                }
+                Some(peer) => match self.links.send(peer, id, request) {
+                    Then::Open => self.swarm.behaviour_mut().dht.open(peer),
+                    Then::Wait => {}
+                    Then::Refused => return self.tell(SwarmEvent::Answered { id, response: None }).await,
+                },
                 None => return self.tell(SwarmEvent::Answered { id, response: None }).await,
             },
             Command::Respond { channel, response } => {
                 if let Some(channel) = self.channels.remove(&channel) {
                     // Who asked may have gone; then nobody wants the answer.
-                    let _ = self.swarm.behaviour_mut().dht.send_response(channel, response);
+                    let _ = channel.send(response);
                 }
             }
             Command::Peers(peers) => self.know(peers),
@@ -362,7 +371,7 @@ impl Task {
     async fn event(&mut self, event: Libp2pEvent<BehaviourEvent>) -> Result<(), Gone> {
         match event {
             Libp2pEvent::Behaviour(BehaviourEvent::Kad(event)) => self.kad(event).await,
-            Libp2pEvent::Behaviour(BehaviourEvent::Dht(event)) => self.dht(event).await,
+            Libp2pEvent::Behaviour(BehaviourEvent::Dht((peer, event))) => self.dht(peer, event).await,
             Libp2pEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 self.identified(peer_id, info).await
             }
@@ -430,44 +439,55 @@ impl Task {
         self.tell(SwarmEvent::Closest { key, peers }).await
     }
 
-    async fn dht(&mut self, event: request_response::Event<Request, Response>) -> Result<(), Gone> {
+    async fn dht(&mut self, peer: Libp2pPeer, event: StreamEvent) -> Result<(), Gone> {
         match event {
-            request_response::Event::Message { peer, message, .. } => match message {
-                request_response::Message::Request { request, channel, .. } => self.asked(peer, request, channel).await,
-                request_response::Message::Response { request_id, response } => {
-                    self.answered(request_id, Some(response)).await
-                }
-            },
-            request_response::Event::OutboundFailure { request_id, peer, error, .. } => {
-                tracing::debug!(%peer, %error, "a peer did not answer a DHT request");
-                self.answered(request_id, None).await
+            StreamEvent::Opened(stream) => self.links.opened(peer, stream),
+            StreamEvent::Taken(stream) => self.links.taken(peer, stream),
+            StreamEvent::NotOpened => {
+                tracing::debug!(%peer, "a peer cannot be asked for DHT entries");
+                let unanswered = self.links.not_opened(&peer);
+                return self.unanswered(unanswered).await;
             }
-            request_response::Event::InboundFailure { .. } | request_response::Event::ResponseSent { .. } => Ok(()),
+        }
+        Ok(())
+    }
+
+    async fn report(&mut self, report: Report) -> Result<(), Gone> {
+        match report {
+            Report::Answered { id, response } => self.tell(SwarmEvent::Answered { id, response }).await,
+            Report::Asked { peer, request, answer } => self.asked(peer, request, answer).await,
+            Report::Ended(ended) => {
+                let (unanswered, open) = self.links.ended(ended);
+                if let Some(peer) = open {
+                    self.swarm.behaviour_mut().dht.open(peer);
+                }
+                self.unanswered(unanswered).await
+            }
         }
     }
 
-    async fn answered(&mut self, request: OutboundRequestId, response: Option<Response>) -> Result<(), Gone> {
-        match self.requests.remove(&request) {
-            Some(id) => self.tell(SwarmEvent::Answered { id, response }).await,
-            None => Ok(()),
+    async fn unanswered(&mut self, ids: Vec<u64>) -> Result<(), Gone> {
+        for id in ids {
+            self.tell(SwarmEvent::Answered { id, response: None }).await?;
         }
+        Ok(())
     }
 
     async fn asked(
         &mut self,
         peer: Libp2pPeer,
         request: Request,
-        channel: ResponseChannel<Response>,
+        answer: oneshot::Sender<Response>,
     ) -> Result<(), Gone> {
         if self.channels.len() >= SERVING_MAX {
-            self.channels.retain(|_, channel| channel.is_open());
+            self.channels.retain(|_, channel| !channel.is_closed());
         }
         let Some(from) = from_libp2p(&peer).filter(|_| self.channels.len() < SERVING_MAX) else {
             // Dropping the channel tells the other side that there will be no answer.
             return Ok(());
         };
         self.last_channel += 1;
-        self.channels.insert(self.last_channel, channel);
+        self.channels.insert(self.last_channel, answer);
         self.tell(SwarmEvent::Request { channel: self.last_channel, from, request }).await
     }
 }

@@ -8,18 +8,14 @@ use libp2p::core::transport::{Boxed, MemoryTransport, Transport};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
-use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, connection_limits, identify, kad, noise, ping, request_response,
-};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, connection_limits, identify, kad, noise, ping};
 use libp2p::{tcp, yamux};
 
-use super::dht_codec::DhtCodec;
+use super::dht_streams::Streams;
 use super::swarm::{SwarmConfig, SwarmError, Wire};
 use super::swarm_gate::{DialRule, Gate};
 use crate::model::dht::K_CLOSEST;
-use crate::wire::dht::DHT_PROTOCOL;
 
 /// Kademlia, only to find the closest peers.
 const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/roost/kad/1");
@@ -37,10 +33,6 @@ const PING_EVERY: Duration = Duration::from_secs(300);
 const IDENTIFY_EVERY: Duration = Duration::from_secs(3600);
 /// The routing table is refreshed by look-ups; this is for a peer that makes none.
 const BOOTSTRAP_EVERY: Duration = Duration::from_secs(3600);
-/// The brain's own bound is shorter.
-const REQUEST_WITHIN: Duration = Duration::from_secs(10);
-/// Requests under way per connection and direction.
-const STREAMS_MAX: usize = 64;
 /// Connections in all; beyond, new ones are refused.
 const CONNECTIONS_MAX: u32 = 1024;
 /// Connections being accepted.
@@ -59,7 +51,7 @@ pub(super) struct Behaviour {
     pub(super) kad: kad::Behaviour<MemoryStore>,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
-    pub(super) dht: request_response::Behaviour<DhtCodec>,
+    pub(super) dht: Streams,
 }
 
 /// k as Kademlia takes it.
@@ -129,17 +121,13 @@ fn behaviour(keys: &Keypair) -> Behaviour {
     let identify = identify::Config::new(IDENTIFY_VERSION.to_owned(), keys.public())
         .with_agent_version(concat!("roost/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_interval(IDENTIFY_EVERY);
-    let requests = request_response::Config::default()
-        .with_request_timeout(REQUEST_WITHIN)
-        .with_max_concurrent_streams(STREAMS_MAX);
-    let protocols = [(StreamProtocol::new(DHT_PROTOCOL), ProtocolSupport::Full)];
     Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         per_peer: connection_limits::Behaviour::new(per_peer),
         kad: kademlia(keys.public().to_peer_id()),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
-        dht: request_response::Behaviour::with_codec(DhtCodec, protocols, requests),
+        dht: Streams::default(),
     }
 }
 

@@ -75,12 +75,22 @@ pub enum Look {
     Missing,
 }
 
+/// What is new under a key.
+#[derive(Debug, Clone, Default)]
+pub struct DhtNews {
+    /// Values that were not read before.
+    pub values: Vec<DhtValue>,
+    /// Entries that were read before and have been deleted.
+    pub gone: Vec<Digest>,
+}
+
 /// What the postbox needs of the DHT. Errors are sentences for the log.
 pub trait NoticeDht: Send + Sync + 'static {
     /// Puts `value` under `key` until `expiry`; who knows `password` can delete it.
     fn put(&self, key: DhtKey, value: Bytes, password: Secret, expiry: WallTime) -> BoxFuture<'_, Result<(), String>>;
-    /// Reads what is under `key` and not in `have` (ids of entries that were read before).
-    fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<Vec<DhtValue>, String>>;
+    /// Looks for what is under `key` and not in `have` (ids of entries that were read before); what is new is seen after a few
+    /// looks at the latest.
+    fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<DhtNews, String>>;
     /// What became of this peer's entry with the value hash `value` and this password.
     fn look(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<Look, String>>;
     /// Deletes the entry with the value hash `value` and this password.

@@ -186,7 +186,8 @@ impl Notices {
             Ok(found) => found,
             Err(error) => return tracing::debug!(%error, "the DHT could not be asked for ns"),
         };
-        for DhtValue { id, publisher, value } in found {
+        self.read.forget(&found.gone);
+        for DhtValue { id, publisher, value } in found.values {
             let hash = value_hash(&value);
             match self.open_ns(publisher, value.to_vec()).await {
                 Ok((ns, known)) => {

@@ -151,11 +151,11 @@ impl NoticeDht for OneDht {
         self.entries.lock().unwrap().push((key, entry, password));
         Box::pin(async { Ok(()) })
     }
-    fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<Vec<DhtValue>, String>> {
+    fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<DhtNews, String>> {
         let entries = self.entries.lock().unwrap();
         let new = entries.iter().filter(|(k, value, _)| *k == key && !have.contains(&value.id));
-        let new = new.map(|(_, value, _)| value.clone()).collect();
-        Box::pin(async { Ok(new) })
+        let values = new.map(|(_, value, _)| value.clone()).collect();
+        Box::pin(async { Ok(DhtNews { values, gone: Vec::new() }) })
     }
     fn look(&self, _: DhtKey, value: Digest, _: Secret) -> BoxFuture<'_, Result<Look, String>> {
         let deleted = self.deleted.lock().unwrap().contains(&value);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::carrier::Carrier;
 use super::courier::{Arrival, Courier, Unreachable};
-use super::get::GetJob;
+use super::get::{GetJob, LastRead};
 use super::job::{Ask, CarryJob, DelJob, Job, Next, PutJob, Round as Closing};
 use super::ring::Ring;
 use super::room::Limits;
@@ -74,12 +74,13 @@ impl Dht {
         self.run(Some(token), key, Job::Put(PutJob::new(entry)));
     }
 
-    fn get(&mut self, token: Token, key: &DhtKey, have: BTreeSet<Digest>) {
+    fn get(&mut self, token: Token, key: &DhtKey, have: BTreeSet<Digest>, watch: bool) {
         if self.counts.under_way >= RUNS_MAX {
             return self.out.reply(token, Reply::Get(Err(DhtError::Busy { limit: RUNS_MAX })));
         }
         let key = key.hash();
-        let job = GetJob::new(key, have, self.last_reads.get(&key));
+        let turn = self.last_reads.get_mut(&key).filter(|_| watch).and_then(LastRead::watch);
+        let job = GetJob::new(key, have, self.last_reads.get(&key), turn);
         self.run(Some(token), key, Job::Get(job));
     }
 
@@ -371,7 +372,7 @@ impl Brain for Dht {
         match input {
             Input::Start => self.carrier.schedule_sweep(now.mono),
             Input::Put { token, key, value, password, expiry } => self.put(token, &key, value, &password, expiry),
-            Input::Get { token, key, have } => self.get(token, &key, have),
+            Input::Get { token, key, have, watch } => self.get(token, &key, have, watch),
             Input::Del { token, key, value, password } => self.del(token, &key, value, password),
             Input::Closest { key, peers } => self.closest(key, peers),
             Input::Answer { request, result } => self.answered(request, result),

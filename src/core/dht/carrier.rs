@@ -8,8 +8,9 @@ use crate::core::earliest;
 use crate::core::jitter::Jitter;
 use crate::model::{Digest, MonoTime, PeerId};
 
-/// How often every key is compared with its closest peers, changed by up to a fifth either way.
-const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// How often every key is compared with its closest peers, changed by up to a fifth either way. Newcomers and failures are
+/// seen to at once; this is for what nobody noticed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1800);
 /// How soon after a newcomer the keys in its range are compared with it, at most: many peers see it, and the first one's
 /// re-put leaves the others nothing to send.
 const NEWCOMER_WITHIN: Duration = Duration::from_millis(1500);

@@ -14,13 +14,28 @@ const FETCH_IDS: usize = 512;
 /// Most bytes of values that one read brings.
 const READ_BYTES_MAX: usize = 64 << 20;
 
+/// Of the other peers, how many a watch asks.
+const WATCHED: usize = 2;
+/// Every so many watches all are asked, whatever those few say.
+const WATCHES_MAX: usize = 10;
+
 /// What a key held when it was last read completely.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LastRead {
     /// What was live.
-    pub(super) ids: BTreeSet<Digest>,
-    /// What each peer called its listing.
-    pub(super) prints: BTreeMap<PeerId, Digest>,
+    ids: BTreeSet<Digest>,
+    /// What each peer called its listing; none when it had nothing.
+    prints: BTreeMap<PeerId, Option<Digest>>,
+    /// How often the key was watched since.
+    watches: usize,
+}
+
+impl LastRead {
+    /// Notes a watch. Whether it may do with a few peers, and which turn it is.
+    pub(super) fn watch(&mut self) -> Option<usize> {
+        self.watches += 1;
+        Some(self.watches).filter(|watches| *watches < WATCHES_MAX)
+    }
 }
 
 /// Reads a key.
@@ -29,7 +44,11 @@ pub(super) struct GetJob {
     key: Digest,
     have: BTreeSet<Digest>,
     last: LastRead,
-    prints: BTreeMap<PeerId, Digest>,
+    /// Only a few peers are asked, by turns, and what they say is as it was at the last read.
+    watch: Option<usize>,
+    /// Who is asked when it is not.
+    unwatched: Vec<Ask>,
+    prints: BTreeMap<PeerId, Option<Digest>>,
     /// Who said that nothing changed, so that its tombstones are not in `dead`.
     unchanged: BTreeSet<PeerId>,
     /// How many deletions were proven when those were last asked; none when they were not.
@@ -49,14 +68,17 @@ pub(super) struct GetJob {
 }
 
 impl GetJob {
-    /// Reads what is not in `have`. `last` is what the last complete read left.
-    pub(super) fn new(key: Digest, have: BTreeSet<Digest>, last: Option<&LastRead>) -> Self {
+    /// Reads what is not in `have`. `last` is what the last complete read left; with `watch` (a turn) it is enough that a few
+    /// peers still say the same.
+    pub(super) fn new(key: Digest, have: BTreeSet<Digest>, last: Option<&LastRead>, watch: Option<usize>) -> Self {
         // Only for one who has exactly what was read then, "the same" says all.
         let last = last.filter(|last| last.ids == have).cloned().unwrap_or_default();
         Self {
             key,
             have,
             last,
+            watch,
+            unwatched: Vec::new(),
             prints: BTreeMap::new(),
             unchanged: BTreeSet::new(),
             checked_at: None,
@@ -79,10 +101,27 @@ impl GetJob {
         let list = |peer: &PeerId| {
             let values = from == Some(*peer);
             let have = if values { self.have.iter().take(IDS_MAX).copied().collect() } else { Vec::new() };
-            let unless = self.last.prints.get(peer).copied();
+            let unless = self.last.prints.get(peer).copied().flatten();
             (*peer, Op::List(List { key: self.key, values, have, unless }))
         };
-        targets.iter().map(list).collect()
+        let asks: Vec<Ask> = targets.iter().map(list).collect();
+        // Who was not there at the last read may know what nobody else does.
+        let turn = self.watch.take().filter(|_| targets.iter().all(|peer| self.last.prints.contains_key(peer)));
+        let (mine, mut others): (Vec<Ask>, Vec<Ask>) = asks.into_iter().partition(|(peer, _)| *peer == me);
+        if let Some(turn) = turn.filter(|_| others.len() > WATCHED) {
+            self.watch = Some(turn);
+            let first = turn * WATCHED % others.len();
+            others.rotate_left(first);
+            self.unwatched = others.split_off(WATCHED);
+        }
+        mine.into_iter().chain(others).collect()
+    }
+
+    /// A peer said what its listing is now: a watch goes on only while nothing changes.
+    fn watched(&mut self, peer: &PeerId, print: Option<Digest>) {
+        if self.last.prints.get(peer) != Some(&print) {
+            self.watch = None;
+        }
     }
 
     pub(super) fn take(&mut self, now: WallTime, peer: PeerId, answer: Result<Answer, Unreachable>) {
@@ -109,13 +148,17 @@ impl GetJob {
                     self.disbelieve(peer, &asked);
                 }
             }
-            Ok(_) | Err(Unreachable) => self.disbelieve(peer, &asked.unwrap_or_default()),
+            Ok(_) | Err(Unreachable) => {
+                self.watch = None;
+                self.disbelieve(peer, &asked.unwrap_or_default());
+            }
         }
     }
 
     fn take_listing(&mut self, now: WallTime, peer: PeerId, listing: Listing) {
         self.answered += 1;
-        self.prints.extend(listing.print.map(|print| (peer, print)));
+        self.watched(&peer, listing.print);
+        self.prints.insert(peer, listing.print);
         // Bounded for each peer by itself: one that lists what nobody has hides nothing of the others'.
         for (id, expiry) in listing.live.into_iter().filter(|(_, expiry)| *expiry > now).take(IDS_MAX) {
             self.live.entry(id).or_default().insert(peer);
@@ -179,6 +222,12 @@ impl GetJob {
         if self.replied {
             return (None, Next::Done);
         }
+        if let Some(reply) = self.end_watch(round) {
+            return (Some(reply), Next::Done);
+        }
+        if !self.unwatched.is_empty() {
+            return (None, Next::More(std::mem::take(&mut self.unwatched)));
+        }
         if self.answered * 2 <= round.targets && round.may_retry {
             return (None, Next::Again);
         }
@@ -198,6 +247,15 @@ impl GetJob {
         let repairs = self.repairs();
         let next = if repairs.is_empty() { Next::Done } else { Next::More(repairs) };
         (Some(Reply::Get(Ok(self.outcome(round)))), next)
+    }
+
+    /// The answer of a watch in which all who were asked said that nothing changed.
+    fn end_watch(&self, round: Round) -> Option<Reply> {
+        let asked = round.targets - self.unwatched.len();
+        self.watch.filter(|_| self.answered == asked).map(|_| {
+            let (entries, gone, kept) = (Vec::new(), Vec::new(), self.have.iter().copied().collect());
+            Reply::Get(Ok(GetDone { entries, gone, kept, asked, answered: asked, complete: true }))
+        })
     }
 
     fn fetch(&self, ids: Vec<Digest>, dead_only: bool) -> Op {
@@ -267,7 +325,7 @@ impl GetJob {
             return None;
         }
         let ids = self.values.keys().chain(&self.have).filter(|id| !self.proofs.contains_key(*id));
-        Some((self.key, LastRead { ids: ids.copied().collect(), prints: self.prints.clone() }))
+        Some((self.key, LastRead { ids: ids.copied().collect(), prints: self.prints.clone(), watches: 0 }))
     }
 }
 
@@ -289,7 +347,7 @@ mod tests {
     #[test]
     fn a_peer_that_lists_what_nobody_has_hides_nothing_of_the_others() {
         let (hostile, honest, idle) = (PeerId::new([1; 32]), PeerId::new([2; 32]), PeerId::new([3; 32]));
-        let mut job = GetJob::new(Digest::new([9; 32]), BTreeSet::new(), None);
+        let mut job = GetJob::new(Digest::new([9; 32]), BTreeSet::new(), None, None);
         job.open(idle, &[hostile, honest, idle]);
         job.take(WallTime(1), idle, Ok(Answer::Same));
         job.take(WallTime(1), hostile, Ok(listing((0..2 * IDS_MAX).map(numbered))));
@@ -307,5 +365,39 @@ mod tests {
         let (_, Next::More(fetches)) = job.close(round) else { panic!("then it is fetched") };
         let wanted = |ask: &Ask| matches!(&ask.1, Op::Fetch(fetch) if fetch.ids == [true_one]);
         assert!(fetches.iter().any(|ask| ask.0 == honest && wanted(ask)));
+    }
+
+    #[test]
+    fn a_watch_comes_round_to_every_peer_and_asks_the_rest_when_one_says_something_else() {
+        let peers: Vec<PeerId> = (0..8).map(|n| PeerId::new([n; 32])).collect();
+        let (me, round) = (peers[0], Round { now: WallTime(1), targets: 8, may_retry: true });
+        let prints = peers.iter().map(|peer| (*peer, None)).collect();
+        let last = LastRead { ids: BTreeSet::new(), prints, watches: 0 };
+        let mut asked = BTreeSet::new();
+        for turn in 1..5 {
+            let mut job = GetJob::new(Digest::new([9; 32]), BTreeSet::new(), Some(&last), Some(turn));
+            let asks: Vec<PeerId> = job.open(me, &peers).into_iter().map(|(peer, _)| peer).collect();
+            assert_eq!((asks.len(), asks[0]), (3, me));
+            for peer in &asks {
+                job.take(WallTime(1), *peer, Ok(listing([].into_iter())));
+            }
+            assert!(matches!(job.close(round), (Some(Reply::Get(Ok(_))), Next::Done)));
+            asked.extend(asks);
+        }
+        assert_eq!(asked.len(), 8, "each has its turn");
+        let changed = Listing { print: Some(Digest::new([1; 32])), ..Listing::default() };
+        for other in [Ok(Answer::Listing(changed)), Err(Unreachable), Ok(Answer::Unsupported)] {
+            let mut job = GetJob::new(Digest::new([9; 32]), BTreeSet::new(), Some(&last), Some(1));
+            let asks = job.open(me, &peers);
+            job.take(WallTime(1), asks[0].0, Ok(listing([].into_iter())));
+            job.take(WallTime(1), asks[1].0, Ok(listing([].into_iter())));
+            job.take(WallTime(1), asks[2].0, other);
+            let (None, Next::More(rest)) = job.close(round) else { panic!("the rest is asked") };
+            assert_eq!(rest.len(), 5);
+        }
+        // One that was not there at the last read may know what nobody else does.
+        let mut job = GetJob::new(Digest::new([9; 32]), BTreeSet::new(), Some(&last), Some(1));
+        let newcomer: Vec<PeerId> = peers[1..].iter().copied().chain([PeerId::new([9; 32])]).collect();
+        assert_eq!(job.open(me, &newcomer).len(), 8);
     }
 }

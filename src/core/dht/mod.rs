@@ -68,6 +68,9 @@ pub enum Input {
         key: DhtKey,
         /// Ids of entries that need not be sent: what was read before.
         have: BTreeSet<Digest>,
+        /// Whether it is enough that a few of the closest peers, by turns, have nothing new. All are asked as soon as one has,
+        /// and now and then.
+        watch: bool,
     },
     /// Delete what has a value and a password.
     Del {

@@ -216,8 +216,11 @@ impl Net {
         }
     }
     pub(super) fn read(&mut self, peer: PeerId, key: &DhtKey, have: &BTreeSet<Digest>) -> GetDone {
+        self.look(peer, key, have, false)
+    }
+    pub(super) fn look(&mut self, peer: PeerId, key: &DhtKey, have: &BTreeSet<Digest>, watch: bool) -> GetDone {
         let (key, have) = (key.clone(), have.clone());
-        match self.ask(peer, |token| Input::Get { token, key, have }) {
+        match self.ask(peer, |token| Input::Get { token, key, have, watch }) {
             Reply::Get(done) => done.unwrap(),
             other => panic!("{other:?}"),
         }

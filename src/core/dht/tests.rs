@@ -275,7 +275,7 @@ fn an_idle_network_is_quiet() {
 fn too_many_requests_at_once_are_refused_and_the_others_done() {
     let mut net = Net::new(3);
     let a = net.order[0];
-    let get = |n: usize| move |token| Input::Get { token, key: ns(n), have: BTreeSet::new() };
+    let get = |n: usize| move |token| Input::Get { token, key: ns(n), have: BTreeSet::new(), watch: false };
     let tokens: Vec<Token> = (0..1100).map(|n| net.ask_later(a, get(n))).collect();
     let replies: Vec<Reply> = tokens.into_iter().map(|token| net.reply(token)).collect();
     let busy = replies.iter().filter(|r| matches!(r, Reply::Get(Err(DhtError::Busy { .. })))).count();
@@ -374,5 +374,39 @@ proptest! {
                 prop_assert!(found == expected, "{found:?} instead of {expected:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_watch_asks_few_while_nothing_is_new_and_sees_what_is() {
+    for peers in [7, 30] {
+        let mut net = Net::new(peers);
+        let (reader, writer) = (net.order[0], net.order[1]);
+        let first = net.put(writer, &ns(1), "old", 1, HOUR).unwrap().id;
+        let asked = |net: &Net| net.status(reader).requests;
+        let mut have = BTreeSet::new();
+        assert_eq!(net.look(reader, &ns(1), &have, true).entries.len(), 1, "the first one reads all");
+        have.insert(first);
+        net.read(reader, &ns(1), &have);
+        let before = asked(&net);
+        for _ in 0..3 {
+            let done = net.look(reader, &ns(1), &have, true);
+            assert_eq!((done.entries.len(), done.kept, done.complete), (0, vec![first], true));
+        }
+        assert_eq!(asked(&net) - before, 6, "two peers each");
+        let second = net.put(writer, &ns(1), "new", 1, HOUR).unwrap().id;
+        let done = net.look(reader, &ns(1), &have, true);
+        assert_eq!(done.entries.iter().map(|found| found.id).collect::<Vec<_>>(), [second]);
+        assert!(done.answered > 4, "as soon as something is new, all are asked");
+        have.insert(second);
+        net.read(reader, &ns(1), &have);
+        net.del(writer, &ns(1), "new", 1).unwrap();
+        assert_eq!(net.look(reader, &ns(1), &have, true).gone, [second]);
+        have.remove(&second);
+        let before = asked(&net);
+        for _ in 0..11 {
+            net.look(reader, &ns(1), &have, true);
+        }
+        assert!(asked(&net) - before >= 20 + 6, "now and then all are asked");
     }
 }
