@@ -131,6 +131,8 @@ async fn put(port: DhtPort, value: Value, expiry: WallTime) {
                 assert!(done.stored * 2 > done.asked, "{done:?}");
                 return;
             }
+            // On a busy machine what expires soon has expired before it could be put.
+            Err(_) if system_wall() >= expiry => return,
             Err(error) => eprintln!("once more: {error}"),
         }
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -28,6 +28,8 @@ const COMMANDS_MAX: usize = 256;
 const EVENTS_MAX: usize = 256;
 /// Requests of other peers that await their answer; beyond, new ones are refused.
 const SERVING_MAX: usize = 1024;
+/// Twice the time in which an idle peer asks each of seven others.
+const IDLE: Duration = Duration::from_secs(600);
 /// The time in which a listener starts, or does not.
 const LISTEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -51,20 +53,20 @@ pub struct SwarmConfig {
     pub wire: Wire,
     /// Whether private addresses of peers that this one does not know are dialled.
     pub dial_private: bool,
-    /// Connections without a request for this long are closed. Longer than the polls of an idle group are apart, or each
-    /// poll would pay for a handshake.
+    /// Streams and connections without a request for this long are closed. Longer than an idle peer takes to poll all its
+    /// neighbours by turns, or each poll would pay for a handshake.
     pub idle_timeout: Duration,
 }
 
 impl SwarmConfig {
     /// TCP on `listen`:`port`.
     pub fn tcp(listen: IpAddr, port: u16, dial_private: bool) -> Self {
-        Self { listen, port, wire: Wire::Tcp, dial_private, idle_timeout: Duration::from_secs(150) }
+        Self { listen, port, wire: Wire::Tcp, dial_private, idle_timeout: IDLE }
     }
     /// Memory of this process, for tests.
     pub fn memory(port: u16) -> Self {
         let listen = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-        Self { listen, port, wire: Wire::Memory, dial_private: true, idle_timeout: Duration::from_secs(150) }
+        Self { listen, port, wire: Wire::Memory, dial_private: true, idle_timeout: IDLE }
     }
 }
 

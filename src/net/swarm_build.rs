@@ -27,8 +27,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_UP_WITHIN: Duration = Duration::from_secs(15);
 /// A step of a look-up: a dead peer must not hold it up for long.
 const STEP_WITHIN: Duration = Duration::from_secs(5);
-/// Connections that died without a word are noticed by a ping; a quiet one costs four packets in this time.
-const PING_EVERY: Duration = Duration::from_secs(300);
+/// Connections that died without a word are noticed by a ping, if no request met them before; one costs ten packets, and every
+/// pair of peers has its own.
+const PING_EVERY: Duration = Duration::from_secs(900);
 /// Addresses change rarely, and a new connection tells them.
 const IDENTIFY_EVERY: Duration = Duration::from_secs(3600);
 /// The routing table is refreshed by look-ups; this is for a peer that makes none.
