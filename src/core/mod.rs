@@ -12,6 +12,7 @@
 //!         <----------  poll_timeout   Effect::Feed         -> the brain's own input, after what came before is durable
 //! ```
 
+pub mod availability;
 pub mod dht;
 pub mod fetch;
 pub mod group;
