@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::args::BenchCommand;
 use crate::model::policy::KOfN;
 use crate::model::{Address, ByteSize, Fingerprint, GroupName, LocalName, Mode, Policy, Span};
 
@@ -75,6 +76,9 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Prints the link to the web page of this peer
     Console,
+    /// Measures: the papers' figures and ours
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Writes identity, keys, config, mail and journal of a peer, running or not, into one file
     Backup(BackupArgs),
 }

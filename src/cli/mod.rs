@@ -3,6 +3,7 @@
 
 mod args;
 mod backup;
+mod bench;
 mod cancel;
 pub mod cluster;
 mod compose;
@@ -72,6 +73,7 @@ fn run(cli: &Cli) -> anyhow::Result<Shown> {
         Command::Status => status::run(&home()?),
         Command::Doctor(args) => doctor::run(&home()?, args),
         Command::Console => console::run(&home()?),
+        Command::Bench(command) => bench::run(command),
         Command::Backup(args) => backup::run(&home()?, args),
     }
 }

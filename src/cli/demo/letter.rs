@@ -15,7 +15,7 @@ use crate::model::{Address, ByteSize};
 const CHUNK: usize = 1 << 16;
 
 /// A letter with `size` bytes of attachment, which lies in `folder` for a moment.
-pub(super) fn made(folder: &Path, from: &Address, to: &Address, size: ByteSize) -> anyhow::Result<Vec<u8>> {
+pub(in crate::cli) fn made(folder: &Path, from: &Address, to: &Address, size: ByteSize) -> anyhow::Result<Vec<u8>> {
     let path = folder.join("photos.tar");
     random_file(&path, size).with_context(|| path.display().to_string())?;
     let letter = Letter {
@@ -51,7 +51,7 @@ fn random_file(path: &Path, size: ByteSize) -> anyhow::Result<()> {
 
 /// The mail in `path` with `from` and `to` in the place of its own, CRLF line breaks as SMTP needs them, and no blind
 /// copies, which no receiver ever sees.
-pub(super) fn own(path: &Path, from: &Address, to: &Address) -> anyhow::Result<Vec<u8>> {
+pub(in crate::cli) fn own(path: &Path, from: &Address, to: &Address) -> anyhow::Result<Vec<u8>> {
     let mut raw = Vec::new();
     let mut file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     file.read_to_end(&mut raw)?;
@@ -67,7 +67,7 @@ pub(super) fn own(path: &Path, from: &Address, to: &Address) -> anyhow::Result<V
 }
 
 /// Whether `got` is `sent`, after whole header fields that submission put on top because they were missing.
-pub(super) fn is_same(got: &[u8], sent: &[u8]) -> bool {
+pub(in crate::cli) fn is_same(got: &[u8], sent: &[u8]) -> bool {
     let Some(added) = got.strip_suffix(sent) else { return false };
     let allowed = ["Date", "Message-ID"];
     let mut missing = header::fields(added);

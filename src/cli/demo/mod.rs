@@ -3,11 +3,11 @@
 
 mod asked;
 pub mod imap_client;
-mod letter;
+pub(super) mod letter;
 mod measure;
 mod play;
 pub mod smtp_client;
-mod stage;
+pub(super) mod stage;
 
 use std::path::Path;
 
@@ -92,7 +92,7 @@ pub(super) fn run(home: Option<&Path>, args: &DemoArgs) -> anyhow::Result<Shown>
         group.replication.mode = args.mode.into();
     }
     let own = asked::check(args, &cluster)?;
-    let mut stage = Stage::new(home, cluster)?;
+    let mut stage = Stage::new("demo", home, cluster)?;
     let mut report = play::play(&stage, args, own)?;
     let mut text = text(&report);
     if args.keep {

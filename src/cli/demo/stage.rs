@@ -1,4 +1,4 @@
-//! Where a demo happens: its folder and its peers, all gone at the end, also after Ctrl-C. It never removes a folder that it
+//! Where a demo or a bench happens: its folder and its peers, all gone at the end, also after Ctrl-C. It never removes a folder that it
 //! did not make, and never ends a process that it did not start.
 
 use std::path::{Path, PathBuf};
@@ -19,13 +19,13 @@ const INTERRUPTED: i32 = 130;
 
 /// The folder and its peers. Dropped, the peers are ended, and the folder goes if this made it.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(in crate::cli) struct Stage {
     /// The peers.
-    pub(super) cluster: ClusterDir,
+    pub(in crate::cli) cluster: ClusterDir,
     /// What the cluster is made of.
-    pub(super) file: Cluster,
+    pub(in crate::cli) file: Cluster,
     /// Who is told.
-    pub(super) report: Report,
+    pub(in crate::cli) report: Report,
     ending: Arc<Ending>,
 }
 
@@ -52,10 +52,10 @@ impl Ending {
 }
 
 impl Stage {
-    /// In `home`, or in a new folder for temporary files.
-    pub(super) fn new(home: Option<&Path>, file: Cluster) -> anyhow::Result<Self> {
+    /// In `home`, or in a new folder for temporary files that is named for `what` happens.
+    pub(in crate::cli) fn new(what: &str, home: Option<&Path>, file: Cluster) -> anyhow::Result<Self> {
         let report = Report::to_people();
-        let fresh = std::env::temp_dir().join(format!("roost-demo-{}", &random_name()?[..8]));
+        let fresh = std::env::temp_dir().join(format!("roost-{what}-{}", &random_name()?[..8]));
         let program = std::env::current_exe()?;
         home.map_or(Ok(()), |home| is_free(home, &program, report))?;
         let cluster = ClusterDir::make(home.unwrap_or(&fresh), &program, report)?;
@@ -66,14 +66,14 @@ impl Stage {
     }
 
     /// The peer called `name`, as it is now.
-    pub(super) fn peer(&self, name: &str) -> anyhow::Result<ClusterPeer> {
+    pub(in crate::cli) fn peer(&self, name: &str) -> anyhow::Result<ClusterPeer> {
         let address = self.cluster.find(name)?;
         let found = self.cluster.status()?.peers.into_iter().find(|peer| peer.address == address);
         found.with_context(|| format!("{address} is gone"))
     }
 
     /// Lets everything go on after the demo.
-    pub(super) fn leave(&mut self) {
+    pub(in crate::cli) fn leave(&mut self) {
         self.ending.stays.store(true, Ordering::SeqCst);
     }
 }

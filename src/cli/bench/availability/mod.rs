@@ -1,0 +1,241 @@
+//! `roost bench availability`: closed forms, draws over the real placement code, and real peers killed, side by side.
+
+mod closed;
+mod monte_carlo;
+mod processes;
+
+use serde::Serialize;
+
+use self::closed::Copies;
+use self::monte_carlo::{Draws, Failures, Kept};
+use super::args::AvailabilityArgs;
+use super::plot::{Axis, Chart, Line};
+use super::report::{Report, table};
+use crate::cli::output::Shown;
+use crate::core::availability::{k_of_n, owner_or_k_of_n, with_a_common_cause};
+use crate::model::Encoding;
+use crate::model::policy::KOfN;
+
+/// Of the time that a peer is down, this share is a failure of its site, in the arm of correlated failures.
+const COMMON_SHARE: f64 = 0.5;
+/// Members besides the owner, at least: placement has something to choose.
+const OTHERS_MIN: u8 = 7;
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "part", rename_all = "kebab-case")]
+enum Row {
+    /// A mail can be had: three ways to know.
+    Had(Had),
+    /// Copies that are needed for a target (Kangasharju et al., Figure 2).
+    Copies(Copies),
+    /// The chance that every copy is down (Kangasharju et al., Table 2).
+    Table2(closed::Cell),
+    /// What may lose a mail with five copies (Kangasharju et al., equations 1 to 3).
+    Causes(closed::Causes),
+}
+
+/// The share of mails that can be had.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Had {
+    /// `fragments 3/5` or `whole x 3`.
+    arm: String,
+    /// `independent`, `one site` or `two sites`.
+    failures: &'static str,
+    /// `dead`, or `as others`: up as often as they are.
+    owner: &'static str,
+    /// The probability that a peer is up, all causes together.
+    up: f64,
+    /// Computed, where there is a closed form.
+    closed_form: Option<f64>,
+    /// Drawn.
+    monte_carlo: f64,
+    /// Twice the standard error of that.
+    monte_carlo_error: f64,
+    /// Real peers, where they were tried.
+    processes: Option<f64>,
+    /// Twice the standard error of that.
+    processes_error: Option<f64>,
+}
+
+/// What was asked for.
+#[derive(Debug, Serialize)]
+struct Parameters {
+    policy: KOfN,
+    copies: u8,
+    others: u8,
+    up: Vec<f64>,
+    draws: u32,
+    trials: u32,
+    trial_up: f64,
+    seed: u64,
+    trials_against_the_rule: u32,
+}
+
+/// Runs it.
+pub(super) fn run(args: &AvailabilityArgs) -> anyhow::Result<Shown> {
+    let KOfN { k, n } = args.policy.0;
+    let others = OTHERS_MIN.max(n).max(args.copies);
+    let mut draws = Draws::new(args.seed);
+    let arms = [
+        (format!("fragments {k}/{n}"), Kept { encoding: Encoding::Fragments { k, n }, copies: args.copies, others }),
+        (format!("whole x {}", args.copies), Kept { encoding: Encoding::Whole, copies: args.copies, others }),
+    ];
+    let mut had = Vec::new();
+    for (name, kept) in &arms {
+        for up in &args.up {
+            had.extend(drawn(name, *kept, *up, args.draws, &mut draws));
+        }
+    }
+    let mut against = 0;
+    if args.trials > 0 {
+        let real = processes::try_out(args.policy.0, args.trial_up, args.trials, &mut draws)?;
+        against = real.against_the_rule;
+        had.extend(beside(&arms[0], args, &real, &mut draws));
+    }
+    let copies = closed::copies();
+    let rows = had.iter().cloned().map(Row::Had);
+    let rows = rows.chain(copies.iter().cloned().map(Row::Copies));
+    let rows = rows.chain(closed::table_2().into_iter().map(Row::Table2));
+    let rows = rows.chain(closed::causes().into_iter().map(Row::Causes));
+    let parameters = Parameters {
+        policy: args.policy.0,
+        copies: args.copies,
+        others,
+        up: args.up.clone(),
+        draws: args.draws,
+        trials: args.trials,
+        trial_up: args.trial_up,
+        seed: args.seed,
+        trials_against_the_rule: against,
+    };
+    let text = text(&had, against, args.trials);
+    let mut report = Report::new("availability", parameters, rows.collect());
+    report.plot(args.plots.plots.as_deref(), &[("had", chart(&had)), ("copies", closed::chart(&copies))])?;
+    let shown = report.shown(&text)?;
+    Ok(if against == 0 { shown } else { shown.failed() })
+}
+
+/// Twice the standard error of a share that was counted `count` times.
+fn error(share: f64, count: u32) -> f64 {
+    2.0 * (share * (1.0 - share) / f64::from(count.max(1))).sqrt()
+}
+
+/// All that is drawn and computed for one arm and one probability.
+fn drawn(name: &str, kept: Kept, up: f64, count: u32, draws: &mut Draws) -> Vec<Had> {
+    let (k, n) = match kept.encoding {
+        Encoding::Whole => (1, u32::from(kept.copies)),
+        Encoding::Fragments { k, n } => (u32::from(k), u32::from(n)),
+    };
+    let site_up = 1.0 - (1.0 - up) * COMMON_SHARE;
+    let alone = up / site_up;
+    let one_site = |closed: f64| Some(with_a_common_cause(1.0 - site_up, closed));
+    let models = [
+        ("independent", Failures::Independent { up }, Some(k_of_n(up, k, n)), Some(owner_or_k_of_n(up, up, k, n))),
+        (
+            "one site",
+            Failures::Sites { sites: 1, site_up, up: alone },
+            one_site(k_of_n(alone, k, n)),
+            one_site(owner_or_k_of_n(alone, alone, k, n)),
+        ),
+        ("two sites", Failures::Sites { sites: 2, site_up, up: alone }, None, None),
+    ];
+    let mut rows = Vec::new();
+    for (failures, model, dead, as_others) in models {
+        let shares = monte_carlo::count(kept, model, count, draws);
+        let both = [("dead", dead, shares.owner_dead), ("as others", as_others, shares.owner_as_others)];
+        rows.extend(both.map(|(owner, closed_form, monte_carlo)| Had {
+            arm: name.to_owned(),
+            failures,
+            owner,
+            up,
+            closed_form,
+            monte_carlo,
+            monte_carlo_error: error(monte_carlo, count),
+            processes: None,
+            processes_error: None,
+        }));
+    }
+    rows
+}
+
+/// The figures for the probability with which real peers were up, with what they gave beside them.
+fn beside(
+    (name, kept): &(String, Kept),
+    args: &AvailabilityArgs,
+    real: &processes::Tried,
+    draws: &mut Draws,
+) -> Vec<Had> {
+    let rows = drawn(name, *kept, args.trial_up, args.draws, draws);
+    let rows = rows.into_iter().filter(|row| row.failures == "independent" && row.owner == "as others");
+    let share = f64::from(real.opened) / f64::from(real.trials.max(1));
+    rows.map(|row| Had { processes: Some(share), processes_error: Some(error(share, real.trials)), ..row }).collect()
+}
+
+fn text(had: &[Had], against: u32, trials: u32) -> String {
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.5}"));
+    let rows: Vec<Vec<String>> = had
+        .iter()
+        .map(|row| {
+            let drawn = format!("{:.5} ±{:.5}", row.monte_carlo, row.monte_carlo_error);
+            let real = row.processes.zip(row.processes_error).map(|(share, error)| format!("{share:.2} ±{error:.2}"));
+            let real = real.unwrap_or_else(|| "-".to_owned());
+            let (failures, owner) = (row.failures.to_owned(), row.owner.to_owned());
+            vec![row.arm.clone(), failures, owner, row.up.to_string(), shown(row.closed_form), drawn, real]
+        })
+        .collect();
+    let head = ["arm", "failures", "owner", "up", "closed form", "drawn", "processes"];
+    let mut text = format!("the mail can be had:\n{}\n\n{}", table(&head, &rows), closed::text());
+    if trials > 0 {
+        text.push_str(&format!(
+            "\n\nreal peers: {trials} mails opened, {against} of them against the rule (k parts or the owner)"
+        ));
+    }
+    text
+}
+
+fn chart(had: &[Had]) -> Chart {
+    let mut lines: Vec<Line> = Vec::new();
+    for row in had.iter().filter(|row| row.owner == "dead" || row.processes.is_some()) {
+        let (name, value) = match row.processes {
+            Some(share) => (format!("{}, owner too: real peers", row.arm), share),
+            None => (format!("{}, {}", row.arm, row.failures), row.closed_form.unwrap_or(row.monte_carlo)),
+        };
+        match lines.iter_mut().find(|line| line.name == name) {
+            Some(line) => line.points.push((row.up, 1.0 - value)),
+            None => {
+                lines.push(Line { name, points: vec![(row.up, 1.0 - value)], only_points: row.processes.is_some() })
+            }
+        }
+    }
+    for line in &mut lines {
+        line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    Chart {
+        title: "Mails that cannot be had, the owner being dead".to_owned(),
+        x: Axis::linear("a peer is up, probability"),
+        y: Axis::log("mails that cannot be had, share"),
+        lines,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_drawn_is_within_its_error_of_what_is_computed() {
+        let kept = Kept { encoding: Encoding::Fragments { k: 3, n: 5 }, copies: 3, others: 7 };
+        let rows = drawn("fragments 3/5", kept, 0.7, 20_000, &mut Draws::new(3));
+        assert_eq!(rows.len(), 6);
+        for row in rows.iter().filter(|row| row.closed_form.is_some()) {
+            let off = (row.monte_carlo - row.closed_form.unwrap()).abs();
+            assert!(off < 3.0 * row.monte_carlo_error, "{row:?}");
+        }
+        let whole = Kept { encoding: Encoding::Whole, ..kept };
+        let whole = drawn("whole x 3", whole, 0.7, 20_000, &mut Draws::new(3));
+        let at = |failures| whole.iter().find(|row| row.failures == failures).unwrap().monte_carlo;
+        assert!(at("one site") < at("two sites"), "a second site helps whole copies");
+        assert!(chart(&rows).svg().unwrap().contains("two sites"));
+    }
+}

@@ -1,0 +1,18 @@
+//! `roost bench`: the papers' figures and ours, each as a table, one JSON object and plots. Every bench checks what it measures,
+//! and says with what, on what and at which commit.
+
+pub(super) mod args;
+mod availability;
+mod machine;
+mod plot;
+mod report;
+
+use super::output::Shown;
+use args::BenchCommand;
+
+/// Runs one bench.
+pub(super) fn run(command: &BenchCommand) -> anyhow::Result<Shown> {
+    match command {
+        BenchCommand::Availability(args) => availability::run(args),
+    }
+}
