@@ -93,7 +93,7 @@ impl World {
         let key = PeerKey::from_seed(&seed);
         let id = key.peer_id();
         let running = swarm::start(SwarmConfig::memory(port), &key).await.unwrap();
-        let dht = start(Dht::new(key, port.into()), running, Arc::new(NoLog), Clock::system());
+        let dht = start(Dht::new(key, port.into()), running, Arc::new(NoLog), Clock::system(), None);
         let entry: Vec<_> = (0..3.min(self.peers.len()))
             .map(|_| self.peers[self.dice.roll(self.peers.len())].clone())
             .map(|peer| (peer.id, vec![peer.addr]))

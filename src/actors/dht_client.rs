@@ -1,31 +1,58 @@
-//! DhtClient: the shell of the DHT's brain and the swarm it works through. It never decides who stores what.
+//! DhtClient: the shell of the DHT's brain, the swarm it works through, and the share's place on disk. It never decides who
+//! stores what.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::directory::Snapshot;
 use super::shell::{EventLog, Handle, Perform, Shell, Stopped};
 use crate::clock::Clock;
 use crate::core::dht::{
-    Action, DelDone, Dht, DhtError, GetDone, Input, PutDone, Reply, RequestId, Status, Unreachable,
+    Action, Change, DelDone, Dht, DhtError, GetDone, Input, PutDone, Reply, RequestId, Status, Unreachable,
 };
 use crate::model::dht::DhtKey;
 use crate::model::group::PeerAddr;
 use crate::model::{Digest, PeerId, Secret, WallTime};
 use crate::net::swarm::{Command, Running, SwarmEvent};
+use crate::store::dht_share::{DhtShare, Page};
+
+/// What is on disk is read back once it is known who is known, or after this time: publishers that a gd names have more room.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a stop waits for what is not on disk yet.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks whether it is.
+const STOP_LOOK: Duration = Duration::from_millis(10);
 
 /// The performer of the DHT's brain.
 #[derive(Debug)]
 pub struct DhtClient {
     commands: mpsc::Sender<Command>,
+    share: Option<Arc<DhtShare>>,
+}
+
+impl DhtClient {
+    /// Writes a batch off the actor's thread; the brain sends one at a time.
+    fn keep(&self, changes: Vec<Change>, back: Handle<Dht>) {
+        let Some(share) = self.share.clone() else { return };
+        tokio::spawn(async move {
+            let written = tokio::task::spawn_blocking(move || share.write(&changes)).await;
+            if let Ok(Err(error)) = &written {
+                tracing::warn!(%error, "DHT entries are not kept over a restart for now");
+            }
+            // A stopped brain keeps nothing any more.
+            let _ = back.tell(Input::Kept(matches!(written, Ok(Ok(()))))).await;
+        });
+    }
 }
 
 impl Perform<Dht> for DhtClient {
-    fn perform(&mut self, action: Action, _: &Handle<Dht>) {
+    fn perform(&mut self, action: Action, back: &Handle<Dht>) {
         let command = match action {
+            Action::Keep { changes } => return self.keep(changes, back.clone()),
             Action::FindClosest { key } => Command::FindClosest { key },
             Action::Send { request, peer, body } => Command::Send { id: request.0, peer, request: body },
             Action::Respond { channel, response } => Command::Respond { channel, response },
@@ -60,15 +87,56 @@ pub enum PortError {
 pub struct DhtPort {
     handle: Handle<Dht>,
     commands: mpsc::Sender<Command>,
+    share: Option<Arc<DhtShare>>,
+    /// Told once it is known who is known.
+    known: Arc<Notify>,
 }
 
-/// Starts the brain on a running swarm, on the current actix system.
-pub fn start(brain: Dht, swarm: Running, log: Arc<dyn EventLog>, clock: Clock) -> DhtPort {
+/// Starts the brain on a running swarm, on the current actix system. With a `share`, what this peer stores for others is there
+/// again after a restart.
+pub fn start(
+    brain: Dht,
+    swarm: Running,
+    log: Arc<dyn EventLog>,
+    clock: Clock,
+    share: Option<Arc<DhtShare>>,
+) -> DhtPort {
     let Running { commands, events, .. } = swarm;
-    let performer = DhtClient { commands: commands.clone() };
+    let performer = DhtClient { commands: commands.clone(), share: share.clone() };
+    let brain = if share.is_some() { brain.kept_on_disk() } else { brain };
     let handle = Shell::start(brain, performer, log, clock, Some(Input::Start));
     tokio::spawn(pump(events, handle.clone()));
-    DhtPort { handle, commands }
+    let known = Arc::new(Notify::new());
+    if let Some(share) = share.clone() {
+        tokio::spawn(restore(share, known.clone(), handle.clone()));
+    }
+    DhtPort { handle, commands, share, known }
+}
+
+/// Gives the brain what is on disk, page by page.
+async fn restore(share: Arc<DhtShare>, known: Arc<Notify>, handle: Handle<Dht>) {
+    let _ = tokio::time::timeout(KNOWN_WITHIN, known.notified()).await;
+    let mut after = None;
+    loop {
+        let share = share.clone();
+        let page = match tokio::task::spawn_blocking(move || share.page(after.as_deref())).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "DHT entries of the last run cannot be read; other peers have them");
+                Page { records: Vec::new(), next: None }
+            }
+            Err(_) => return,
+        };
+        if handle.tell(Input::Restore(page.records)).await.is_err() {
+            return;
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    // A stopped brain needs nothing any more.
+    let _ = handle.tell(Input::Restored).await;
 }
 
 /// Tells the brain what the swarm tells; a busy brain makes the swarm wait. Dropping the events ends the swarm.
@@ -173,6 +241,7 @@ impl DhtPort {
         let named = snapshot.groups.values().filter_map(|group| group.gd.as_ref());
         let known = named.flat_map(|gd| gd.members.iter().map(|member| member.peer_id)).collect();
         self.handle.tell(Input::Known(known)).await?;
+        self.known.notify_one();
         self.peers(snapshot.peers.values().map(|peer| (peer.peer_id, peer.addrs.clone())).collect()).await
     }
 
@@ -184,18 +253,30 @@ impl DhtPort {
         self.handle.observe().await
     }
 
-    /// Stops brain and swarm; connections are closed.
+    /// Stops brain and swarm; connections are closed, and what is kept on disk is there.
     pub async fn stop(&self) {
         // A swarm that has stopped already is what was wanted.
         let _ = self.commands.send(Command::Stop).await;
+        if let Some(share) = self.share.clone() {
+            // What takes longer than this is asked of others after the next start.
+            let _ = tokio::time::timeout(STOP_WITHIN, self.write_all()).await;
+            let _ = tokio::task::spawn_blocking(move || share.close()).await;
+        }
         self.handle.stop().await;
+    }
+
+    async fn write_all(&self) -> Result<(), Stopped> {
+        self.handle.tell(Input::KeepNow).await?;
+        while self.handle.observe().await?.unwritten > 0 {
+            tokio::time::sleep(STOP_LOOK).await;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
-    use std::time::Duration;
 
     use super::*;
     use crate::actors::shell::Append;
@@ -221,7 +302,7 @@ mod tests {
         config.idle_timeout = idle_timeout;
         let running = swarm::start(config, &key).await.unwrap();
         let addr = PeerAddr { host: host.to_owned(), https: 0, libp2p: running.port };
-        (start(Dht::new(key, n.into()), running, Arc::new(NoLog), Clock::system()), id, addr)
+        (start(Dht::new(key, n.into()), running, Arc::new(NoLog), Clock::system(), None), id, addr)
     }
 
     /// Waits until the number of connected peers is as it should be.

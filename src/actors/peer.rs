@@ -44,6 +44,7 @@ use crate::net::interfaces::reachable_addresses;
 use crate::net::swarm::{self, SwarmConfig, SwarmError};
 use crate::net::tls::{TlsError, TlsIdentity};
 use crate::net::upload_limit::UploadLimit;
+use crate::store::dht_share::DhtShare;
 use crate::store::home::{Home, HomeError, HomeLock};
 use crate::store::index::Index;
 use crate::store::journal::{Journal, JournalError};
@@ -242,7 +243,7 @@ struct Opened {
     identity: Identity,
     journal: Journal,
     brains: Brains,
-    index_rebuilt: bool,
+    index: Option<Index>,
 }
 
 /// Takes the home's lock. A peer that was killed holds its own until the kernel has closed its files, which takes a moment
@@ -257,13 +258,13 @@ fn lock_soon(home: &Home) -> Result<HomeLock, HomeError> {
     home.lock()
 }
 
-/// Says whether the index was rebuilt. All that is in it can be had again, so a peer starts without one too. Blocking.
-fn look_at_index(dir: &Path) -> bool {
+/// Opens the index. All that is in it can be had again, so a peer starts without one too. Blocking.
+fn open_index(dir: &Path) -> Option<Index> {
     match Index::open(dir) {
-        Ok(index) => index.is_rebuilt(),
+        Ok(index) => Some(index),
         Err(error) => {
             tracing::warn!(%error, "this peer starts without its index");
-            false
+            None
         }
     }
 }
@@ -275,13 +276,13 @@ fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
     backup::prune(home);
     let identity = Identity::load(home)?;
     let (journal, replay) = Journal::open(&home.journal_dir())?;
-    let index_rebuilt = look_at_index(&home.index_dir());
+    let index = open_index(&home.index_dir());
     let events = Events::read(replay)?;
     let brains = Brains::wake(home, config, &identity, &journal, events)?;
     if let Err(error) = home.sweep_fetched(&brains.postbox.mails_to_fetch()) {
         tracing::warn!(%error, "half-fetched mails that nobody needs stay until the next start");
     }
-    Ok(Opened { lock, identity, journal, brains, index_rebuilt })
+    Ok(Opened { lock, identity, journal, brains, index })
 }
 
 /// What every actor of the peer is made of.
@@ -399,7 +400,9 @@ impl Peer {
     pub async fn start(home: Home, config: Config, clock: Clock) -> Result<Self, StartError> {
         let started = clock.now().wall;
         let ports = Listening::of(&config);
-        let Opened { lock, identity, journal, brains, index_rebuilt } = open(&home, &config)?;
+        let Opened { lock, identity, journal, brains, index } = open(&home, &config)?;
+        let index_rebuilt = index.as_ref().is_some_and(Index::is_rebuilt);
+        let share = index.map(|index| Arc::new(DhtShare::new(index)));
         let listener = bind_https(ports.https).await?;
         let tls = TlsIdentity::new(&identity.key)?;
         let log: Arc<dyn EventLog> = Arc::new(JournalLog::new(journal.clone()));
@@ -409,7 +412,7 @@ impl Peer {
         let client = PeerClient::new(tls.clone(), Arc::new(locator), ClientBounds::default());
         let listen = SwarmConfig::tcp(config.net.listen, config.net.libp2p_port, config.net.dial_private);
         let running = swarm::start(listen, &identity.key).await?;
-        let dht = dht_client::start(brains.dht, running, log.clone(), clock.clone());
+        let dht = dht_client::start(brains.dht, running, log.clone(), clock.clone(), share);
         let codec = Arc::new(Codec::default());
         let common = Common { home, config, identity, clock, log, codec, directory, client, dht };
 
@@ -538,6 +541,6 @@ mod tests {
         // A folder where the index's state file goes.
         std::fs::create_dir_all(home.path().join("index.state").join("in the way")).unwrap();
         assert!(Index::open(&index).is_err());
-        assert!(!look_at_index(&index));
+        assert!(open_index(&index).is_none());
     }
 }

@@ -2,6 +2,7 @@
 //! the bytes are durable (R1), never decides what they mean, and never runs on an actor thread: its functions block.
 
 pub mod backup;
+pub mod dht_share;
 pub mod files;
 pub mod home;
 pub mod index;

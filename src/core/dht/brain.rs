@@ -7,6 +7,7 @@ use super::carrier::Carrier;
 use super::courier::{Arrival, Courier, Unreachable};
 use super::get::{GetJob, LastRead};
 use super::job::{Ask, CarryJob, DelJob, Job, Next, PutJob, Round as Closing};
+use super::keep::Keeping;
 use super::ring::Ring;
 use super::room::Limits;
 use super::store::{Budget, Store};
@@ -57,6 +58,7 @@ impl Dht {
             own: VecDeque::new(),
             last_reads: BTreeMap::new(),
             counts: Counts::default(),
+            keeping: Keeping::default(),
             out: Outgoing::default(),
         }
     }
@@ -323,6 +325,7 @@ impl Dht {
             self.counts.requests += 1;
             self.out.act(Action::Send { request, peer, body });
         }
+        self.keep();
     }
 
     /// What time brought.
@@ -383,6 +386,10 @@ impl Brain for Dht {
             }
             Input::PeerDown(peer) => self.ring.down(&peer),
             Input::Known(known) => self.store.know(known),
+            Input::Restore(records) => self.restore(records),
+            Input::Restored => self.restored(),
+            Input::Kept(written) => self.kept(written),
+            Input::KeepNow => self.keep_now(),
         }
         self.settle();
     }
@@ -407,7 +414,12 @@ impl Brain for Dht {
         let expiry = self.store.next_expiry().map(|at| self.now.mono + at.since(self.now.wall));
         // A full house wakes when a comparison ends.
         let carrier = if self.counts.carrying < CARRYING_MAX { self.carrier.poll_timeout() } else { None };
-        earliest(runs.chain(look_ups).chain([expiry, carrier, self.courier.poll_timeout()]))
+        earliest(runs.chain(look_ups).chain([
+            expiry,
+            carrier,
+            self.courier.poll_timeout(),
+            self.keeping.poll_timeout(),
+        ]))
     }
 
     fn observe(&self, _: Now) -> Status {
@@ -425,6 +437,7 @@ impl Brain for Dht {
             carried: self.counts.carried,
             look_ups: self.counts.look_ups,
             requests: self.counts.requests,
+            unwritten: self.store.changes() + self.keeping.under_way(),
         }
     }
 }

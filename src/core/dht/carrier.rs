@@ -76,6 +76,12 @@ impl Carrier {
         self.sweep_at = Some(now + self.jitter.between(SWEEP_EVERY - fifth, SWEEP_EVERY + fifth));
     }
 
+    /// The next sweep comes earlier.
+    pub(super) fn sweep_within(&mut self, now: MonoTime, span: Duration) {
+        let at = now + self.jitter.between(span / 3, span);
+        self.sweep_at = Some(self.sweep_at.map_or(at, |due| due.min(at)));
+    }
+
     pub(super) fn is_sweep_due(&self, now: MonoTime) -> bool {
         self.sweep_at.is_some_and(|at| at <= now)
     }

@@ -13,6 +13,7 @@ mod carrier;
 mod courier;
 mod get;
 mod job;
+mod keep;
 mod ring;
 mod room;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use self::carrier::Carrier;
 use self::courier::{Courier, Round};
 use self::get::LastRead;
 use self::job::Job;
+use self::keep::Keeping;
 use self::ring::Ring;
 use self::store::Store;
 use super::{Outgoing, Token};
@@ -39,6 +41,7 @@ use crate::wire::PeerKey;
 use crate::wire::dht::{Op, Refusal, Request, Response};
 
 pub use self::courier::{RequestId, Unreachable};
+pub use self::keep::{Change, Record};
 pub use self::ring::Place;
 pub use self::room::{Limits, Room};
 
@@ -112,6 +115,14 @@ pub enum Input {
     PeerDown(PeerId),
     /// The publishers that verified gds name.
     Known(BTreeSet<PeerId>),
+    /// Some of what was on disk at the start.
+    Restore(Vec<Record>),
+    /// There is no more of it.
+    Restored,
+    /// What came of [`Action::Keep`]: whether it is written.
+    Kept(bool),
+    /// Have all changes written now.
+    KeepNow,
 }
 
 /// What the brain asks its shell to do.
@@ -138,9 +149,15 @@ pub enum Action {
         /// The answers.
         response: Response,
     },
+    /// Write changes of this peer's share to disk; [`Input::Kept`] tells. One batch at a time.
+    Keep {
+        /// Any order will do.
+        changes: Vec<Change>,
+    },
 }
 
-/// Nothing of the DHT is in the journal: publishers renew what they own, and holders re-put what they hold.
+/// Nothing of the DHT is in the journal: publishers renew what they own, holders re-put what they hold, and the index keeps it
+/// as a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {}
 
@@ -278,6 +295,8 @@ pub struct Status {
     pub look_ups: u64,
     /// Requests sent to other peers.
     pub requests: u64,
+    /// Changes that wait for the disk.
+    pub unwritten: usize,
 }
 
 /// How far a run is.
@@ -328,6 +347,7 @@ pub struct Dht {
     own: VecDeque<(Round, Op)>,
     last_reads: BTreeMap<Digest, LastRead>,
     counts: Counts,
+    keeping: Keeping,
     out: Outgoing<Dht>,
 }
 

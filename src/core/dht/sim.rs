@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Action, Dht, DhtError, GetDone, Input, Limits, Place, PutDone, Reply, RequestId, Unreachable};
+use super::{
+    Action, Change, Dht, DhtError, GetDone, Input, Limits, Place, PutDone, Record, Reply, RequestId, Unreachable,
+};
 use crate::core::{Brain as _, Effect, Token};
 use crate::model::dht::{DhtKey, K_CLOSEST, value_hash};
 use crate::model::{Digest, MonoTime, Now, PeerId, Secret, WallTime};
@@ -25,6 +27,8 @@ pub(super) struct Node {
     pub(super) dht: Dht,
     pub(super) alive: bool,
     pub(super) liar: bool,
+    pub(super) disk: BTreeMap<(Digest, Digest), Record>,
+    pub(super) writes: usize,
 }
 
 /// Brains joined in memory, under virtual time.
@@ -94,15 +98,30 @@ impl Net {
         let key = key_of(self.order.len());
         let peer = key.peer_id();
         let seed = u64::try_from(self.order.len()).unwrap();
-        let dht = Dht::with_limits(key, seed, self.limits.0, self.limits.1);
-        self.nodes.insert(peer, Node { dht, alive: true, liar: false });
+        let dht = Dht::with_limits(key, seed, self.limits.0, self.limits.1).kept_on_disk();
+        self.nodes.insert(peer, Node { dht, alive: true, liar: false, disk: BTreeMap::new(), writes: 0 });
         self.order.push(peer);
+        self.begin(peer);
+        peer
+    }
+    fn begin(&mut self, peer: PeerId) {
         self.tell(peer, Input::Start);
         for other in self.alive().into_iter().filter(|other| *other != peer) {
             self.tell(peer, Input::PeerUp(other));
             self.tell(other, Input::PeerUp(peer));
         }
-        peer
+    }
+    /// Starts a peer that was killed, with what is on its disk.
+    pub(super) fn restart(&mut self, peer: PeerId) {
+        let n = self.order.iter().position(|other| *other == peer).unwrap();
+        let seed = u64::try_from(1000 + n).unwrap();
+        let node = self.nodes.get_mut(&peer).unwrap();
+        node.dht = Dht::with_limits(key_of(n), seed, self.limits.0, self.limits.1).kept_on_disk();
+        node.alive = true;
+        let records = node.disk.values().cloned().collect();
+        self.begin(peer);
+        self.tell(peer, Input::Restore(records));
+        self.tell(peer, Input::Restored);
     }
     pub(super) fn kill(&mut self, peer: PeerId) {
         self.nodes.get_mut(&peer).unwrap().alive = false;
@@ -146,6 +165,17 @@ impl Net {
                     self.response_bytes += bytes.len();
                     let result = Response::decode(&bytes).map_err(|_| Unreachable);
                     self.later(1, Delivery::Tell(from, Input::Answer { request, result }));
+                }
+                Effect::Act(Action::Keep { changes }) => {
+                    let node = self.nodes.get_mut(&peer).unwrap();
+                    node.writes += 1;
+                    for Change { key, id, record } in changes {
+                        match record {
+                            Some(record) => drop(node.disk.insert((key, id), record)),
+                            None => drop(node.disk.remove(&(key, id))),
+                        }
+                    }
+                    self.later(2, Delivery::Tell(peer, Input::Kept(true)));
                 }
                 Effect::Feed(_) | Effect::Commit { .. } => unreachable!("the DHT keeps nothing in the journal"),
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::keep::{Change, Record};
 use super::room::{Ledger, Limits, Lot, Room};
 use crate::model::dht::{EntryTerms, VALIDITY_MAX, VALUE_MAX, password_hash};
 use crate::model::{Digest, PeerId, WallTime};
@@ -13,6 +14,8 @@ use crate::wire::dht::{Answer, Del, Entry, EntryTombstone, Fetch, List, Listing,
 const CLOCK_GRACE: Duration = Duration::from_secs(600);
 /// Values of one response; what does not fit is listed, and fetched by those who lack it.
 const VALUES_MAX: usize = 1 << 20;
+/// Changes that wait for the disk. What changes beyond is not written: after a restart it is asked of others.
+const CHANGES_MAX: usize = 262_144;
 /// Tombstones of one answer.
 const TOMBSTONES_MAX: usize = 1024;
 
@@ -36,6 +39,8 @@ pub(super) struct Store {
     by_expiry: BTreeSet<(WallTime, Digest, Digest)>,
     known: BTreeSet<PeerId>,
     refused: BTreeMap<Refusal, u64>,
+    /// Entries and tombstones that changed since they were written to disk; none when nobody writes them.
+    unwritten: Option<BTreeSet<(Digest, Digest)>>,
 }
 
 /// How much one response may still carry.
@@ -78,6 +83,7 @@ impl Store {
             by_expiry: BTreeSet::new(),
             known: BTreeSet::new(),
             refused: BTreeMap::new(),
+            unwritten: None,
         }
     }
 
@@ -137,6 +143,7 @@ impl Store {
         }
         self.entries.add(&lot);
         self.by_expiry.insert((terms.expiry, terms.key, id));
+        self.mark(terms.key, id);
         let slot = self.changed(terms.key);
         slot.live.insert(id, (entry.clone(), lot));
         Answer::Stored
@@ -173,9 +180,10 @@ impl Store {
     }
 
     fn move_expiry(&mut self, key: Digest, id: Digest, before: Option<WallTime>, after: WallTime) {
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|before| *before != after) {
             self.by_expiry.remove(&(before, key, id));
             self.by_expiry.insert((after, key, id));
+            self.mark(key, id);
         }
     }
 
@@ -198,6 +206,7 @@ impl Store {
             tombstone = tombstone.prolonged(entry.terms());
         }
         self.tombstones.add(&lot);
+        self.mark(key, id);
         self.by_expiry.insert((tombstone.terms().expiry, key, id));
         self.changed(key).dead.insert(id, (tombstone, lot));
         Ok(())
@@ -290,6 +299,7 @@ impl Store {
                 break;
             }
             self.by_expiry.pop_first();
+            self.mark(key, id);
             let slot = self.changed(key);
             let (live, dead) = (slot.live.remove(&id), slot.dead.remove(&id));
             if slot.live.is_empty() && slot.dead.is_empty() {
@@ -313,8 +323,10 @@ impl Store {
         for (id, (entry, lot)) in slot.live {
             self.by_expiry.remove(&(entry.terms().expiry, key, id));
             self.entries.take(&lot);
+            self.mark(key, id);
         }
         for (id, (tombstone, lot)) in slot.dead {
+            self.mark(key, id);
             self.by_expiry.remove(&(tombstone.terms().expiry, key, id));
             self.tombstones.take(&lot);
         }
@@ -347,6 +359,46 @@ impl Store {
             for (_, lot) in slot.dead.values_mut() {
                 restate(&mut self.tombstones, lot, &self.known);
             }
+        }
+    }
+
+    /// From now on changes are noted for the disk.
+    pub(super) fn track_changes(&mut self) {
+        self.unwritten = Some(BTreeSet::new());
+    }
+
+    /// Notes a change for the disk.
+    pub(super) fn mark(&mut self, key: Digest, id: Digest) {
+        if let Some(unwritten) = self.unwritten.as_mut().filter(|unwritten| unwritten.len() < CHANGES_MAX) {
+            unwritten.insert((key, id));
+        }
+    }
+
+    /// How many changes wait for the disk.
+    pub(super) fn changes(&self) -> usize {
+        self.unwritten.as_ref().map_or(0, BTreeSet::len)
+    }
+
+    /// The next of them, as it is now.
+    pub(super) fn next_change(&mut self) -> Option<Change> {
+        let (key, id) = self.unwritten.as_mut()?.pop_first()?;
+        let slot = self.slots.get(&key);
+        let live = slot.and_then(|slot| slot.live.get(&id)).map(|(entry, _)| Record::Live(entry.clone()));
+        let dead = || slot.and_then(|slot| slot.dead.get(&id)).map(|(tombstone, _)| Record::Dead(tombstone.clone()));
+        Some(Change { key, id, record: live.or_else(dead) })
+    }
+
+    /// Takes what was on disk; what is not taken is noted as a change.
+    pub(super) fn restore(&mut self, now: WallTime, record: &Record) {
+        let place = record.place();
+        let was_unwritten = self.unwritten.as_ref().is_some_and(|unwritten| unwritten.contains(&place));
+        let taken = match record {
+            Record::Live(entry) => matches!(self.put(now, entry), Answer::Stored),
+            Record::Dead(tombstone) => self.bury(now, tombstone).is_ok(),
+        };
+        match self.unwritten.as_mut() {
+            Some(unwritten) if taken && !was_unwritten => drop(unwritten.remove(&place)),
+            _ => self.mark(place.0, place.1),
         }
     }
 

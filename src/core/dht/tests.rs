@@ -4,10 +4,11 @@ use std::time::Duration;
 use proptest::prelude::{ProptestConfig, prop_assert, proptest};
 
 use super::sim::{HOUR, Net, ns, password, text};
-use super::{Action, DhtError, Input, Limits, Place, PutDone, Reply, Room};
+use super::{Action, Dht, DhtError, Input, Limits, Place, PutDone, Reply, Room};
 use crate::core::{Brain as _, Effect, Token};
 use crate::model::dht::K_CLOSEST;
-use crate::model::{Digest, PeerId, WallTime};
+use crate::model::{Digest, MonoTime, Now, PeerId, WallTime};
+use crate::wire::PeerKey;
 use crate::wire::dht::{Answer, List, Listing, Op, Refusal, Request};
 
 #[test]
@@ -409,4 +410,95 @@ fn a_watch_asks_few_while_nothing_is_new_and_sees_what_is() {
         }
         assert!(asked(&net) - before >= 20 + 6, "now and then all are asked");
     }
+}
+
+#[test]
+fn a_group_that_was_switched_off_as_a_whole_still_knows_what_was_put_and_what_was_deleted() {
+    let mut net = Net::new(6);
+    let peers = net.order.clone();
+    for n in 0..20 {
+        net.put(peers[0], &ns(n), "live", 1, HOUR * 24).unwrap();
+        net.put(peers[0], &ns(n), "short", 1, HOUR).unwrap();
+        net.put(peers[0], &ns(n), "gone", 1, HOUR * 24).unwrap();
+    }
+    net.pass(Duration::from_secs(10));
+    let old = net.nodes[&peers[5]].disk.clone();
+    for n in 0..20 {
+        net.del(peers[1], &ns(n), "gone", 1).unwrap();
+    }
+    net.pass(Duration::from_secs(10));
+    let writes: Vec<usize> = peers.iter().map(|peer| net.nodes[peer].writes).collect();
+    net.pass(HOUR / 2);
+    let idle: Vec<usize> = peers.iter().map(|peer| net.nodes[peer].writes).collect();
+    assert_eq!(writes, idle, "an idle peer writes nothing");
+    for peer in &peers {
+        net.kill(*peer);
+    }
+    // One was restored from an older disk.
+    net.nodes.get_mut(&peers[5]).unwrap().disk = old;
+    net.pass(HOUR);
+    for peer in peers.iter().rev() {
+        net.restart(*peer);
+    }
+    net.pass(Duration::from_secs(60));
+    for peer in &peers {
+        assert_eq!(net.status(*peer).entries, 20, "what expired meanwhile is not taken");
+        for n in 0..20 {
+            assert_eq!(net.get(*peer, &ns(n)), ["live"]);
+        }
+    }
+    net.pass(Duration::from_secs(10));
+    for peer in &peers {
+        assert_eq!(net.nodes[peer].disk.len(), 40, "each disk has what its peer has");
+        assert_eq!(net.status(*peer).unwritten, 0);
+    }
+}
+
+#[test]
+fn what_was_on_disk_comes_back_within_the_bounds() {
+    let mut net = Net::new(1);
+    let peer = net.order[0];
+    for n in 0..10 {
+        net.put(peer, &ns(n), "x", 1, HOUR).unwrap();
+    }
+    net.pass(Duration::from_secs(10));
+    assert_eq!(net.nodes[&peer].disk.len(), 10);
+    net.kill(peer);
+    net.limits.0 = small_limits(10, 3, 10);
+    net.restart(peer);
+    net.pass(Duration::from_secs(10));
+    assert_eq!((net.status(peer).entries, net.nodes[&peer].disk.len()), (3, 3));
+}
+
+#[test]
+fn a_disk_that_is_full_is_tried_again_later() {
+    let mut dht = Dht::new(PeerKey::from_seed(&[1; 32]), 1).kept_on_disk();
+    let mut now = Now { mono: MonoTime(0), wall: WallTime(1_000_000) };
+    let expiry = now.wall + HOUR;
+    let put = Input::Put { token: Token(1), key: ns(1), value: text("x"), password: password(1), expiry };
+    dht.handle(now, Input::Start);
+    dht.handle(now, put);
+    let look_up = |dht: &mut Dht| {
+        std::iter::from_fn(|| dht.poll_effect()).find_map(|effect| match effect {
+            Effect::Act(Action::FindClosest { key }) => Some(key),
+            _ => None,
+        })
+    };
+    let key = look_up(&mut dht).unwrap();
+    dht.handle(now, Input::Closest { key, peers: Vec::new() });
+    for tries in 0..3 {
+        let mut changes = None;
+        while changes.is_none() {
+            now = now.after(dht.poll_timeout().unwrap().since(now.mono));
+            dht.wake(now);
+            changes = std::iter::from_fn(|| dht.poll_effect()).find_map(|effect| match effect {
+                Effect::Act(Action::Keep { changes }) => Some(changes.len()),
+                _ => None,
+            });
+        }
+        assert_eq!((changes, dht.observe(now).unwritten), (Some(1), 1));
+        assert!(now.mono >= MonoTime(0) + Duration::from_secs(60) * tries);
+        dht.handle(now, Input::Kept(tries == 2));
+    }
+    assert_eq!(dht.observe(now).unwritten, 0);
 }
