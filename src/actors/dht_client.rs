@@ -282,6 +282,7 @@ mod tests {
     use crate::actors::shell::Append;
     use crate::model::dht::value_hash;
     use crate::net::swarm::{self, SwarmConfig};
+    use crate::store::index::Index;
     use crate::wire::PeerKey;
 
     const SHORT: Duration = Duration::from_secs(3);
@@ -342,6 +343,40 @@ mod tests {
             a.stop().await;
             assert!(matches!(a.get(key()).await, Err(PortError::Stopped(_))));
             b.stop().await;
+        });
+    }
+
+    #[test]
+    fn what_a_peer_stores_is_there_again_after_a_restart() {
+        actix::System::new().block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let began = || async {
+                let key = PeerKey::from_seed(&[6; 32]);
+                let config = SwarmConfig::tcp(IpAddr::V4(Ipv4Addr::LOCALHOST), 0, false);
+                let running = swarm::start(config, &key).await.unwrap();
+                let share = Arc::new(DhtShare::new(Index::open(&dir.path().join("index")).unwrap()));
+                let port = start(Dht::new(key, 1), running, Arc::new(NoLog), Clock::system(), Some(share));
+                port.known.notify_one();
+                port
+            };
+            let (first, password) = (began().await, Secret::new([1; 32]));
+            let expiry = Clock::system().now().wall + Duration::from_secs(600);
+            for value in [&b"kept"[..], b"gone"] {
+                first.put(key(), Bytes::copy_from_slice(value), password.clone(), expiry).await.unwrap();
+            }
+            first.del(key(), value_hash(b"gone"), password).await.unwrap();
+            first.stop().await;
+            let second = began().await;
+            for _ in 0..1500 {
+                let status = second.observe().await.unwrap();
+                if (status.entries, status.tombstones) == (1, 1) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let read = second.get(key()).await.unwrap();
+            assert_eq!(read.entries.iter().map(|e| &e.value[..]).collect::<Vec<_>>(), [b"kept"]);
+            second.stop().await;
         });
     }
 

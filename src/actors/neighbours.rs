@@ -57,7 +57,17 @@ fn starting() -> String {
     "this peer is still starting".to_owned()
 }
 
+/// Has a newer gd of a pinned group looked for; whether the one known then is the newest that can be had.
+pub async fn freshen(handle: &Handle<Group>, group: GroupName) -> bool {
+    let asked = handle.ask(move |token| group::Input::Freshen { token, group }).await;
+    matches!(asked, Ok(group::Reply::Freshened { fresh: true }))
+}
+
 impl outbox::Neighbours for Neighbours {
+    fn freshen(&self, group: &GroupName) -> BoxFuture<'static, bool> {
+        let (handle, group) = (self.group.clone(), group.clone());
+        Box::pin(async move { freshen(&handle, group).await })
+    }
     fn file_spooled(&self, submission: SubmissionId) -> BoxFuture<'static, Result<(), String>> {
         let late = self.late.clone();
         Box::pin(async move {
@@ -123,6 +133,9 @@ impl postbox::Neighbours for Neighbours {
                 Err(stopped) => tracing::warn!(%sender, %stopped, "the group of a granted sender is not pinned"),
             }
         })
+    }
+    fn freshen(&self, group: &GroupName) -> BoxFuture<'static, bool> {
+        outbox::Neighbours::freshen(self, group)
     }
     fn find(&self, group: &GroupName) -> BoxFuture<'static, ()> {
         let (handle, group) = (self.group.clone(), group.clone());

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::imap::{self, Head, MailStore, login_view};
 use super::smtp::receive::{Progress, Receiving};
 use super::smtp::{self, Accepted, RECEIVERS_MAX, ReceiverError, SmtpEnvelope, Submit, SubmitError, Submitted};
+use crate::actors::neighbours::freshen;
 use crate::actors::outbox::spooled;
 use crate::actors::peer::Peer;
 use crate::actors::spool::{Begun, SpoolError};
@@ -72,7 +73,9 @@ impl Submit for SmtpPort {
             // A domain of the Internet as far as is known: its mail would wait until it expires.
             return Err(ReceiverError::Outside { address: receiver.to_string() });
         }
-        if snapshot.is_unknown(receiver) {
+        // Where no fresh gd can be had the mail waits in the spool for one.
+        let is_unknown = || self.0.directory.snapshot().is_unknown(receiver);
+        if is_unknown() && freshen(&self.0.group, group.clone()).await && is_unknown() {
             return Err(ReceiverError::Unknown { address: receiver.clone() });
         }
         Ok(())

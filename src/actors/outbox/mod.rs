@@ -26,7 +26,7 @@ use crate::core::outbox::{Action, Announcement, Certificate, Dsn, How, Input, Nr
 use crate::fragment::Codec;
 use crate::model::dht::{DhtKey, value_hash};
 use crate::model::notification::{nr_password, ns_password};
-use crate::model::{Address, Digest, MailId, PeerId, Secret, SubmissionId};
+use crate::model::{Address, Digest, GroupName, MailId, PeerId, Secret, SubmissionId};
 use crate::net::https_client::PeerClient;
 use crate::store::files::{FileError, remove_durable};
 use crate::store::home::Home;
@@ -56,6 +56,8 @@ pub trait Neighbours: Send + Sync + 'static {
     fn show(&self, shown: ShownMail) -> BoxFuture<'static, ()>;
     /// What the Outbox mailbox shows besides these is done.
     fn show_only(&self, submissions: BTreeSet<SubmissionId>) -> BoxFuture<'static, ()>;
+    /// Look for a newer gd of a pinned group; whether the one known then is the newest that can be had.
+    fn freshen(&self, group: &GroupName) -> BoxFuture<'static, bool>;
 }
 
 /// What the outbox works with.
@@ -139,10 +141,15 @@ pub async fn start(brain: Outbox, tools: Tools, log: Arc<dyn EventLog>) -> Resul
     Ok(OutboxPort { tools, handle })
 }
 
-fn find_certificate(tools: &Tools, address: &Address) -> Certificate {
-    let snapshot = tools.directory.snapshot();
+/// A name that the gd known here does not have may have joined since: it is unknown once a fresh gd does not have it either.
+async fn find_certificate(tools: &Tools, address: &Address) -> Certificate {
+    let mut snapshot = tools.directory.snapshot();
     if snapshot.is_unknown(address) {
-        return Certificate::Unknown;
+        let fresh = tools.neighbours.freshen(address.group()).await;
+        snapshot = tools.directory.snapshot();
+        if snapshot.is_unknown(address) {
+            return if fresh { Certificate::Unknown } else { Certificate::NotYet };
+        }
     }
     let gd = snapshot.groups.get(address.group()).and_then(|group| group.gd.as_ref());
     let member = gd.and_then(|gd| gd.member_at(address));
@@ -333,9 +340,11 @@ impl Perform<Outbox> for Performer {
         let tools = self.tools.clone();
         match action {
             Action::FindCertificate { address } => {
-                let found = find_certificate(&tools, &address);
                 let back = back.clone();
-                tokio::spawn(async move { back.tell(Input::Certificate { address, found }).await });
+                tokio::spawn(async move {
+                    let found = find_certificate(&tools, &address).await;
+                    back.tell(Input::Certificate { address, found }).await
+                });
             }
             Action::Seal(job) => self.seal(job, back),
             Action::DropSpool { submission } => Self::remove(format!("spool of {submission}"), move || {

@@ -49,6 +49,8 @@ pub trait Neighbours: Send + Sync + 'static {
     fn cancel(&self, submission: SubmissionId) -> BoxFuture<'static, ()>;
     /// The user granted a sender: pin its group's key, and count it as a contact.
     fn pin(&self, sender: &Address, group: &GroupName, group_key: Fingerprint) -> BoxFuture<'static, ()>;
+    /// Look for a newer gd of a pinned group; whether the one known then is the newest that can be had.
+    fn freshen(&self, group: &GroupName) -> BoxFuture<'static, bool>;
     /// Ends once it is known where the members of `group` are, or after a few seconds.
     fn find(&self, group: &GroupName) -> BoxFuture<'static, ()>;
 }

@@ -102,7 +102,12 @@ impl Notices {
         let me = self.me.clone();
         let opened: UnverifiedNs = blocking(move || decrypt_ns(&sealed, &me)).await??;
         let (from, fingerprint) = (opened.from().clone(), opened.fingerprint());
-        let snapshot = self.directory.snapshot();
+        let mut snapshot = self.directory.snapshot();
+        if snapshot.is_unknown(&from) {
+            // It may have joined since.
+            self.neighbours.freshen(from.group()).await;
+            snapshot = self.directory.snapshot();
+        }
         let member = named_by_group(&snapshot, &opened)?;
         let certificate = self.certificate(&snapshot, &from, fingerprint, peer).await?;
         let (home, kept) = (self.home.clone(), certificate.clone());
@@ -337,7 +342,7 @@ fn named_by_group(snapshot: &Snapshot, ns: &UnverifiedNs) -> Result<Option<PeerI
             member.fingerprint,
             ns.fingerprint()
         )),
-        // It may have joined since; the gd that names it is on its way.
+        // A fresh gd was looked for; one that names it may come later.
         None => {
             let why = format!("the gd of {} that is known here does not name it", ns.group());
             Err(NsError::NoCertificate { from: ns.from().clone(), why })

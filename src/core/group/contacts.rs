@@ -171,10 +171,12 @@ impl Group {
         pin.fetching = false;
         pin.fails = if ok { 0 } else { pin.fails.saturating_add(1) };
         pin.refresh_at = now.mono + if ok { REFRESH } else { backoff(pin.fails) };
+        pin.looked = Some((now.mono, ok));
         for candidate in candidates {
             self.offer_gd(now, candidate);
         }
         self.note_missing(now);
+        self.freshened(group, ok);
         let waiting: Vec<Adding> = self.adding.extract_if(.., |adding| adding.group == *group).collect();
         for adding in waiting {
             self.go_on_adding(now, adding, found.why.as_deref());

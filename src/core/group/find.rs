@@ -1,10 +1,10 @@
-//! Finding a group that was pinned a moment ago: whoever wants a mail of it waits until it is known where its members are. It
-//! never waits longer than a few seconds, and asks nobody itself: it only hastens the looks that are due anyway.
+//! Finding a group that was pinned a moment ago, and freshening the gd of one that is said to have another member: whoever wants
+//! that waits for it. It never waits longer than a look takes, and looks for nothing again within seconds.
 
 use std::time::Duration;
 
 use super::Group;
-use super::types::Reply;
+use super::types::{Action, Reply};
 use crate::core::Token;
 use crate::model::group::Member;
 use crate::model::{GroupName, MonoTime, Now};
@@ -13,6 +13,18 @@ use crate::model::{GroupName, MonoTime, Now};
 const FIND_MAX: Duration = Duration::from_secs(10);
 /// Most requests that wait.
 const FINDING_MAX: usize = 256;
+
+/// What was looked for so short a time ago is not looked for again.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Somebody waits until the gd that is known of a group is the newest that can be had.
+#[derive(Debug)]
+pub(super) struct Freshening {
+    token: Token,
+    group: GroupName,
+    /// What the look came to; none while it is under way.
+    fresh: Option<bool>,
+}
 
 /// Somebody waits until a group's members can be asked.
 #[derive(Debug)]
@@ -32,6 +44,41 @@ impl Group {
             pin.refresh_at = now.mono;
         }
         self.finding.push(Finding { token, group, until: now.mono + FIND_MAX });
+    }
+
+    /// Looks for a newer gd of `group`, and answers once that ended.
+    pub(super) fn freshen(&mut self, now: Now, token: Token, group: GroupName) {
+        let looked = self.pins.get(&group).and_then(|pin| pin.looked).filter(|(at, _)| now.mono.since(*at) < FRESH);
+        let fresh = match looked {
+            Some((_, found)) => Some(found),
+            None if self.freshening.len() >= FINDING_MAX || !self.pins.contains_key(&group) => Some(false),
+            None => None,
+        };
+        let ask = self.who_knows(&group, None);
+        if let Some(pin) = self.pins.get_mut(&group).filter(|pin| fresh.is_none() && !pin.fetching) {
+            pin.fetching = true;
+            self.out.act(Action::FetchGd { group: group.clone(), ask });
+        }
+        self.freshening.push(Freshening { token, group, fresh });
+    }
+
+    /// A look for the gd of `group` ended; whether one of the pinned key was found.
+    pub(super) fn freshened(&mut self, group: &GroupName, found: bool) {
+        for waiting in self.freshening.iter_mut().filter(|waiting| waiting.group == *group) {
+            waiting.fresh = Some(found);
+        }
+    }
+
+    /// Answers whose look ended, once the picture shows what it brought.
+    pub(super) fn answer_freshened(&mut self) {
+        for waiting in std::mem::take(&mut self.freshening) {
+            // A group that is not pinned any more is not looked for.
+            let fresh = waiting.fresh.or_else(|| (!self.pins.contains_key(&waiting.group)).then_some(false));
+            match fresh {
+                Some(fresh) => self.out.reply(waiting.token, Reply::Freshened { fresh }),
+                None => self.freshening.push(waiting),
+            }
+        }
     }
 
     /// When the next one has waited long enough.

@@ -80,6 +80,8 @@ struct Pin {
     refresh_at: MonoTime,
     fetching: bool,
     fails: u32,
+    /// When the last look ended, and whether it found a gd of this key.
+    looked: Option<(MonoTime, bool)>,
 }
 
 /// An invite that this peer handed out.
@@ -117,6 +119,7 @@ pub struct Group {
     joining: Option<Joining>,
     adding: Vec<contacts::Adding>,
     finding: Vec<find::Finding>,
+    freshening: Vec<find::Freshening>,
     /// Where the peers of the invite in use, or of the one this peer joined by, are or were.
     hints: BTreeMap<PeerId, Vec<PeerAddr>>,
     lookups: BTreeMap<PeerId, Lookup>,
@@ -164,6 +167,7 @@ impl Group {
             joining: None,
             adding: Vec::new(),
             finding: Vec::new(),
+            freshening: Vec::new(),
             hints: BTreeMap::new(),
             lookups: BTreeMap::new(),
             named_changed: true,
@@ -275,6 +279,7 @@ impl Group {
             refresh_at: MonoTime::default(),
             fetching: false,
             fails: 0,
+            looked: None,
         });
     }
 
@@ -450,6 +455,7 @@ impl Brain for Group {
             Input::RemoveContact { token, address } => self.remove_contact(token, address),
             Input::GdFetched { group, found } => self.gd_fetched(now, &group, found),
             Input::Find { token, group } => self.find(now, token, group),
+            Input::Freshen { token, group } => self.freshen(now, token, group),
             Input::LookAgain { token, peer } => self.look_again(now, token, peer),
             Input::PeerFetched { peer, found } => self.peer_fetched(now, peer, found),
             Input::Published { entry, ok } => self.entry_put(now, entry, ok),
@@ -495,6 +501,7 @@ impl Group {
         self.refresh(now);
         self.look_up_due(now);
         self.answer_found(now);
+        self.answer_freshened();
     }
 
     /// Publishes the picture if it is another one.

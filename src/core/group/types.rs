@@ -268,6 +268,13 @@ pub enum Input {
         /// The sender's group.
         group: GroupName,
     },
+    /// Somebody names a member of `group` that its gd does not: look for a newer one, and answer when that ended.
+    Freshen {
+        /// Whom to answer.
+        token: Token,
+        /// The pinned group.
+        group: GroupName,
+    },
     /// A dial to `peer` failed: read its descriptor again.
     LookAgain {
         /// Whom to answer.
@@ -497,6 +504,11 @@ pub enum Reply {
     },
     /// Where the group's members are is known, or could not be learned in time.
     Found,
+    /// The look for a newer gd ended.
+    Freshened {
+        /// Whether the one known now is the newest that can be had; else nobody answered.
+        fresh: bool,
+    },
     /// Where the peer is, if that is newer than what was known; else empty.
     Addrs(Vec<PeerAddr>),
     /// No, and why.

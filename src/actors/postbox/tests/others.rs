@@ -28,6 +28,9 @@ impl Neighbours for Others {
         self.pinned.lock().unwrap().push(group.clone());
         Box::pin(async {})
     }
+    fn freshen(&self, _: &GroupName) -> BoxFuture<'static, bool> {
+        Box::pin(async { false })
+    }
     fn find(&self, _: &GroupName) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }

@@ -417,6 +417,39 @@ fn a_pinned_group_that_grows_is_followed_and_an_unreachable_one_is_tried_again()
 }
 
 #[test]
+fn a_name_that_a_pinned_gd_does_not_have_is_looked_for_at_once() {
+    let mut net = six();
+    net.pass(MINUTE);
+    net.start("rita@readers");
+    net.create("rita@readers", Policy::default());
+    let Reply::Card(card) = net.ask("alice@acme", |token| Input::MakeCard { token }) else { panic!() };
+    let group = card.address.group().clone();
+    net.ask("rita@readers", |token| Input::AddContact { token, card });
+    net.pass(MINUTE);
+    net.start("grace@acme");
+    let invite = net.invite("alice@acme", "grace");
+    net.join("grace@acme", &invite);
+    let names = |net: &mut Network| {
+        let picture = net.node("rita@readers").picture.clone().unwrap();
+        picture.groups[&group].gd.as_ref().unwrap().member_at(&"grace@acme".parse().unwrap()).is_some()
+    };
+    assert!(!names(&mut net), "the next look is due in an hour");
+    let freshen = |token| Input::Freshen { token, group: group.clone() };
+    assert_eq!(net.ask("rita@readers", freshen), Reply::Freshened { fresh: true });
+    assert!(names(&mut net), "the picture shows it before the answer");
+    let looks = |net: &mut Network| net.node("rita@readers").asked["fetch gd"];
+    let before = looks(&mut net);
+    assert_eq!(net.ask("rita@readers", freshen), Reply::Freshened { fresh: true });
+    assert_eq!(looks(&mut net), before, "not again within seconds");
+    let unknown = |token| Input::Freshen { token, group: "others".parse().unwrap() };
+    assert_eq!(net.ask("rita@readers", unknown), Reply::Freshened { fresh: false });
+    net.dht.clear();
+    SIX.iter().chain(&["grace@acme"]).for_each(|address| net.kill(address));
+    net.pass(MINUTE);
+    assert_eq!(net.ask("rita@readers", freshen), Reply::Freshened { fresh: false }, "nobody answers");
+}
+
+#[test]
 fn whoever_wants_a_mail_of_a_group_pinned_a_moment_ago_waits_until_its_members_are_placed() {
     let mut net = six();
     net.pass(MINUTE);
