@@ -35,6 +35,8 @@ mod member_reads;
 #[cfg(test)]
 mod outsider_reads;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod restored_after_total_loss;
 #[cfg(test)]
 mod restored_owner;

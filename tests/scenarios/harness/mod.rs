@@ -2,6 +2,7 @@
 //! `team.reader("rita").opens(&mail)`. Everything ends when the team is dropped.
 
 mod disks;
+pub(crate) mod hostile;
 mod letters;
 mod people;
 
@@ -14,7 +15,7 @@ use roost::cli::demo::smtp_client::SmtpClient;
 use roost::cli::progress::Report;
 use roost::config::cluster::Cluster;
 use roost::console::protocol::{OutboxLine, PeerStatus, Request, SealedLine};
-use roost::model::{Address, MailId, SubmissionId};
+use roost::model::{Address, Fingerprint, MailId, SubmissionId};
 use roost::store::home::Home;
 use tempfile::TempDir;
 
@@ -112,6 +113,16 @@ impl Team {
     pub(crate) fn peer(&self, name: &str) -> ClusterPeer {
         let address = self.address(name);
         self.cluster.status().unwrap().peers.into_iter().find(|peer| peer.address == address).unwrap()
+    }
+
+    /// Every peer.
+    pub(crate) fn peers(&self) -> Vec<ClusterPeer> {
+        self.cluster.status().unwrap().peers
+    }
+
+    /// The key of the group of `name`, which runs.
+    pub(crate) fn group_key(&self, name: &str) -> Fingerprint {
+        self.status(name).group.key.unwrap().parse().unwrap()
     }
 
     /// The home of `name`.
