@@ -58,6 +58,11 @@ fn starting() -> String {
 }
 
 impl outbox::Neighbours for Neighbours {
+    fn want_group(&self, name: &GroupName) {
+        let (handle, group) = (self.group.clone(), name.clone());
+        // A brain that stopped looks for nothing.
+        tokio::spawn(async move { handle.tell(group::Input::Wanted { group }).await });
+    }
     fn file_spooled(&self, submission: SubmissionId) -> BoxFuture<'static, Result<(), String>> {
         let late = self.late.clone();
         Box::pin(async move {
@@ -128,6 +133,16 @@ impl postbox::Neighbours for Neighbours {
         let (handle, group) = (self.group.clone(), group.clone());
         // A peer that is stopping finds nobody, and pulls nothing either.
         Box::pin(async move { drop(handle.ask(move |token| group::Input::Find { token, group }).await) })
+    }
+    fn pin_candidate(&self, group: &GroupName, key: Fingerprint) -> BoxFuture<'static, ()> {
+        let (handle, group) = (self.group.clone(), group.clone());
+        Box::pin(async move {
+            let name = group.clone();
+            match handle.ask(move |token| group::Input::Pin { token, group: name, key }).await {
+                Ok(answer) => tracing::info!(%group, %key, ?answer, "a candidate was chosen: its group is pinned"),
+                Err(stopped) => tracing::warn!(%group, %key, %stopped, "a candidate was chosen and is not pinned"),
+            }
+        })
     }
 }
 

@@ -235,7 +235,12 @@ impl Api {
     async fn notice(&self, caller: PeerId, notice: Notice) -> Result<(), ApiError> {
         match notice {
             Notice::Ns { to, sealed } if to == self.address => {
-                self.postbox.take_ns(caller, sealed.into_vec()).await.map_err(ns_refused)
+                self.postbox.take_ns(caller, sealed.into_vec()).await.map_err(|error| {
+                    if !error.is_passing() {
+                        tracing::warn!(%caller, %error, "a send notification is refused");
+                    }
+                    ns_refused(error)
+                })
             }
             Notice::Ns { to, .. } => Err(ApiError::BadRequest { why: format!("{to} does not live here") }),
             Notice::Nr { to, sealed } => self.nr.take_nr(caller, to, sealed.into_vec()).await,

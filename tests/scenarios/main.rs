@@ -9,6 +9,8 @@ mod bad_input;
 #[cfg(test)]
 mod by_hand;
 #[cfg(test)]
+mod candidates;
+#[cfg(test)]
 mod cluster_again;
 #[cfg(test)]
 mod command_line;

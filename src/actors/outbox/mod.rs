@@ -26,7 +26,7 @@ use crate::core::outbox::{Action, Announcement, Certificate, Dsn, How, Input, Nr
 use crate::fragment::Codec;
 use crate::model::dht::{DhtKey, value_hash};
 use crate::model::notification::{nr_password, ns_password};
-use crate::model::{Address, Digest, MailId, PeerId, Secret, SubmissionId};
+use crate::model::{Address, Digest, GroupName, MailId, PeerId, Secret, SubmissionId};
 use crate::net::https_client::PeerClient;
 use crate::store::files::{FileError, remove_durable};
 use crate::store::home::Home;
@@ -46,6 +46,8 @@ const FILED_AT_ONCE: usize = 8;
 
 /// What the outbox needs of other actors; whoever starts them connects them.
 pub trait Neighbours: Send + Sync + 'static {
+    /// Mail waits for somebody of a group whose key is not pinned. Must be quick.
+    fn want_group(&self, group: &GroupName);
     /// File a mail of the spool in INBOX, once; ends when that is durable.
     fn file_spooled(&self, submission: SubmissionId) -> BoxFuture<'static, Result<(), String>>;
     /// File a DSN in INBOX, once per id; ends when that is durable.
@@ -334,6 +336,9 @@ impl Perform<Outbox> for Performer {
         match action {
             Action::FindCertificate { address } => {
                 let found = find_certificate(&tools, &address);
+                if found == Certificate::NotYet && !tools.directory.snapshot().groups.contains_key(address.group()) {
+                    tools.neighbours.want_group(address.group());
+                }
                 let back = back.clone();
                 tokio::spawn(async move { back.tell(Input::Certificate { address, found }).await });
             }

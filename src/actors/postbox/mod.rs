@@ -51,6 +51,8 @@ pub trait Neighbours: Send + Sync + 'static {
     fn pin(&self, sender: &Address, group: &GroupName, group_key: Fingerprint) -> BoxFuture<'static, ()>;
     /// Ends once it is known where the members of `group` are, or after a few seconds.
     fn find(&self, group: &GroupName) -> BoxFuture<'static, ()>;
+    /// The user chose one of a group's candidates: pin that key.
+    fn pin_candidate(&self, group: &GroupName, key: Fingerprint) -> BoxFuture<'static, ()>;
 }
 
 /// A value of the DHT.
@@ -336,6 +338,7 @@ impl Perform<Postbox> for Performer {
             Action::Pin { address, sender: _, group, group_key } => {
                 tokio::spawn(self.neighbours.pin(&address, &group, group_key));
             }
+            Action::PinCandidate { group, key } => drop(tokio::spawn(self.neighbours.pin_candidate(&group, key))),
             Action::Changed { version } => drop(self.changes.send_replace(version)),
             Action::NameMismatch { id, from, h, why } => {
                 tracing::warn!(%from, sender = %id.sender, mail = %h, %why, "a mail does not fit its send notification; it is refused");

@@ -4,6 +4,7 @@
 mod disks;
 pub(crate) mod hostile;
 mod letters;
+mod machine;
 mod people;
 
 use std::fs;
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 
 pub(crate) use disks::OldDisk;
 pub(crate) use letters::{Letter, Random};
+pub(crate) use machine::Machine;
 pub(crate) use people::Reader;
 
 /// The program under test.
