@@ -48,7 +48,7 @@ fn an_impostors_gd_and_descriptor_change_no_pin_and_are_shown_and_his_mail_is_re
         status.attention.iter().any(told).then_some(())
     });
     let mail = team.submit("rita", &["dave"], team.letter("rita", "dave", 30_000));
-    team.reader("dave").reads_every_byte_of(&mail);
+    team.reader("dave").reads_in_the_end(&mail);
     wait_for("it was delivered", || team.waiting("rita").is_empty().then_some(()));
     assert!(mallory.inbox().is_empty(), "nothing came to the impostor");
     let inbox: Vec<roost::console::protocol::InboxLine> = team.ask("rita", &Request::Inbox { mailbox: None });
@@ -89,7 +89,7 @@ fn two_candidates_of_an_unpinned_group_are_shown_and_the_one_moved_to_inbox_is_p
     assert!(texts.iter().any(|text| text.contains(&forged)), "{texts:?}");
     let chosen = texts.iter().position(|text| text.contains(&real)).unwrap();
     rita.imap.command(&format!("UID MOVE {} INBOX", cards[chosen])).unwrap();
-    team.reader("dave").reads_every_byte_of(&mail);
+    team.reader("dave").reads_in_the_end(&mail);
     wait_for("it was delivered", || team.waiting("rita").is_empty().then_some(()));
     wait_for("no card is left", || {
         rita.imap.select("Requests").unwrap();
@@ -112,7 +112,7 @@ fn a_group_is_pinned_by_command_and_a_card_that_is_added_turns_requests_into_stu
     assert!(team.reader("rita").uids_of(&asking).is_empty());
     let added = said(&roost(&team, "rita", &["contacts", "add", &card]));
     assert!(added["pinned_since"].is_u64(), "{added}");
-    team.reader("rita").reads_every_byte_of(&asking);
+    team.reader("rita").reads_in_the_end(&asking);
     assert!(!said(&roost(&team, "rita", &["requests"]))["waiting"].to_string().contains("dave"));
     wait_for("dave knows", || team.waiting("dave").is_empty().then_some(()));
 
@@ -125,7 +125,7 @@ fn a_group_is_pinned_by_command_and_a_card_that_is_added_turns_requests_into_stu
     assert_eq!(wrong.status.code(), Some(2));
     let pinned = said(&roost(&team, "rita", &["contacts", "add", "--group", "acme", "--key", &key]));
     assert_eq!((&pinned["ok"], &pinned["key"]), (&true.into(), &key.as_str().into()), "{pinned}");
-    team.reader("dave").reads_every_byte_of(&mail);
+    team.reader("dave").reads_in_the_end(&mail);
     let other = "00".repeat(20);
     let refused = roost(&team, "rita", &["contacts", "add", "--group", "acme", "--key", &other]);
     assert_eq!(refused.status.code(), Some(1), "a pinned key is not replaced");

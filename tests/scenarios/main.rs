@@ -23,6 +23,8 @@ mod demo;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]
+mod false_lists;
+#[cfg(test)]
 mod from_scripts;
 #[cfg(test)]
 mod gone_mail;
@@ -32,6 +34,10 @@ mod harness;
 mod index_deleted;
 #[cfg(test)]
 mod killed_after_yes;
+#[cfg(test)]
+mod lives;
+#[cfg(test)]
+mod mailing;
 #[cfg(test)]
 mod member_reads;
 #[cfg(test)]

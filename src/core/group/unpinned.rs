@@ -10,8 +10,10 @@ use crate::model::{Fingerprint, GroupName, MonoTime, Now};
 
 /// Groups that are looked for at a time.
 const WANTED_MAX: usize = 100;
-/// How often is looked while mail waits.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// The pause before the second look; it doubles.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// The longest pause between looks while mail waits.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// A group that no mail asked for this long is forgotten: the outbox asks every 5 minutes at least while one waits.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
@@ -25,6 +27,7 @@ pub(super) struct Unpinned {
     wanted_at: MonoTime,
     look_at: MonoTime,
     fetching: bool,
+    looks: u32,
 }
 
 impl Group {
@@ -68,7 +71,8 @@ impl Group {
     pub(super) fn candidates_found(&mut self, now: Now, group: &GroupName, found: GdFound) {
         let Some(one) = self.unpinned.get_mut(group) else { return };
         one.fetching = false;
-        one.look_at = now.mono + LOOK_AGAIN;
+        one.look_at = now.mono + LOOK_AGAIN.saturating_mul(1 << one.looks.min(10)).min(LOOK_AGAIN_MAX);
+        one.looks = one.looks.saturating_add(1);
         let fitting = found.candidates.into_iter().filter(|candidate| candidate.gd.group == *group);
         let keys: BTreeSet<Fingerprint> = fitting.map(|candidate| candidate.key).take(CANDIDATES_MAX).collect();
         if !keys.is_empty() && keys != one.candidates {

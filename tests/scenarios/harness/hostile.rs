@@ -197,7 +197,17 @@ impl Hostile {
 
     /// Answers where the peer of `name`, which does not run, answered.
     pub(crate) fn serve_in_place_of(&mut self, team: &Team, name: &str) {
-        let at = format!("127.0.0.1:{}", team.https_port(name));
+        self.serve_at(team.https_port(name));
+    }
+
+    /// Answers somewhere; gives the port.
+    pub(crate) fn serve(&mut self) -> u16 {
+        self.serve_at(0);
+        self.server.as_ref().unwrap().local_addr().port()
+    }
+
+    fn serve_at(&mut self, port: u16) {
+        let at = ("127.0.0.1", port);
         let tls = TlsIdentity::new(&self.key).unwrap();
         let lies = self.lies.clone();
         self.server = Some(self.runtime.block_on(async move {
