@@ -45,13 +45,10 @@ impl Group {
 
     /// Looks for the candidates that are due; forgets groups that are pinned now or that nothing waits for.
     pub(super) fn look_for_candidates(&mut self, now: Now) {
-        let pins = &self.pins;
-        let gone = |group: &GroupName, one: &Unpinned| {
-            pins.contains_key(group) || now.mono.since(one.wanted_at) > FORGOTTEN_AFTER
-        };
-        for (_, one) in self.unpinned.extract_if(.., |group, one| gone(group, one)) {
-            self.dirty |= !one.candidates.is_empty();
-        }
+        let before = self.unpinned.len();
+        self.unpinned
+            .retain(|group, one| !self.pins.contains_key(group) && now.mono.since(one.wanted_at) <= FORGOTTEN_AFTER);
+        self.dirty |= self.unpinned.len() < before;
         for (group, one) in &mut self.unpinned {
             if !one.fetching && one.look_at <= now.mono {
                 one.fetching = true;
