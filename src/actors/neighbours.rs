@@ -182,10 +182,7 @@ impl GroupDht for DhtForGroup {
         Box::pin(put(&self.0, key, value, password, expiry))
     }
     fn get(&self, key: DhtKey) -> BoxFuture<'_, Result<Vec<Bytes>, String>> {
-        Box::pin(async move {
-            let done = self.0.get(key).await.map_err(|e| e.to_string())?;
-            Ok(done.entries.into_iter().map(|entry| entry.value).collect())
-        })
+        Box::pin(get(&self.0, key))
     }
 }
 
@@ -207,6 +204,9 @@ impl NoticeDht for DhtForPostbox {
             let value = |found: Found| DhtValue { id: found.id, publisher: found.publisher, value: found.value };
             Ok(DhtNews { values: done.entries.into_iter().map(value).collect(), gone: done.gone })
         })
+    }
+    fn get(&self, key: DhtKey) -> BoxFuture<'_, Result<Vec<Bytes>, String>> {
+        Box::pin(get(&self.dht, key))
     }
     fn look(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<Look, String>> {
         let (publisher, password) = (self.me, password_hash(&password));
@@ -234,6 +234,11 @@ async fn put(dht: &DhtPort, key: DhtKey, value: Bytes, password: Secret, expiry:
         Ok(_) => Err("nobody stores it yet".to_owned()),
         Err(e) => Err(e.to_string()),
     }
+}
+
+async fn get(dht: &DhtPort, key: DhtKey) -> Result<Vec<Bytes>, String> {
+    let done = dht.get(key).await.map_err(|e| e.to_string())?;
+    Ok(done.entries.into_iter().map(|entry| entry.value).collect())
 }
 
 /// The fetcher as the replicator needs it.

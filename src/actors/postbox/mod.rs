@@ -93,6 +93,8 @@ pub trait NoticeDht: Send + Sync + 'static {
     /// Looks for what is under `key` and not in `have` (ids of entries that were read before); what is new is seen after a few
     /// looks at the latest.
     fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<DhtNews, String>>;
+    /// Everything under `key`.
+    fn get(&self, key: DhtKey) -> BoxFuture<'_, Result<Vec<Bytes>, String>>;
     /// What became of this peer's entry with the value hash `value` and this password.
     fn look(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<Look, String>>;
     /// Deletes the entry with the value hash `value` and this password.

@@ -1,7 +1,6 @@
 //! ns and nr between their sealed form and the brain: finds certificates, opens, verifies, seals, sends. It believes nothing
 //! that is not signed by a key that the sender's pinned group names, or that the user will be asked about.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,7 +170,7 @@ impl Notices {
     /// The certificate with this fingerprint from the descriptor under its owner's address: all that there is of a stranger,
     /// whose peer nobody here can find. Whoever may, puts entries there; the fingerprint says which one counts.
     async fn described_certificate(&self, from: &Address, fingerprint: Fingerprint) -> Option<Certificate> {
-        let found = match self.dht.poll(DhtKey::Peer(from.clone()), BTreeSet::new()).await {
+        let found = match self.dht.get(DhtKey::Peer(from.clone())).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%from, %error, "the DHT could not be asked for a sender's descriptor");
@@ -180,7 +179,7 @@ impl Notices {
         };
         let address = from.clone();
         let fitting = move || {
-            let descriptors = found.iter().take(DESCRIPTORS_MAX).filter_map(|v| verify_descriptor(&v.value).ok());
+            let descriptors = found.iter().take(DESCRIPTORS_MAX).filter_map(|bytes| verify_descriptor(bytes).ok());
             let mut certificates =
                 descriptors.filter(|d| d.address == address).filter_map(|d| Certificate::parse(&d.certificate).ok());
             certificates.find(|certificate| certificate.fingerprint() == fingerprint)
