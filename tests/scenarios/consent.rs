@@ -49,6 +49,11 @@ fn a_stranger_of_whom_nothing_is_known_asks_for_consent_and_its_first_mail_is_re
     // What is left of dave in memory goes, connections too: from now on he is a stranger who has rita's card.
     team.kill(&["rita"]);
     team.start(&["rita"]);
+    // Rita knows nobody now: his peer finds hers, and so what it has in the DHT lies at hers too.
+    wait_for("rita's share of the DHT has what dave put there", || {
+        let dht = team.status("rita").brains["dht"].clone();
+        (dht["peers"].as_u64()? >= 1 && dht["entries"].as_u64()? >= 4).then_some(())
+    });
     let first = team.submit("dave", &["rita"], team.letter("dave", "rita", 5_000));
     wait_for("dave asks", || said(&roost(&team, "rita", &["requests"])).contains("dave@acme").then_some(()));
     assert!(team.reader("rita").uids_of(&first).is_empty());
