@@ -68,6 +68,11 @@ impl outbox::Neighbours for Neighbours {
         let (handle, group) = (self.group.clone(), group.clone());
         Box::pin(async move { freshen(&handle, group).await })
     }
+    fn want_group(&self, name: &GroupName) {
+        let (handle, group) = (self.group.clone(), name.clone());
+        // A brain that stopped looks for nothing.
+        tokio::spawn(async move { handle.tell(group::Input::Wanted { group }).await });
+    }
     fn file_spooled(&self, submission: SubmissionId) -> BoxFuture<'static, Result<(), String>> {
         let late = self.late.clone();
         Box::pin(async move {
@@ -142,6 +147,16 @@ impl postbox::Neighbours for Neighbours {
         // A peer that is stopping finds nobody, and pulls nothing either.
         Box::pin(async move { drop(handle.ask(move |token| group::Input::Find { token, group }).await) })
     }
+    fn pin_candidate(&self, group: &GroupName, key: Fingerprint) -> BoxFuture<'static, ()> {
+        let (handle, group) = (self.group.clone(), group.clone());
+        Box::pin(async move {
+            let name = group.clone();
+            match handle.ask(move |token| group::Input::Pin { token, group: name, key }).await {
+                Ok(answer) => tracing::info!(%group, %key, ?answer, "a candidate was chosen: its group is pinned"),
+                Err(stopped) => tracing::warn!(%group, %key, %stopped, "a candidate was chosen and is not pinned"),
+            }
+        })
+    }
 }
 
 impl OwnParts for Neighbours {
@@ -180,10 +195,7 @@ impl GroupDht for DhtForGroup {
         Box::pin(put(&self.0, key, value, password, expiry))
     }
     fn get(&self, key: DhtKey) -> BoxFuture<'_, Result<Vec<Bytes>, String>> {
-        Box::pin(async move {
-            let done = self.0.get(key).await.map_err(|e| e.to_string())?;
-            Ok(done.entries.into_iter().map(|entry| entry.value).collect())
-        })
+        Box::pin(get(&self.0, key))
     }
 }
 
@@ -205,6 +217,9 @@ impl NoticeDht for DhtForPostbox {
             let value = |found: Found| DhtValue { id: found.id, publisher: found.publisher, value: found.value };
             Ok(DhtNews { values: done.entries.into_iter().map(value).collect(), gone: done.gone })
         })
+    }
+    fn get(&self, key: DhtKey) -> BoxFuture<'_, Result<Vec<Bytes>, String>> {
+        Box::pin(get(&self.dht, key))
     }
     fn look(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<Look, String>> {
         let (publisher, password) = (self.me, password_hash(&password));
@@ -232,6 +247,11 @@ async fn put(dht: &DhtPort, key: DhtKey, value: Bytes, password: Secret, expiry:
         Ok(_) => Err("nobody stores it yet".to_owned()),
         Err(e) => Err(e.to_string()),
     }
+}
+
+async fn get(dht: &DhtPort, key: DhtKey) -> Result<Vec<Bytes>, String> {
+    let done = dht.get(key).await.map_err(|e| e.to_string())?;
+    Ok(done.entries.into_iter().map(|entry| entry.value).collect())
 }
 
 /// The fetcher as the replicator needs it.

@@ -496,6 +496,7 @@ fn spread_rosters(
     let mut rosters = group.rosters();
     let mut clock_doubtful = group.clock_doubtful();
     let (outbox2, replicator2, postbox2) = (outbox.clone(), replicator.clone(), postbox.clone());
+    let postbox3 = postbox.clone();
     tokio::spawn(async move {
         // The first value is told too: it may have changed since the brains were made. All end when the group's actor does.
         loop {
@@ -515,6 +516,16 @@ fn spread_rosters(
             let _ = replicator2.tell(crate::core::replicator::Input::ClockDoubt(doubtful)).await;
             let _ = postbox2.handle().tell(crate::core::postbox::Input::ClockDoubtful(doubtful)).await;
             if clock_doubtful.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut candidates = group.candidates();
+    tokio::spawn(async move {
+        loop {
+            let candidates_now = candidates.borrow_and_update().clone();
+            let _ = postbox3.handle().tell(crate::core::postbox::Input::Candidates(candidates_now)).await;
+            if candidates.changed().await.is_err() {
                 return;
             }
         }

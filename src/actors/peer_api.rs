@@ -19,6 +19,7 @@ use super::serve_parts;
 use super::shell::{Handle, Stopped};
 use crate::clock::Clock;
 use crate::core::outbox::{self, Outbox};
+use crate::core::postbox::io::NsRefusal;
 use crate::core::postbox::{self, TombstoneRefusal};
 use crate::core::replicator::{self, KnownMail, Replicator};
 use crate::fragment::Codec;
@@ -29,6 +30,7 @@ use crate::model::msglist::{Cursor, SignedTombstone, Tombstone};
 use crate::model::{Address, MailId, Part, PeerId};
 use crate::net::body_source::BodySource;
 use crate::net::peer_api::{Answer, ApiError, PeerApi};
+use crate::seal::SealError;
 use crate::store::home::Home;
 use crate::wire::Signed;
 use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost};
@@ -37,6 +39,9 @@ use crate::wire::notify::{NOTIFY_BATCH_MAX, Notice};
 
 /// When a peer that cannot answer now is asked again.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// When a stranger whose first mail finds no room is asked to come again.
+const REQUESTS_RETRY: Duration = Duration::from_secs(600);
 
 /// What the routes need of the peer.
 pub struct Api {
@@ -112,6 +117,15 @@ fn too_much(retry_after: Duration) -> ApiError {
 
 fn ns_refused(error: NsError) -> ApiError {
     let why = error.to_string();
+    match &error {
+        NsError::Refused(NsRefusal::Requests { .. } | NsRefusal::RequestsTooFast { .. }) => {
+            return ApiError::TooMany { why, retry_after: REQUESTS_RETRY };
+        }
+        NsError::Seal(SealError::BombOrTooLarge { what, limit }) => {
+            return ApiError::TooLarge { what: format!("this {what}"), limit: format!("{limit} bytes") };
+        }
+        _ => {}
+    }
     if error.is_passing() { ApiError::Unavailable { why, retry_after: RETRY } } else { ApiError::BadRequest { why } }
 }
 
@@ -221,7 +235,12 @@ impl Api {
     async fn notice(&self, caller: PeerId, notice: Notice) -> Result<(), ApiError> {
         match notice {
             Notice::Ns { to, sealed } if to == self.address => {
-                self.postbox.take_ns(caller, sealed.into_vec()).await.map_err(ns_refused)
+                self.postbox.take_ns(caller, sealed.into_vec()).await.map_err(|error| {
+                    if !error.is_passing() {
+                        tracing::warn!(%caller, %error, "a send notification is refused");
+                    }
+                    ns_refused(error)
+                })
             }
             Notice::Ns { to, .. } => Err(ApiError::BadRequest { why: format!("{to} does not live here") }),
             Notice::Nr { to, sealed } => self.nr.take_nr(caller, to, sealed.into_vec()).await,

@@ -53,9 +53,10 @@ fn text(contacts: &[Contact]) -> String {
     }
     let row = |c: &Contact| {
         let fingerprint = c.fingerprint.clone().unwrap_or_else(|| "not fetched yet".to_owned());
-        vec![c.address.to_string(), c.group_key.clone(), fingerprint]
+        let since = c.pinned_since.map_or_else(|| "before this was noted".to_owned(), output::day);
+        vec![c.address.to_string(), c.group_key.clone(), since, fingerprint]
     };
-    output::table(&["ADDRESS", "GROUP KEY", "OWN KEY"], &contacts.iter().map(row).collect::<Vec<_>>())
+    output::table(&["ADDRESS", "GROUP KEY", "PINNED SINCE", "OWN KEY"], &contacts.iter().map(row).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -64,9 +65,13 @@ mod tests {
 
     #[test]
     fn contacts_are_listed_with_what_is_pinned() {
-        let contact =
-            Contact { address: "rita@readers".parse().unwrap(), group_key: "AB".to_owned(), fingerprint: None };
-        assert!(text(&[contact]).ends_with("rita@readers  AB         not fetched yet\n"));
+        let contact = Contact {
+            address: "rita@readers".parse().unwrap(),
+            group_key: "AB".to_owned(),
+            pinned_since: Some(crate::model::WallTime(1_790_000_000_000)),
+            fingerprint: None,
+        };
+        assert!(text(&[contact]).ends_with("rita@readers  AB         2026-09-21    not fetched yet\n"));
         assert!(text(&[]).contains("contacts add CARD"));
     }
 }

@@ -119,6 +119,12 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
+/// A moment's day, in UTC: `2026-11-21`.
+pub(super) fn day(at: crate::model::WallTime) -> String {
+    let at = mail_parser::DateTime::from_timestamp(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));
+    format!("{:04}-{:02}-{:02}", at.year, at.month, at.day)
+}
+
 /// Seconds as people read them: `0.42 s`, `3 min`.
 pub(super) fn seconds(span: std::time::Duration) -> String {
     match span.as_secs() {

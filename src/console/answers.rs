@@ -143,7 +143,12 @@ async fn add_contact(peer: &Peer, line: &str) -> Ending {
                 tracing::info!(%address, mails, "requests of a new contact are in INBOX now");
             }
             let known = report::contacts(peer).await?.into_iter().find(|c| c.address == address);
-            value(known.unwrap_or(Contact { address, group_key: key.to_string(), fingerprint: None }))
+            value(known.unwrap_or(Contact {
+                address,
+                group_key: key.to_string(),
+                pinned_since: None,
+                fingerprint: None,
+            }))
         }
         other => Err(refusal(other)),
     }

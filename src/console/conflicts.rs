@@ -14,6 +14,28 @@ pub(super) fn of_groups(group: &Status) -> Vec<String> {
     group.conflicts.iter().flat_map(sentences).collect()
 }
 
+/// Groups that mail waits for and whose key the user has to choose.
+pub(super) fn of_candidates(status: &Status) -> Vec<String> {
+    let sentence = |(group, keys): (
+        &crate::model::GroupName,
+        &std::collections::BTreeSet<crate::model::Fingerprint>,
+    )| {
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        match keys.as_slice() {
+            [] => format!(
+                "mail waits for the group {group}, whose key is not pinned, and nobody who is on knows one: \
+                 add a card of somebody there (`roost contacts add CARD`)"
+            ),
+            keys => format!(
+                "mail waits for the group {group}, whose key is not pinned; candidates: {}; compare with somebody of the group, then \
+                 `roost contacts add --group {group} --key FINGERPRINT`, or move that card from Requests to INBOX",
+                keys.join(", ")
+            ),
+        }
+    };
+    status.candidates.iter().map(sentence).collect()
+}
+
 fn sentences(conflict: &Conflict) -> Vec<String> {
     let mut sentences = Vec::new();
     if !conflict.others.is_empty() {

@@ -320,6 +320,7 @@ mod tests {
             started: WallTime(0),
             ports,
             group,
+            candidates: crate::core::group::Candidates::new(),
             outbox: vec![line],
             outbox_ended: Vec::new(),
             pulls: Vec::new(),

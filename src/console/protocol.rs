@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::actors::postbox::Proof;
+use crate::core::group::Candidates;
 use crate::core::outbox::CancelAnswer;
 use crate::core::postbox::Verdict;
 use crate::model::{Address, Fingerprint, GroupName, LocalName, MailId, PeerId, Policy, SubmissionId, WallTime};
@@ -226,6 +227,9 @@ pub struct Contact {
     pub address: Address,
     /// The pinned key of its group.
     pub group_key: String,
+    /// When that was pinned, as far as it was written down.
+    #[serde(default)]
+    pub pinned_since: Option<WallTime>,
     /// Its OpenPGP certificate, once that was fetched.
     pub fingerprint: Option<String>,
 }
@@ -444,6 +448,9 @@ pub struct PeerStatus {
     pub ports: Ports,
     /// Its group.
     pub group: GroupStatus,
+    /// Groups that mail waits for and whose key is not pinned, with the keys that say they are theirs.
+    #[serde(default)]
+    pub candidates: Candidates,
     /// What waits in its outbox.
     pub outbox: Vec<OutboxLine>,
     /// What ended there of late in another way than being received.

@@ -117,6 +117,7 @@ pub(super) async fn contacts(peer: &Peer) -> Result<Vec<Contact>, String> {
         Contact {
             address: address.clone(),
             group_key: group.map(|g| g.key.to_string()).unwrap_or_default(),
+            pinned_since: status.pins.iter().find(|pin| pin.group == *address.group()).and_then(|pin| pin.since),
             fingerprint: member.filter(|_| has_certificate).map(|m| m.fingerprint.to_string()),
         }
     };
@@ -138,6 +139,7 @@ pub(super) fn status_of(peer: &Peer, seen: &Seen) -> PeerStatus {
         started: seen.started,
         ports: ports(peer),
         group: group_status(&seen.group, peer),
+        candidates: seen.group.candidates.clone(),
         outbox: lines(&seen.outbox),
         outbox_ended: ended(&seen.outbox),
         pulls: answers::pulls(peer, &seen.fetch),
@@ -198,6 +200,7 @@ pub(super) fn attention(
             group.clock_offset_ms / 1000
         ));
     }
+    sentences.extend(conflicts::of_candidates(group));
     sentences.extend(conflicts::of_groups(group));
     sentences.extend(conflicts::of_keys(group, peer.clock.now().wall));
     sentences.extend(conflicts::of_lists(replicator));

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use libp2p::identity::Keypair;
 use libp2p_tls::certificate;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{ClientConfig, Resumption};
 use tokio_rustls::rustls::crypto::CryptoProvider;
@@ -88,6 +90,18 @@ impl TlsIdentity {
     /// Who this is.
     pub fn peer_id(&self) -> PeerId {
         self.peer
+    }
+    /// A connection over `tcp` to `dialled`, for whoever writes requests by hand.
+    ///
+    /// # Errors
+    /// When somebody else answers, or the handshake fails.
+    pub async fn connect(
+        &self,
+        dialled: PeerId,
+        tcp: TcpStream,
+    ) -> std::io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+        let (connector, name) = self.connector(dialled).map_err(std::io::Error::other)?;
+        connector.connect(name, tcp).await
     }
     /// For connections that are accepted: any peer may come, and must prove who it is.
     pub(super) fn acceptor(&self) -> TlsAcceptor {

@@ -62,6 +62,13 @@ fn mails_that_cannot_be_taken_are_refused_with_a_sentence_and_the_next_one_is_ta
     let team = Team::of_two();
     let alice = team.peer("alice");
     let mut smtp = SmtpClient::login(&alice.smtp, &alice.address.to_string(), &alice.password).unwrap();
+    for (outside, why) in [("bob@example.org", "is outside"), ("nobody@acme", "")] {
+        let mut smtp = SmtpClient::login(&alice.smtp, &alice.address.to_string(), &alice.password).unwrap();
+        let refused = smtp.submit(&alice.address, &[outside.parse().unwrap()], b"From: alice@acme\r\n\r\nx\r\n");
+        let said = refused.expect_err(outside).to_string();
+        let code = if why.is_empty() { "550 5.1.1" } else { "550 5.1.2" };
+        assert!(said.contains(code) && said.contains(why) && said.contains(outside), "{said}");
+    }
     let many_fields: String = (0..60).map(|i| format!("X-{i}: {}\r\n", "a".repeat(900))).collect();
     let refused: [(&str, &[u8]); 7] = [
         ("550 5.6.11", b"From: alice@acme\r\n\r\na bare\nline feed\r\n"),

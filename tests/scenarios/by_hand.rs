@@ -1,84 +1,12 @@
 //! Two people make a group as they would on two machines, with nothing but the commands, and mail each other from scripts.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
-use tempfile::TempDir;
-
-use crate::harness::{ROOST, wait_for};
-
-/// One person's machine.
-struct Machine {
-    home: PathBuf,
-    peer: Option<Child>,
-}
-
-impl Machine {
-    fn new(dir: &TempDir, name: &str) -> Self {
-        Self { home: dir.path().join(name), peer: None }
-    }
-
-    /// Runs a command with `--json`; it must succeed.
-    fn roost(&self, args: &[&str], input: &str) -> Value {
-        let mut command = Command::new(ROOST);
-        command.args(args).arg("--json").arg("--home").arg(&self.home);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        // A command that reads no input may have ended before this.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let done = child.wait_with_output().unwrap();
-        let (out, said) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.success(), "{args:?}: {out}\n{said}");
-        serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{args:?}: {e}: {out}"))
-    }
-
-    /// There is no network on a machine that builds: the peer tells others its loopback address.
-    fn reachable_on_loopback(&self) {
-        let path = self.home.join("config.toml");
-        let config = fs::read_to_string(&path).unwrap();
-        assert!(config.contains("announce = []"), "{config}");
-        let config = config.replace("announce = []", "announce = [\"127.0.0.1\"]");
-        fs::write(&path, config.replace("listen = \"0.0.0.0\"", "listen = \"127.0.0.1\"")).unwrap();
-    }
-
-    /// Starts the peer, as `roost up &` does: it may not listen yet.
-    fn start(&mut self) {
-        let log = fs::File::create(self.home.join("log")).unwrap();
-        let mut command = Command::new(ROOST);
-        command
-            .arg("up")
-            .arg("--home")
-            .arg(&self.home)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        self.peer = Some(command.spawn().unwrap());
-    }
-
-    /// Tells the peer to stop, as Ctrl-C does.
-    fn stop(&self) {
-        let pid = i32::try_from(self.peer.as_ref().unwrap().id()).unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT).unwrap();
-    }
-
-    fn inbox(&self) -> Vec<Value> {
-        self.roost(&["inbox"], "")["messages"].as_array().unwrap().clone()
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        if let Some(peer) = &mut self.peer {
-            let _ = peer.kill();
-            let _ = peer.wait();
-        }
-    }
-}
+use crate::harness::{Machine, wait_for};
 
 fn path_text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -87,7 +15,7 @@ fn path_text(path: &Path) -> &str {
 #[test]
 fn two_people_make_a_group_by_invite_and_mail_each_other_from_scripts() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut alice, mut bob) = (Machine::new(&dir, "alice"), Machine::new(&dir, "bob"));
+    let (mut alice, mut bob) = (Machine::new(dir.path(), "alice"), Machine::new(dir.path(), "bob"));
     alice.roost(&["init", "alice@acme"], "");
     alice.reachable_on_loopback();
     alice.start();

@@ -43,6 +43,26 @@ fn a_stranger_is_accepted_by_command_read_verified_and_asks_again_once_that_is_t
 }
 
 #[test]
+fn a_stranger_of_whom_nothing_is_known_asks_for_consent_and_its_first_mail_is_read() {
+    let team = Team::of_two_groups();
+    assert!(roost(&team, "rita", &["contacts", "remove", "dave@acme"]).status.success());
+    // What is left of dave in memory goes, connections too: from now on he is a stranger who has rita's card.
+    team.kill(&["rita"]);
+    team.start(&["rita"]);
+    // Rita knows nobody now: his peer finds hers, and so what it has in the DHT lies at hers too.
+    wait_for("rita's share of the DHT has what dave put there", || {
+        let dht = team.status("rita").brains["dht"].clone();
+        (dht["peers"].as_u64()? >= 1 && dht["entries"].as_u64()? >= 4).then_some(())
+    });
+    let first = team.submit("dave", &["rita"], team.letter("dave", "rita", 5_000));
+    wait_for("dave asks", || said(&roost(&team, "rita", &["requests"])).contains("dave@acme").then_some(()));
+    assert!(team.reader("rita").uids_of(&first).is_empty());
+    assert!(roost(&team, "rita", &["accept", "dave@acme"]).status.success());
+    team.reader("rita").reads_in_the_end(&first);
+    wait_for("dave's outbox is empty", || team.waiting("dave").is_empty().then_some(()));
+}
+
+#[test]
 fn a_request_moved_to_inbox_by_a_mail_program_brings_the_mail_and_one_that_is_refused_sends_no_dsn() {
     let team = Team::of_six();
     stranger(&team);

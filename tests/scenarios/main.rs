@@ -9,6 +9,8 @@ mod bad_input;
 #[cfg(test)]
 mod by_hand;
 #[cfg(test)]
+mod candidates;
+#[cfg(test)]
 mod cluster_again;
 #[cfg(test)]
 mod command_line;
@@ -20,6 +22,8 @@ mod console;
 mod demo;
 #[cfg(test)]
 mod endings;
+#[cfg(test)]
+mod false_lists;
 #[cfg(test)]
 mod from_scripts;
 #[cfg(test)]
@@ -33,9 +37,15 @@ mod index_deleted;
 #[cfg(test)]
 mod killed_after_yes;
 #[cfg(test)]
+mod lives;
+#[cfg(test)]
+mod mailing;
+#[cfg(test)]
 mod member_reads;
 #[cfg(test)]
 mod outsider_reads;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod restored_after_total_loss;
 #[cfg(test)]

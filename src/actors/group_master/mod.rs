@@ -20,13 +20,14 @@ use super::directory::{Directory, KnownGroup, KnownPeer, Snapshot};
 use super::identity::Identity;
 use super::shell::{EventLog, Handle, Perform, Shell};
 use crate::clock::Clock;
-use crate::core::group::{Action, Entry, Group, Input, Me, Picture};
+use crate::core::group::{Action, Candidates, Entry, Group, Input, Me, Picture};
 use crate::model::dht::DhtKey;
 use crate::model::group::{PeerAddr, Roster};
 use crate::model::{Address, PeerId, Secret, WallTime};
 use crate::net::https_client::PeerClient;
 use crate::store::home::Home;
 use crate::wire::notify::Notice;
+use port::Watched;
 
 /// The part of the DHT that is needed here. Each error is a text for the log.
 pub trait GroupDht: Send + Sync + 'static {
@@ -86,6 +87,7 @@ pub fn start(brain: Group, setup: Setup, log: Arc<dyn EventLog>) -> GroupPort {
     let (rosters, roster) = watch::channel(Arc::clone(&first.roster));
     let (snapshots, latest) = watch::channel(snapshot);
     let (clocks, clock_doubtful) = watch::channel(first.clock_doubtful);
+    let (unpinned, candidates) = watch::channel(first.candidates.clone());
     let Setup { identity, home, client, directory, dht, failed, clock } = setup;
     let performer = GroupMaster {
         kit: Kit { identity, home, client, dht, clock: clock.clone() },
@@ -93,11 +95,12 @@ pub fn start(brain: Group, setup: Setup, log: Arc<dyn EventLog>) -> GroupPort {
         rosters,
         snapshots,
         clocks,
+        unpinned,
         clock_off: false,
     };
     let handle = Shell::start(brain, performer, log, clock, Some(Input::Started));
     tokio::spawn(look_again(failed, handle.clone()));
-    GroupPort::new(handle, directory, roster, latest, clock_doubtful)
+    GroupPort::new(handle, directory, Watched { roster, snapshot: latest, clock_doubtful, candidates })
 }
 
 /// Has the descriptor of every peer that could not be dialled read again; the brain limits that to once a minute a peer.
@@ -126,6 +129,7 @@ pub struct GroupMaster {
     rosters: watch::Sender<Arc<Roster>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     clocks: watch::Sender<bool>,
+    unpinned: watch::Sender<Candidates>,
     clock_off: bool,
 }
 
@@ -140,6 +144,11 @@ impl GroupMaster {
             changed
         });
         self.clocks.send_replace(picture.clock_doubtful);
+        self.unpinned.send_if_modified(|candidates| {
+            let changed = *candidates != picture.candidates;
+            candidates.clone_from(&picture.candidates);
+            changed
+        });
         let was_off = std::mem::replace(&mut self.clock_off, picture.clock_off);
         if picture.clock_off && !was_off {
             tracing::warn!(

@@ -11,7 +11,7 @@ use super::calls::check_beat;
 use super::keys::signed_descriptor;
 use crate::actors::directory::{Directory, Snapshot};
 use crate::actors::shell::{Handle, Stopped};
-use crate::core::group::{Group, GroupError, Input, Reply};
+use crate::core::group::{Candidates, Group, GroupError, Input, Reply};
 use crate::model::PeerId;
 use crate::model::card::JoinRequest;
 use crate::model::group::{Heartbeat, HeartbeatAnswer, Roster};
@@ -27,9 +27,16 @@ pub struct GroupPort {
     /// The brain: create, invite, join, policy, card, contacts, status.
     pub handle: Handle<Group>,
     directory: Directory,
-    roster: watch::Receiver<Arc<Roster>>,
-    snapshot: watch::Receiver<Arc<Snapshot>>,
-    clock_doubtful: watch::Receiver<bool>,
+    watched: Watched,
+}
+
+/// What is published of the group, now and whenever it changes.
+#[derive(Clone)]
+pub(super) struct Watched {
+    pub(super) roster: watch::Receiver<Arc<Roster>>,
+    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) clock_doubtful: watch::Receiver<bool>,
+    pub(super) candidates: watch::Receiver<Candidates>,
 }
 
 impl fmt::Debug for GroupPort {
@@ -62,27 +69,25 @@ fn mismatch(reply: &Reply) -> ApiError {
 }
 
 impl GroupPort {
-    pub(super) fn new(
-        handle: Handle<Group>,
-        directory: Directory,
-        roster: watch::Receiver<Arc<Roster>>,
-        snapshot: watch::Receiver<Arc<Snapshot>>,
-        clock_doubtful: watch::Receiver<bool>,
-    ) -> Self {
-        Self { handle, directory, roster, snapshot, clock_doubtful }
+    pub(super) fn new(handle: Handle<Group>, directory: Directory, watched: Watched) -> Self {
+        Self { handle, directory, watched }
     }
 
     /// The own group, now and whenever it changes.
     pub fn rosters(&self) -> watch::Receiver<Arc<Roster>> {
-        self.roster.clone()
+        self.watched.roster.clone()
     }
     /// Who is who and where, now and whenever it changes.
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshot.clone()
+        self.watched.snapshot.clone()
     }
     /// Whether this machine's clock is off its members' or not yet compared with theirs, now and whenever that changes: then nothing may expire.
     pub fn clock_doubtful(&self) -> watch::Receiver<bool> {
-        self.clock_doubtful.clone()
+        self.watched.clock_doubtful.clone()
+    }
+    /// Groups that mail waits for, with the keys that say they are theirs, now and whenever that changes.
+    pub fn candidates(&self) -> watch::Receiver<Candidates> {
+        self.watched.candidates.clone()
     }
 
     async fn ask(&self, input: impl FnOnce(crate::core::Token) -> Input + Send + 'static) -> Result<Reply, ApiError> {

@@ -46,6 +46,8 @@ const FILED_AT_ONCE: usize = 8;
 
 /// What the outbox needs of other actors; whoever starts them connects them.
 pub trait Neighbours: Send + Sync + 'static {
+    /// Mail waits for somebody of a group whose key is not pinned. Must be quick.
+    fn want_group(&self, group: &GroupName);
     /// File a mail of the spool in INBOX, once; ends when that is durable.
     fn file_spooled(&self, submission: SubmissionId) -> BoxFuture<'static, Result<(), String>>;
     /// File a DSN in INBOX, once per id; ends when that is durable.
@@ -343,6 +345,9 @@ impl Perform<Outbox> for Performer {
                 let back = back.clone();
                 tokio::spawn(async move {
                     let found = find_certificate(&tools, &address).await;
+                    if found == Certificate::NotYet && !tools.directory.snapshot().groups.contains_key(address.group()) {
+                        tools.neighbours.want_group(address.group());
+                    }
                     back.tell(Input::Certificate { address, found }).await
                 });
             }

@@ -53,6 +53,8 @@ pub trait Neighbours: Send + Sync + 'static {
     fn freshen(&self, group: &GroupName) -> BoxFuture<'static, bool>;
     /// Ends once it is known where the members of `group` are, or after a few seconds.
     fn find(&self, group: &GroupName) -> BoxFuture<'static, ()>;
+    /// The user chose one of a group's candidates: pin that key.
+    fn pin_candidate(&self, group: &GroupName, key: Fingerprint) -> BoxFuture<'static, ()>;
 }
 
 /// A value of the DHT.
@@ -93,6 +95,8 @@ pub trait NoticeDht: Send + Sync + 'static {
     /// Looks for what is under `key` and not in `have` (ids of entries that were read before); what is new is seen after a few
     /// looks at the latest.
     fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<DhtNews, String>>;
+    /// Everything under `key`.
+    fn get(&self, key: DhtKey) -> BoxFuture<'_, Result<Vec<Bytes>, String>>;
     /// What became of this peer's entry with the value hash `value` and this password.
     fn look(&self, key: DhtKey, value: Digest, password: Secret) -> BoxFuture<'_, Result<Look, String>>;
     /// Deletes the entry with the value hash `value` and this password.
@@ -338,6 +342,7 @@ impl Perform<Postbox> for Performer {
             Action::Pin { address, sender: _, group, group_key } => {
                 tokio::spawn(self.neighbours.pin(&address, &group, group_key));
             }
+            Action::PinCandidate { group, key } => drop(tokio::spawn(self.neighbours.pin_candidate(&group, key))),
             Action::Changed { version } => drop(self.changes.send_replace(version)),
             Action::NameMismatch { id, from, h, why } => {
                 tracing::warn!(%from, sender = %id.sender, mail = %h, %why, "a mail does not fit its send notification; it is refused");

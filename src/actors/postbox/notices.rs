@@ -20,7 +20,7 @@ use crate::model::{Address, Digest, Fingerprint, MailId, PeerId, Secret};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::NetError;
 use crate::seal::notice::UnverifiedNs;
-use crate::seal::{Certificate, SealError, SecretIdentity, decrypt_ns, seal_nr};
+use crate::seal::{Certificate, SealError, SecretIdentity, decrypt_ns, seal_nr, verify_descriptor};
 use crate::store::files::{FILE_MODE, FileError, read_bounded, write_durable};
 use crate::store::home::Home;
 use crate::wire::notify::Notice;
@@ -29,6 +29,8 @@ use crate::wire::notify::Notice;
 const CERTIFICATE_MAX: u64 = 64 * 1024;
 /// Peers that are asked for a sender's certificate.
 const CERTIFICATE_SOURCES: usize = 4;
+/// Descriptors under a sender's address that are looked at: anybody may put some there.
+const DESCRIPTORS_MAX: usize = 64;
 /// Longest validity of a DHT entry (60 days), less a day for clocks that differ.
 const VALIDITY_MAX: Duration = Duration::from_secs(59 * 86_400);
 
@@ -164,7 +166,30 @@ impl Notices {
                 Err(e) => why = e.to_string(),
             }
         }
-        Err(NsError::NoCertificate { from: from.clone(), why })
+        match self.described_certificate(from, fingerprint).await {
+            Some(certificate) => Ok(certificate),
+            None => Err(NsError::NoCertificate { from: from.clone(), why }),
+        }
+    }
+
+    /// The certificate with this fingerprint from the descriptor under its owner's address: all that there is of a stranger,
+    /// whose peer nobody here can find. Whoever may, puts entries there; the fingerprint says which one counts.
+    async fn described_certificate(&self, from: &Address, fingerprint: Fingerprint) -> Option<Certificate> {
+        let found = match self.dht.get(DhtKey::Peer(from.clone())).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%from, %error, "the DHT could not be asked for a sender's descriptor");
+                return None;
+            }
+        };
+        let address = from.clone();
+        let fitting = move || {
+            let descriptors = found.iter().take(DESCRIPTORS_MAX).filter_map(|bytes| verify_descriptor(bytes).ok());
+            let mut certificates =
+                descriptors.filter(|d| d.address == address).filter_map(|d| Certificate::parse(&d.certificate).ok());
+            certificates.find(|certificate| certificate.fingerprint() == fingerprint)
+        };
+        blocking(fitting).await.ok().flatten()
     }
 
     /// The peer that brought the ns, and members of its sender's group.

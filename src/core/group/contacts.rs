@@ -13,7 +13,7 @@ use crate::model::{Address, Fingerprint, GroupName, Now, PeerId};
 /// Between two looks for a newer gd of a pinned group.
 pub(super) const REFRESH: Duration = Duration::from_secs(3600);
 /// Most candidates for a group that are looked at.
-const CANDIDATES_MAX: usize = 16;
+pub(super) const CANDIDATES_MAX: usize = 16;
 /// Most peers that are asked for one thing.
 pub(super) const ASKED_MAX: usize = 5;
 
@@ -49,7 +49,7 @@ impl Group {
     }
 
     /// What pinning `key` for `group` makes durable, or why it may not be.
-    fn may_pin(&self, group: &GroupName, key: Fingerprint) -> Result<Vec<Event>, GroupError> {
+    fn may_pin(&self, now: Now, group: &GroupName, key: Fingerprint) -> Result<Vec<Event>, GroupError> {
         match self.pins.get(group) {
             Some(pin) if pin.key == key => Ok(Vec::new()),
             Some(pin) => Err(GroupError::PinConflict { group: group.clone(), pinned: pin.key, offered: key }),
@@ -58,7 +58,7 @@ impl Group {
             None if self.pins.len() >= PINS_MAX => {
                 Err(GroupError::TooManyContacts { known: self.pins.len(), what: "groups" })
             }
-            None => Ok(vec![Event::Pinned { group: group.clone(), key }]),
+            None => Ok(vec![Event::Pinned { group: group.clone(), key, at: Some(now.wall) }]),
         }
     }
 
@@ -66,7 +66,7 @@ impl Group {
         card.peers.truncate(CARD_PEERS_MAX);
         let known = self.contacts.len();
         let room = known < CONTACTS_MAX || self.contacts.contains_key(&card.address);
-        let events = self.may_pin(card.address.group(), card.group_key).and_then(|events| {
+        let events = self.may_pin(now, card.address.group(), card.group_key).and_then(|events| {
             if room { Ok(events) } else { Err(GroupError::TooManyContacts { known, what: "contacts" }) }
         });
         match events {
@@ -81,7 +81,7 @@ impl Group {
     }
 
     pub(super) fn pin(&mut self, now: Now, token: Token, group: GroupName, key: Fingerprint) {
-        match self.may_pin(&group, key) {
+        match self.may_pin(now, &group, key) {
             Err(error) => self.refuse(token, error),
             Ok(events) => {
                 self.record(events, Vec::new());

@@ -138,8 +138,11 @@ impl Group {
         };
         let reply = Reply::Joined { gd_version: signed.gd.version, members: signed.gd.members.len() };
         let (group, key) = (signed.gd.group.clone(), signed.key);
-        let events =
-            vec![Event::Hints { peers: joining.invite.peers }, Event::Pinned { group, key }, Event::Gd(signed)];
+        let events = vec![
+            Event::Hints { peers: joining.invite.peers },
+            Event::Pinned { group, key, at: Some(now.wall) },
+            Event::Gd(signed),
+        ];
         self.record(events, vec![Effect::Reply(joining.token, reply)]);
         self.founded_or_joined(now);
         self.introduce(now);

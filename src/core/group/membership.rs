@@ -131,7 +131,7 @@ impl Group {
             Err(why) => self.refuse(token, GroupError::Signing { why }),
             Ok(NewGroup { gd, recovery }) => {
                 let reply = Effect::Reply(token, Reply::Created { key: gd.key, recovery });
-                let pinned = Event::Pinned { group: gd.gd.group.clone(), key: gd.key };
+                let pinned = Event::Pinned { group: gd.gd.group.clone(), key: gd.key, at: Some(now.wall) };
                 self.record(vec![pinned, Event::Gd(gd)], vec![reply]);
                 self.founded_or_joined(now);
             }

@@ -23,6 +23,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unpinned;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub use types::{
     Action, Beat, BeatAnswer, CallFailed, Entry, Errand, Event, GdFound, Input, Located, Me, NewGroup, PeerFound,
     Picture, PinnedGroup, RecoveryCode, Reply, SignedDescriptor, SignedGd,
 };
+pub use unpinned::Candidates;
 
 use crate::core::{Brain, Effect, Outgoing, earliest};
 use crate::model::card::CardPeer;
@@ -70,6 +72,8 @@ fn backoff(fails: u32) -> Duration {
 #[derive(Debug)]
 struct Pin {
     key: Fingerprint,
+    /// When the user pinned it, as far as that was written down.
+    since: Option<WallTime>,
     gd: Option<SignedGd>,
     /// Keys that signed other candidates.
     rivals: BTreeSet<Fingerprint>,
@@ -107,6 +111,8 @@ pub struct Group {
     /// Why the own descriptor could not be signed.
     undescribed: Option<String>,
     pins: BTreeMap<GroupName, Pin>,
+    /// Groups that mail waits for, without a pin.
+    unpinned: BTreeMap<GroupName, unpinned::Unpinned>,
     contacts: BTreeMap<Address, Vec<CardPeer>>,
     invites: BTreeMap<LocalName, OpenInvite>,
     descriptors: BTreeMap<PeerId, SignedDescriptor>,
@@ -156,6 +162,7 @@ impl Group {
             own: None,
             undescribed: None,
             pins: BTreeMap::new(),
+            unpinned: BTreeMap::new(),
             contacts: BTreeMap::new(),
             invites: BTreeMap::new(),
             descriptors: BTreeMap::new(),
@@ -223,7 +230,7 @@ impl Group {
     fn apply(&mut self, event: Event) {
         self.dirty = true;
         match event {
-            Event::Pinned { group, key } => self.apply_pin(group, key),
+            Event::Pinned { group, key, at } => self.apply_pin(group, key, at),
             Event::Unpinned { group } => self.apply_unpin(&group),
             Event::Gd(gd) => self.apply_gd(gd),
             Event::Rival { group, key } => {
@@ -269,9 +276,10 @@ impl Group {
         }
     }
 
-    fn apply_pin(&mut self, group: GroupName, key: Fingerprint) {
+    fn apply_pin(&mut self, group: GroupName, key: Fingerprint, since: Option<WallTime>) {
         self.pins.entry(group).or_insert(Pin {
             key,
+            since,
             gd: None,
             rivals: BTreeSet::new(),
             forks: BTreeSet::new(),
@@ -453,6 +461,10 @@ impl Brain for Group {
             Input::AddContact { token, card } => self.add_contact(now, token, card),
             Input::Pin { token, group, key } => self.pin(now, token, group, key),
             Input::RemoveContact { token, address } => self.remove_contact(token, address),
+            Input::Wanted { group } => self.want(now, group),
+            Input::GdFetched { group, found } if !self.pins.contains_key(&group) => {
+                self.candidates_found(now, &group, found);
+            }
             Input::GdFetched { group, found } => self.gd_fetched(now, &group, found),
             Input::Find { token, group } => self.find(now, token, group),
             Input::Freshen { token, group } => self.freshen(now, token, group),
@@ -480,7 +492,8 @@ impl Brain for Group {
         let renew = self.home().and_then(|_| earliest([self.gd_due(), self.descriptor_due()]));
         let refresh = self.pins.values().filter(|pin| !pin.fetching).map(|pin| Some(pin.refresh_at));
         let clock = self.clock_trusted_at.filter(|_| self.clock_unsure && self.no_clock_heard());
-        earliest([beat, renew, self.next_lookup(), self.next_found(), clock].into_iter().chain(refresh))
+        let looks = [self.next_lookup(), self.next_found(), self.next_look_for_candidates()];
+        earliest([beat, renew, clock].into_iter().chain(looks).chain(refresh))
     }
 
     fn observe(&self, now: Now) -> Status {
@@ -499,6 +512,7 @@ impl Group {
         }
         self.renew(now);
         self.refresh(now);
+        self.look_for_candidates(now);
         self.look_up_due(now);
         self.answer_found(now);
         self.answer_freshened();

@@ -8,6 +8,7 @@ use serde_bytes::ByteBuf;
 
 use super::conflicts::KeyChange;
 use super::types::{Event, Located, Picture, PinnedGroup, SignedDescriptor};
+use super::unpinned::Candidates;
 use super::{Group, Pin};
 use crate::model::card::CardPeer;
 use crate::model::group::{Member, Roster};
@@ -56,6 +57,8 @@ pub struct Status {
     pub clock_off: bool,
     /// Pinned groups but the own one.
     pub pins: Vec<PinStatus>,
+    /// Groups that mail waits for and whose key is not pinned, with the keys that say they are theirs.
+    pub candidates: Candidates,
     /// Whom this peer knows by card or request.
     pub contacts: BTreeSet<Address>,
     /// Groups for which more than one candidate was seen.
@@ -90,6 +93,8 @@ pub struct PinStatus {
     pub group: GroupName,
     /// Its key.
     pub key: Fingerprint,
+    /// When the user pinned it, as far as that was written down.
+    pub since: Option<WallTime>,
     /// Its newest gd, once there is one.
     pub gd_version: Option<u64>,
     /// Members whose certificate is here.
@@ -183,6 +188,7 @@ impl Group {
             groups,
             contacts: self.contacts.keys().cloned().collect(),
             peers,
+            candidates: self.candidates(),
             clock_off: self.clock_off,
             clock_doubtful: self.clock_off || self.clock_unsure,
         }
@@ -191,7 +197,7 @@ impl Group {
     pub(super) fn durable(&self) -> Vec<Event> {
         let mut events = Vec::new();
         for (group, pin) in &self.pins {
-            events.push(Event::Pinned { group: group.clone(), key: pin.key });
+            events.push(Event::Pinned { group: group.clone(), key: pin.key, at: pin.since });
             events.extend(pin.gd.clone().map(Event::Gd));
             events.extend(pin.odd_events(group));
         }
@@ -244,6 +250,7 @@ impl Group {
         PinStatus {
             group: group.clone(),
             key: pin.key,
+            since: pin.since,
             gd_version: pin.gd.as_ref().map(|signed| signed.gd.version),
             certificates: members.iter().filter(|member| self.has_certificate(member)).count(),
             members: members.len(),
@@ -293,6 +300,7 @@ impl Group {
             clock_offset_ms: self.clock_offset_ms,
             clock_off: self.clock_off,
             pins: others.map(|(group, pin)| self.pin_status(group, pin)).collect(),
+            candidates: self.candidates(),
             contacts: self.contacts.keys().cloned().collect(),
             conflicts: self.conflicts(),
             key_changes: self.pins.values().flat_map(|pin| pin.changes.iter().cloned()).collect(),

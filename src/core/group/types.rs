@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::conflicts::KeyChange;
 use super::error::GroupError;
+use super::unpinned::Candidates;
 use crate::core::Token;
 use crate::model::card::{Card, CardPeer, Invite};
 use crate::model::group::{
@@ -254,6 +255,11 @@ pub enum Input {
         /// Who.
         address: Address,
     },
+    /// Mail waits for somebody of this group; told again while it does. Ignored when its key is pinned.
+    Wanted {
+        /// The group.
+        group: GroupName,
+    },
     /// What a look for a group's gd brought.
     GdFetched {
         /// Which group.
@@ -388,6 +394,9 @@ pub enum Event {
         group: GroupName,
         /// Its key.
         key: Fingerprint,
+        /// When; not written down by earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<WallTime>,
     },
     /// The group is not known any more.
     Unpinned {
@@ -526,6 +535,8 @@ pub struct Picture {
     pub contacts: BTreeSet<Address>,
     /// Every peer that may be dialled anywhere: members of pinned groups, and those that a card or invite in use names.
     pub peers: BTreeMap<PeerId, Located>,
+    /// Groups that mail waits for and whose key is not pinned, with the keys that say they are theirs.
+    pub candidates: Candidates,
     /// This peer's clock is off its members'.
     pub clock_off: bool,
     /// It is off, or was not compared yet since the start: nothing may expire here.

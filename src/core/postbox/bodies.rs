@@ -161,7 +161,7 @@ impl Postbox {
         let pull =
             Pull { phase: Phase::Fetching, h: None, tried: BTreeSet::new(), all_gone: true, waiting, sealed: None };
         self.bodies.pulls.insert(key, pull);
-        match self.state.messages.get(&key).map(|m| m.origin) {
+        match self.state.messages.get(&key).map(|m| m.origin.clone()) {
             Some(Origin::Outgoing(submission)) => {
                 if let Some(pull) = self.bodies.pulls.get_mut(&key) {
                     pull.phase = Phase::Opening;
@@ -198,7 +198,7 @@ impl Postbox {
 
     pub(super) fn fetched(&mut self, now: Now, key: MessageKey, h: MailId, result: Result<PathBuf, FetchFailure>) {
         let Some(pull) = self.bodies.pulls.get_mut(&key).filter(|p| p.h == Some(h)) else { return };
-        let mail = match self.state.messages.get(&key).map(|m| m.origin) {
+        let mail = match self.state.messages.get(&key).map(|m| m.origin.clone()) {
             Some(Origin::Mail(id)) => self.state.mails.get(&id).map(|mail| (id, mail)),
             _ => None,
         };
@@ -248,7 +248,7 @@ impl Postbox {
     pub(super) fn opened(&mut self, now: Now, key: MessageKey, result: OpenResult) {
         let Some(pull) = self.bodies.pulls.get(&key) else { return };
         let (h, pulled) = (pull.h, pull.dropped());
-        let origin = self.state.messages.get(&key).map(|m| m.origin);
+        let origin = self.state.messages.get(&key).map(|m| m.origin.clone());
         match (result, origin) {
             (_, None) => {
                 // Deleted meanwhile: what was written for it is not needed.
@@ -279,7 +279,7 @@ impl Postbox {
 
     /// What was pulled is not what the ns announced: it is refused, and named.
     fn mismatch(&mut self, now: Now, key: MessageKey, h: MailId, why: &str) {
-        let Some(Origin::Mail(id)) = self.state.messages.get(&key).map(|m| m.origin) else { return };
+        let Some(Origin::Mail(id)) = self.state.messages.get(&key).map(|m| m.origin.clone()) else { return };
         if let Some(mail) = self.state.mails.get(&id).cloned() {
             self.name_mismatch(id, &mail, h, why);
         }
@@ -347,7 +347,7 @@ impl Postbox {
         let own = self.roster.as_ref().filter(|roster| roster.has(&peer)).map(|roster| roster.group.clone());
         let keys: Vec<MessageKey> = self.bodies.wanted.keys().copied().collect();
         for key in keys {
-            let Some(Origin::Mail(id)) = self.state.messages.get(&key).map(|m| m.origin) else { continue };
+            let Some(Origin::Mail(id)) = self.state.messages.get(&key).map(|m| m.origin.clone()) else { continue };
             let Some(mail) = self.state.mails.get(&id) else { continue };
             if own.as_ref() == Some(&mail.group) || mail.offers.iter().any(|o| o.owner == peer) {
                 self.bodies.at_once(now, key);

@@ -281,14 +281,14 @@ impl State {
 
     fn insert_message(&mut self, key: MessageKey, message: &Stored) {
         self.next_key = self.next_key.max(key.0.saturating_add(1));
-        match message.origin {
+        match &message.origin {
             Origin::Outgoing(submission) => {
-                self.outgoing.insert(submission, Some(key));
+                self.outgoing.insert(*submission, Some(key));
             }
             Origin::Local(id, mailbox) => {
-                self.local.insert((id, mailbox), message.date);
+                self.local.insert((*id, *mailbox), message.date);
             }
-            Origin::Appended | Origin::Mail(_) | Origin::Card(_) => {}
+            Origin::Appended | Origin::Mail(_) | Origin::Card(_) | Origin::Candidate(..) => {}
         }
         self.messages.insert(key, message.clone());
     }
@@ -373,7 +373,7 @@ impl State {
         let Some(message) = self.messages.get_mut(&slot.key) else { return };
         message.places.retain(|place| *place != (id, uid));
         if message.places.is_empty() {
-            let origin = message.origin;
+            let origin = message.origin.clone();
             self.messages.remove(&slot.key);
             out.dead.push(slot.key);
             self.died(origin, at, out);
@@ -409,7 +409,7 @@ impl State {
                     out.cancelled.push(submission);
                 }
             }
-            Origin::Appended | Origin::Local(..) => {}
+            Origin::Appended | Origin::Local(..) | Origin::Candidate(..) => {}
         }
     }
 

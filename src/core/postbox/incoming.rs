@@ -367,7 +367,7 @@ impl Postbox {
     fn is_being_written(&self, h: &MailId) -> bool {
         self.writing.values().any(|writing| match writing {
             Writing::Stub(_, mail) | Writing::Request(_, mail, _) | Writing::Card(_, mail) => mail.offer(h).is_some(),
-            Writing::Append(..) | Writing::Local(..) | Writing::Own(_) => false,
+            Writing::Append(..) | Writing::Local(..) | Writing::Candidate(..) | Writing::Own(_) => false,
         })
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::access::{MailboxReply, MailboxRequest, MessageKey, Standard, View};
 use super::state::{MailKey, Verdict};
 use crate::core::Token;
+use crate::core::group::Candidates;
 use crate::model::group::Roster;
 use crate::model::msglist::Tombstone;
 use crate::model::notification::{Nr, Ns};
@@ -229,6 +230,8 @@ pub enum Input {
     FileSpooled { token: Token, submission: SubmissionId, mailbox: Standard },
     /// File a DSN in INBOX, once per id. Answered with `Filed`.
     FileMessage { token: Token, id: SubmissionId, at: WallTime, message: Vec<u8> },
+    /// Groups that mail waits for, with the keys that say they are theirs: all of them, whenever that changes.
+    Candidates(Candidates),
     /// Answered with `Requests`.
     Requests(Token),
     /// The user's word on a sender. Answered with `Judged`.
@@ -289,6 +292,8 @@ pub enum Action {
     Cancel { submission: SubmissionId },
     /// The user granted a sender: pin the group key that it claims.
     Pin { address: Address, sender: Fingerprint, group: GroupName, group_key: Fingerprint },
+    /// The user chose this key for this group.
+    PinCandidate { group: GroupName, key: Fingerprint },
     /// Sessions look again: mailboxes have changed up to this version.
     Changed { version: u64 },
     /// Name a sender whose mail does not fit its ns.

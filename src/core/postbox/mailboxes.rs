@@ -12,7 +12,7 @@ use super::change::Changed;
 use super::state::{LocalMailbox, MailboxId, Origin, PerView, Runs, Slot, Stored, Verdict};
 use super::{Action, Event, Postbox, Reply, Writing};
 use crate::core::{Effect, Token};
-use crate::model::{Address, Fingerprint, Now, WallTime};
+use crate::model::{Address, Fingerprint, GroupName, Now, WallTime};
 
 /// Mailboxes of one user.
 const MAILBOXES_MAX: usize = 1000;
@@ -292,8 +292,12 @@ impl Postbox {
             Err(failure) => return self.answer(token, Err(failure)),
         };
         let which = standard_of(to.as_str());
-        let (cards, senders) = self.cards(from, &uids, which);
+        let (mut cards, senders) = self.cards(from, &uids, which);
         let (mut events, mut then) = (Vec::new(), Vec::new());
+        for (uid, group, key) in self.chosen(from, &uids, which) {
+            cards.insert(uid);
+            then.push(Effect::Act(Action::PinCandidate { group, key }));
+        }
         let accepts = which == Some(Standard::Inbox) && !cards.is_empty();
         let plain = if accepts { Runs::of(uids.iter().filter(|uid| !cards.contains(uid))) } else { uids };
         if !plain.is_empty() {
@@ -356,6 +360,18 @@ impl Postbox {
         Ok(Transfer::Plain(from, target, uids))
     }
 
+    /// Candidates among these messages, if where they go says that the user chose them.
+    fn chosen(&self, from: MailboxId, uids: &Runs, to: Option<Standard>) -> Vec<(u32, GroupName, Fingerprint)> {
+        let Some(mailbox) = self.state.mailboxes.get(&from).filter(|_| to == Some(Standard::Inbox)) else {
+            return Vec::new();
+        };
+        let candidate = |uid: u32| match &self.state.messages.get(&mailbox.slots.get(&uid)?.key)?.origin {
+            Origin::Candidate(group, key) => Some((uid, group.clone(), *key)),
+            _ => None,
+        };
+        uids.iter().filter_map(candidate).collect()
+    }
+
     /// Cards that wait for consent among these messages, if a verdict follows from where they go, and whose they are.
     fn cards(
         &self,
@@ -368,7 +384,7 @@ impl Postbox {
         let Some(mailbox) = self.state.mailboxes.get(&from).filter(|_| judges) else { return (cards, senders) };
         for uid in uids.iter() {
             let stored = mailbox.slots.get(&uid).and_then(|slot| self.state.messages.get(&slot.key));
-            let Some(Origin::Card(id)) = stored.map(|s| s.origin) else { continue };
+            let Some(Origin::Card(id)) = stored.map(|s| s.origin.clone()) else { continue };
             if let Some(mail) = self.state.mails.get(&id).filter(|_| self.is_request(&id)) {
                 cards.insert(uid);
                 senders.insert(id.sender, mail.from.clone());

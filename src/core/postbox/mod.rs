@@ -9,6 +9,7 @@
 pub mod access;
 mod answers;
 mod bodies;
+mod candidates;
 mod change;
 mod events;
 mod incoming;
@@ -64,6 +65,8 @@ pub struct Postbox {
     next_poll: Option<MonoTime>,
     now: Now,
     damaged: BTreeSet<MessageKey>,
+    /// Candidates whose cards this run has written.
+    dismissed: BTreeSet<candidates::Candidate>,
     mismatches: u64,
 }
 
@@ -80,6 +83,8 @@ enum Writing {
     Append(Token, View, mailboxes::Appending),
     /// A message that this peer files itself.
     Local(outgoing::LocalName, WallTime),
+    /// The card of a candidate for a group.
+    Candidate(candidates::Candidate, crate::model::WallTime),
     /// The head of an own submission.
     Own(io::Shown),
 }
@@ -104,6 +109,7 @@ impl Postbox {
             next_poll: None,
             now: Now::default(),
             damaged: BTreeSet::new(),
+            dismissed: BTreeSet::new(),
             mismatches: 0,
         }
     }
@@ -201,6 +207,7 @@ impl Postbox {
             Some(Writing::Card(id, mail)) => self.card_written(now, id, mail, key, size),
             Some(Writing::Append(token, view, appending)) => self.appended(token, view, key, size, appending),
             Some(Writing::Local(name, at)) => self.local_written(name, at, key, size),
+            Some(Writing::Candidate(candidate, at)) => self.candidate_written(candidate, at, key, size),
             Some(Writing::Own(shown)) => self.own_head_written(&shown, key, size),
             None => {}
         }
@@ -220,6 +227,8 @@ impl Postbox {
             }
             Some(Writing::Local(name, _)) => self.local_not_written(name, why),
             Some(Writing::Own(shown)) => self.outbox.show_later(self.now, &shown.submission),
+            // It is told again with the next change.
+            Some(Writing::Candidate(candidate, _)) => drop(self.dismissed.remove(&candidate)),
             None => {}
         }
         self.out.act(Action::Remove { keys: garbage });
@@ -276,11 +285,12 @@ impl Brain for Postbox {
             Input::ShowOnly(waiting) => self.show_only(&waiting),
             Input::FileSpooled { token, submission, mailbox } => self.file_spooled(now, token, submission, mailbox),
             Input::FileMessage { token, id, at, message } => self.file_message(token, id, at, message),
+            Input::Candidates(candidates) => self.candidates(now, &candidates),
             Input::Requests(token) => self.list_requests(token),
             Input::Judge { token, sender, verdict } => self.judge(now, token, &sender, verdict),
             Input::MailOf { token, key } => {
-                let mail = self.state.messages.get(&key).and_then(|message| match message.origin {
-                    Origin::Mail(id) => Some(id),
+                let mail = self.state.messages.get(&key).and_then(|message| match &message.origin {
+                    Origin::Mail(id) => Some(*id),
                     _ => None,
                 });
                 self.out.reply(token, Reply::MailOf(mail));

@@ -56,7 +56,7 @@ pub(super) fn card(id: MailKey, ns: &Ns, at: WallTime) -> Vec<u8> {
 }
 
 /// A moment as RFC 5322 section 3.3 writes it, in UTC.
-fn rfc5322(at: WallTime) -> String {
+pub(super) fn rfc5322(at: WallTime) -> String {
     mail_parser::DateTime::from_timestamp(i64::try_from(at.as_secs()).unwrap_or(i64::MAX)).to_rfc822()
 }
 

@@ -91,7 +91,7 @@ impl LocalMailbox {
 }
 
 /// Where a message came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// A mail program's APPEND.
     #[serde(rename = "a")]
@@ -108,6 +108,9 @@ pub enum Origin {
     /// Filed by this peer itself, once: a DSN, a mail to oneself, a copy in Sent.
     #[serde(rename = "l")]
     Local(SubmissionId, Standard),
+    /// The card of a key that says it is a group's.
+    #[serde(rename = "k")]
+    Candidate(GroupName, Fingerprint),
 }
 
 /// A message, whatever mailboxes it is in.

@@ -277,7 +277,7 @@ impl World {
             }
             Action::Cancel { submission } => self.cancelled.push(submission),
             Action::DeleteNs { value, .. } => self.deleted_ns.push(value),
-            Action::Pin { .. } => self.pinned += 1,
+            Action::Pin { .. } | Action::PinCandidate { .. } => self.pinned += 1,
             Action::Hello { peers } => self.greeted.extend(peers),
             Action::DropFetched { .. } => {}
             Action::DropHalfFetched { h, .. } => self.dropped.push(h),

@@ -2,7 +2,9 @@
 //! `team.reader("rita").opens(&mail)`. Everything ends when the team is dropped.
 
 mod disks;
+pub(crate) mod hostile;
 mod letters;
+mod machine;
 mod people;
 
 use std::fs;
@@ -14,12 +16,13 @@ use roost::cli::demo::smtp_client::SmtpClient;
 use roost::cli::progress::Report;
 use roost::config::cluster::Cluster;
 use roost::console::protocol::{OutboxLine, PeerStatus, Request, SealedLine};
-use roost::model::{Address, MailId, SubmissionId};
+use roost::model::{Address, Fingerprint, MailId, SubmissionId};
 use roost::store::home::Home;
 use tempfile::TempDir;
 
 pub(crate) use disks::OldDisk;
 pub(crate) use letters::{Letter, Random};
+pub(crate) use machine::Machine;
 pub(crate) use people::Reader;
 
 /// The program under test.
@@ -114,6 +117,16 @@ impl Team {
         self.cluster.status().unwrap().peers.into_iter().find(|peer| peer.address == address).unwrap()
     }
 
+    /// Every peer.
+    pub(crate) fn peers(&self) -> Vec<ClusterPeer> {
+        self.cluster.status().unwrap().peers
+    }
+
+    /// The key of the group of `name`, which runs.
+    pub(crate) fn group_key(&self, name: &str) -> Fingerprint {
+        self.status(name).group.key.unwrap().parse().unwrap()
+    }
+
     /// The home of `name`.
     pub(crate) fn home(&self, name: &str) -> Home {
         Home::at(self.cluster.home_of(&self.address(name)))
@@ -177,9 +190,14 @@ impl Team {
 
     /// `from` submits a letter by SMTP; it was taken with 250 when this returns.
     pub(crate) fn submit(&self, from: &str, to: &[&str], letter: Letter) -> Mail {
+        self.submit_to(from, &self.addresses(to), letter)
+    }
+
+    /// The same, to anybody.
+    pub(crate) fn submit_to(&self, from: &str, to: &[Address], letter: Letter) -> Mail {
         let peer = self.peer(from);
         let mut smtp = SmtpClient::login(&peer.smtp, &peer.address.to_string(), &peer.password).unwrap();
-        smtp.submit(&peer.address, &self.addresses(to), &letter.bytes).unwrap();
+        smtp.submit(&peer.address, to, &letter.bytes).unwrap();
         Mail { from: from.to_owned(), letter }
     }
 

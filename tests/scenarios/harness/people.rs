@@ -36,6 +36,18 @@ impl Reader {
         self.imap.fetch(uid, "", &mut |_, _| {})
     }
 
+    /// Opens the mail as often as is needed: who has it may not be known yet, or may be on its way.
+    pub(crate) fn reads_in_the_end(&mut self, mail: &Mail) {
+        let got = wait_for("the mail can be had", || match self.opens(mail) {
+            Ok(got) => Some(got),
+            Err(no) => {
+                assert!(no.is_unavailable(), "{no}");
+                None
+            }
+        });
+        assert!(got == mail.letter.bytes, "{} bytes came, {} were submitted", got.len(), mail.letter.bytes.len());
+    }
+
     /// Opens the mail, which must be what was submitted, to the byte.
     pub(crate) fn reads_every_byte_of(&mut self, mail: &Mail) {
         let got = self.opens(mail).unwrap();

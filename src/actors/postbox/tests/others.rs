@@ -34,4 +34,8 @@ impl Neighbours for Others {
     fn find(&self, _: &GroupName) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }
+    fn pin_candidate(&self, group: &GroupName, _: Fingerprint) -> BoxFuture<'static, ()> {
+        self.pinned.lock().unwrap().push(group.clone());
+        Box::pin(async {})
+    }
 }

@@ -357,6 +357,38 @@ fn r11_a_members_key_changes_only_by_the_group_key_and_the_change_is_shown_and_k
 }
 
 #[test]
+fn r11_candidates_for_a_group_that_mail_waits_for_are_shown_and_none_is_chosen_until_the_user_pins() {
+    let mut net = six();
+    net.start("rita@readers");
+    net.create("rita@readers", Policy::default());
+    let acme: crate::model::GroupName = "acme".parse().unwrap();
+    let (rita, key) = (net.peer("rita@readers"), net.node("bob@acme").brain.own_gd().unwrap().key);
+    net.tell(rita, Input::Wanted { group: acme.clone() });
+    net.pass(Duration::from_secs(5));
+    assert_eq!(net.status("rita@readers").candidates[&acme], BTreeSet::from([key]));
+    assert!(net.status("rita@readers").pins.is_empty(), "a single one is not chosen either");
+    let mut forged = net.node("bob@acme").brain.own_gd().unwrap().gd.clone();
+    forged.version = 99;
+    let other_key = Fingerprint::new([7; 20]);
+    net.publish_gd(sign_gd(forged, other_key));
+    net.pass(2 * MINUTE);
+    assert_eq!(net.status("rita@readers").candidates[&acme], BTreeSet::from([key, other_key]));
+    let (written, group) = (net.node("rita@readers").picture.clone().unwrap(), acme.clone());
+    assert_eq!(written.candidates[&acme].len(), 2);
+    let pinned = net.ask("rita@readers", |token| Input::Pin { token, group, key });
+    assert!(matches!(pinned, Reply::ContactAdded { gd_version: Some(6), .. }), "{pinned:?}");
+    let status = net.status("rita@readers");
+    assert!(status.candidates.is_empty() && status.pins[0].key == key && status.pins[0].since.is_some(), "{status:?}");
+    net.tell(rita, Input::Wanted { group: acme });
+    net.tell(rita, Input::Wanted { group: "nobody".parse().unwrap() });
+    net.pass(MINUTE);
+    let candidates = net.status("rita@readers").candidates;
+    assert_eq!(candidates.into_values().collect::<Vec<_>>(), [BTreeSet::new()], "that there is none is shown too");
+    net.pass(90 * MINUTE);
+    assert!(net.status("rita@readers").candidates.is_empty(), "forgotten once nothing waits for it");
+}
+
+#[test]
 fn a_contact_card_brings_the_group_its_members_and_their_certificates() {
     let mut net = six();
     net.start("rita@readers");

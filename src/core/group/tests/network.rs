@@ -364,6 +364,11 @@ impl Network {
         }
     }
 
+    /// Somebody puts a gd into the DHT.
+    pub(super) fn publish_gd(&mut self, signed: SignedGd) {
+        self.dht.entry(DhtKey::Group(signed.gd.group.clone())).or_default().push(signed.signed);
+    }
+
     fn fetch_gd(&mut self, at: PeerId, group: GroupName, ask: &[PeerId]) {
         self.count(at, "fetch gd");
         let mut candidates: Vec<SignedGd> =

@@ -300,6 +300,29 @@ fn a_request_moved_to_inbox_grants_its_sender_and_brings_the_stub() {
 }
 
 #[test]
+fn candidates_are_shown_one_card_each_and_the_one_that_is_moved_to_inbox_is_pinned() {
+    let mut world = World::new();
+    let (acme, keys) = ("acme".parse().unwrap(), [7, 8].map(|n| Fingerprint::new([n; 20])));
+    let both = crate::core::group::Candidates::from([(acme, keys.into())]);
+    world.tell(Input::Candidates(both.clone()));
+    world.tell(Input::Candidates(both.clone()));
+    let cards = world.listed(Standard::Requests);
+    assert_eq!((cards.len(), world.pinned), (2, 0), "a card each, and nothing is chosen silently");
+    world.crash();
+    assert_eq!(world.listed(Standard::Requests).len(), 2, "they are durable");
+    world.mv(Standard::Requests, &[cards[0].uid], Standard::Trash);
+    world.tell(Input::Candidates(both.clone()));
+    assert_eq!(world.listed(Standard::Requests).len(), 1, "a card that was deleted stays away");
+    world.mv(Standard::Requests, &[cards[1].uid], Standard::Inbox);
+    assert_eq!((world.pinned, world.listed(Standard::Requests).len(), world.listed(Standard::Inbox).len()), (1, 0, 0));
+    world.tell(Input::Candidates(crate::core::group::Candidates::new()));
+    world.tell(Input::Candidates(both));
+    assert_eq!(world.listed(Standard::Requests).len(), 1, "asked anew; the other one is in Trash still");
+    world.tell(Input::Candidates(crate::core::group::Candidates::new()));
+    assert!(world.listed(Standard::Requests).is_empty(), "nothing waits any more");
+}
+
+#[test]
 fn a_request_moved_to_junk_refuses_its_sender_for_good() {
     let mut world = World::new();
     world.send(&ns(1), false);

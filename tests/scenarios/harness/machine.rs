@@ -1,0 +1,80 @@
+//! One person's machine: nothing but the commands.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::ROOST;
+
+/// One person's machine.
+pub(crate) struct Machine {
+    home: PathBuf,
+    peer: Option<Child>,
+}
+
+impl Machine {
+    /// One whose home will be `dir/NAME`.
+    pub(crate) fn new(dir: &Path, name: &str) -> Self {
+        Self { home: dir.join(name), peer: None }
+    }
+
+    /// Runs a command with `--json`; it must succeed.
+    pub(crate) fn roost(&self, args: &[&str], input: &str) -> Value {
+        let mut command = Command::new(ROOST);
+        command.args(args).arg("--json").arg("--home").arg(&self.home);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A command that reads no input may have ended before this.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let done = child.wait_with_output().unwrap();
+        let (out, said) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "{args:?}: {out}\n{said}");
+        serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{args:?}: {e}: {out}"))
+    }
+
+    /// There is no network on a machine that builds: the peer tells others its loopback address.
+    pub(crate) fn reachable_on_loopback(&self) {
+        let path = self.home.join("config.toml");
+        let config = fs::read_to_string(&path).unwrap();
+        assert!(config.contains("announce = []"), "{config}");
+        let config = config.replace("announce = []", "announce = [\"127.0.0.1\"]");
+        fs::write(&path, config.replace("listen = \"0.0.0.0\"", "listen = \"127.0.0.1\"")).unwrap();
+    }
+
+    /// Starts the peer, as `roost up &` does: it may not listen yet.
+    pub(crate) fn start(&mut self) {
+        let log = fs::File::create(self.home.join("log")).unwrap();
+        let mut command = Command::new(ROOST);
+        command
+            .arg("up")
+            .arg("--home")
+            .arg(&self.home)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        self.peer = Some(command.spawn().unwrap());
+    }
+
+    /// Tells the peer to stop, as Ctrl-C does.
+    pub(crate) fn stop(&self) {
+        let pid = i32::try_from(self.peer.as_ref().unwrap().id()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT).unwrap();
+    }
+
+    /// What `roost inbox` lists.
+    pub(crate) fn inbox(&self) -> Vec<Value> {
+        self.roost(&["inbox"], "")["messages"].as_array().unwrap().clone()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(peer) = &mut self.peer {
+            let _ = peer.kill();
+            let _ = peer.wait();
+        }
+    }
+}
