@@ -20,7 +20,7 @@ use crate::fragment::stream::Put;
 use crate::fragment::{Assembler, Codec, FragmentError, Layout, MailName, check_manifest};
 use crate::model::manifest::Manifest;
 use crate::model::msglist::Tombstone;
-use crate::model::{MailId, Part, PeerId};
+use crate::model::{MailId, MonoTime, Part, PeerId};
 use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
@@ -32,6 +32,9 @@ const MANIFEST_FRAME_BYTES: u64 = 64 * 1024;
 
 /// What came of an attempt with one source.
 type Tried<T> = Result<T, SourceFailure>;
+
+/// How often at most a request says that bytes arrived which do not make a block yet.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(50);
 
 /// Bytes that are read at a time from the own disk.
 const OWN_CHUNK: usize = 256 * 1024;
@@ -126,12 +129,14 @@ pub struct Fetcher {
     clock: Clock,
     mails: Arc<Mutex<BTreeMap<MailId, OpenMail>>>,
     requests: BTreeMap<RequestId, AbortHandle>,
+    manifests: BTreeMap<(MailId, PeerId), AbortHandle>,
 }
 
 /// Starts the fetcher.
 pub fn start(origins: Origins, home: Home, codec: Arc<Codec>, clock: Clock, log: Arc<dyn EventLog>) -> Handle<Fetch> {
     let mails = Arc::default();
-    let performer = Fetcher { origins, home, codec, clock: clock.clone(), mails, requests: BTreeMap::new() };
+    let (requests, manifests) = (BTreeMap::new(), BTreeMap::new());
+    let performer = Fetcher { origins, home, codec, clock: clock.clone(), mails, requests, manifests };
     Shell::start(Fetch::default(), performer, log, clock, None)
 }
 
@@ -205,6 +210,9 @@ struct Get {
     run: Run,
 }
 
+/// When the brain was last told of bytes of a block that is not whole yet, and how many had come then.
+type Told = Option<(MonoTime, usize)>;
+
 /// Why a request ended before its end.
 enum Broken {
     Source(SourceFailure),
@@ -261,12 +269,16 @@ impl Get {
         let started = self.clock.now().mono;
         let mut body = self.body().await?;
         let mut buffer: Vec<u8> = Vec::new();
+        // Told of at once when the first bytes come: that is how the brain learns of the delay.
+        let mut told = None;
         for (stripe, index, travels) in self.expected() {
+            told = told.map(|_| (self.clock.now().mono, buffer.len()));
             while buffer.len() < travels {
                 match body.next().await? {
                     Some(chunk) => buffer.extend_from_slice(&chunk),
                     None => return Err(SourceFailure::Unreachable("it broke off".to_owned()).into()),
                 }
+                told = self.sign_of_life(told, buffer.len().min(travels)).await?;
             }
             let rest = buffer.split_off(travels);
             let mut block = std::mem::replace(&mut buffer, rest);
@@ -282,6 +294,19 @@ impl Get {
             self.back.tell(input).await.map_err(|_| Broken::Stopped)?;
         }
         Ok(())
+    }
+
+    /// Tells that bytes came of a block that is not whole yet, the first time and after every moment of silence.
+    async fn sign_of_life(&self, told: Told, here: usize) -> Result<Told, Broken> {
+        let now = self.clock.now().mono;
+        if told.is_some_and(|(at, _)| now.since(at) < SIGN_OF_LIFE) {
+            return Ok(told);
+        }
+        let before = told.map_or(0, |(_, before)| before);
+        let bytes = u64::try_from(here.saturating_sub(before)).unwrap_or(u64::MAX);
+        let input = Input::Arrived { h: self.h, request: self.request, bytes };
+        self.back.tell(input).await.map_err(|_| Broken::Stopped)?;
+        Ok(Some((now, here)))
     }
 
     /// Stripe, index and length on the way of each block that the answer carries, in order.
@@ -381,10 +406,17 @@ impl Perform<Fetch> for Fetcher {
             }
             Action::GetManifest { order, source } => {
                 let h = order.h;
-                tokio::spawn(async move {
+                let task = tokio::spawn(async move {
                     let manifest = get_manifest(origins, order, source).await;
                     let _ = back.tell(Input::Manifest { h, source, manifest }).await;
                 });
+                self.manifests.retain(|_, task| !task.is_finished());
+                self.manifests.insert((h, source), task.abort_handle());
+            }
+            Action::StopManifest { h, source } => {
+                if let Some(task) = self.manifests.remove(&(h, source)) {
+                    task.abort();
+                }
             }
             Action::Open { h, manifest } => self.open(h, *manifest, back),
             Action::Get { h, source, request, k, run } => {

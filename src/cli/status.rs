@@ -174,7 +174,14 @@ mod tests {
     #[test]
     fn a_source_that_lied_stands_out() {
         let source = Source { address: "eve@acme".to_owned(), bytes: 0, bad_blocks: 2 };
-        let pull = Pulled { h: MailId::new([2; 20]), sources: vec![source], took_ms: 40, ok: true };
+        let pull = Pulled {
+            h: MailId::new([2; 20]),
+            sources: vec![source],
+            took_ms: 40,
+            first_block_ms: Some(3),
+            last_block_ms: Some(39),
+            ok: true,
+        };
         assert_eq!(pull_text(&pull), "whole after 0.04 s; 0 B from eve@acme (2 BAD BLOCKS)");
     }
 }

@@ -1,10 +1,11 @@
 //! Files of `cluster-config/`: many peers on one machine. A file names groups, their policy, and who has whose card.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Console, Mail, Net, Quota, read};
+use super::{ConfigError, Console, Mail, Net, Quota, Rate, read};
 use crate::model::{Address, GroupName, LocalName, Policy};
 
 /// A file of `cluster-config/`.
@@ -29,6 +30,9 @@ pub struct Cluster {
     /// `[console]` of every peer.
     #[serde(default)]
     pub console: Console,
+    /// `[net] upload_limit` of single peers, in the place of that of every peer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub upload_limits: BTreeMap<Address, Rate>,
 }
 
 /// One group of a cluster.
@@ -88,6 +92,9 @@ impl Cluster {
                 return Err(format!("group {} has no members", group.name));
             }
         }
+        if let Some(address) = self.upload_limits.keys().find(|address| !peers.contains(address)) {
+            return Err(format!("upload_limits names {address}, which is no peer of this file"));
+        }
         for contact in self.contacts.iter().flat_map(|c| c.with.iter().chain([&c.peer])) {
             if !peers.contains(contact) {
                 return Err(format!("contacts name {contact}, which is no peer of this file"));
@@ -125,6 +132,16 @@ mod tests {
     fn a_contact_that_is_no_peer_is_named() {
         let text = "[[group]]\nname = \"a\"\nmembers = [\"x\"]\n[[contacts]]\npeer = \"x@a\"\nwith = [\"y@b\"]\n";
         assert!(Cluster::parse("t", text).unwrap_err().to_string().contains("y@b"));
+    }
+
+    #[test]
+    fn single_peers_have_upload_limits_of_their_own() {
+        let group = "[[group]]\nname = \"a\"\nmembers = [\"x\", \"y\"]\n";
+        let limited = |who: &str| Cluster::parse("t", &format!("{group}[upload_limits]\n\"{who}\" = \"20 Mbit/s\"\n"));
+        let cluster = limited("y@a").unwrap();
+        assert_eq!(cluster.upload_limits.get(&"y@a".parse().unwrap()), Some(&Rate(Some(2_500_000))));
+        assert_eq!(Cluster::parse("t", &toml::to_string(&cluster).unwrap()).unwrap(), cluster);
+        assert!(limited("z@a").unwrap_err().to_string().contains("z@a"));
     }
 
     #[test]

@@ -275,7 +275,8 @@ pub fn reference() -> String {
     print("console", Console::fields());
     out.push_str(
         "\n# A cluster file has [mail], [net], [quota] and [console] as above for all its peers, and one [[group]] each with name, members\n\
-         # and [group.replication]; [[contacts]] with peer and with. The policy of a group and its defaults:\n#\n\
+         # and [group.replication]; [[contacts]] with peer and with; [upload_limits] with \"bob@acme\" = \"20 Mbit/s\" for single\n\
+         # peers. The policy of a group and its defaults:\n#\n\
          # [group.replication]\n",
     );
     for line in toml::to_string(&crate::model::Policy::default()).unwrap_or_default().lines() {

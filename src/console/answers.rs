@@ -224,6 +224,8 @@ pub(super) fn pulls(peer: &Peer, status: &fetch::Status) -> Vec<super::protocol:
         h: r.h,
         sources: r.sources.iter().map(source).collect(),
         took_ms: r.took_ms,
+        first_block_ms: r.first_block_ms,
+        last_block_ms: r.last_block_ms,
         ok: r.ok,
     };
     status.reports.iter().map(pulled).collect()

@@ -331,6 +331,12 @@ pub struct Pulled {
     pub sources: Vec<Source>,
     /// From the first request to the end, milliseconds.
     pub took_ms: u64,
+    /// From the first request to the first verified block, milliseconds.
+    #[serde(default)]
+    pub first_block_ms: Option<u64>,
+    /// From the first request to the last verified block, milliseconds.
+    #[serde(default)]
+    pub last_block_ms: Option<u64>,
     /// Whether the mail is here.
     pub ok: bool,
 }

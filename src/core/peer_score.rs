@@ -5,19 +5,25 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::PeerId;
+use crate::model::{MonoTime, PeerId};
 
 /// Weight of the newest sample in the moving averages, in percent.
 const NEWEST_PERCENT: u64 = 30;
 /// Most peers that are remembered; the one not heard of for longest is forgotten.
 const PEERS_MAX: usize = 512;
+/// How far back a meter looks, milliseconds: long enough for a few blocks of a slow uplink, short enough to follow a change.
+const MEMORY_MS: u64 = 1000;
+/// A meter is believed after so much busy time, milliseconds: before it a burst of the source's own limit is all it has seen.
+const SETTLED_MS: u64 = 100;
+/// How much of a meter's memory a score of earlier answers fills, milliseconds: what is measured now soon outweighs it.
+const PRIOR_MS: u64 = 150;
 
 /// Rate and delay of one peer, moving averages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Score {
     /// Bytes a second while it answers.
     pub rate_bytes_s: u64,
-    /// From a request to its first byte.
+    /// From a request to its first block.
     pub delay_ms: u64,
     /// Counts samples over all peers; the least is the oldest.
     #[serde(skip)]
@@ -32,23 +38,20 @@ pub struct PeerScores {
 }
 
 impl PeerScores {
-    /// Takes an answer into account: `bytes` came in `took`, the first of them after `delay`.
-    pub fn answered(&mut self, peer: PeerId, bytes: u64, delay: Duration, took: Duration) {
-        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
-        let rate = bytes.saturating_mul(1000) / ms;
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    /// Takes a measured rate and delay into account.
+    pub fn measured(&mut self, peer: PeerId, rate_bytes_s: u64, delay: Duration) {
+        let delay_ms = millis(delay).min(60_000);
         self.samples += 1;
         let touched = self.samples;
         let average = |old: u64, new: u64| (old / 100) * (100 - NEWEST_PERCENT) + (new / 100) * NEWEST_PERCENT;
         self.scores
             .entry(peer)
             .and_modify(|score| {
-                score.rate_bytes_s = average(score.rate_bytes_s, rate);
-                score.delay_ms =
-                    (score.delay_ms * (100 - NEWEST_PERCENT) + delay_ms.min(60_000) * NEWEST_PERCENT) / 100;
+                score.rate_bytes_s = average(score.rate_bytes_s, rate_bytes_s);
+                score.delay_ms = (score.delay_ms * (100 - NEWEST_PERCENT) + delay_ms * NEWEST_PERCENT) / 100;
                 score.touched = touched;
             })
-            .or_insert(Score { rate_bytes_s: rate, delay_ms, touched });
+            .or_insert(Score { rate_bytes_s, delay_ms, touched });
         if self.scores.len() > PEERS_MAX {
             let oldest = self.scores.iter().min_by_key(|(_, score)| score.touched).map(|(peer, _)| *peer);
             oldest.and_then(|peer| self.scores.remove(&peer));
@@ -60,6 +63,66 @@ impl PeerScores {
     }
 }
 
+/// Measures one peer while it is asked: bytes that arrived over the time in which some were due. Time in which nothing is
+/// asked of the peer does not count, and what is older than about a second fades.
+#[derive(Debug, Clone, Default)]
+pub struct Meter {
+    /// Bytes that arrived, faded.
+    bytes: u64,
+    /// Busy time, faded like them, milliseconds.
+    busy_ms: u64,
+    /// Since when something is due and nothing came; none while nothing is due.
+    since: Option<MonoTime>,
+}
+
+impl Meter {
+    /// A meter that starts from what is known of the peer.
+    pub fn starting_at(score: Option<Score>) -> Self {
+        let Some(score) = score else { return Self::default() };
+        Self { bytes: score.rate_bytes_s.saturating_mul(PRIOR_MS) / 1000, busy_ms: PRIOR_MS, since: None }
+    }
+    /// Something is due from now on.
+    pub fn starts(&mut self, now: MonoTime) {
+        self.since.get_or_insert(now);
+    }
+    /// Nothing is due any more.
+    pub fn rests(&mut self) {
+        self.since = None;
+    }
+    /// Bytes arrived.
+    pub fn arrived(&mut self, now: MonoTime, bytes: u64) {
+        let ms = self.since.map_or(0, |since| millis(now.since(since)));
+        (self.bytes, self.busy_ms) = self.with(ms, bytes);
+        self.since = Some(now);
+    }
+    /// Whether what it says rests on enough.
+    pub fn is_settled(&self) -> bool {
+        self.busy_ms >= SETTLED_MS
+    }
+    /// Bytes a second; none before it is settled. A silence longer than `granule` bytes should take counts as it lasts: the
+    /// rate is never more than if these came right now.
+    pub fn rate(&self, now: MonoTime, granule: u64) -> Option<u64> {
+        if !self.is_settled() {
+            return None;
+        }
+        let rate = |(bytes, ms): (u64, u64)| bytes.saturating_mul(1000) / ms.max(1);
+        let silence = self.since.map_or(0, |since| millis(now.since(since)));
+        Some(rate((self.bytes, self.busy_ms)).min(rate(self.with(silence, granule))).max(1))
+    }
+    /// What it would hold after `bytes` came in `ms`.
+    fn with(&self, ms: u64, bytes: u64) -> (u64, u64) {
+        let fade = |sum: u64| {
+            let faded = u128::from(sum) * u128::from(MEMORY_MS) / u128::from(MEMORY_MS.saturating_add(ms));
+            u64::try_from(faded).unwrap_or(u64::MAX)
+        };
+        (fade(self.bytes).saturating_add(bytes), fade(self.busy_ms).saturating_add(ms))
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,15 +131,63 @@ mod tests {
     fn scores_follow_the_newest_answers_and_stay_bounded() {
         let mut scores = PeerScores::default();
         let peer = PeerId::new([1; 32]);
-        scores.answered(peer, 1_000_000, Duration::from_millis(5), Duration::from_secs(1));
+        scores.measured(peer, 1_000_000, Duration::from_millis(5));
         assert_eq!(scores.of(&peer).unwrap().rate_bytes_s, 1_000_000);
-        scores.answered(peer, 2_000_000, Duration::from_millis(5), Duration::from_secs(1));
+        scores.measured(peer, 2_000_000, Duration::from_millis(5));
         assert_eq!(scores.of(&peer).unwrap().rate_bytes_s, 1_300_000);
         for i in 0..2000u16 {
             let mut id = [0; 32];
             id[..2].copy_from_slice(&i.to_be_bytes());
-            scores.answered(PeerId::new(id), 1, Duration::ZERO, Duration::ZERO);
+            scores.measured(PeerId::new(id), 1, Duration::ZERO);
         }
         assert!(scores.scores.len() <= PEERS_MAX && scores.of(&peer).is_none());
+    }
+
+    const GRANULE: u64 = 65_536;
+
+    /// Feeds `seconds` of blocks at `rate` from `from` on; gives the end.
+    fn feed(meter: &mut Meter, from: u64, rate: u64, seconds: u64) -> u64 {
+        let blocks = rate * seconds / GRANULE;
+        for block in 1..=blocks {
+            meter.arrived(MonoTime(from + block * GRANULE * 1000 / rate), GRANULE);
+        }
+        from + blocks * GRANULE * 1000 / rate
+    }
+
+    #[test]
+    fn a_meter_finds_the_rate_and_follows_its_change() {
+        let mut meter = Meter::default();
+        meter.starts(MonoTime(1000));
+        assert_eq!(meter.rate(MonoTime(1001), GRANULE), None);
+        let end = feed(&mut meter, 1000, 2_500_000, 3);
+        let rate = meter.rate(MonoTime(end), GRANULE).unwrap();
+        assert!((2_450_000..=2_550_000).contains(&rate), "{rate}");
+        let end = feed(&mut meter, end, 500_000, 4);
+        let rate = meter.rate(MonoTime(end), GRANULE).unwrap();
+        assert!((490_000..=640_000).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn a_silence_counts_while_it_lasts_and_idle_time_does_not() {
+        let mut meter = Meter::default();
+        meter.starts(MonoTime(0));
+        let end = feed(&mut meter, 0, 2_500_000, 2);
+        let before = meter.rate(MonoTime(end), GRANULE).unwrap();
+        assert_eq!(meter.rate(MonoTime(end + 20), GRANULE).unwrap(), before, "a block takes longer than that");
+        assert!(meter.rate(MonoTime(end + 2000), GRANULE).unwrap() < before / 2);
+        meter.rests();
+        assert_eq!(meter.rate(MonoTime(end + 60_000), GRANULE).unwrap(), before);
+        meter.starts(MonoTime(end + 60_000));
+        assert_eq!(meter.rate(MonoTime(end + 60_010), GRANULE).unwrap(), before);
+    }
+
+    #[test]
+    fn a_score_is_where_a_meter_starts() {
+        let mut scores = PeerScores::default();
+        let peer = PeerId::new([1; 32]);
+        scores.measured(peer, 1_000_000, Duration::from_millis(5));
+        let meter = Meter::starting_at(scores.of(&peer));
+        assert_eq!(meter.rate(MonoTime(7), GRANULE), Some(1_000_000));
+        assert_eq!(Meter::starting_at(None).rate(MonoTime(7), GRANULE), None);
     }
 }

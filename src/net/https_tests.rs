@@ -262,6 +262,22 @@ async fn twenty_megabytes_stream_and_are_counted() {
 }
 
 #[tokio::test]
+async fn every_body_of_a_mail_goes_through_the_limit_of_all_connections_together() {
+    let data = pattern(300_000);
+    let (peer, tls) = (TestPeer::with_mail(&data), TlsIdentity::new(&key(2)).unwrap());
+    let limit = Arc::new(UploadLimit::new(Some(20_000_000)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = HttpsServer::start(listener, &tls, peer, limit.clone(), ServerBounds::default()).unwrap();
+    let (one, other) = (client(&server), client_at(3, at(&[server.local_addr().port()]), Located::default()).0);
+    let whole = async { one.get_sealed(bob(), &HERE, None).await.unwrap().collect(data.len()).await.unwrap() };
+    let part =
+        async { other.get_fragment(bob(), &HERE, (3, 1), None).await.unwrap().collect(data.len()).await.unwrap() };
+    let (whole, part) = tokio::join!(whole, part);
+    let manifest = one.get_manifest(bob(), &HERE, 1 << 20).await.unwrap();
+    assert_eq!(limit.passed(), u64::try_from(whole.len() + part.len() + manifest.len()).unwrap());
+}
+
+#[tokio::test]
 async fn rfc9110_range_requests_yield_exactly_the_range() {
     let data = pattern(1000);
     let peer = TestPeer::with_mail(&data);

@@ -1,7 +1,9 @@
 //! The limit on what this peer serves, in bytes a second, over all callers together. It delays; it never refuses and never reorders.
 //!
 //! A token bucket in the form of one moment, `free_at`: when the last byte let through will have been paid for. Whoever
-//! wants to send waits for its turn first come first served, one chunk a turn, so streams share the rate evenly.
+//! wants to send waits for its turn first come first served, one chunk a turn, so streams share the rate evenly. A timer that
+//! fires late loses nothing: the next chunk is reckoned from when this one was due. Every body of a mail or manifest goes
+//! through it, whoever asks and from wherever, this machine too: readers, members that mirror or repair, audits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,10 +11,13 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How much may go out at once after a pause: a tenth of a second of the rate, so that a limit never makes small answers wait.
-const BURST: Duration = Duration::from_millis(100);
-/// Bytes a turn while a limit is set: small, so that a slow uplink is shared finely and nobody waits long for a sign of life.
-const LIMITED_CHUNK: usize = 16 * 1024;
+/// How much may go out at once after a pause: a twenty-fifth of a second of the rate. Enough for timers that fire late on a
+/// busy machine, and less than a hundredth of what goes out in five seconds.
+const BURST: Duration = Duration::from_millis(40);
+/// Turns a second while a limit is set: a slow uplink is shared finely, and nobody waits long for a sign of life.
+const TURNS_A_SECOND: u64 = 100;
+/// Least and most bytes of such a turn.
+const LIMITED_CHUNK: (u64, u64) = (1024, 64 * 1024);
 /// Bytes a turn without a limit: fewer hops between disk and socket, and still a bounded buffer for each of many streams.
 const FREE_CHUNK: usize = 128 * 1024;
 
@@ -23,12 +28,18 @@ pub struct UploadLimit {
     rate: AtomicU64,
     /// When what was let through is paid for. Tokio's mutex queues fairly.
     free_at: Mutex<Option<Instant>>,
+    /// Bytes let through since the start.
+    passed: AtomicU64,
 }
 
 impl UploadLimit {
     /// A limit of `bytes_per_second`; `None`, and 0, are unlimited.
     pub fn new(bytes_per_second: Option<u64>) -> Self {
-        Self { rate: AtomicU64::new(bytes_per_second.unwrap_or(0)), free_at: Mutex::new(None) }
+        Self {
+            rate: AtomicU64::new(bytes_per_second.unwrap_or(0)),
+            free_at: Mutex::new(None),
+            passed: AtomicU64::new(0),
+        }
     }
     /// Sets another limit, for every stream from its next chunk on.
     pub fn set(&self, bytes_per_second: Option<u64>) {
@@ -40,13 +51,22 @@ impl UploadLimit {
     }
     /// Bytes that a stream should send in one turn.
     pub fn chunk_bytes(&self) -> usize {
-        if self.get().is_some() { LIMITED_CHUNK } else { FREE_CHUNK }
+        let (least, most) = LIMITED_CHUNK;
+        let chunk = self.get().map(|rate| (rate / TURNS_A_SECOND).clamp(least, most));
+        chunk.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(FREE_CHUNK)
+    }
+    /// Bytes let through since the start, limited or not.
+    pub fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
     }
     /// Waits until `bytes` may go out. A caller that gives up while it waits takes nothing from the others.
     pub async fn take(&self, bytes: usize) {
-        if self.get().is_none() {
-            return;
+        if self.get().is_some() {
+            self.wait_for_turn(bytes).await;
         }
+        self.passed.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+    async fn wait_for_turn(&self, bytes: usize) {
         let mut free_at = self.free_at.lock().await;
         let Some(rate) = self.get() else { return };
         let now = Instant::now();
@@ -79,7 +99,58 @@ mod tests {
             limit.take(100_000).await;
         }
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(9_700) && took <= Duration::from_millis(10_000), "{took:?}");
+        assert!(took >= Duration::from_millis(9_800) && took <= Duration::from_millis(10_000), "{took:?}");
+        assert_eq!(limit.passed(), 10_000_000);
+    }
+
+    /// Bytes that four streams together were let send in each tenth of a second.
+    async fn tenths(rate: u64, seconds: usize) -> Vec<u64> {
+        let limit = Arc::new(UploadLimit::new(Some(rate)));
+        for _ in 0..4 {
+            let limit = limit.clone();
+            tokio::spawn(async move {
+                loop {
+                    limit.take(limit.chunk_bytes()).await;
+                }
+            });
+        }
+        let (start, mut last, mut all) = (Instant::now(), 0, Vec::new());
+        for tenth in 1..=u32::try_from(seconds * 10).unwrap() {
+            tokio::time::sleep_until(start + Duration::from_millis(100) * tenth).await;
+            all.push(limit.passed() - last);
+            last += all.last().unwrap();
+        }
+        all
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn five_seconds_are_right_to_a_hundredth_and_there_are_no_bursts() {
+        for rate in [625_000u64, 2_500_000, 10_000_000] {
+            let tenths = tenths(rate, 5).await;
+            let sum: u64 = tenths.iter().sum();
+            assert!(sum.abs_diff(rate * 5) <= rate * 5 / 100, "{rate}: {sum}");
+            for (at, bytes) in tenths.iter().enumerate().skip(1) {
+                assert!(bytes.abs_diff(rate / 10) <= rate / 40, "{rate}: {bytes} in tenth {at}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_earns_no_more_than_the_burst() {
+        let limit = UploadLimit::new(Some(1_000_000));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let start = Instant::now();
+        for _ in 0..100 {
+            limit.take(10_000).await;
+        }
+        assert!(start.elapsed() >= Duration::from_millis(940), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_turn_fits_the_rate() {
+        let turn = |rate| UploadLimit::new(rate).chunk_bytes();
+        assert_eq!([turn(Some(1000)), turn(Some(2_500_000)), turn(Some(1 << 40))], [1024, 25_000, 64 * 1024]);
+        assert_eq!(turn(None), FREE_CHUNK);
     }
 
     #[tokio::test(start_paused = true)]

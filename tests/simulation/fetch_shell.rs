@@ -70,6 +70,10 @@ impl World {
                     |pending: &Pending| matches!(pending, Pending::FetchBlocks { request: r, .. } if *r == request);
                 self.peers[p].calls.retain(|_, (_, pending)| !this(pending));
             }
+            Action::StopManifest { h, source } => {
+                let this = |pending: &Pending| matches!(pending, Pending::FetchManifest { order, source: s } if order.h == h && *s == source);
+                self.peers[p].calls.retain(|_, (_, pending)| !this(pending));
+            }
             Action::Finish { h } => self.finish_file(p, h),
             Action::Close { .. } => {}
             Action::NameLiar { h, peer, .. } => {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
+use super::fetch::args::FetchArgs;
 use crate::model::policy::KOfN;
 
 /// `roost bench …`.
@@ -12,6 +13,8 @@ use crate::model::policy::KOfN;
 pub(in crate::cli) enum BenchCommand {
     /// How likely a mail can be had: closed forms, draws over the real placement code, and real peers killed
     Availability(AvailabilityArgs),
+    /// How fast a mail comes from real peers behind limited uplinks: one source, whole copies by Range, fragments
+    Fetch(FetchArgs),
 }
 
 /// Where plots go.

@@ -3,6 +3,7 @@
 
 pub(super) mod args;
 mod availability;
+mod fetch;
 mod machine;
 mod plot;
 mod report;
@@ -14,5 +15,6 @@ use args::BenchCommand;
 pub(super) fn run(command: &BenchCommand) -> anyhow::Result<Shown> {
     match command {
         BenchCommand::Availability(args) => availability::run(args),
+        BenchCommand::Fetch(args) => fetch::run(args),
     }
 }

@@ -70,6 +70,9 @@ fn config(cluster: &Cluster, address: &Address, taken: &mut Vec<u16>) -> anyhow:
     config.net.listen = HERE;
     config.net.announce = vec![HERE.to_string()];
     config.net.dial_private = true;
+    if let Some(limit) = cluster.upload_limits.get(address) {
+        config.net.upload_limit = *limit;
+    }
     // A port in the cluster file would be the same for every peer, so there each gets its own.
     let [smtp, imap, https, libp2p, console] = fresh_ports(taken)?.map(|(_, _, port)| port);
     taken.extend([smtp, imap, https, libp2p, console]);

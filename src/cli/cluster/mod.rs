@@ -234,6 +234,18 @@ impl ClusterDir {
         Ok(killed)
     }
 
+    /// Sends a signal to a peer that runs.
+    ///
+    /// # Errors
+    /// When it does not run, or cannot be signalled.
+    pub fn signal(&self, peer: &Address, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.state()?.peers.get(peer).and_then(|known| known.pid);
+        match pid.map(|pid| process::signal(pid, &self.home_of(peer), signal)).transpose()? {
+            Some(true) => Ok(()),
+            _ => bail!("{peer} does not run"),
+        }
+    }
+
     /// Stops peers cleanly; gives those that ran.
     ///
     /// # Errors

@@ -7,8 +7,12 @@
 //!   asking, pulling --too few parts left, or silent for 30 s--> failed (the next open asks all again)
 //! ```
 
+#[cfg(test)]
+mod fluid;
 mod plan;
 mod pull;
+mod schedule;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -20,10 +24,12 @@ use serde::{Deserialize, Serialize};
 
 pub use plan::{Offer, RequestId, Run};
 use pull::{Lie, Pull};
+pub use share::bound_of_fragments;
 
 use super::peer_score::{PeerScores, Score};
 use super::{Brain, Effect, Outgoing, Token, earliest};
 use crate::fragment::Layout;
+use crate::model::manifest::Manifest;
 use crate::model::{Digest, MailId, MonoTime, Now, PeerId};
 use crate::wire::Signed;
 
@@ -74,7 +80,7 @@ pub enum Input {
         /// From which source.
         source: PeerId,
         /// The manifest's geometry, and the manifest; or why there is none.
-        manifest: Result<(Layout, Box<Signed<crate::model::manifest::Manifest>>), SourceFailure>,
+        manifest: Found,
     },
     /// The file is open; these blocks of it were verified already.
     Opened {
@@ -82,6 +88,16 @@ pub enum Input {
         h: MailId,
         /// Stripe and index of each block that is there.
         have: Vec<(u64, u8)>,
+    },
+    /// The first bytes of a request came, or some that do not make a whole block yet: a sign of life, and a measure of the
+    /// source.
+    Arrived {
+        /// The mail.
+        h: MailId,
+        /// By which request.
+        request: RequestId,
+        /// Bytes that were not told of yet.
+        bytes: u64,
     },
     /// A block came, was verified, and is in the file.
     Block {
@@ -121,6 +137,9 @@ pub enum Input {
     },
 }
 
+/// A manifest with its geometry, or why there is none.
+pub type Found = Result<(Layout, Box<Signed<Manifest>>), SourceFailure>;
+
 /// Why a source gives nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceFailure {
@@ -153,12 +172,19 @@ pub enum Action {
         /// Which source.
         source: PeerId,
     },
+    /// Stop getting a manifest; nobody waits for it any more.
+    StopManifest {
+        /// The mail.
+        h: MailId,
+        /// From which source.
+        source: PeerId,
+    },
     /// Open the file of a mail, or go on with the one that an earlier run left.
     Open {
         /// The mail.
         h: MailId,
         /// Its manifest.
-        manifest: Box<Signed<crate::model::manifest::Manifest>>,
+        manifest: Box<Signed<Manifest>>,
     },
     /// Get blocks, verify each, put it into the file, and tell.
     Get {
@@ -275,6 +301,8 @@ pub struct Report {
     pub took_ms: u64,
     /// From the first request to the first verified block, milliseconds.
     pub first_block_ms: Option<u64>,
+    /// From the first request to the last verified block, milliseconds.
+    pub last_block_ms: Option<u64>,
     /// Whether the mail is here.
     pub ok: bool,
 }
@@ -366,9 +394,9 @@ impl Fetch {
     /// Lets a pull go on, and ends it when it is over.
     fn settle(&mut self, now: Now, h: MailId) {
         let Some(pull) = self.pulls.get_mut(&h) else { return };
-        pull.go_on(now, &self.scores, &mut self.next_request, &mut self.out);
+        pull.go_on(now, &mut self.scores, &mut self.next_request, &mut self.out);
         let Some(ending) = pull.ended(now) else { return };
-        let Some(pull) = self.pulls.remove(&h) else { return };
+        let Some(mut pull) = self.pulls.remove(&h) else { return };
         let ok = ending.is_ok();
         let report = pull.report(now, ok);
         self.totals.add(&report);
@@ -377,6 +405,7 @@ impl Fetch {
             self.reports.remove(0);
         }
         if !ok {
+            pull.cancel_all(&mut self.out);
             self.out.act(Action::Close { h });
         }
         let reply = match ending {
@@ -416,10 +445,39 @@ impl Fetch {
 
     fn ended(&mut self, now: Now, h: MailId, request: RequestId, result: Result<(Duration, Duration), SourceFailure>) {
         let Some(pull) = self.pulls.get_mut(&h) else { return };
-        let Some((source, bytes)) = pull.request_ended(request) else { return };
-        match result {
-            Ok((delay, took)) => self.scores.answered(source, bytes, delay, took),
+        let Some(asked) = pull.request_ended(now, request, &mut self.scores) else { return };
+        if let Err(failure) = result {
+            if let SourceFailure::Lied(why) = &failure {
+                self.lied(h, asked.0, why);
+            }
+            if let Some(pull) = self.pulls.get_mut(&h) {
+                pull.request_failed(now, asked, &failure, &mut self.out);
+            }
+        }
+        self.settle(now, h);
+    }
+
+    fn offered(&mut self, now: Now, h: MailId, source: PeerId, offer: Result<Offer, SourceFailure>) {
+        match offer {
+            Ok(offer) => {
+                if let Some(pull) = self.pulls.get_mut(&h) {
+                    pull.offered(now, source, offer, &self.scores, &mut self.out);
+                }
+            }
             Err(failure) => self.source_failed(h, source, &failure),
+        }
+        self.settle(now, h);
+    }
+
+    fn manifest(&mut self, now: Now, h: MailId, source: PeerId, manifest: Found) {
+        if let Err(SourceFailure::Lied(why)) = &manifest {
+            self.lied(h, source, why);
+        }
+        if let Some(pull) = self.pulls.get_mut(&h) {
+            match manifest {
+                Ok((layout, manifest)) => pull.manifest(source, layout, manifest, &mut self.out),
+                Err(failure) => pull.manifest_failed(now, source, &failure, &mut self.out),
+            }
         }
         self.settle(now, h);
     }
@@ -446,38 +504,17 @@ impl Brain for Fetch {
                 let percent = self.pulls.get(&h).map(Pull::percent);
                 self.out.reply(token, Reply::Progress(percent));
             }
-            Input::Offered { h, source, offer } => {
-                match offer {
-                    Ok(offer) => {
-                        if let Some(pull) = self.pulls.get_mut(&h) {
-                            pull.offered(source, offer, &mut self.out);
-                        }
-                    }
-                    Err(failure) => self.source_failed(h, source, &failure),
-                }
-                self.settle(now, h);
-            }
-            Input::Manifest { h, source, manifest } => {
-                match manifest {
-                    Ok((layout, manifest)) => {
-                        if let Some(pull) = self.pulls.get_mut(&h) {
-                            pull.manifest(layout, manifest, &mut self.out);
-                        }
-                    }
-                    Err(failure) => {
-                        if let SourceFailure::Lied(why) = &failure {
-                            self.lied(h, source, why);
-                        }
-                        if let Some(pull) = self.pulls.get_mut(&h) {
-                            pull.manifest_failed(source, &failure, &mut self.out);
-                        }
-                    }
-                }
-                self.settle(now, h);
-            }
+            Input::Offered { h, source, offer } => self.offered(now, h, source, offer),
+            Input::Manifest { h, source, manifest } => self.manifest(now, h, source, manifest),
             Input::Opened { h, have } => {
                 if let Some(pull) = self.pulls.get_mut(&h) {
-                    pull.opened(&have);
+                    pull.opened(&have, &self.scores);
+                }
+                self.settle(now, h);
+            }
+            Input::Arrived { h, request, bytes } => {
+                if let Some(pull) = self.pulls.get_mut(&h) {
+                    pull.arrived(now, request, bytes);
                 }
                 self.settle(now, h);
             }
@@ -506,7 +543,7 @@ impl Brain for Fetch {
         let all: Vec<MailId> = self.pulls.keys().copied().collect();
         for h in all {
             if let Some(pull) = self.pulls.get_mut(&h) {
-                pull.check_silence(now, &mut self.out);
+                pull.check_silence(now, &mut self.scores, &mut self.out);
             }
             self.settle(now, h);
         }

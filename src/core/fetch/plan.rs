@@ -1,25 +1,22 @@
-//! Which block of one mail is asked of whom: the bookkeeping of a fetch, without its life. It never verifies; it is told.
+//! Which blocks of one mail are here, which are asked of whom, and which a source can still be asked for: the bookkeeping of a
+//! fetch. It never chooses between sources and never verifies; it is told.
 //!
 //! A stripe needs any k distinct blocks. Each source offers some block indices; a request is a run of stripes of one index (or
-//! of whole stripes, from a source that has the whole mail). Work is handed out in the order of the stripes, so faster sources
-//! simply come back sooner. When nothing unasked is left for a source, it is asked for blocks that are overdue elsewhere.
+//! of whole stripes, from a source that has the whole mail). A block is *asked* while a request for it is under way that is
+//! not overdue; blocks that are only asked for by overdue requests are free to be asked of others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::time::Duration;
 
 use crate::fragment::Layout;
 use crate::fragment::stream::PARITY_BYTES_MAX;
+use crate::model::manifest::BLOCK_BYTES;
 use crate::model::{MonoTime, PeerId};
 
-/// Most blocks of one request: half a mebibyte of whole blocks.
-const RUN_BLOCKS_MAX: u64 = 8;
-/// Requests under way at one source: one answers while the next is on its way.
-const REQUESTS_PER_SOURCE: usize = 2;
-/// Blocks of parity that wait for data of their stripes, at most: the 64 MiB that the assembler of a mail keeps.
+/// Bytes of a full block.
+pub(super) const BLOCK: u64 = BLOCK_BYTES as u64;
+/// Blocks of parity that wait for the other blocks of their stripes, at most: the 64 MiB that the assembler of a mail keeps.
 const PARITY_AHEAD: usize = PARITY_BYTES_MAX / 65_536;
-/// A block that is under way this long is also asked of somebody else.
-const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Names a request for blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,11 +46,15 @@ impl Run {
             Run::Fragment { stripes, .. } | Run::Whole { stripes } => stripes.clone(),
         }
     }
-    fn indices(&self, k: u8) -> Range<u8> {
+    /// The indices of each stripe that it brings.
+    pub(super) fn indices(&self, k: u8) -> Range<u8> {
         match self {
             Run::Fragment { index, .. } => *index..index.saturating_add(1),
             Run::Whole { .. } => 0..k,
         }
+    }
+    fn mask(&self, k: u8) -> u128 {
+        self.indices(k).map(bit).fold(0, |a, b| a | b)
     }
 }
 
@@ -67,18 +68,35 @@ pub struct Offer {
 }
 
 /// What of an offer fits the manifest.
-#[derive(Debug, Clone)]
-struct Usable {
-    whole: bool,
-    fragments: Vec<u8>,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usable {
+    /// It has the whole mail.
+    pub(super) whole: bool,
+    /// The indices that it can be asked for.
+    pub(super) mask: u128,
 }
 
+/// A request that is under way.
 #[derive(Debug, Clone)]
-struct Request {
-    source: PeerId,
-    run: Run,
-    /// When its last block came, or it was sent.
-    heard: MonoTime,
+pub(super) struct Request {
+    /// Who was asked.
+    pub(super) source: PeerId,
+    /// For what.
+    pub(super) run: Run,
+    /// When.
+    pub(super) sent: MonoTime,
+    /// When its last bytes came, or it was sent.
+    pub(super) heard: MonoTime,
+    /// Whether anything came.
+    pub(super) answered: bool,
+    /// Bytes that came, verified or not yet.
+    pub(super) arrived: u64,
+    /// Bytes of blocks that came and were verified.
+    pub(super) verified: u64,
+    /// Bytes that it brings in all.
+    pub(super) bytes: u64,
+    /// It is overdue: what it brings can be asked of others.
+    pub(super) late: bool,
 }
 
 /// Blocks of one stripe: a bit each (n is at most 100).
@@ -96,21 +114,40 @@ pub(super) struct Plan {
     /// Every stripe before this one is complete.
     first_open: usize,
     complete: u64,
+    /// Of each index: stripes that are not complete and have its block.
+    ahead: Vec<u64>,
     offers: BTreeMap<PeerId, Usable>,
     under_way: BTreeMap<RequestId, Request>,
 }
 
-fn bit(index: u8) -> u128 {
+pub(super) fn bit(index: u8) -> u128 {
     1u128.checked_shl(u32::from(index)).unwrap_or(0)
+}
+
+fn indices(mask: u128) -> impl Iterator<Item = u8> {
+    (0..128).filter(move |i| mask & bit(*i) != 0)
+}
+
+fn at(stripe: u64) -> usize {
+    usize::try_from(stripe).unwrap_or(usize::MAX)
+}
+
+fn number(at: usize) -> u64 {
+    u64::try_from(at).unwrap_or(u64::MAX)
 }
 
 impl Plan {
     /// No block is there yet.
     pub(super) fn new(layout: Layout) -> Self {
-        let count = usize::try_from(layout.stripes()).unwrap_or(usize::MAX);
-        let stripes = vec![StripeState::default(); count];
-        let mut plan =
-            Self { layout, stripes, first_open: 0, complete: 0, offers: BTreeMap::new(), under_way: BTreeMap::new() };
+        let mut plan = Self {
+            layout,
+            stripes: vec![StripeState::default(); at(layout.stripes())],
+            first_open: 0,
+            complete: 0,
+            ahead: vec![0; usize::from(layout.n())],
+            offers: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+        };
         // Blocks of the last stripe that are all padding need no source.
         if let Some(last) = layout.stripes().checked_sub(1) {
             for i in (0..layout.k()).filter(|i| layout.block_range_in_mail(last, *i).is_empty()) {
@@ -119,17 +156,21 @@ impl Plan {
         }
         plan
     }
+    fn k(&self) -> u32 {
+        u32::from(self.layout.k())
+    }
     /// The geometry of the mail.
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
     }
     /// What a source offers, from now on.
     pub(super) fn offer(&mut self, source: PeerId, offer: &Offer) {
-        let k = self.layout.k();
+        let (k, n) = (self.layout.k(), self.layout.n());
         // Fragment (1, 0) is the mail itself. Fragments of another k, from before or after a re-encoding, are of no use here.
         let whole = offer.whole || offer.fragments.contains(&(1, 0));
-        let fragments = offer.fragments.iter().filter(|(of, _)| *of == k).map(|(_, i)| *i).collect();
-        self.offers.insert(source, Usable { whole, fragments });
+        let held = offer.fragments.iter().filter(|(of, i)| *of == k && *i < n).map(|(_, i)| bit(*i));
+        let data = if whole { (0..k).map(bit).fold(0, |a, b| a | b) } else { 0 };
+        self.offers.insert(source, Usable { whole, mask: held.fold(data, |a, b| a | b) });
     }
     /// A source is out; what it was asked for can be asked of others.
     pub(super) fn withdraw(&mut self, source: &PeerId) -> Vec<RequestId> {
@@ -141,48 +182,83 @@ impl Plan {
         }
         gone
     }
-    /// Whether a source is in.
-    pub(super) fn has_source(&self, source: &PeerId) -> bool {
-        self.offers.contains_key(source)
+    /// What each source that is in offers.
+    pub(super) fn offers(&self) -> &BTreeMap<PeerId, Usable> {
+        &self.offers
     }
-    /// Block `index` of a stripe is verified and kept. Says whether it was new.
-    pub(super) fn got(&mut self, stripe: u64, index: u8) -> bool {
-        let k = u32::from(self.layout.k());
-        let Some(state) = usize::try_from(stripe).ok().and_then(|at| self.stripes.get_mut(at)) else { return false };
-        let was_complete = state.got.count_ones() >= k;
-        let new = state.got & bit(index) == 0;
+    /// The requests that are under way.
+    pub(super) fn under_way(&self) -> &BTreeMap<RequestId, Request> {
+        &self.under_way
+    }
+    /// A request that is under way.
+    pub(super) fn request(&mut self, id: RequestId) -> Option<&mut Request> {
+        self.under_way.get_mut(&id)
+    }
+    fn has(&self, stripe: u64, index: u8) -> bool {
+        self.stripes.get(at(stripe)).is_some_and(|s| s.got & bit(index) != 0)
+    }
+    fn is_open(&self, stripe: u64) -> bool {
+        self.stripes.get(at(stripe)).is_some_and(|s| s.got.count_ones() < self.k())
+    }
+    /// Block `index` of a stripe is verified and kept.
+    pub(super) fn got(&mut self, stripe: u64, index: u8) {
+        let k = self.k();
+        let Some(state) = self.stripes.get_mut(at(stripe)) else { return };
+        let was_open = state.got.count_ones() < k;
+        if !was_open || state.got & bit(index) != 0 || index >= self.layout.n() {
+            return;
+        }
         state.got |= bit(index);
-        if !was_complete && state.got.count_ones() >= k {
+        let got = state.got;
+        if let Some(ahead) = self.ahead.get_mut(usize::from(index)) {
+            *ahead += 1;
+        }
+        if got.count_ones() >= k {
             self.complete += 1;
+            for i in indices(got) {
+                if let Some(ahead) = self.ahead.get_mut(usize::from(i)) {
+                    *ahead = ahead.saturating_sub(1);
+                }
+            }
         }
         while self.stripes.get(self.first_open).is_some_and(|s| s.got.count_ones() >= k) {
             self.first_open += 1;
         }
-        new && !was_complete
     }
     /// A request is over, whatever came of it.
-    pub(super) fn ended(&mut self, id: RequestId) {
-        let Some(request) = self.under_way.remove(&id) else { return };
+    pub(super) fn ended(&mut self, id: RequestId) -> Option<Request> {
+        let request = self.under_way.remove(&id)?;
         self.recount(&request.run);
+        Some(request)
     }
-    /// A request gave a sign of life.
-    pub(super) fn heard(&mut self, id: RequestId, now: MonoTime) {
-        if let Some(request) = self.under_way.get_mut(&id) {
-            request.heard = now;
+    /// Whether a request is overdue, from now on.
+    pub(super) fn set_late(&mut self, id: RequestId, late: bool) {
+        let Some(request) = self.under_way.get_mut(&id) else { return };
+        if request.late != late {
+            request.late = late;
+            let run = request.run.clone();
+            self.recount(&run);
         }
     }
-    /// Clears the asked bits of a run, but for what other requests ask.
+    /// Reckons anew which blocks of the stripes of a run are asked of somebody.
     fn recount(&mut self, run: &Run) {
         let k = self.layout.k();
         for stripe in run.stripes() {
-            let mut asked = 0;
-            for other in self.under_way.values().filter(|r| r.run.stripes().contains(&stripe)) {
-                asked |= other.run.indices(k).map(bit).fold(0, |a, b| a | b);
-            }
-            if let Some(state) = usize::try_from(stripe).ok().and_then(|at| self.stripes.get_mut(at)) {
+            let others = self.under_way.values().filter(|r| !r.late && r.run.stripes().contains(&stripe));
+            let asked = others.map(|r| r.run.mask(k)).fold(0, |a, b| a | b);
+            if let Some(state) = self.stripes.get_mut(at(stripe)) {
                 state.asked = asked;
             }
         }
+    }
+    /// Requests that bring nothing any more that is not here.
+    pub(super) fn useless(&self) -> Vec<RequestId> {
+        let needed = |r: &Request| r.run.stripes().any(|stripe| self.is_open(stripe) && self.lacks_of(r, stripe));
+        self.under_way.iter().filter(|(_, r)| !needed(r)).map(|(id, _)| *id).collect()
+    }
+    /// Whether a stripe lacks a block that the request brings.
+    fn lacks_of(&self, request: &Request, stripe: u64) -> bool {
+        request.run.indices(self.layout.k()).any(|i| !self.has(stripe, i))
     }
     /// Whether every stripe has its k blocks.
     pub(super) fn is_complete(&self) -> bool {
@@ -193,109 +269,148 @@ impl Plan {
         let total = self.layout.stripes().max(1);
         u8::try_from(self.complete * 100 / total).unwrap_or(100).min(100)
     }
+    /// Bytes that are still missing, whoever brings them.
+    pub(super) fn missing(&self) -> u64 {
+        let open = self.layout.stripes().saturating_sub(self.complete);
+        let there: u64 = self.ahead.iter().sum();
+        (open * u64::from(self.layout.k())).saturating_sub(there) * BLOCK
+    }
+    /// Bytes that these indices can still bring.
+    pub(super) fn open_bytes(&self, mask: u128) -> u64 {
+        let open = self.layout.stripes().saturating_sub(self.complete);
+        let ahead = |i: u8| self.ahead.get(usize::from(i)).copied().unwrap_or(0);
+        indices(mask).map(|i| open.saturating_sub(ahead(i))).sum::<u64>() * BLOCK
+    }
     /// Distinct parts that the sources together offer; k of them are enough, and a whole copy counts as k.
     pub(super) fn distinct_parts(&self) -> usize {
-        if self.offers.values().any(|o| o.whole) {
-            return usize::from(self.layout.k());
-        }
-        let indices: std::collections::BTreeSet<u8> =
-            self.offers.values().flat_map(|o| o.fragments.iter().copied()).collect();
-        indices.len()
+        let all = self.offers.values().fold(0, |a, o| a | o.mask);
+        indices(all).count()
     }
-    /// Requests at a source that gave no sign of life since `before`.
-    pub(super) fn silent(&self, before: MonoTime) -> Vec<(RequestId, PeerId)> {
-        self.under_way.iter().filter(|(_, r)| r.heard < before).map(|(id, r)| (*id, r.source)).collect()
+    /// Whether the sources that are in have what every open stripe lacks.
+    pub(super) fn can_complete(&self) -> bool {
+        let all = self.offers.values().fold(0, |a, o| a | o.mask);
+        let k = self.k();
+        all.count_ones() >= k
+            || self
+                .stripes
+                .iter()
+                .skip(self.first_open)
+                .all(|s| (s.got | all).count_ones() >= k || s.got.count_ones() >= k)
     }
-    /// The next request for a source, if it has room and something to give.
-    pub(super) fn next_for(&mut self, source: PeerId, id: RequestId, now: MonoTime) -> Option<Run> {
-        let busy = self.under_way.values().filter(|r| r.source == source).count();
-        if busy >= REQUESTS_PER_SOURCE {
-            return None;
-        }
-        let offer = self.offers.get(&source)?.clone();
-        let run = self.unasked(&offer).or_else(|| self.overdue(source, &offer, now))?;
+    /// Stripes from the first open one on in which parity may be asked for: a fast source of parity waits for a slow one of
+    /// data before what it brings fills the memory. At most k - 1 blocks of a stripe wait.
+    fn parity_end(&self) -> usize {
+        let (k, n) = (usize::from(self.layout.k()), usize::from(self.layout.n()));
+        let waiting = n.saturating_sub(k).min(k.saturating_sub(1));
+        let stripes = PARITY_AHEAD.checked_div(waiting).map_or(usize::MAX, |stripes| stripes.max(1));
+        self.first_open.saturating_add(stripes)
+    }
+    fn may_ask(&self, stripe: usize, index: u8) -> bool {
+        index < self.layout.k() || stripe < self.parity_end()
+    }
+
+    /// The first run of at most `most` blocks that nobody was asked for, of those that `offer` has. In each stripe one place
+    /// stays free for every index in `reserved`: they belong to sources that have time to bring all of theirs. With `alone`
+    /// only stripes count of which nothing is here or asked for.
+    pub(super) fn unasked(&self, offer: Usable, (reserved, alone): (u128, bool), most: u64) -> Option<Run> {
         let k = self.layout.k();
-        for stripe in run.stripes() {
-            if let Some(state) = usize::try_from(stripe).ok().and_then(|at| self.stripes.get_mut(at)) {
-                state.asked |= run.indices(k).map(bit).fold(0, |a, b| a | b);
+        if offer.whole && k > 1 {
+            let untouched = |_: usize, s: &StripeState| s.got == 0 && s.asked == 0;
+            let from = (self.first_open..self.stripes.len()).find(|i| untouched(*i, &self.stripes[*i]));
+            if let Some(from) = from {
+                let stripes = self.extend(from, most / u64::from(k), untouched);
+                return Some(Run::Whole { stripes });
             }
         }
-        self.under_way.insert(id, Request { source, run: run.clone(), heard: now });
-        Some(run)
+        let reserved = reserved & !offer.mask;
+        let free = |s: &StripeState| {
+            let taken = s.got | s.asked;
+            if alone && taken != 0 {
+                return 0;
+            }
+            if s.got.count_ones() < self.k() && (taken | reserved).count_ones() < self.k() {
+                offer.mask & !taken
+            } else {
+                0
+            }
+        };
+        let open = self.stripes.iter().enumerate().skip(self.first_open);
+        let (from, index) =
+            open.filter_map(|(i, s)| Some((i, indices(free(s)).find(|index| self.may_ask(i, *index))?))).next()?;
+        let stripes = self.extend(from, most, |i, s| free(s) & bit(index) != 0 && self.may_ask(i, index));
+        Some(Run::Fragment { index, stripes })
     }
 
-    /// The first run of stripes that lack blocks which nobody was asked for.
-    fn unasked(&self, offer: &Usable) -> Option<Run> {
-        let k = u32::from(self.layout.k());
-        let lacks = |s: &StripeState| (s.got | s.asked).count_ones() < k;
-        if offer.whole {
-            let untouched = |s: &StripeState| s.got.count_ones() < k && s.asked == 0;
-            return self.run_of(untouched, u64::from(self.layout.k())).map(|stripes| Run::Whole { stripes }).or_else(
-                || {
-                    // Single blocks are left: the whole mail has the data ones.
-                    self.single(|s, i| lacks(s) && (s.got | s.asked) & bit(i) == 0, 0..self.layout.k())
-                },
-            );
+    /// Stripes from `from` on for which `wanted` holds, at least one and at most `most`.
+    fn extend(&self, from: usize, most: u64, wanted: impl Fn(usize, &StripeState) -> bool) -> Range<u64> {
+        let rest = self.stripes.iter().enumerate().skip(from).take(at(most.max(1)));
+        let len = rest.take_while(|(i, s)| *i == from || wanted(*i, s)).count();
+        number(from)..number(from + len)
+    }
+
+    /// Blocks of a request that are not here and of use, in the order in which they come: stripe and index.
+    pub(super) fn awaited(&self, request: &Request) -> Vec<(u64, u8)> {
+        let k = self.layout.k();
+        let all = request.run.stripes().flat_map(|s| request.run.indices(k).map(move |i| (s, i)));
+        all.filter(|(s, i)| self.is_open(*s) && !self.has(*s, *i)).collect()
+    }
+
+    /// The index by which a source could bring, instead of block `index`, what a stripe lacks; none when it cannot, or when
+    /// more than is lacking is asked for already.
+    pub(super) fn instead(&self, offer: Usable, stripe: u64, index: u8) -> Option<u8> {
+        let state = self.stripes.get(at(stripe))?;
+        let (lacking, asked) = (self.k().saturating_sub(state.got.count_ones()), state.asked & !state.got);
+        if lacking == 0 || asked.count_ones() > lacking {
+            return None;
         }
-        offer.fragments.iter().find_map(|index| {
-            let stripes = self.run_of(|s| lacks(s) && (s.got | s.asked) & bit(*index) == 0, 1)?;
-            Some(Run::Fragment { index: *index, stripes })
+        let allowed = |i: &u8| self.may_ask(at(stripe), *i);
+        let fresh = indices(offer.mask & !(state.got | state.asked)).find(allowed);
+        fresh.or_else(|| {
+            let covering =
+                |r: &&Request| r.run.stripes().contains(&stripe) && r.run.indices(self.layout.k()).contains(&index);
+            let askers = self.under_way.values().filter(covering).count();
+            (askers < 2 && asked.count_ones() <= lacking && offer.mask & !state.got & bit(index) != 0).then_some(index)
         })
     }
 
-    /// How many stripes from the first open one on may be asked for: a fast source of parity waits for a slow one of data
-    /// before what it brings fills the memory.
-    fn stripes_ahead(&self) -> usize {
-        let parity = usize::from(self.layout.n().saturating_sub(self.layout.k()));
-        PARITY_AHEAD.checked_div(parity).map_or(usize::MAX, |stripes| stripes.max(1))
+    /// A request goes out.
+    pub(super) fn asks(&mut self, id: RequestId, source: PeerId, run: Run, now: MonoTime) {
+        let k = self.layout.k();
+        for stripe in run.stripes() {
+            if let Some(state) = self.stripes.get_mut(at(stripe)) {
+                state.asked |= run.mask(k);
+            }
+        }
+        let len = |s: u64, i: u8| match run {
+            Run::Whole { .. } => {
+                self.layout.block_range_in_mail(s, i).end - self.layout.block_range_in_mail(s, i).start
+            }
+            Run::Fragment { .. } => u64::from(self.layout.block_len(s)),
+        };
+        let bytes = run.stripes().flat_map(|s| run.indices(k).map(move |i| (s, i))).map(|(s, i)| len(s, i)).sum();
+        let request = Request {
+            source,
+            run,
+            sent: now,
+            heard: now,
+            answered: false,
+            arrived: 0,
+            verified: 0,
+            bytes,
+            late: false,
+        };
+        self.under_way.insert(id, request);
     }
 
-    /// The first run of stripes for which `wanted` holds, of at most [`RUN_BLOCKS_MAX`] blocks.
-    fn run_of(&self, wanted: impl Fn(&StripeState) -> bool, blocks_per_stripe: u64) -> Option<Range<u64>> {
-        let end = self.first_open.saturating_add(self.stripes_ahead()).min(self.stripes.len());
-        let open = self.stripes.get(self.first_open..end)?;
-        let from = self.first_open + open.iter().position(&wanted)?;
-        let most = usize::try_from((RUN_BLOCKS_MAX / blocks_per_stripe.max(1)).max(1)).unwrap_or(1);
-        let len = self.stripes.get(from..end)?.iter().take(most).take_while(|s| wanted(s)).count();
-        let from = u64::try_from(from).ok()?;
-        Some(from..from + u64::try_from(len).ok()?)
+    /// Blocks of parity that are here and wait for their stripes: what the memory of a fetch consists of.
+    #[cfg(test)]
+    pub(super) fn parity_waiting(&self) -> u64 {
+        self.ahead.iter().skip(usize::from(self.layout.k())).sum()
     }
 
-    fn single(&self, wanted: impl Fn(&StripeState, u8) -> bool, indices: Range<u8>) -> Option<Run> {
-        indices.into_iter().find_map(|index| {
-            let stripes = self.run_of(|s| wanted(s, index), 1)?;
-            Some(Run::Fragment { index, stripes })
-        })
-    }
-
-    /// A run that is overdue at another source and that this one can give instead.
-    fn overdue(&self, source: PeerId, offer: &Usable, now: MonoTime) -> Option<Run> {
-        let k = u32::from(self.layout.k());
-        let late = self.under_way.values().filter(|r| r.source != source && now.since(r.heard) >= OVERDUE);
-        late.filter_map(|request| {
-            let mine = |stripe: u64, index: u8| {
-                self.under_way.values().any(|r| {
-                    r.source == source
-                        && r.run.stripes().contains(&stripe)
-                        && r.run.indices(self.layout.k()).contains(&index)
-                })
-            };
-            let open = |stripe: &u64, index: u8| {
-                let state = usize::try_from(*stripe).ok().and_then(|at| self.stripes.get(at));
-                state.is_some_and(|s| s.got.count_ones() < k && s.got & bit(index) == 0) && !mine(*stripe, index)
-            };
-            let offered: Vec<u8> = if offer.whole { (0..self.layout.k()).collect() } else { offer.fragments.clone() };
-            offered.into_iter().find_map(|index| {
-                let from = request.run.stripes().find(|s| open(s, index))?;
-                let len = (from..request.run.stripes().end).take_while(|s| open(s, index)).count();
-                Some(Run::Fragment { index, stripes: from..from + u64::try_from(len).ok()? })
-            })
-        })
-        .next()
-    }
-    /// Whether requests are under way.
-    pub(super) fn is_busy(&self) -> bool {
-        !self.under_way.is_empty()
+    /// The sources that something is asked of.
+    pub(super) fn busy(&self) -> BTreeSet<PeerId> {
+        self.under_way.values().map(|r| r.source).collect()
     }
 }
 
@@ -304,22 +419,31 @@ mod tests {
     use super::*;
     use crate::model::Encoding;
 
-    #[test]
-    fn parity_runs_ahead_of_a_slow_source_of_data_no_further_than_the_memory_for_it() {
-        let layout = Layout::new(3 * 65_536 * 2000, Encoding::Fragments { k: 3, n: 5 }).unwrap();
+    fn peers() -> [PeerId; 3] {
+        [1, 2, 3].map(|i| PeerId::new([i; 32]))
+    }
+
+    fn plan(stripes: u64, offers: [(PeerId, u8); 3]) -> Plan {
+        let layout = Layout::new(3 * BLOCK * stripes, Encoding::Fragments { k: 3, n: 5 }).unwrap();
         let mut plan = Plan::new(layout);
-        let (slow, third, fourth) = (PeerId::new([1; 32]), PeerId::new([2; 32]), PeerId::new([3; 32]));
-        for (peer, i) in [(slow, 0), (third, 3), (fourth, 4)] {
+        for (peer, i) in offers {
             plan.offer(peer, &Offer { whole: false, fragments: vec![(3, i)] });
         }
-        let now = MonoTime(1);
+        plan
+    }
+
+    #[test]
+    fn parity_runs_ahead_of_a_slow_source_of_data_no_further_than_the_memory_for_it() {
+        let [slow, third, fourth] = peers();
+        let mut plan = plan(2000, [(slow, 0), (third, 3), (fourth, 4)]);
         let mut next = 0;
         let mut parity = |plan: &mut Plan| {
             let mut blocks = 0;
             for source in [third, fourth] {
-                while let Some(run) = plan.next_for(source, RequestId(next), now) {
+                while let Some(run) = plan.unasked(plan.offers()[&source], (0, false), 8) {
+                    plan.asks(RequestId(next), source, run.clone(), MonoTime(1));
                     for stripe in run.stripes() {
-                        run.indices(3).for_each(|i| assert!(plan.got(stripe, i)));
+                        run.indices(3).for_each(|i| plan.got(stripe, i));
                         blocks += 1;
                     }
                     plan.ended(RequestId(next));
@@ -329,8 +453,55 @@ mod tests {
             blocks
         };
         assert_eq!(parity(&mut plan), PARITY_AHEAD);
+        assert_eq!(plan.parity_waiting(), number(PARITY_AHEAD));
         // Each stripe that the slow one completes makes room for one more.
-        (0..8).for_each(|stripe| assert!(plan.got(stripe, 0)));
+        (0..8).for_each(|stripe| plan.got(stripe, 0));
         assert_eq!(parity(&mut plan), 16);
+    }
+
+    #[test]
+    fn a_place_is_kept_for_sources_that_have_time_to_bring_all_of_theirs() {
+        let [a, b, c] = peers();
+        let mut plan = plan(10, [(a, 0), (b, 1), (c, 2)]);
+        plan.asks(RequestId(1), a, Run::Fragment { index: 0, stripes: 0..10 }, MonoTime(1));
+        let reserved = bit(3) | bit(4);
+        assert_eq!(plan.unasked(plan.offers()[&b], (reserved, false), 4), None);
+        assert_eq!(
+            plan.unasked(plan.offers()[&b], (bit(3), false), 4),
+            Some(Run::Fragment { index: 1, stripes: 0..4 })
+        );
+        assert_eq!(plan.unasked(plan.offers()[&b], (0, true), 4), None);
+        assert_eq!(plan.missing(), 30 * BLOCK);
+        assert_eq!(plan.open_bytes(bit(1) | bit(2)), 20 * BLOCK);
+    }
+
+    #[test]
+    fn what_is_overdue_can_be_asked_of_others_and_the_loser_is_useless() {
+        let [a, b, c] = peers();
+        let mut plan = plan(4, [(a, 0), (b, 1), (c, 2)]);
+        for (id, source, index) in [(1, a, 0), (2, b, 1), (3, c, 2)] {
+            plan.asks(RequestId(id), source, Run::Fragment { index, stripes: 0..4 }, MonoTime(1));
+        }
+        let extra = Usable { whole: false, mask: bit(4) };
+        assert_eq!(plan.unasked(extra, (0, false), 9), None);
+        plan.set_late(RequestId(1), true);
+        assert_eq!(plan.unasked(extra, (0, false), 9), Some(Run::Fragment { index: 4, stripes: 0..4 }));
+        plan.asks(RequestId(4), c, Run::Fragment { index: 4, stripes: 0..4 }, MonoTime(2));
+        for stripe in 0..4 {
+            [1, 2].iter().for_each(|i| plan.got(stripe, *i));
+        }
+        assert_eq!(plan.useless(), [RequestId(2), RequestId(3)]);
+        (0..4).for_each(|stripe| plan.got(stripe, 4));
+        assert!(plan.is_complete() && plan.missing() == 0);
+        assert_eq!(plan.useless().len(), 4);
+    }
+
+    #[test]
+    fn with_blocks_from_an_earlier_run_fewer_sources_are_enough() {
+        let [a, b, _] = peers();
+        let mut plan = plan(3, [(a, 0), (b, 1), (b, 1)]);
+        assert!(!plan.can_complete());
+        (0..3).for_each(|stripe| plan.got(stripe, 2));
+        assert!(plan.can_complete() && plan.distinct_parts() == 2);
     }
 }

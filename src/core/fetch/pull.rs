@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::plan::{Offer, Plan, RequestId};
+use super::schedule::Schedule;
 use super::{Action, Failure, Fetch, Order, Report, SourceFailure, SourceReport};
 use crate::core::peer_score::PeerScores;
 use crate::core::{Outgoing, Token};
@@ -18,20 +19,24 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// A request fails when nothing of it came for this long; its blocks are asked of others long before.
 const REQUEST_SILENCE: Duration = Duration::from_secs(10);
 /// How often overdue blocks are looked for.
-const LOOK: Duration = Duration::from_millis(500);
-/// Failed requests after which a source is given up.
+const LOOK: Duration = Duration::from_millis(100);
+/// Times that requests of a source failed after which it is given up. What fails at one time counts once.
 const STRIKES: u8 = 2;
-/// Manifests that are asked for at a time.
-const MANIFESTS_AT_ONCE: usize = 2;
+/// Manifests that are asked for at a time: the first good one is taken, so a slow source does not hold up the start.
+const MANIFESTS_AT_ONCE: usize = 3;
+/// One more is asked for each time that none came for this long.
+const MANIFEST_PATIENCE: Duration = Duration::from_millis(300);
 
 /// A source of one pull.
 #[derive(Debug, Clone, Default)]
 struct Source {
     /// Entered when it was asked, left when its offer is here.
     offer: OfferState,
-    /// Whether its manifest was asked for.
-    manifest_asked: bool,
+    /// Whether its manifest was asked for, and whether no answer came yet.
+    manifest: Asked,
     strikes: u8,
+    /// When it got the last of them.
+    struck: MonoTime,
     report: SourceReport,
 }
 
@@ -46,6 +51,18 @@ enum OfferState {
     Out(SourceFailure),
 }
 
+/// Whether something was asked of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Asked {
+    /// Not yet.
+    #[default]
+    No,
+    /// And no answer came yet.
+    Waiting,
+    /// And it was answered, or is not wanted any more.
+    Done,
+}
+
 #[derive(Debug)]
 enum Phase {
     /// Entered at the start; left with the first good manifest.
@@ -53,7 +70,7 @@ enum Phase {
     /// Entered with the manifest; left when the file is open.
     Opening(Layout),
     /// Entered when the file is open; left when every stripe is complete.
-    Pulling(Plan),
+    Pulling(Schedule),
     /// Entered when every stripe is complete; left when the whole is checked.
     Finishing,
     /// The end.
@@ -78,11 +95,11 @@ pub(super) struct Pull {
     pub(super) waiters: Vec<Token>,
     phase: Phase,
     sources: BTreeMap<PeerId, Source>,
-    manifests_under_way: usize,
-    /// Verified bytes of each request under way.
-    requests: BTreeMap<RequestId, (PeerId, u64)>,
+    /// When a manifest was last asked for.
+    manifest_asked: MonoTime,
     started: MonoTime,
     first_block: Option<MonoTime>,
+    /// When the last verified block came; the start, before there is one.
     last_block: MonoTime,
     /// When to look for overdue blocks and silent requests again.
     look: MonoTime,
@@ -96,8 +113,7 @@ impl Pull {
             waiters: Vec::new(),
             phase: Phase::Asking,
             sources,
-            manifests_under_way: 0,
-            requests: BTreeMap::new(),
+            manifest_asked: now.mono,
             started: now.mono,
             first_block: None,
             last_block: now.mono,
@@ -136,41 +152,61 @@ impl Pull {
     pub(super) fn percent(&self) -> u8 {
         match &self.phase {
             Phase::Asking | Phase::Opening(_) => 0,
-            Phase::Pulling(plan) => plan.percent(),
+            Phase::Pulling(schedule) => schedule.plan().percent(),
             Phase::Finishing | Phase::Ended(_) => 100,
         }
     }
 
-    pub(super) fn offered(&mut self, source: PeerId, offer: Offer, out: &mut Outgoing<Fetch>) {
+    pub(super) fn offered(
+        &mut self,
+        now: Now,
+        source: PeerId,
+        offer: Offer,
+        scores: &PeerScores,
+        out: &mut Outgoing<Fetch>,
+    ) {
         let Some(state) = self.sources.get_mut(&source) else { return };
         if matches!(state.offer, OfferState::Out(SourceFailure::Lied(_))) {
             return;
         }
         state.offer = OfferState::Has(offer.clone());
-        if let Phase::Pulling(plan) = &mut self.phase {
-            plan.offer(source, &offer);
+        if let Phase::Pulling(schedule) = &mut self.phase {
+            schedule.offer(source, &offer, scores);
         }
-        self.ask_manifests(out);
+        self.ask_manifests(now, out);
     }
 
-    /// Asks those that have something for the manifest, two at a time, each once.
-    fn ask_manifests(&mut self, out: &mut Outgoing<Fetch>) {
+    fn manifests_under_way(&self) -> usize {
+        self.sources.values().filter(|s| s.manifest == Asked::Waiting).count()
+    }
+
+    /// Asks those that have something for the manifest, a few at a time, each once.
+    fn ask_manifests(&mut self, now: Now, out: &mut Outgoing<Fetch>) {
         if !matches!(self.phase, Phase::Asking) {
             return;
         }
+        let waited = now.mono.since(self.manifest_asked) >= MANIFEST_PATIENCE;
+        let mut room = MANIFESTS_AT_ONCE.saturating_sub(self.manifests_under_way()).max(usize::from(waited));
         for (source, state) in &mut self.sources {
-            if self.manifests_under_way >= MANIFESTS_AT_ONCE {
+            if room == 0 {
                 return;
             }
-            if !state.manifest_asked && matches!(state.offer, OfferState::Has(_)) {
-                state.manifest_asked = true;
-                self.manifests_under_way += 1;
+            if state.manifest == Asked::No && matches!(state.offer, OfferState::Has(_)) {
+                state.manifest = Asked::Waiting;
+                self.manifest_asked = now.mono;
+                room -= 1;
                 out.act(Action::GetManifest { order: self.order.clone(), source: *source });
             }
         }
     }
 
-    pub(super) fn manifest(&mut self, layout: Layout, manifest: Box<Signed<Manifest>>, out: &mut Outgoing<Fetch>) {
+    pub(super) fn manifest(
+        &mut self,
+        source: PeerId,
+        layout: Layout,
+        manifest: Box<Signed<Manifest>>,
+        out: &mut Outgoing<Fetch>,
+    ) {
         let order = &self.order;
         if (manifest.h, manifest.length, manifest.digest, manifest.owner)
             != (order.h, order.length, order.digest, order.owner)
@@ -178,78 +214,121 @@ impl Pull {
             // The late answer to an earlier pull, of another mail with this h.
             return;
         }
-        self.manifests_under_way = self.manifests_under_way.saturating_sub(1);
+        if let Some(state) = self.sources.get_mut(&source) {
+            state.manifest = Asked::Done;
+        }
         if matches!(self.phase, Phase::Asking) {
             self.phase = Phase::Opening(layout);
+            self.stop_manifests(out);
             out.act(Action::Open { h: self.order.h, manifest });
         }
     }
 
-    pub(super) fn manifest_failed(&mut self, source: PeerId, failure: &SourceFailure, out: &mut Outgoing<Fetch>) {
-        self.manifests_under_way = self.manifests_under_way.saturating_sub(1);
+    /// The other sources need not send theirs any more.
+    fn stop_manifests(&mut self, out: &mut Outgoing<Fetch>) {
+        for (source, state) in self.sources.iter_mut().filter(|(_, s)| s.manifest == Asked::Waiting) {
+            state.manifest = Asked::Done;
+            out.act(Action::StopManifest { h: self.order.h, source: *source });
+        }
+    }
+
+    pub(super) fn manifest_failed(
+        &mut self,
+        now: Now,
+        source: PeerId,
+        failure: &SourceFailure,
+        out: &mut Outgoing<Fetch>,
+    ) {
         if let Some(state) = self.sources.get_mut(&source) {
             if let SourceFailure::Lied(_) = failure {
                 state.report.bad_blocks += 1;
             }
+            state.manifest = Asked::Done;
             state.offer = OfferState::Out(failure.clone());
         }
-        if let Phase::Pulling(plan) = &mut self.phase {
-            plan.withdraw(&source);
+        if let Phase::Pulling(schedule) = &mut self.phase {
+            for request in schedule.withdraw(&source) {
+                out.act(Action::Cancel { request });
+            }
         }
-        self.ask_manifests(out);
+        self.ask_manifests(now, out);
     }
 
-    pub(super) fn opened(&mut self, have: &[(u64, u8)]) {
+    pub(super) fn opened(&mut self, have: &[(u64, u8)], scores: &PeerScores) {
         let Phase::Opening(layout) = &self.phase else { return };
         let mut plan = Plan::new(*layout);
         for (stripe, index) in have {
             plan.got(*stripe, *index);
         }
+        let mut schedule = Schedule::new(plan);
         for (source, state) in &self.sources {
             if let OfferState::Has(offer) = &state.offer {
-                plan.offer(*source, offer);
+                schedule.offer(*source, offer, scores);
             }
         }
-        self.phase = Phase::Pulling(plan);
+        self.phase = Phase::Pulling(schedule);
+    }
+
+    pub(super) fn arrived(&mut self, now: Now, request: RequestId, bytes: u64) {
+        if let Phase::Pulling(schedule) = &mut self.phase {
+            schedule.arrived(now.mono, request, bytes);
+        }
     }
 
     pub(super) fn block(&mut self, now: Now, request: RequestId, stripe: u64, index: u8, bytes: u64) {
-        let Phase::Pulling(plan) = &mut self.phase else { return };
+        let Phase::Pulling(schedule) = &mut self.phase else { return };
         // What came by a request of an earlier pull is in the file of that one.
-        let Some((source, sum)) = self.requests.get_mut(&request) else { return };
-        *sum += bytes;
-        if let Some(state) = self.sources.get_mut(source) {
+        let Some(source) = schedule.plan().under_way().get(&request).map(|r| r.source) else { return };
+        if let Some(state) = self.sources.get_mut(&source) {
             state.report.bytes += bytes;
         }
-        plan.got(stripe, index);
-        plan.heard(request, now.mono);
+        schedule.block(now.mono, request, (stripe, index), bytes);
         self.last_block = now.mono;
         self.first_block.get_or_insert(now.mono);
     }
 
-    /// Forgets a request; who it was sent to and what came by it.
-    pub(super) fn request_ended(&mut self, request: RequestId) -> Option<(PeerId, u64)> {
-        if let Phase::Pulling(plan) = &mut self.phase {
-            plan.ended(request);
-        }
-        self.requests.remove(&request)
+    /// Forgets a request; who it was sent to, and when.
+    pub(super) fn request_ended(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        scores: &mut PeerScores,
+    ) -> Option<(PeerId, MonoTime)> {
+        let Phase::Pulling(schedule) = &mut self.phase else { return None };
+        schedule.ended(now.mono, request, scores)
     }
 
-    /// A source failed: at once when it lied or has nothing, at the second time otherwise.
+    /// A request failed that was sent at `sent`. Requests that were under way together fail together: that is one failure.
+    pub(super) fn request_failed(
+        &mut self,
+        now: Now,
+        (source, sent): (PeerId, MonoTime),
+        failure: &SourceFailure,
+        out: &mut Outgoing<Fetch>,
+    ) {
+        let Some(state) = self.sources.get_mut(&source) else { return };
+        let is_same = state.strikes > 0 && sent <= state.struck;
+        if !is_same {
+            state.strikes += 1;
+            state.struck = now.mono;
+        }
+        if matches!(failure, SourceFailure::Unreachable(_)) && state.strikes < STRIKES {
+            return;
+        }
+        self.source_failed(source, failure, out);
+    }
+
+    /// A source is out.
     pub(super) fn source_failed(&mut self, source: PeerId, failure: &SourceFailure, out: &mut Outgoing<Fetch>) {
         let Some(state) = self.sources.get_mut(&source) else { return };
         if let SourceFailure::Lied(_) = failure {
             state.report.bad_blocks += 1;
         }
-        state.strikes += 1;
-        let has = matches!(state.offer, OfferState::Has(_));
-        if has && matches!(failure, SourceFailure::Unreachable(_)) && state.strikes < STRIKES {
-            return;
+        if !matches!(state.offer, OfferState::Out(SourceFailure::Lied(_))) {
+            state.offer = OfferState::Out(failure.clone());
         }
-        state.offer = OfferState::Out(failure.clone());
-        if let Phase::Pulling(plan) = &mut self.phase {
-            for request in plan.withdraw(&source) {
-                self.requests.remove(&request);
+        if let Phase::Pulling(schedule) = &mut self.phase {
+            for request in schedule.withdraw(&source) {
                 out.act(Action::Cancel { request });
             }
         }
@@ -266,52 +345,48 @@ impl Pull {
         self.phase = Phase::Ended(Err(Failure::Disk { why }));
     }
 
-    fn cancel_all(&mut self, out: &mut Outgoing<Fetch>) {
-        for (request, _) in std::mem::take(&mut self.requests) {
+    /// Stops all that is under way.
+    pub(super) fn cancel_all(&mut self, out: &mut Outgoing<Fetch>) {
+        if let Phase::Pulling(schedule) = &self.phase {
+            for request in schedule.plan().under_way().keys() {
+                out.act(Action::Cancel { request: *request });
+            }
+        }
+        self.stop_manifests(out);
+    }
+
+    /// Gives up requests of which nothing came for long, and asks more sources for a manifest that does not come.
+    pub(super) fn check_silence(&mut self, now: Now, scores: &mut PeerScores, out: &mut Outgoing<Fetch>) {
+        self.ask_manifests(now, out);
+        let Phase::Pulling(schedule) = &mut self.phase else { return };
+        for (request, source) in schedule.silent(now.mono, REQUEST_SILENCE) {
             out.act(Action::Cancel { request });
+            let Some(asked) = self.request_ended(now, request, scores) else { continue };
+            let why = format!("it was silent for {} s", REQUEST_SILENCE.as_secs());
+            debug_assert_eq!(asked.0, source);
+            self.request_failed(now, asked, &SourceFailure::Unreachable(why), out);
         }
     }
 
-    /// Gives up requests of which nothing came for long.
-    pub(super) fn check_silence(&mut self, now: Now, out: &mut Outgoing<Fetch>) {
-        let Phase::Pulling(plan) = &self.phase else { return };
-        let before = MonoTime(now.mono.0.saturating_sub(u64::try_from(REQUEST_SILENCE.as_millis()).unwrap_or(0)));
-        for (request, source) in plan.silent(before) {
-            out.act(Action::Cancel { request });
-            self.request_ended(request);
-            let failure = SourceFailure::Unreachable(format!("it was silent for {} s", REQUEST_SILENCE.as_secs()));
-            self.source_failed(source, &failure, out);
-        }
-    }
-
-    /// Hands out requests, and finishes when every stripe is complete.
-    pub(super) fn go_on(&mut self, now: Now, scores: &PeerScores, next: &mut u64, out: &mut Outgoing<Fetch>) {
+    /// Hands out requests, stops those that nobody needs any more, and finishes when every stripe is complete.
+    pub(super) fn go_on(&mut self, now: Now, scores: &mut PeerScores, next: &mut u64, out: &mut Outgoing<Fetch>) {
         if self.look <= now.mono {
             self.look = now.mono + LOOK;
         }
-        let Phase::Pulling(plan) = &mut self.phase else { return };
-        if plan.is_complete() {
+        let Phase::Pulling(schedule) = &mut self.phase else { return };
+        if schedule.plan().is_complete() {
             self.cancel_all(out);
             self.phase = Phase::Finishing;
             out.act(Action::Finish { h: self.order.h });
             return;
         }
-        let mut sources: Vec<PeerId> = self.sources.keys().filter(|s| plan.has_source(s)).copied().collect();
-        // The fastest first: what is left at the end is then not asked of the slowest.
-        sources.sort_by_key(|s| std::cmp::Reverse(scores.of(s).map_or(0, |score| score.rate_bytes_s)));
-        let k = plan.layout().k();
-        let mut asked = true;
-        while asked {
-            asked = false;
-            for source in &sources {
-                let request = RequestId(*next);
-                if let Some(run) = plan.next_for(*source, request, now.mono) {
-                    *next += 1;
-                    asked = true;
-                    self.requests.insert(request, (*source, 0));
-                    out.act(Action::Get { h: self.order.h, source: *source, request, k, run });
-                }
-            }
+        for request in schedule.plan().useless() {
+            schedule.ended(now.mono, request, scores);
+            out.act(Action::Cancel { request });
+        }
+        let k = schedule.plan().layout().k();
+        for (request, source, run) in schedule.hand_out(now.mono, next) {
+            out.act(Action::Get { h: self.order.h, source, request, k, run });
         }
     }
 
@@ -320,21 +395,16 @@ impl Pull {
         let failure = match &self.phase {
             Phase::Ended(result) => return Some(result.clone()),
             Phase::Finishing | Phase::Opening(_) => return None,
-            Phase::Asking if self.manifests_under_way == 0 && !self.may_still_offer() => self.too_few(0, 1),
-            Phase::Pulling(plan) if self.requests.is_empty() && !self.is_asking() => {
-                self.too_few(plan.distinct_parts(), usize::from(plan.layout().k()))
-            }
-            Phase::Pulling(plan) if !self.is_asking() && plan.distinct_parts() < usize::from(plan.layout().k()) => {
-                // What is left to get from those that remain does not complete the mail; blocks that are here already may.
-                if self.last_block + Duration::from_secs(2) > now.mono && plan.is_busy() {
-                    return None;
-                }
+            Phase::Asking if self.manifests_under_way() == 0 && !self.may_still_offer() => self.too_few(0, 1),
+            Phase::Pulling(schedule)
+                if !self.is_asking() && (schedule.plan().under_way().is_empty() || !schedule.plan().can_complete()) =>
+            {
+                let plan = schedule.plan();
                 self.too_few(plan.distinct_parts(), usize::from(plan.layout().k()))
             }
             _ if now.mono.since(self.last_block) >= SILENCE => Failure::Silent { silent_s: SILENCE.as_secs() },
             _ => return None,
         };
-        self.phase = Phase::Ended(Err(failure.clone()));
         Some(Err(failure))
     }
 
@@ -346,7 +416,7 @@ impl Pull {
     fn may_still_offer(&self) -> bool {
         self.sources.values().any(|s| match &s.offer {
             OfferState::Asked => true,
-            OfferState::Has(_) => !s.manifest_asked,
+            OfferState::Has(_) => s.manifest == Asked::No,
             OfferState::Out(_) => false,
         })
     }
@@ -373,6 +443,7 @@ impl Pull {
     pub(super) fn timeout(&self) -> Option<MonoTime> {
         let silence = self.last_block + SILENCE;
         match &self.phase {
+            Phase::Asking if self.manifests_under_way() > 0 => Some(self.look.min(silence)),
             Phase::Asking => Some(silence),
             Phase::Pulling(_) => Some(self.look.min(silence)),
             Phase::Opening(_) | Phase::Finishing | Phase::Ended(_) => None,
@@ -386,11 +457,25 @@ impl Pull {
             sources: self.sources.iter().map(|(peer, s)| (*peer, s.report.clone())).collect(),
             took_ms: ms(self.started, now.mono),
             first_block_ms: self.first_block.map(|at| ms(self.started, at)),
+            last_block_ms: self.first_block.map(|_| ms(self.started, self.last_block)),
             ok,
         }
     }
 
     fn h(&self) -> MailId {
         self.order.h
+    }
+
+    /// Blocks of parity that wait in memory.
+    #[cfg(test)]
+    pub(super) fn parity_waiting(&self) -> Option<u64> {
+        let Phase::Pulling(schedule) = &self.phase else { return None };
+        Some(schedule.plan().parity_waiting())
+    }
+
+    /// Whether a request is under way.
+    #[cfg(test)]
+    pub(super) fn has_request(&self, request: RequestId) -> bool {
+        matches!(&self.phase, Phase::Pulling(schedule) if schedule.plan().under_way().contains_key(&request))
     }
 }

@@ -128,7 +128,7 @@ impl World {
                 let result = if self.is_mine { Ok("there".into()) } else { Err("another BLAKE3".to_owned()) };
                 self.later(1, Input::Finished { h, result });
             }
-            Action::Close { .. } => {}
+            Action::Close { .. } | Action::StopManifest { .. } => {}
             Action::NameLiar { peer, .. } => self.liars.push(peer),
         }
     }
