@@ -31,6 +31,8 @@ mod harness;
 #[cfg(test)]
 mod index_deleted;
 #[cfg(test)]
+mod joined_since;
+#[cfg(test)]
 mod killed_after_yes;
 #[cfg(test)]
 mod member_reads;
