@@ -35,6 +35,8 @@ mod harness;
 #[cfg(test)]
 mod index_deleted;
 #[cfg(test)]
+mod joined_since;
+#[cfg(test)]
 mod killed_after_yes;
 #[cfg(test)]
 mod lives;

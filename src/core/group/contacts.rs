@@ -126,7 +126,8 @@ impl Group {
         let groups: Vec<GroupName> = self.pins.iter().filter(|(_, pin)| due(pin)).map(|(g, _)| g.clone()).collect();
         for group in groups {
             // Members tell each other of a newer gd with every heartbeat; the DHT is read to see other candidates.
-            let ask = if group == *self.group() { Vec::new() } else { self.who_knows(&group, None) };
+            let is_told = group == *self.group() && !self.is_freshened(&group);
+            let ask = if is_told { Vec::new() } else { self.who_knows(&group, None) };
             if let Some(pin) = self.pins.get_mut(&group) {
                 pin.fetching = true;
                 self.out.act(Action::FetchGd { group, ask });
@@ -171,12 +172,12 @@ impl Group {
         pin.fetching = false;
         pin.fails = if ok { 0 } else { pin.fails.saturating_add(1) };
         pin.refresh_at = now.mono + if ok { REFRESH } else { backoff(pin.fails) };
-        pin.looked = Some((now.mono, ok));
+        pin.looked = Some(now.mono);
         for candidate in candidates {
             self.offer_gd(now, candidate);
         }
         self.note_missing(now);
-        self.freshened(group, ok);
+        self.freshened(now, group, ok);
         let waiting: Vec<Adding> = self.adding.extract_if(.., |adding| adding.group == *group).collect();
         for adding in waiting {
             self.go_on_adding(now, adding, found.why.as_deref());

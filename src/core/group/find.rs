@@ -1,10 +1,10 @@
 //! Finding a group that was pinned a moment ago, and freshening the gd of one that is said to have another member: whoever wants
-//! that waits for it. It never waits longer than a look takes, and looks for nothing again within seconds.
+//! that waits for it. It never waits longer than a look or two take, and asks nobody itself: it only hastens the looks.
 
 use std::time::Duration;
 
-use super::Group;
-use super::types::{Action, Reply};
+use super::types::Reply;
+use super::{Group, Pin};
 use crate::core::Token;
 use crate::model::group::Member;
 use crate::model::{GroupName, MonoTime, Now};
@@ -14,15 +14,17 @@ const FIND_MAX: Duration = Duration::from_secs(10);
 /// Most requests that wait.
 const FINDING_MAX: usize = 256;
 
-/// What was looked for so short a time ago is not looked for again.
-const FRESH: Duration = Duration::from_secs(10);
+/// Between two looks for the gd of a group.
+const LOOKS_APART: Duration = Duration::from_secs(2);
 
 /// Somebody waits until the gd that is known of a group is the newest that can be had.
 #[derive(Debug)]
 pub(super) struct Freshening {
     token: Token,
     group: GroupName,
-    /// What the look came to; none while it is under way.
+    /// A look was under way when it was asked for: what that brings may be older.
+    skip: bool,
+    /// What the look came to; none until it ended.
     fresh: Option<bool>,
 }
 
@@ -32,6 +34,14 @@ pub(super) struct Finding {
     token: Token,
     group: GroupName,
     until: MonoTime,
+}
+
+impl Pin {
+    /// The next look is due soon.
+    fn hasten(&mut self, now: MonoTime) {
+        let soon = self.looked.map_or(now, |at| now.max(at + LOOKS_APART));
+        self.refresh_at = self.refresh_at.min(soon);
+    }
 }
 
 impl Group {
@@ -48,24 +58,28 @@ impl Group {
 
     /// Looks for a newer gd of `group`, and answers once that ended.
     pub(super) fn freshen(&mut self, now: Now, token: Token, group: GroupName) {
-        let looked = self.pins.get(&group).and_then(|pin| pin.looked).filter(|(at, _)| now.mono.since(*at) < FRESH);
-        let fresh = match looked {
-            Some((_, found)) => Some(found),
-            None if self.freshening.len() >= FINDING_MAX || !self.pins.contains_key(&group) => Some(false),
-            None => None,
+        let full = self.freshening.len() >= FINDING_MAX;
+        let Some(pin) = self.pins.get_mut(&group).filter(|_| !full) else {
+            return self.out.reply(token, Reply::Freshened { fresh: false });
         };
-        let ask = self.who_knows(&group, None);
-        if let Some(pin) = self.pins.get_mut(&group).filter(|pin| fresh.is_none() && !pin.fetching) {
-            pin.fetching = true;
-            self.out.act(Action::FetchGd { group: group.clone(), ask });
-        }
-        self.freshening.push(Freshening { token, group, fresh });
+        let skip = pin.fetching;
+        pin.hasten(now.mono);
+        self.freshening.push(Freshening { token, group, skip, fresh: None });
+    }
+
+    /// Whether somebody waits for the newest gd of `group`.
+    pub(super) fn is_freshened(&self, group: &GroupName) -> bool {
+        self.freshening.iter().any(|waiting| waiting.group == *group)
     }
 
     /// A look for the gd of `group` ended; whether one of the pinned key was found.
-    pub(super) fn freshened(&mut self, group: &GroupName, found: bool) {
+    pub(super) fn freshened(&mut self, now: Now, group: &GroupName, found: bool) {
         for waiting in self.freshening.iter_mut().filter(|waiting| waiting.group == *group) {
-            waiting.fresh = Some(found);
+            if !std::mem::take(&mut waiting.skip) {
+                waiting.fresh = Some(found);
+            } else if let Some(pin) = self.pins.get_mut(group) {
+                pin.hasten(now.mono);
+            }
         }
     }
 

@@ -84,8 +84,8 @@ struct Pin {
     refresh_at: MonoTime,
     fetching: bool,
     fails: u32,
-    /// When the last look ended, and whether it found a gd of this key.
-    looked: Option<(MonoTime, bool)>,
+    /// When the last look for its gd ended.
+    looked: Option<MonoTime>,
 }
 
 /// An invite that this peer handed out.

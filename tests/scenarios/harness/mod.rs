@@ -81,6 +81,11 @@ impl Team {
         Self::of(&Cluster::parse("a test's own", text).unwrap())
     }
 
+    /// Brings the peers of another cluster file up in the same folder: those that are there stay.
+    pub(crate) fn grow(&self, text: &str) {
+        self.cluster.up(&Cluster::parse("a test's own", text).unwrap()).unwrap();
+    }
+
     /// dave@acme and rita@readers, who have each other's card.
     pub(crate) fn of_two_groups() -> Self {
         let text = "[[group]]\nname = \"acme\"\nmembers = [\"dave\"]\n\
