@@ -2,10 +2,11 @@
 //! one whole copy, from whole copies by Range, and from fragments; with the sender off, and with faults.
 
 pub(super) mod args;
+mod bars;
 mod group;
 mod play;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -16,6 +17,7 @@ use crate::cli::output::{Shown, WrongUse, size};
 use crate::core::fetch::bound_of_fragments;
 use crate::model::ByteSize;
 use args::{ArmArg, FaultArg, FetchArgs};
+use bars::Bar;
 
 /// Length of the attachment when none is asked for.
 const SIZE: ByteSize = ByteSize::mib(64);
@@ -131,17 +133,27 @@ pub(super) fn run(args: &FetchArgs) -> anyhow::Result<Shown> {
         stopped_sender: args.stopped_sender,
     };
     let text = text(args, &rows);
-    let chart = if args.stopped_sender { chart_of_starts(&rows) } else { chart(args, &rows) };
-    if let Some(file) = &args.svg {
-        write_svg(file, &chart)?;
-    }
+    let plot = if args.stopped_sender { chart_of_starts(&rows).svg() } else { plot(args, &rows) };
     let mut report = Report::new("fetch", parameters, rows);
-    report.plot(args.plots.plots.as_deref(), &[("rate", chart)])?;
+    if args.svg.is_some() || args.plots.plots.is_some() {
+        let name = if args.stopped_sender { "fetch-first-block.svg" } else { "fetch-rate.svg" };
+        let in_folder = args.plots.plots.as_ref().map(|folder| folder.join(name));
+        report.plots = write(&plot?, args.svg.iter().cloned().chain(in_folder))?;
+    }
     report.shown(&text)
 }
 
-fn write_svg(file: &Path, chart: &Chart) -> anyhow::Result<()> {
-    std::fs::write(file, chart.svg()?).with_context(|| format!("{} cannot be written", file.display()))
+fn write(svg: &str, files: impl Iterator<Item = PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    for file in files {
+        let cannot = || format!("{} cannot be written", file.display());
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder).with_context(cannot)?;
+        }
+        std::fs::write(&file, svg).with_context(cannot)?;
+        written.push(file);
+    }
+    Ok(written)
 }
 
 /// Length of each mail's attachment.
@@ -243,21 +255,16 @@ fn millis(ms: u64) -> f64 {
     u32::try_from(ms).map_or(f64::from(u32::MAX), f64::from)
 }
 
-/// Measured rates beside their bounds, run by run.
-fn chart(args: &FetchArgs, rows: &[Row]) -> Chart {
-    let mut lines = Vec::new();
-    for (name, rows) in groups(rows) {
-        let points = |value: fn(&Row) -> f64| rows.iter().map(|row| (f64::from(row.run), value(row))).collect();
-        lines.push(Line { name: name.clone(), points: points(|row| row.rate_mbit), only_points: rows.len() == 1 });
-        lines.push(Line { name: format!("bound of {name}"), points: points(|row| row.bound_mbit), only_points: false });
-    }
+/// Measured rates beside their bounds.
+fn plot(args: &FetchArgs, rows: &[Row]) -> anyhow::Result<String> {
+    let bar = |(name, rows): (String, Vec<&Row>)| Bar {
+        reached: median(rows.iter().map(|row| row.rate_mbit).collect()),
+        bound: median(rows.iter().map(|row| row.bound_mbit).collect()),
+        name,
+    };
+    let bars: Vec<Bar> = groups(rows).into_iter().map(bar).collect();
     let uplinks: Vec<String> = args.uplinks.iter().map(u64::to_string).collect();
-    Chart {
-        title: format!("Fetching {} from uplinks of {} Mbit/s", attachment(args), uplinks.join(", ")),
-        x: Axis::linear("run"),
-        y: Axis::linear("rate, Mbit/s"),
-        lines,
-    }
+    bars::svg(&format!("Fetching {} from uplinks of {} Mbit/s", attachment(args), uplinks.join(", ")), &bars)
 }
 
 /// When the first block was here, run by run.
@@ -343,6 +350,6 @@ mod tests {
         let args = asked(&[20; 5], (3, 5), FaultArg::None);
         let text = text(&args, std::slice::from_ref(&row));
         assert!(text.contains("97.6 %") && text.contains("fragments: 97.6 % of the bound"), "{text}");
-        assert!(chart(&args, &[row]).svg().unwrap().contains("bound of fragments"));
+        assert!(plot(&args, &[row]).unwrap().contains("fragments: 97.6"));
     }
 }

@@ -1,0 +1,97 @@
+//! What fetches reached beside what they could, as SVG: a bar for each arm, a line across it for its bound. It computes nothing.
+
+use anyhow::anyhow;
+use plotters::prelude::*;
+
+/// Width and height, in pixels.
+const SIZE: (u32, u32) = (860, 520);
+/// The bars; blue and orange stay apart also for most who see fewer colours.
+const REACHED: RGBColor = RGBColor(86, 180, 233);
+/// The bounds.
+const BOUND: RGBColor = RGBColor(213, 94, 0);
+
+/// One bar.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Bar {
+    /// Under it.
+    pub(super) name: String,
+    /// How high it is, Mbit/s.
+    pub(super) reached: f64,
+    /// Where the line is, Mbit/s.
+    pub(super) bound: f64,
+}
+
+/// The bars under a title.
+///
+/// # Errors
+/// When there is none to draw.
+pub(super) fn svg(title: &str, bars: &[Bar]) -> anyhow::Result<String> {
+    let top = bars.iter().map(|bar| bar.reached.max(bar.bound)).fold(0.0, f64::max) * 1.3;
+    if top <= 0.0 {
+        return Err(anyhow!("a plot without bars"));
+    }
+    let mut svg = String::new();
+    draw(&mut svg, title, bars, top).map_err(|error| anyhow!("the plot cannot be drawn: {error}"))?;
+    Ok(svg)
+}
+
+fn draw(svg: &mut String, title: &str, bars: &[Bar], top: f64) -> Result<(), Box<dyn std::error::Error>> {
+    let right = (1..).zip(bars).map(|(at, _): (u32, _)| f64::from(at)).fold(0.0, f64::max) + 0.5;
+    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 19))
+        .margin(14)
+        .x_label_area_size(46)
+        .y_label_area_size(76)
+        .build_cartesian_2d(0.5..right, 0.0..top)?;
+    let rate = |value: &f64| format!("{value:.0}");
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(0)
+        .x_desc("how the mail is kept and pulled")
+        .y_desc("rate, Mbit/s")
+        .y_label_formatter(&rate)
+        .label_style(("sans-serif", 14))
+        .axis_desc_style(("sans-serif", 15))
+        .light_line_style(WHITE.mix(0.0))
+        .draw()?;
+    let placed = || (1..).zip(bars).map(|(at, bar): (u32, &Bar)| (f64::from(at), bar));
+    let reached = placed().map(|(x, bar)| Rectangle::new([(x - 0.3, 0.0), (x + 0.3, bar.reached)], REACHED.filled()));
+    let swatch = |(x, y)| Rectangle::new([(x, y - 5), (x + 18, y + 5)], REACHED.filled());
+    chart.draw_series(reached)?.label("reached, median of the runs").legend(swatch);
+    let line = BOUND.stroke_width(3);
+    let bounds = placed().map(|(x, bar)| PathElement::new(vec![(x - 0.4, bar.bound), (x + 0.4, bar.bound)], line));
+    let stroke = move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], line);
+    chart.draw_series(bounds)?.label("bound of sources without a fault").legend(stroke);
+    let words = placed().map(|(x, bar)| {
+        let text = format!("{}: {:.1}", bar.name, bar.reached);
+        Text::new(text, (x - 0.28, bar.reached.min(bar.bound) * 0.5), ("sans-serif", 15))
+    });
+    chart.draw_series(words)?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.4))
+        .label_font(("sans-serif", 14))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_have_title_axes_names_and_a_legend() {
+        let bar = |name: &str, reached| Bar { name: name.to_owned(), reached, bound: 100.0 };
+        let svg = svg("Fetching 64 MiB", &[bar("ranged", 99.0), bar("fragments", 97.5)]).unwrap();
+        for text in ["Fetching 64 MiB", "rate, Mbit/s", "ranged: 99.0", "fragments: 97.5", "reached", "bound of"] {
+            assert!(svg.contains(text), "{text}");
+        }
+        assert!(super::svg("x", &[]).is_err());
+    }
+}
