@@ -106,7 +106,7 @@ impl Replicator {
         }
         let Some(goal) = mail.goal else { return Some(Verdict::Ask) };
         if !mail.held.contains(&goal) {
-            let is_late = mail.expiry <= self.now.wall && !self.clock_doubt;
+            let is_late = mail.expiry <= self.now.wall && !self.clock_doubtful;
             return Some(if is_late { Verdict::Rest } else { Verdict::Take(goal) });
         }
         Some(if mail.held.len() > 1 { Verdict::Ask } else { Verdict::Rest })
@@ -115,7 +115,7 @@ impl Replicator {
     /// Whether a mail is gone by its owner's word, or expired long enough ago.
     pub(super) fn is_over(&self, owner: &PeerId, h: &MailId) -> bool {
         let Some(o) = self.owners.get(owner) else { return false };
-        let expired = |mail: &Mail| !self.clock_doubt && mail.expiry + GRACE <= self.now.wall;
+        let expired = |mail: &Mail| !self.clock_doubtful && mail.expiry + GRACE <= self.now.wall;
         o.tombstones.contains_key(h) || o.mails.get(h).is_some_and(expired)
     }
 
@@ -193,6 +193,7 @@ impl Replicator {
         }
         known.insert(me, mail.held.clone());
         mail.doubt = placed.iter().filter(|m| !known.contains_key(*m)).copied().collect();
+        self.doubted.extend(&mail.doubt);
         let doubt: Vec<PeerId> = mail.doubt.iter().copied().collect();
         for member in doubt {
             // A member that is off but not lost is taken to hold what rank gave it, unless somebody else does.
@@ -302,6 +303,9 @@ impl Replicator {
     }
     /// Asks again about mails whose part was chosen without this member's answer.
     pub(super) fn resolve_doubt(&mut self, peer: &PeerId) {
+        if !self.doubted.remove(peer) {
+            return;
+        }
         let mut again = Vec::new();
         for (id, owner) in self.owners.iter_mut() {
             for (h, mail) in &mut owner.mails {
@@ -369,7 +373,7 @@ impl Replicator {
 
     /// Looks at the mails whose expiry and grace are over.
     pub(super) fn expire(&mut self) {
-        if self.clock_doubt {
+        if self.clock_doubtful {
             return;
         }
         let now = self.now.wall;
@@ -390,7 +394,7 @@ impl Replicator {
     /// When the next mail expires, by the monotonic clock.
     pub(super) fn next_expiry(&self) -> Option<MonoTime> {
         let first = self.owners.iter().filter_map(|(_, o)| o.expiries.first()).map(|(at, _)| *at).min();
-        first.filter(|_| !self.clock_doubt).map(|wall| {
+        first.filter(|_| !self.clock_doubtful).map(|wall| {
             let until = (wall + GRACE).since(self.now.wall);
             self.now.mono + until.clamp(Duration::from_secs(1), EXPIRY_SLEEP)
         })
