@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use roost::core::Brain;
 use roost::core::Token;
 use roost::core::fetch::{Action, Input, Offer, Order, Reply, RequestId, Run, SourceFailure};
 use roost::core::postbox;
