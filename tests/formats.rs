@@ -74,7 +74,7 @@ mod tests {
             kinds::<group::Group>().len(),
         ];
         // Kinds that were there when the files were made.
-        assert_eq!(counts, [0, 0, 0, 0]);
+        assert_eq!(counts, [18, 24, 12, 13]);
     }
 
     #[test]
@@ -195,66 +195,5 @@ mod tests {
             group_certificate: key.certificate().as_bytes().to_vec(),
             at: at(),
         }
-    }
-
-    #[test]
-    fn make() {
-        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
-        let put = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).unwrap();
-        let key = SecretIdentity::generate_group(&"readers".parse().unwrap(), at()).unwrap();
-        let (r, s) = (
-            SecretIdentity::generate(&"rita@readers".parse().unwrap(), at()).unwrap(),
-            SecretIdentity::generate(&"alice@acme".parse().unwrap(), at()).unwrap(),
-        );
-        put("group.key", &key.to_bytes().unwrap());
-        put("reader.key", &r.to_bytes().unwrap());
-        put("sender.key", &s.to_bytes().unwrap());
-        put("gd", roost::seal::sign_gd(group_descriptor(&key, &r), &key, at()).unwrap().as_bytes());
-        put("d", roost::seal::sign_descriptor(peer_descriptor(&r), &r, at()).unwrap().as_bytes());
-        put("ns", &roost::seal::seal_ns(&send_notification(), &s, r.certificate(), at()).unwrap());
-        put("nr", &roost::seal::seal_nr(&receive_notification(), &r, s.certificate(), at()).unwrap());
-        put("envelope", &encode(&envelope()));
-        put("head", &encode(&head()));
-        let sealed: Vec<u8> = (0..300_000u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
-        let manifest = roost::fragment::ManifestBuilder::from_reader(
-            &sealed[..],
-            owner().peer_id(),
-            roost::model::Encoding::Fragments { k: 3, n: 5 },
-            &roost::fragment::Codec::default(),
-        )
-        .unwrap();
-        let (h, length, digest, encoding) = (manifest.h, manifest.length, manifest.digest, manifest.encoding);
-        put("manifest", owner().sign(manifest).as_bytes());
-        use roost::model::msglist::*;
-        let expiry = send_notification().expiry;
-        let entry = |seq, body| Entry { at: Cursor { epoch: Epoch(at().0), seq: Seq(seq) }, body };
-        let t = owner().sign(Tombstone { owner: owner().peer_id(), h, ending: Ending::Received, at: at(), expiry });
-        let entries = [
-            encode_entry(&entry(
-                1,
-                EntryBody::Mail(MailEntry { h, length, digest, expiry, encoding, for_owner: vec![6; 60] }),
-            )),
-            encode_entry(&entry(2, EntryBody::Tombstone(t.to_entry()))),
-        ];
-        let mut chain = roost::wire::msglist::chain_start(&owner().peer_id(), Epoch(at().0));
-        for e in &entries {
-            chain = roost::wire::msglist::chain_next(&chain, e);
-        }
-        let head = owner().sign(Head {
-            owner: owner().peer_id(),
-            at: Cursor { epoch: Epoch(at().0), seq: Seq(2) },
-            chain,
-            base_seq: Seq(0),
-        });
-        let page = Page {
-            runs: vec![roost::wire::msglist::Run {
-                entries: entries.iter().map(|e| serde_bytes::ByteBuf::from(e.clone())).collect(),
-                after: Seq(0),
-                head: serde_bytes::ByteBuf::from(head.as_bytes().to_vec()),
-                base: None,
-            }],
-            more: false,
-        };
-        put("msglist-page", &encode(&page));
     }
 }

@@ -62,19 +62,3 @@ fn a_request_moved_to_inbox_by_a_mail_program_brings_the_mail_and_one_that_is_re
     let mut alice = team.reader("alice");
     assert!(alice.imap.uid_search("ALL").unwrap().is_empty(), "a refusal sends no DSN");
 }
-
-#[test]
-fn a_stranger_of_a_group_that_was_never_met_asks() {
-    // Dave has rita's card; rita has met nobody of acme.
-    let text = "[[group]]\nname = \"acme\"\nmembers = [\"dave\", \"erin\"]\n\
-                [[group]]\nname = \"readers\"\nmembers = [\"rita\"]\n";
-    let team = Team::of_text(text);
-    let card = roost(&team, "rita", &["card"]);
-    let card: serde_json::Value = serde_json::from_slice(&card.stdout).unwrap();
-    let added = roost(&team, "dave", &["contacts", "add", card["card"].as_str().unwrap()]);
-    assert!(added.status.success(), "{}", said(&added));
-    let first = team.submit("dave", &["rita"], team.letter("dave", "rita", 5_000));
-    wait_for("dave asks", || said(&roost(&team, "rita", &["requests"])).contains("dave@acme").then_some(()));
-    assert!(roost(&team, "rita", &["accept", "dave@acme"]).status.success());
-    team.reader("rita").reads_every_byte_of(&first);
-}

@@ -335,7 +335,29 @@ impl Replicator {
             owner.checked = true;
         }
         self.plan_scrubs(address);
+        self.confirm_after_start(address);
         self.start_scan();
+    }
+
+    /// Whose answer was missing when a part was chosen is not known any more after a start. What rank would not give this peer
+    /// was chosen by asking: the others are asked once more.
+    fn confirm_after_start(&mut self, address: &Address) {
+        let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
+        let of_address = self.owners.iter().filter(|(_, o)| o.address == *address);
+        let held: Vec<MailKey> = of_address
+            .flat_map(|(owner, o)| o.mails.iter().map(move |(h, mail)| (*owner, *h, mail)))
+            .filter(|(.., mail)| mail.encoding != Encoding::Whole && mail.held.len() == 1)
+            .map(|(owner, h, _)| (owner, h))
+            .collect();
+        for (owner, h) in held {
+            let by_rank = self.by_rank(&owner, &h, &me);
+            let at = self.now.mono + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
+            let Some(mail) = self.owners.mail_mut(&owner, &h) else { continue };
+            if by_rank.is_some_and(|part| !mail.held.contains(&part)) {
+                mail.confirm_at = Some(at);
+                self.timers.insert((at, owner, h));
+            }
+        }
     }
 
     /// Looks at every mail again, in steps.

@@ -81,3 +81,28 @@ fn r12_a_question_that_nobody_heard_is_asked_again_though_nobody_was_away() {
         assert_eq!(world.distinct("alice", 1), 4, "{slow} was slow: {:?}", world.holders("alice", 1));
     }
 }
+
+/// Seed 7223: a member that took the index of one that was off forgot in a crash that it had not heard it.
+#[test]
+fn r12_twins_come_apart_though_both_restarted_before_they_heard_of_each_other() {
+    for slow in &SIX[1..5] {
+        let mut world = World::new(&SIX);
+        world.kill("frank");
+        world.lost.insert(id("frank"));
+        for name in SIX[..5].iter().filter(|name| *name != slow) {
+            let roster = world.roster(name);
+            world.tell(name, Input::Roster(roster));
+        }
+        world.send("alice", 1, KN);
+        world.unheard = usize::MAX;
+        let roster = world.roster(slow);
+        world.tell(slow, Input::Roster(roster));
+        world.run(HOUR);
+        let others = &SIX[1..5];
+        others.iter().for_each(|name| world.kill(name));
+        world.unheard = 0;
+        others.iter().for_each(|name| world.start(name));
+        world.run(HOUR);
+        assert_eq!(world.distinct("alice", 1), 4, "{slow} was slow: {:?}", world.holders("alice", 1));
+    }
+}
