@@ -139,6 +139,50 @@ mod tests {
         handle.ask(Input::Count).await.unwrap()
     }
 
+    /// A log on a full disk: nothing is durable until there is room.
+    struct Full {
+        appends: Arc<std::sync::atomic::AtomicUsize>,
+        room: tokio::sync::watch::Receiver<bool>,
+    }
+    impl EventLog for Full {
+        fn append(&self, _: &'static str, _: Vec<Vec<u8>>) -> Append {
+            self.appends.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let mut room = self.room.clone();
+            Box::pin(async move {
+                room.wait_for(|room| *room).await.map(drop).map_err(|e| LogBroken { why: e.to_string() })
+            })
+        }
+    }
+
+    #[actix::test]
+    async fn on_a_full_disk_a_brain_stops_taking_more_and_goes_on_when_there_is_room() {
+        let appends = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (room, waits) = tokio::sync::watch::channel(false);
+        let log = Arc::new(Full { appends: appends.clone(), room: waits });
+        let handle = Shell::start(Counter::default(), Idle, log, Clock::system(), None);
+        let telling = handle.clone();
+        let told = tokio::spawn(async move {
+            for _ in 0..6_000 {
+                telling.tell(Input::Flood(1)).await.unwrap();
+            }
+        });
+        let taken = || appends.load(std::sync::atomic::Ordering::SeqCst);
+        let full = async {
+            while taken() < 4_096 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), full).await.unwrap();
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(taken() < 4_200 && !told.is_finished());
+        }
+        room.send(true).unwrap();
+        tokio::time::timeout(Duration::from_secs(60), told).await.unwrap().unwrap();
+        assert_eq!(count(&handle).await, 6_001);
+        handle.stop().await;
+    }
+
     #[actix::test]
     async fn a_journal_that_is_mostly_dead_is_compacted_while_the_peer_runs() {
         let home = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ use super::{outbox, postbox};
 use crate::core::dht::Found;
 use crate::core::fetch::{self, Fetch, Order};
 use crate::core::group::{self, Group};
-use crate::core::outbox::{CancelTarget, Dsn, Input, Outbox, ShownMail};
+use crate::core::outbox::{CancelTarget, Dsn, Input, MailFacts, Outbox, ShownMail};
 use crate::core::postbox::access::Standard;
 use crate::core::postbox::io::Shown;
 use crate::model::dht::{DhtKey, EntryTerms, password_hash};
@@ -36,6 +36,8 @@ pub struct Late {
     pub postbox: OnceLock<PostboxPort>,
     /// Own mails.
     pub outbox: OnceLock<Handle<Outbox>>,
+    /// The fetcher.
+    pub fetch: OnceLock<Handle<Fetch>>,
     /// The routes' view of this peer.
     pub api: OnceLock<SharedApi>,
 }
@@ -90,6 +92,14 @@ impl outbox::Neighbours for Neighbours {
     fn own_header_block(&self, submission: SubmissionId) -> BoxFuture<'static, Option<Vec<u8>>> {
         let late = self.late.clone();
         Box::pin(async move { late.postbox.get()?.own_header_block(submission).await })
+    }
+    fn fetch_own(&self, facts: &MailFacts, sources: Vec<PeerId>) -> BoxFuture<'static, Result<File, String>> {
+        let (late, owner) = (self.late.clone(), self.me);
+        let order = Order { h: facts.h, length: facts.length, digest: facts.digest, owner, sources };
+        Box::pin(async move {
+            let fetch = late.fetch.get().ok_or_else(starting)?;
+            fetch_file(fetch.clone(), order).await
+        })
     }
     fn show(&self, shown: ShownMail) -> BoxFuture<'static, ()> {
         let late = self.late.clone();
@@ -209,7 +219,14 @@ pub struct DhtForPostbox {
 
 impl NoticeDht for DhtForPostbox {
     fn put(&self, key: DhtKey, value: Bytes, password: Secret, expiry: WallTime) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(put(&self.dht, key, value, password, expiry))
+        Box::pin(async move {
+            match self.dht.put(key, value, password, expiry).await {
+                // The own share of the DHT goes with this peer: nobody finds anything there while it is off.
+                Ok(done) if done.elsewhere > 0 => Ok(()),
+                Ok(_) => Err("no other peer stores it yet".to_owned()),
+                Err(e) => Err(e.to_string()),
+            }
+        })
     }
     fn poll(&self, key: DhtKey, have: BTreeSet<Digest>) -> BoxFuture<'_, Result<DhtNews, String>> {
         Box::pin(async move {
@@ -254,29 +271,41 @@ async fn get(dht: &DhtPort, key: DhtKey) -> Result<Vec<Bytes>, String> {
     Ok(done.entries.into_iter().map(|entry| entry.value).collect())
 }
 
+fn wanted(order: RebuildOrder) -> Order {
+    let RebuildOrder { h, owner, length, digest, sources } = order;
+    Order { h, length, digest, owner, sources }
+}
+
+/// The whole mail as an open file.
+async fn fetch_file(fetch: Handle<Fetch>, order: Order) -> Result<File, String> {
+    match fetch.ask(move |token| fetch::Input::Want(token, order)).await {
+        Ok(fetch::Reply::Fetched(path)) => {
+            let opened = tokio::task::spawn_blocking(move || {
+                let file = File::open(&path).map_err(|e| e.to_string())?;
+                // The open file stays readable; its name is not needed any more.
+                remove_durable(&path).map_err(|e| e.to_string())?;
+                Ok(file)
+            });
+            opened.await.map_err(|e| e.to_string())?
+        }
+        Ok(fetch::Reply::Failed(failure)) => Err(failure.to_string()),
+        Ok(fetch::Reply::Progress(_)) => Err("the fetcher answered another question".to_owned()),
+        Err(stopped) => Err(stopped.to_string()),
+    }
+}
+
 /// The fetcher as the replicator needs it.
 pub struct RebuildByFetch(pub Handle<Fetch>);
 
 impl Rebuild for RebuildByFetch {
     fn fetch_whole(&self, order: RebuildOrder) -> BoxFuture<'static, Result<File, String>> {
-        let fetch = self.0.clone();
-        let RebuildOrder { h, owner, length, digest, sources } = order;
-        let order = Order { h, length, digest, owner, sources };
+        Box::pin(fetch_file(self.0.clone(), wanted(order)))
+    }
+    fn lied(&self, order: RebuildOrder, source: PeerId, why: String) -> BoxFuture<'static, ()> {
+        let (fetch, order) = (self.0.clone(), wanted(order));
         Box::pin(async move {
-            match fetch.ask(move |token| fetch::Input::Want(token, order)).await {
-                Ok(fetch::Reply::Fetched(path)) => {
-                    let opened = tokio::task::spawn_blocking(move || {
-                        let file = File::open(&path).map_err(|e| e.to_string())?;
-                        // The open file stays readable; its name is not needed any more.
-                        remove_durable(&path).map_err(|e| e.to_string())?;
-                        Ok(file)
-                    });
-                    opened.await.map_err(|e| e.to_string())?
-                }
-                Ok(fetch::Reply::Failed(failure)) => Err(failure.to_string()),
-                Ok(fetch::Reply::Progress(_)) => Err("the fetcher answered another question".to_owned()),
-                Err(stopped) => Err(stopped.to_string()),
-            }
+            // A stopped brain has nobody to tell any more.
+            let _ = fetch.tell(fetch::Input::Lied { order, source, why }).await;
         })
     }
 }

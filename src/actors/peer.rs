@@ -425,6 +425,7 @@ impl Peer {
             me: common.identity.peer_id(),
         });
         let fetch = common.start_fetcher(&neighbours);
+        let _ = late.fetch.set(fetch.clone());
         let postbox = common.start_postbox(brains.postbox, &fetch, &neighbours);
         // Filled before the outbox starts, which shows what waits at once. Each is set once, here.
         let _ = late.postbox.set(postbox.clone());
@@ -513,7 +514,7 @@ fn spread_rosters(
         loop {
             let doubtful = *clock_doubtful.borrow_and_update();
             let _ = outbox2.tell(Input::ClockDoubtful(doubtful)).await;
-            let _ = replicator2.tell(crate::core::replicator::Input::ClockDoubt(doubtful)).await;
+            let _ = replicator2.tell(crate::core::replicator::Input::ClockDoubtful(doubtful)).await;
             let _ = postbox2.handle().tell(crate::core::postbox::Input::ClockDoubtful(doubtful)).await;
             if clock_doubtful.changed().await.is_err() {
                 return;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, SpawnHandle};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::core::{Brain, Effect, Token};
@@ -20,6 +20,10 @@ use crate::wire;
 
 /// How many messages wait for an actor before its senders do.
 const MAILBOX_CAPACITY: usize = 256;
+
+/// Commits that may be under way. At a full disk they wait: beyond this the actor takes nothing more until one is durable, and
+/// whoever tells or asks it waits. That costs a busy peer nothing: a commit takes milliseconds.
+const COMMITS_MAX: usize = 4096;
 
 /// A brain's part of the log is compacted at most this often.
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
@@ -169,6 +173,9 @@ pub struct Shell<B: Brain, P: Perform<B>> {
     commits: VecDeque<Vec<Effect<B>>>,
     appends: mpsc::UnboundedSender<Append>,
     unstarted: Option<mpsc::UnboundedReceiver<Append>>,
+    /// How many commits were reported as durable, and how many of the reports were handled.
+    reported: watch::Sender<u64>,
+    handled: u64,
     timer: Option<(MonoTime, SpawnHandle)>,
     first: Option<B::Input>,
     /// When the log was last given the whole state.
@@ -191,6 +198,8 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
             commits: VecDeque::new(),
             appends,
             unstarted: Some(unstarted),
+            reported: watch::channel(0).0,
+            handled: 0,
             timer: None,
             first,
             compacted: None,
@@ -224,6 +233,7 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
         while let Some(effect) = self.brain.poll_effect() {
             self.perform(effect, ctx);
         }
+        self.wait_for_room(ctx);
         let wanted = self.brain.poll_timeout();
         if wanted == self.timer.as_ref().map(|(at, _)| *at) {
             return;
@@ -234,6 +244,17 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
         if let Some(at) = wanted {
             let pause = at.since(self.clock.now().mono);
             self.timer = Some((at, ctx.notify_later(Wake, pause)));
+        }
+    }
+
+    /// Takes nothing more while too many commits are under way. A report that is in the mailbox already ends that.
+    fn wait_for_room(&self, ctx: &mut Context<Self>) {
+        let (mut reports, handled) = (self.reported.subscribe(), self.handled);
+        if self.commits.len() >= COMMITS_MAX && *reports.borrow_and_update() <= handled {
+            ctx.wait(actix::fut::wrap_future::<_, Self>(async move {
+                // The other end lives as long as this actor.
+                let _ = reports.wait_for(|reported| *reported > handled).await;
+            }));
         }
     }
 
@@ -253,7 +274,11 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
 }
 
 /// Reports each append when it is durable, in order. A broken log aborts the process: it restarts from its disk.
-async fn pump<B: Brain, P: Perform<B>>(mut queue: mpsc::UnboundedReceiver<Append>, shell: actix::Addr<Shell<B, P>>) {
+async fn pump<B: Brain, P: Perform<B>>(
+    mut queue: mpsc::UnboundedReceiver<Append>,
+    reported: watch::Sender<u64>,
+    shell: actix::Addr<Shell<B, P>>,
+) {
     let mut under_way = FuturesOrdered::new();
     loop {
         tokio::select! {
@@ -266,6 +291,7 @@ async fn pump<B: Brain, P: Perform<B>>(mut queue: mpsc::UnboundedReceiver<Append
                     tracing::error!(brain = B::NAME, %why, "the journal cannot be written; stopping at once");
                     std::process::abort();
                 }
+                reported.send_modify(|reports| *reports += 1);
                 if shell.send(Durable).await.is_err() {
                     return;
                 }
@@ -284,7 +310,7 @@ impl<B: Brain, P: Perform<B>> Actor for Shell<B, P> {
         }
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
         if let Some(queue) = self.unstarted.take() {
-            tokio::spawn(pump(queue, ctx.address()));
+            tokio::spawn(pump(queue, self.reported.clone(), ctx.address()));
         }
         if let Some(first) = self.first.take() {
             self.brain.handle(self.clock.now(), first);
@@ -324,6 +350,7 @@ impl<B: Brain, P: Perform<B>> Handler<Observe<B>> for Shell<B, P> {
 impl<B: Brain, P: Perform<B>> Handler<Durable> for Shell<B, P> {
     type Result = ();
     fn handle(&mut self, _: Durable, ctx: &mut Self::Context) {
+        self.handled += 1;
         for effect in self.commits.pop_front().unwrap_or_default() {
             self.perform(effect, ctx);
         }

@@ -190,8 +190,10 @@ pub(super) fn attention(
         ));
     }
     if !outbox.missing.is_empty() {
-        sentences
-            .push(format!("{} sealed mail(s) are missing on this disk; members may hold them", outbox.missing.len()));
+        sentences.push(format!(
+            "{} sealed mail(s) are missing on this disk; they are put together again from what members hold",
+            outbox.missing.len()
+        ));
     }
     sentences.extend(group_status(group, peer).degraded);
     if group.clock_off {

@@ -165,3 +165,55 @@ fn backups_while_mail_comes_and_goes_are_each_of_one_moment() {
     assert_eq!(status["brains"]["postbox"]["damaged"], 0, "{}", status["attention"]);
     assert_eq!(status["brains"]["outbox"]["missing"], serde_json::json!([]));
 }
+
+/// Alice's home, lost and restored from `file`; she runs when this returns.
+fn lose_and_restore(team: &Team, file: &Path) {
+    let home = team.home("alice").root().to_owned();
+    team.kill(&["alice"]);
+    fs::remove_dir_all(&home).unwrap();
+    assert_eq!(roost(&home, &["init", "--restore", file.to_str().unwrap()])["ok"], true);
+    team.start(&["alice"]);
+}
+
+fn back_up(team: &Team) -> std::path::PathBuf {
+    let (home, file) = (team.home("alice").root().to_owned(), team.folder().join("alice.backup"));
+    assert_eq!(roost(&home, &["backup", file.to_str().unwrap()])["ok"], true);
+    file
+}
+
+#[test]
+fn a_mail_sent_after_the_backup_comes_back_from_the_members_and_is_delivered_by_its_owner() {
+    let team = Team::of_six();
+    let file = back_up(&team);
+    team.stop(&["rita"]);
+    let fragments = team.submit("alice", &["rita"], team.letter("alice", "rita", 700_000));
+    let sealed = team.wait_until_safe(&fragments, 2);
+    assert_eq!(sealed.encoding, "fragments 3 of 5");
+    lose_and_restore(&team, &file);
+
+    let home = team.home("alice");
+    wait_for("the sealed mail is in the outbox again", || {
+        let missing = team.status("alice").brains["outbox"]["missing"].clone();
+        (missing == serde_json::json!([]) && home.outbox_blob(&sealed.h).exists()).then_some(())
+    });
+    announced(&team, "alice", "rita");
+    // Its reader can have it from nobody but its owner.
+    team.kill(&["bob", "carol", "dave", "erin", "frank"]);
+    team.start(&["rita"]);
+    received_once(&team, "rita", &fragments);
+    wait_for("the outbox is empty", || team.waiting("alice").is_empty().then_some(()));
+    assert_eq!(team.reader("rita").uids_of(&fragments).len(), 1);
+}
+
+#[test]
+fn a_mail_in_the_backup_reaches_an_outside_reader_that_was_off_all_the_time() {
+    let team = Team::of_six();
+    team.stop(&["rita"]);
+    let pending = team.submit("alice", &["rita"], team.letter("alice", "rita", 400_000));
+    announced(&team, "alice", "rita");
+    let file = back_up(&team);
+    lose_and_restore(&team, &file);
+    team.start(&["rita"]);
+    received_once(&team, "rita", &pending);
+    wait_for("the outbox is empty", || team.waiting("alice").is_empty().then_some(()));
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use roost::core::Brain;
 use roost::core::Token;
 use roost::core::fetch::{Action, Input, Offer, Order, Reply, RequestId, Run, SourceFailure};
 use roost::core::postbox;
@@ -75,7 +76,7 @@ impl World {
                 self.peers[p].calls.retain(|_, (_, pending)| !this(pending));
             }
             Action::Finish { h } => self.finish_file(p, h),
-            Action::Close { .. } => {}
+            Action::Close { h } => self.forget_unlinked(p, h),
             Action::NameLiar { h, peer, .. } => {
                 self.check_named(p, h, peer);
                 self.peers[p].named.insert((h, peer));
@@ -128,6 +129,19 @@ impl World {
         self.hand(p, Tell::Fetch(Input::Ended { h, request, result }));
     }
 
+    /// Whether the fetch brain pulls a mail now.
+    pub(crate) fn is_pulling(&self, p: usize, h: MailId) -> bool {
+        let now = self.now(p);
+        self.peers[p].brains.as_ref().is_some_and(|brains| brains.fetch.observe(now).under_way.contains_key(&h))
+    }
+
+    /// A file without a name goes when it is closed.
+    fn forget_unlinked(&mut self, p: usize, h: MailId) {
+        if self.peers[p].unlinked.remove(&h) {
+            self.peers[p].disk.fetched.remove(&h);
+        }
+    }
+
     fn finish_file(&mut self, p: usize, h: MailId) {
         let layout = self.truth.mails[&h].layout;
         let blocks = self.peers[p].disk.fetched.get(&h).cloned().unwrap_or_default();
@@ -143,6 +157,7 @@ impl World {
                 format!("{} finishes {h} without k blocks of each stripe", self.name(p)),
             );
         }
+        self.forget_unlinked(p, h);
         let good = blocks.values().all(|good| *good) || self.is(Saboteur::SkipsVerification);
         let result = if good { Ok(PathBuf::from(h.to_string())) } else { Err("another digest".to_owned()) };
         self.tell_later(p, 5, Tell::Fetch(Input::Finished { h, result }));

@@ -183,6 +183,8 @@ pub(crate) struct Peer {
     /// Peers that were named as liars, by mail, since the pull began.
     pub(crate) named: BTreeSet<(MailId, PeerId)>,
     pub(crate) polling_nr: bool,
+    /// Files of pulls under way that have no name any more.
+    pub(crate) unlinked: BTreeSet<MailId>,
     /// Effects until it crashes, and whether after the effect or before.
     pub(crate) fuse: Option<(u64, bool)>,
 }
@@ -220,6 +222,7 @@ impl Peer {
             read: BTreeSet::new(),
             named: BTreeSet::new(),
             polling_nr: false,
+            unlinked: BTreeSet::new(),
             fuse: None,
         }
     }
@@ -238,6 +241,9 @@ impl Peer {
         self.read.clear();
         self.named.clear();
         self.polling_nr = false;
+        for h in std::mem::take(&mut self.unlinked) {
+            self.disk.fetched.remove(&h);
+        }
         self.fuse = None;
     }
     pub(crate) fn is_up(&self) -> bool {

@@ -121,9 +121,10 @@ impl World {
                 let told = Tell::Postbox(Input::Opened { key, result: OpenResult::Here });
                 self.disk(p, DiskOp::Body(key, true), After::Tell(Box::new(told)));
             }
-            Action::DropFetched { h, .. } | Action::DropHalfFetched { h, .. } => {
-                self.disk(p, DiskOp::DropFetched(h), After::Nothing)
-            }
+            Action::DropFetched { h, .. } => self.disk(p, DiskOp::DropFetched(h), After::Nothing),
+            // A pull that has it open goes on in a file without a name.
+            Action::DropHalfFetched { h, .. } if self.is_pulling(p, h) => drop(self.peers[p].unlinked.insert(h)),
+            Action::DropHalfFetched { h, .. } => self.disk(p, DiskOp::DropFetched(h), After::Nothing),
             _ => {}
         }
     }

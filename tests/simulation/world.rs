@@ -266,7 +266,7 @@ impl World {
         self.tell(p, Tell::Outbox(outbox::Input::Start { blobs }));
         // Its clock is right, as the group's brain would find.
         self.tell(p, Tell::Postbox(postbox::Input::ClockDoubtful(false)));
-        self.tell(p, Tell::Replicator(replicator::Input::ClockDoubt(false)));
+        self.tell(p, Tell::Replicator(replicator::Input::ClockDoubtful(false)));
         self.tell(p, Tell::Outbox(outbox::Input::ClockDoubtful(false)));
         for spooled in waiting {
             self.tell(p, Tell::Outbox(outbox::Input::Submitted { token: None, spooled }));

@@ -6,9 +6,11 @@ mod courier;
 mod display;
 mod own_list;
 mod port;
+mod recover;
 mod seal;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,7 +24,9 @@ use super::read_entries::ReadEntries;
 use super::shell::{EventLog, Handle, Perform, Shell};
 use super::spool::{Envelope, Spool, SpoolError};
 use crate::clock::Clock;
-use crate::core::outbox::{Action, Announcement, Certificate, Dsn, How, Input, NrFrom, Outbox, ShownMail, Spooled};
+use crate::core::outbox::{
+    Action, Announcement, Certificate, Dsn, How, Input, MailFacts, NrFrom, Outbox, ShownMail, Spooled,
+};
 use crate::fragment::Codec;
 use crate::model::dht::{DhtKey, value_hash};
 use crate::model::notification::{nr_password, ns_password};
@@ -54,6 +58,8 @@ pub trait Neighbours: Send + Sync + 'static {
     fn file_dsn(&self, dsn: Dsn) -> BoxFuture<'static, Result<(), String>>;
     /// The header block of a submission that the Outbox mailbox shows.
     fn own_header_block(&self, submission: SubmissionId) -> BoxFuture<'static, Option<Vec<u8>>>;
+    /// A whole sealed mail of this peer, put together from what members hold and verified, as an open file.
+    fn fetch_own(&self, facts: &MailFacts, sources: Vec<PeerId>) -> BoxFuture<'static, Result<File, String>>;
     /// Show a submission in the Outbox mailbox; ends when that has what it needs of the spool.
     fn show(&self, shown: ShownMail) -> BoxFuture<'static, ()>;
     /// What the Outbox mailbox shows besides these is done.
@@ -352,6 +358,10 @@ impl Perform<Outbox> for Performer {
                 });
             }
             Action::Seal(job) => self.seal(job, back),
+            Action::Recover(job) => {
+                let sealer = self.sealer.clone();
+                Self::run_in(self.seals.clone(), back.clone(), recover::recover(tools, sealer, job));
+            }
             Action::DropSpool { submission } => Self::remove(format!("spool of {submission}"), move || {
                 tools.spool.remove(&submission).map_err(|e| e.to_string())
             }),

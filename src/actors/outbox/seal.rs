@@ -14,13 +14,14 @@ use crate::actors::identity::Identity;
 use crate::actors::spool::{Spool, SpoolError};
 use crate::clock::Clock;
 use crate::core::outbox::events::Facts;
-use crate::core::outbox::{Input, OwnerNote, SealFailure, SealJob, SealedReceiver};
+use crate::core::outbox::{Input, OwnerNote, RecoverJob, SealFailure, SealJob, SealedReceiver};
 use crate::fragment::{Codec, FragmentError, ManifestBuilder};
 use crate::model::dht::value_hash;
 use crate::model::manifest::Manifest;
 use crate::model::msglist::MailEntry;
 use crate::model::notification::Ns;
-use crate::model::{Address, Encoding, Fingerprint, MailId, PeerId, Policy, Secret};
+use crate::model::structure::Structure;
+use crate::model::{Address, Digest, Encoding, Fingerprint, MailId, PeerId, Policy, Secret, SubmissionId, WallTime};
 use crate::seal::{Certificate, seal_for_owner, seal_mail, seal_ns};
 use crate::store::files::{DurableWriter, FILE_MODE, FileError, read_bounded, write_durable};
 use crate::store::home::Home;
@@ -31,7 +32,7 @@ const NOTICES_MAX: u64 = 8 * 1024 * 1024;
 
 /// The sealed ns of one receiver, as `h.ns` keeps them.
 #[derive(Serialize, Deserialize)]
-struct SealedNotice {
+pub(super) struct SealedNotice {
     #[serde(rename = "r")]
     receiver: Address,
     #[serde(rename = "n")]
@@ -102,13 +103,19 @@ fn again(error: impl std::fmt::Display) -> SealFailure {
 
 /// What sealing needs.
 pub(super) struct Sealer {
-    home: Home,
+    pub(super) home: Home,
     address: Address,
-    identity: Identity,
+    pub(super) identity: Identity,
     spool: Spool,
-    directory: Directory,
-    codec: Arc<Codec>,
+    pub(super) directory: Directory,
+    pub(super) codec: Arc<Codec>,
     clock: Clock,
+}
+
+/// What of a clear mail its ns carry.
+pub(super) struct Opened {
+    pub(super) header_block: Vec<u8>,
+    pub(super) structure: Structure,
 }
 
 impl Sealer {
@@ -122,6 +129,67 @@ impl Sealer {
             codec: tools.codec.clone(),
             clock: tools.clock.clone(),
         }
+    }
+
+    /// The ns of a mail that is sealed already, made anew, and the name in the DHT of each. Blocking.
+    pub(super) fn notices(
+        &self,
+        job: &RecoverJob,
+        opened: &Opened,
+    ) -> Result<(Vec<SealedNotice>, Vec<(Address, Digest)>), SealFailure> {
+        let snapshot = self.directory.snapshot();
+        let to: Vec<_> = job.receivers.iter().map(|(address, key, peer, _)| (address.clone(), *key, *peer)).collect();
+        let certificates = certificates(&snapshot, &to)?;
+        let group_key = snapshot.groups.get(self.address.group()).map(|group| group.key);
+        let group_key = group_key.ok_or_else(|| again("this peer has no group yet; create or join one"))?;
+        let mail = (job.submission, job.facts.h, job.facts.length, job.facts.digest);
+        let (mut notices, mut names) = (Vec::new(), Vec::new());
+        for ((address, _, _, secret), certificate) in job.receivers.iter().zip(&certificates) {
+            let ns = self.ns(mail, (address, secret), (group_key, job.expiry), opened);
+            let sealed = seal_ns(&ns, &self.identity.openpgp, certificate, self.clock.now().wall).map_err(again)?;
+            names.push((address.clone(), value_hash(&sealed)));
+            notices.push(SealedNotice { receiver: address.clone(), sealed: ByteBuf::from(sealed) });
+        }
+        Ok((notices, names))
+    }
+
+    fn ns(
+        &self,
+        (submission, h, length, digest): (SubmissionId, MailId, u64, Digest),
+        (to, secret): (&Address, &Secret),
+        (group_key, expiry): (Fingerprint, WallTime),
+        opened: &Opened,
+    ) -> Ns {
+        Ns {
+            submission,
+            h,
+            length,
+            digest,
+            to: to.clone(),
+            from: self.address.clone(),
+            from_fingerprint: self.identity.openpgp.fingerprint(),
+            owner: self.identity.peer_id(),
+            group: self.address.group().clone(),
+            group_key,
+            expiry,
+            header_block: opened.header_block.clone(),
+            structure: opened.structure.clone(),
+            secret: secret.clone(),
+        }
+    }
+
+    /// ns, manifest, mail: each durable before the next, so that a mail that is there has all that belongs to it.
+    pub(super) fn keep_again(
+        &self,
+        writer: DurableWriter,
+        manifest: Manifest,
+        notices: &[SealedNotice],
+    ) -> Result<(), FileError> {
+        let h = manifest.h;
+        let manifest = self.identity.key.sign(manifest);
+        write_durable(&self.home.outbox_notices(&h), &encode(&notices), FILE_MODE)?;
+        write_durable(&self.home.outbox_manifest(&h), manifest.as_bytes(), FILE_MODE)?;
+        writer.commit(&self.home.outbox_blob(&h))
     }
 
     /// Seals; the answer to [`crate::core::outbox::Action::Seal`]. Blocking.
@@ -186,31 +254,18 @@ fn try_seal(tools: &Sealer, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailE
     let mut receivers = Vec::with_capacity(job.receivers.len());
     let mut notices = Vec::with_capacity(job.receivers.len());
     let now = tools.clock.now().wall;
+    let opened = Opened { header_block: envelope.header_block, structure: envelope.structure };
     for ((address, fingerprint, peer), certificate) in job.receivers.iter().zip(&certificates) {
         let secret = random_secret()?;
-        let ns = Ns {
-            submission: job.submission,
-            h,
-            length: manifest.length,
-            digest: manifest.digest,
-            to: address.clone(),
-            from: tools.address.clone(),
-            from_fingerprint: tools.identity.openpgp.fingerprint(),
-            owner: tools.identity.peer_id(),
-            group: tools.address.group().clone(),
-            group_key,
-            expiry: job.expiry,
-            header_block: envelope.header_block.clone(),
-            structure: envelope.structure.clone(),
-            secret: secret.clone(),
-        };
+        let mail = (job.submission, h, manifest.length, manifest.digest);
+        let ns = tools.ns(mail, (address, &secret), (group_key, job.expiry), &opened);
         let sealed = seal_ns(&ns, &tools.identity.openpgp, certificate, now).map_err(again)?;
         let (address, fingerprint, peer, ns) = (address.clone(), *fingerprint, *peer, value_hash(&sealed));
         notices.push(SealedNotice { receiver: address.clone(), sealed: ByteBuf::from(sealed) });
         receivers.push(SealedReceiver { address, fingerprint, peer, secret, ns });
     }
     let facts = Facts {
-        size: envelope.structure.size,
+        size: opened.structure.size,
         at: envelope.at,
         expiry: job.expiry,
         message_id: envelope.message_id.clone(),

@@ -155,6 +155,7 @@ pub fn start(brain: Postbox, parts: Parts, log: Arc<dyn EventLog>) -> PostboxPor
         neighbours: neighbours.clone(),
         clock: clock.clone(),
         read: Arc::default(),
+        unplaced: Arc::default(),
     };
     let performer = Performer {
         home: home.clone(),

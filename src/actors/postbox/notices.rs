@@ -1,7 +1,8 @@
 //! ns and nr between their sealed form and the brain: finds certificates, opens, verifies, seals, sends. It believes nothing
 //! that is not signed by a key that the sender's pinned group names, or that the user will be asked about.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,6 +78,11 @@ impl NsError {
     }
 }
 
+/// Sealed nr that no other peer stores yet, by mail.
+pub(super) type Unplaced = Arc<Mutex<BTreeMap<(MailKey, MailId), Vec<u8>>>>;
+/// Most of them that are kept: beyond that an nr is sealed anew for each attempt.
+const UNPLACED_MAX: usize = 1024;
+
 /// What opening and sending notices needs. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Notices {
@@ -91,6 +97,8 @@ pub(super) struct Notices {
     pub(super) clock: Clock,
     /// Entries under `ns:` that were read and need not be again.
     pub(super) read: Arc<ReadEntries>,
+    /// Sealed nr that no other peer stores yet. Sealed anew each time, they would fill the own share of the DHT.
+    pub(super) unplaced: Unplaced,
 }
 
 /// Runs what blocks beside the runtime.
@@ -261,7 +269,13 @@ impl Notices {
         let notices: Vec<Notice> = sealed.iter().map(|(item, bytes)| notice(item, bytes)).collect();
         let direct = if notices.is_empty() { Ok(()) } else { self.client.post_notify(peer, &notices).await };
         match direct {
-            Ok(()) => results.extend(sealed.iter().map(|(item, _)| (item.id, item.nr.h, NrSent::Taken))),
+            Ok(()) => {
+                let mut unplaced = self.unplaced();
+                for (item, _) in &sealed {
+                    unplaced.remove(&(item.id, item.nr.h));
+                    results.push((item.id, item.nr.h, NrSent::Taken));
+                }
+            }
             // One of them is not taken; the others may be.
             Err(NetError::Status { code: 400..=499, .. }) => {
                 for (item, bytes) in sealed {
@@ -308,10 +322,25 @@ impl Notices {
         let (key, value) = (DhtKey::Nr(item.nr.to), value_hash(&bytes));
         let expiry = item.until.min(self.clock.now().wall + VALIDITY_MAX);
         let (bytes, password) = (Bytes::from(bytes), item.password);
-        match self.dht.put(key, bytes, password, expiry).await {
-            Ok(()) => NrSent::InDht(value),
-            Err(why) => NrSent::Failed { why, for_good: false },
+        let which = (item.id, item.nr.h);
+        match self.dht.put(key, bytes.clone(), password, expiry).await {
+            Ok(()) => {
+                self.unplaced().remove(&which);
+                NrSent::InDht(value)
+            }
+            Err(why) => {
+                let mut unplaced = self.unplaced();
+                if unplaced.len() < UNPLACED_MAX {
+                    unplaced.insert(which, bytes.to_vec());
+                }
+                NrSent::Failed { why, for_good: false }
+            }
         }
+    }
+
+    fn unplaced(&self) -> MutexGuard<'_, BTreeMap<(MailKey, MailId), Vec<u8>>> {
+        // An entry is replaced in one step, so a panic elsewhere leaves a good one.
+        self.unplaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What became of this nr in the DHT; its sender deletes it to say that it took it.
@@ -329,6 +358,10 @@ impl Notices {
     }
 
     async fn seal_nr(&self, item: &NrItem) -> Result<Vec<u8>, NsError> {
+        let sealed = self.unplaced().get(&(item.id, item.nr.h)).cloned();
+        if let Some(sealed) = sealed {
+            return Ok(sealed);
+        }
         let kept = match known_certificate(&self.directory.snapshot(), &item.nr.to, item.sender) {
             Some(certificate) => Some(certificate),
             None => self.kept_certificate(item.sender).await?,

@@ -31,7 +31,7 @@ use crate::store::files::{FileError, remove_durable};
 use crate::store::home::Home;
 use crate::wire::PeerKey;
 use crate::wire::http::HoldingsPost;
-use pull::{Puller, held_manifest};
+use pull::{Lies, Puller, held_manifest};
 
 /// A mail that is to be put together from whoever has enough of it, because its owner is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,9 @@ pub struct RebuildOrder {
 pub trait Rebuild: Send + Sync + 'static {
     /// The whole sealed mail, verified, as an open file; whoever fetched it may remove its name meanwhile. Why not, otherwise.
     fn fetch_whole(&self, order: RebuildOrder) -> BoxFuture<'static, Result<File, String>>;
+    /// A peer served the replicator what does not fit the manifest of this mail: it is named and counted as one that served
+    /// it to a reader, and not asked again for that mail.
+    fn lied(&self, order: RebuildOrder, source: PeerId, why: String) -> BoxFuture<'static, ()>;
 }
 
 /// What the replicator works with.
@@ -73,6 +76,7 @@ pub struct Performer {
     tools: Tools,
     /// The question under way to each member about each owner's msglist.
     follows: BTreeMap<(PeerId, PeerId), AbortHandle>,
+    lies: Lies,
 }
 
 /// Starts the replicator with a brain whose events have been replayed, in the group as it is known now.
@@ -83,7 +87,7 @@ pub fn start(
     log: Arc<dyn EventLog>,
     clock: Clock,
 ) -> Handle<Replicator> {
-    let performer = Performer { tools, follows: BTreeMap::new() };
+    let performer = Performer { tools, follows: BTreeMap::new(), lies: Lies::default() };
     Shell::start(brain, performer, log, clock, Some(Input::Start(roster)))
 }
 
@@ -270,7 +274,7 @@ impl Perform<Replicator> for Performer {
             Action::Mirror(order) => {
                 let Tools { client, home, codec, rebuild, .. } = &self.tools;
                 let (client, home, codec, rebuild) = (client.clone(), home.clone(), codec.clone(), rebuild.clone());
-                let puller = Puller { client, home, codec, rebuild };
+                let puller = Puller { client, home, codec, rebuild, lies: self.lies.clone() };
                 let (owner, h, part) = (order.owner, order.h, order.part);
                 self.ask(back, async move { Input::Mirrored { owner, h, part, result: puller.mirror(order).await } });
             }

@@ -1,16 +1,17 @@
 //! Pulling one part: its manifest, then its blocks, each checked before it is written, then durable under its name. Memory
 //! does not grow with the mail. It never keeps a byte that does not fit the owner's manifest (R6).
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::core::replicator::{MirrorFailure, MirrorOrder};
 use crate::fragment::stream::FragmentReader;
 use crate::fragment::{Codec, FragmentError, Layout, MailName, check_manifest, verify_block};
 use crate::model::manifest::Manifest;
-use crate::model::{Digest, Encoding, Part, PeerId};
+use crate::model::{Digest, Encoding, MailId, Part, PeerId};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
 use crate::store::files::{DurableWriter, FILE_MODE, FileError, is_disk_full, read_bounded, write_durable};
@@ -23,6 +24,8 @@ use super::{Rebuild, RebuildOrder};
 const STEP_BYTES: usize = 1024 * 1024;
 /// Bytes of a manifest beside its digests: ids, lengths, signature.
 const MANIFEST_FRAME_BYTES: u64 = 64 * 1024;
+/// Lies that are remembered.
+const LIES_MAX: usize = 1024;
 
 /// Why one attempt failed.
 enum Failure {
@@ -75,19 +78,21 @@ pub(super) struct Checked {
 
 impl Checked {
     /// Checks a manifest against the order it must fit.
-    fn new(bytes: &[u8], order: &MirrorOrder) -> Result<Self, String> {
-        let manifest = Signed::<Manifest>::verify(bytes).map_err(|e| e.to_string())?;
+    fn new(bytes: &[u8], order: &MirrorOrder) -> Result<Self, Failure> {
+        let bad = |why: String| Failure::Bad(format!("manifest: {why}"));
+        let manifest = Signed::<Manifest>::verify(bytes).map_err(|e| bad(e.to_string()))?;
         if manifest.owner != order.owner {
-            return Err("it is signed by another than the owner".to_owned());
+            // Another owner gave its own mail this h; whoever serves that one does not lie.
+            return Err(Failure::Source("it has a manifest of this h by another owner".to_owned()));
         }
         let name = MailName { h: order.h, length: order.length, digest: order.digest };
-        let layout = check_manifest(&manifest, &name).map_err(|e| e.to_string())?;
+        let layout = check_manifest(&manifest, &name).map_err(|e| bad(e.to_string()))?;
         let has_part = match order.part {
             Part::Whole => true,
             Part::Fragment { k, i } => layout.k() == k && i < layout.n(),
         };
         if !has_part {
-            return Err(format!("it has no {}", order.part));
+            return Err(bad(format!("it has no {}", order.part)));
         }
         Ok(Self { manifest: Arc::new(manifest), layout })
     }
@@ -106,7 +111,12 @@ pub(super) struct Puller {
     pub(super) home: Home,
     pub(super) codec: Codec,
     pub(super) rebuild: Arc<dyn Rebuild>,
+    /// Who served what does not fit, oldest first: not asked again for that mail.
+    pub(super) lies: Lies,
 }
+
+/// Who served what does not fit its manifest: of which mail, of which owner.
+pub(super) type Lies = Arc<Mutex<VecDeque<(MailId, PeerId, PeerId)>>>;
 
 impl Puller {
     /// Mirrors one part: from the owner, or of an owner that is off from the others.
@@ -126,8 +136,6 @@ impl Puller {
             }),
             Some(Err(Failure::Stopping)) => Err(no_source("this peer is stopping".to_owned())),
             Some(Err(Failure::Bad(why))) => {
-                tracing::warn!(owner = %order.owner, mail = %order.h, part = %order.part, %why,
-                    "an owner served what does not fit its msglist entry; others are asked");
                 self.pull_from_others(&order).await.map_err(|_| MirrorFailure::BadBlocks { why })
             }
             None => self.pull_from_others(&order).await.map_err(|failure| match failure {
@@ -140,6 +148,16 @@ impl Puller {
     }
 
     async fn pull_from_owner(&self, order: &MirrorOrder) -> Result<(), Failure> {
+        if self.has_lied(order, order.owner) {
+            return Err(Failure::Bad("its owner served what does not fit its msglist entry".to_owned()));
+        }
+        match self.try_owner(order).await {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(self.blame(order, order.owner, failure).await),
+        }
+    }
+
+    async fn try_owner(&self, order: &MirrorOrder) -> Result<(), Failure> {
         let checked = match self.kept_manifest(order).await {
             Some(kept) => kept,
             None => self.manifest_from(order, order.owner).await?,
@@ -151,13 +169,14 @@ impl Puller {
     async fn pull_from_others(&self, order: &MirrorOrder) -> Result<(), Failure> {
         let mut last = Failure::Source("no other member is placed for it".to_owned());
         let mut checked = self.kept_manifest(order).await;
-        for source in order.sources.iter().chain([&order.owner]) {
+        let sources: Vec<PeerId> = order.sources.iter().chain([&order.owner]).copied().collect();
+        for source in sources.iter().filter(|source| !self.has_lied(order, **source)) {
             if checked.is_none() {
                 match self.manifest_from(order, *source).await {
                     Ok(manifest) => checked = Some(manifest),
                     Err(failure @ (Failure::Disk(_) | Failure::Stopping)) => return Err(failure),
                     Err(failure) => {
-                        last = self.blame(order, *source, failure);
+                        last = self.blame(order, *source, failure).await;
                         continue;
                     }
                 }
@@ -169,18 +188,34 @@ impl Puller {
             match self.part_from(order, manifest, *source).await {
                 Ok(()) => return Ok(()),
                 Err(failure @ (Failure::Disk(_) | Failure::Stopping)) => return Err(failure),
-                Err(failure) => last = self.blame(order, *source, failure),
+                Err(failure) => last = self.blame(order, *source, failure).await,
             }
         }
         Err(last)
     }
 
-    /// Names a member that served what does not fit.
-    fn blame(&self, order: &MirrorOrder, source: PeerId, failure: Failure) -> Failure {
+    /// Names a peer that served what does not fit (R6).
+    async fn blame(&self, order: &MirrorOrder, source: PeerId, failure: Failure) -> Failure {
         if let Failure::Bad(why) = &failure {
-            tracing::warn!(peer = %source, mail = %order.h, %why, "a member served what does not fit the mail's manifest");
+            {
+                let mut lies = self.lies();
+                lies.push_back((order.h, order.owner, source));
+                if lies.len() > LIES_MAX {
+                    lies.pop_front();
+                }
+            }
+            self.rebuild.lied(wanted(order), source, why.clone()).await;
         }
         failure
+    }
+
+    fn has_lied(&self, order: &MirrorOrder, source: PeerId) -> bool {
+        self.lies().contains(&(order.h, order.owner, source))
+    }
+
+    fn lies(&self) -> MutexGuard<'_, VecDeque<(MailId, PeerId, PeerId)>> {
+        // An entry goes in in one step, so a panic elsewhere leaves only good ones.
+        self.lies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The manifest that is on this disk already, if it has the wanted part.
@@ -198,7 +233,7 @@ impl Puller {
         let bytes = self.client.get_manifest(source, &order.h, limit).await?;
         let (order, path) = (order.clone(), self.home.mirror_manifest(&order.address, &order.h));
         blocking(move || {
-            let checked = Checked::new(&bytes, &order).map_err(|why| Failure::Bad(format!("manifest: {why}")))?;
+            let checked = Checked::new(&bytes, &order)?;
             // Before the part: no part is ever here without what it is checked by.
             write_durable(&path, &bytes, FILE_MODE)?;
             Ok(checked)
@@ -228,11 +263,7 @@ impl Puller {
     /// Cuts the wanted fragment from the whole mail, which is put together from other holders.
     async fn cut(&self, order: &MirrorOrder, checked: Checked) -> Result<(), Failure> {
         let Part::Fragment { i, .. } = order.part else { return Err(Failure::Source("it is no fragment".to_owned())) };
-        let mut sources = vec![order.owner];
-        sources.extend(&order.sources);
-        let wanted =
-            RebuildOrder { h: order.h, owner: order.owner, length: order.length, digest: order.digest, sources };
-        let whole = self.rebuild.fetch_whole(wanted).await.map_err(Failure::Source)?;
+        let whole = self.rebuild.fetch_whole(wanted(order)).await.map_err(Failure::Source)?;
         let path = self.home.mirror_part(&order.address, &order.h, order.part);
         let (codec, part) = (self.codec.clone(), order.part);
         blocking(move || {
@@ -246,6 +277,12 @@ impl Puller {
         })
         .await
     }
+}
+
+/// The whole mail that a part is of, from its owner and those that placement names.
+fn wanted(order: &MirrorOrder) -> RebuildOrder {
+    let sources = [order.owner].into_iter().chain(order.sources.iter().copied()).collect();
+    RebuildOrder { h: order.h, owner: order.owner, length: order.length, digest: order.digest, sources }
 }
 
 /// The next bytes of a body, up to a step, and whether they are the last.

@@ -206,8 +206,12 @@ impl EventLog for Memory {
 }
 
 /// A fetcher that has the mail, or not.
-struct Fetched(Option<Vec<u8>>);
+struct Fetched(Option<Vec<u8>>, Arc<Mutex<Vec<(MailId, PeerId)>>>);
 impl Rebuild for Fetched {
+    fn lied(&self, order: RebuildOrder, source: PeerId, _: String) -> BoxFuture<'static, ()> {
+        self.1.lock().unwrap().push((order.h, source));
+        Box::pin(async {})
+    }
     fn fetch_whole(&self, _: RebuildOrder) -> BoxFuture<'static, Result<File, String>> {
         let bytes = self.0.clone();
         Box::pin(async move {
@@ -262,14 +266,18 @@ impl World {
             home: self.bob.clone(),
             codec: Codec::default(),
             key: key(2),
-            rebuild: Arc::new(Fetched(None)),
+            rebuild: Arc::new(Fetched(None, Arc::default())),
         };
         let brain = Replicator::new(Config { quota: ByteSize::gib(1), seed: 3 });
         start(tools, brain, roster, Arc::new(Memory), Clock::system())
     }
     fn puller(&self, fetched: Option<Vec<u8>>) -> Puller {
-        let rebuild = Arc::new(Fetched(fetched));
-        Puller { client: self.client.clone(), home: self.bob.clone(), codec: Codec::default(), rebuild }
+        self.naming_puller(fetched, &Arc::default())
+    }
+    fn naming_puller(&self, fetched: Option<Vec<u8>>, named: &Arc<Mutex<Vec<(MailId, PeerId)>>>) -> Puller {
+        let rebuild = Arc::new(Fetched(fetched, named.clone()));
+        let (client, home) = (self.client.clone(), self.bob.clone());
+        Puller { client, home, codec: Codec::default(), rebuild, lies: Lies::default() }
     }
     fn order(&self, mail: &Mail, part: Part, owner_answers: bool) -> MirrorOrder {
         let m = &mail.manifest;
@@ -347,6 +355,22 @@ async fn altered_blocks_are_refused_and_nothing_of_them_is_kept() {
 }
 
 #[actix::test]
+async fn r6_whoever_served_bad_blocks_to_the_replicator_is_named_once_and_not_asked_again_for_that_mail() {
+    let world = World::new(Encoding::Whole).await;
+    let mut mail = mail(200_000, Encoding::Whole);
+    mail.bytes[150_000] ^= 1;
+    world.peer.publish(&mail);
+    let named = Arc::default();
+    let puller = world.naming_puller(None, &named);
+    // As the owner, and as one of the other holders.
+    for owner_answers in [true, false, true] {
+        let order = MirrorOrder { sources: vec![alice()], ..world.order(&mail, Part::Whole, owner_answers) };
+        assert!(puller.clone().mirror(order).await.is_err());
+        assert_eq!(*named.lock().unwrap(), [(mail.manifest.h, alice())]);
+    }
+}
+
+#[actix::test]
 async fn a_fragment_of_an_owner_that_is_off_is_cut_from_the_mail_that_others_give() {
     let world = World::new(KN).await;
     let mail = mail(900_000, KN);
@@ -393,9 +417,11 @@ async fn a_manifest_that_does_not_fit_the_entry_is_refused() {
     refused(MirrorOrder { digest: Digest::new([9; 32]), ..order.clone() }).await;
     refused(MirrorOrder { length: 300_001, ..order.clone() }).await;
     refused(MirrorOrder { part: Part::Fragment { k: 2, i: 0 }, ..order.clone() }).await;
-    let forged = key(3).sign(Manifest { owner: key(3).peer_id(), ..good.manifest.clone().into_value() });
-    write_durable(&path, forged.as_bytes(), FILE_MODE).unwrap();
-    refused(order).await;
+    // One that another owner signed for its own mail of the same h is no lie.
+    let others = key(3).sign(Manifest { owner: key(3).peer_id(), ..good.manifest.clone().into_value() });
+    write_durable(&path, others.as_bytes(), FILE_MODE).unwrap();
+    let result = world.puller(None).mirror(order).await;
+    assert!(matches!(result, Err(MirrorFailure::NoSource { .. })), "{result:?}");
     assert!(world.bob.mirrored_parts(&alice_at()).unwrap().is_empty());
 }
 

@@ -128,6 +128,15 @@ pub enum Input {
         /// Where it lies, or what is wrong.
         result: Result<PathBuf, String>,
     },
+    /// A peer served somebody else in here what is not in the manifest of this mail: it counts as a lie to this brain would.
+    Lied {
+        /// The mail, as it was wanted.
+        order: Order,
+        /// Which peer.
+        source: PeerId,
+        /// What was wrong.
+        why: String,
+    },
     /// The disk failed under a pull.
     DiskFailed {
         /// The mail.
@@ -424,14 +433,30 @@ impl Fetch {
     }
 
     fn lied(&mut self, h: MailId, peer: PeerId, why: &str) {
+        if let Some(lie) = self.pulls.get(&h).map(|pull| pull.lie_of(peer)) {
+            self.remember(lie);
+        }
+        self.name_liar(h, peer, why);
+    }
+
+    fn name_liar(&mut self, h: MailId, peer: PeerId, why: &str) {
         *self.liars.entry(peer).or_default() += 1;
-        if let Some(lie) = self.pulls.get(&h).map(|pull| pull.lie_of(peer)).filter(|lie| !self.lied.contains(lie)) {
+        self.out.act(Action::NameLiar { h, peer, why: why.to_owned() });
+    }
+
+    fn remember(&mut self, lie: Lie) {
+        if !self.lied.contains(&lie) {
             self.lied.push_back(lie);
             if self.lied.len() > LIED_MAX {
                 self.lied.pop_front();
             }
         }
-        self.out.act(Action::NameLiar { h, peer, why: why.to_owned() });
+    }
+
+    /// A peer lied about a mail outside of any pull.
+    fn lied_elsewhere(&mut self, order: &Order, source: PeerId, why: &str) {
+        self.remember(Lie::of(order, source));
+        self.name_liar(order.h, source, why);
     }
 
     fn source_failed(&mut self, h: MailId, source: PeerId, failure: &SourceFailure) {
@@ -525,6 +550,7 @@ impl Brain for Fetch {
                 self.settle(now, h);
             }
             Input::Ended { h, request, result } => self.ended(now, h, request, result),
+            Input::Lied { order, source, why } => self.lied_elsewhere(&order, source, &why),
             Input::Finished { h, result } => {
                 if let Some(pull) = self.pulls.get_mut(&h) {
                     pull.finished(result);

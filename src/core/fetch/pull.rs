@@ -87,6 +87,13 @@ pub(super) struct Lie {
     source: PeerId,
 }
 
+impl Lie {
+    /// That `source` lied about the mail of `order`.
+    pub(super) fn of(order: &Order, source: PeerId) -> Self {
+        Self { h: order.h, digest: order.digest, owner: order.owner, source }
+    }
+}
+
 /// One mail that is pulled.
 #[derive(Debug)]
 pub(super) struct Pull {
@@ -123,14 +130,13 @@ impl Pull {
 
     /// That `source` lied about this mail.
     pub(super) fn lie_of(&self, source: PeerId) -> Lie {
-        Lie { h: self.order.h, digest: self.order.digest, owner: self.order.owner, source }
+        Lie::of(&self.order, source)
     }
 
     /// Asks every source at once, so that a silent one delays nothing; but none that lied about this mail in an earlier pull.
     pub(super) fn start(&mut self, lied: &VecDeque<Lie>, out: &mut Outgoing<Fetch>) {
-        let (h, digest, owner) = (self.order.h, self.order.digest, self.order.owner);
         for (source, state) in &mut self.sources {
-            if lied.contains(&Lie { h, digest, owner, source: *source }) {
+            if lied.contains(&Lie::of(&self.order, *source)) {
                 let why = "it served what is not in the manifest, in an earlier pull".to_owned();
                 state.offer = OfferState::Out(SourceFailure::Lied(why));
                 continue;

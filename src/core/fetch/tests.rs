@@ -252,6 +252,20 @@ fn r6_a_liar_is_not_asked_again_by_the_next_open() {
 }
 
 #[test]
+fn r6_a_lie_that_the_replicator_met_counts_and_its_teller_is_not_asked() {
+    let sources =
+        vec![(Way::Good, fragment(0)), (Way::Good, fragment(1)), (Way::Good, fragment(2)), (Way::Good, fragment(3))];
+    let mut world = World::new(300, THREE_OF_FIVE, sources);
+    let (order, liar) = (world.order.clone(), PeerId::new([10; 32]));
+    let (source, why) = (liar, "another digest".to_owned());
+    world.brain.handle(world.now, Input::Lied { order, source, why });
+    world.run();
+    assert!(matches!(world.replies[0], Reply::Fetched(_)));
+    assert!(world.liars.contains(&liar) && !world.served.contains_key(&liar), "{:?}", world.served);
+    assert_eq!(world.brain.observe(world.now).liars[&liar], 1);
+}
+
+#[test]
 fn with_too_few_parts_the_failure_says_how_many_are_missing() {
     let sources =
         vec![(Way::Dead, whole()), (Way::Good, fragment(1)), (Way::Good, fragment(2)), (Way::Dead, fragment(3))];

@@ -186,6 +186,7 @@ impl Outbox {
         self.rebase_now_and_then(now);
         self.plan_audits(now);
         self.seal_next();
+        self.recover_next(now);
         self.poll_nr(now);
         for input in std::mem::take(&mut self.adoption.deferred) {
             self.take_input(now, input);
@@ -217,9 +218,12 @@ impl Outbox {
     /// Drops blobs that no record names, and notes open mails that have none.
     fn clear_blobs(&mut self) {
         let blobs = std::mem::take(&mut self.adoption.blobs);
+        let mut batch = Batch::default();
         for h in blobs.iter().filter(|h| !self.state.open.contains(h)) {
-            self.out.act(Action::DropBlob { h: *h });
+            batch.act(Action::DropBlob { h: *h });
         }
+        // Behind all that was recorded: the tombstone of one of them may not be on the disk yet.
+        self.commit(batch);
         self.note_missing(&blobs);
     }
 
@@ -259,6 +263,7 @@ impl Outbox {
         self.commit(batch);
         if !self.adoption.holding {
             self.note_doubled();
+            self.recover_next(now);
         }
         fits
     }

@@ -92,9 +92,9 @@ impl Outbox {
             expiry,
             // A reader of an expired mail is asked itself, or not at all.
             direct_first: self.notify == Notify::DirectFirst
-                || expiry <= self.wall
+                || self.is_past(expiry)
                 || self.closing.contains(&submission),
-            dht: expiry > self.wall && !self.closing.contains(&submission) && !self.is_in_dht(&which),
+            dht: !self.is_past(expiry) && !self.closing.contains(&submission) && !self.is_in_dht(&which),
         };
         self.announcing.queue.remove(&which);
         self.announcing.under_way.insert(which);
@@ -197,7 +197,7 @@ impl Outbox {
             return;
         };
         let peer = sealed.peer;
-        let expired = self.state.mails.get(&h).is_none_or(|mail| mail.facts.expiry <= now.wall);
+        let expired = self.state.mails.get(&h).is_none_or(|mail| self.is_past(mail.facts.expiry));
         if done || expired {
             let mut batch = Batch::default();
             self.record(&mut batch, Event::NsDeleted { submission, receiver: receiver.clone() });

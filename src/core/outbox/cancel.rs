@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::events::{EndedAs, Event, Mail, Receiver};
+use super::events::{EndedAs, Event, Mail, Receiver, Submission};
 use super::io::{CancelAnswer, CancelTarget, OutboxRefusal, Reply};
 use super::{Batch, Outbox};
 use crate::core::{Effect, Token};
@@ -116,9 +116,10 @@ impl Outbox {
 
     /// Whether the word of some reader of a cancelled mail is still worth asking for.
     pub(super) fn is_any_uncertain(&mut self, now: Now) -> bool {
-        let state = &self.state;
+        let (state, doubtful) = (&self.state, self.clock_doubtful);
         self.unsure.retain(|(id, address)| {
-            let submission = state.submissions.get(id).filter(|s| s.facts.expiry + GRACE > now.wall);
+            let lives = |s: &&Submission| doubtful || s.facts.expiry + GRACE > now.wall;
+            let submission = state.submissions.get(id).filter(lives);
             let end = submission.and_then(|s| s.receivers.get(address)?.end.as_ref());
             end.is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told)
         });

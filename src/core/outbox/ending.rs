@@ -186,7 +186,7 @@ impl Outbox {
     /// mail any more, so that is the end of it.
     pub(super) fn gone_told(&mut self, now: Now, h: MailId, receiver: &Address, done: bool) {
         let which = (h, receiver.clone());
-        let expired = self.state.mails.get(&h).is_none_or(|mail| mail.facts.expiry <= now.wall);
+        let expired = self.state.mails.get(&h).is_none_or(|mail| self.is_past(mail.facts.expiry));
         let Some((id, peer)) = self.sealed_for(&h, receiver).map(|(id, sealed)| (id, sealed.peer)) else { return };
         if done || expired {
             self.told_in_vain.remove(&which);
@@ -248,7 +248,7 @@ impl Outbox {
                 }
                 if end.why == EndedAs::Cancelled && !end.gone_told {
                     self.unsure.insert((*id, address.clone()));
-                    if submission.facts.expiry > now.wall {
+                    if !self.is_past(submission.facts.expiry) {
                         untold.push((sealed.h, address.clone()));
                     }
                 }

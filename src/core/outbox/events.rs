@@ -272,6 +272,8 @@ pub enum Event {
         #[serde(default)]
         counted: bool,
     },
+    /// A mail that was missing is on the disk again, with an ns made anew for each receiver.
+    Recovered { h: MailId, notices: Vec<(Address, Digest)> },
     /// An ns was taken.
     Announced { submission: SubmissionId, receiver: Address, how: How, at: WallTime },
     /// An ns is gone from the DHT.
@@ -330,6 +332,7 @@ impl Event {
             Event::EpochOpened(_)
             | Event::Served { .. }
             | Event::Uncounted { .. }
+            | Event::Recovered { .. }
             | Event::Tombstoned { .. }
             | Event::Holdings { .. }
             | Event::Missed { .. }
@@ -345,7 +348,9 @@ impl Event {
     pub(super) fn touches(&self, state: &State) -> BTreeSet<SubmissionId> {
         let of_mail = |h: &MailId| state.mails.get(h).map(|m| m.submission);
         match self {
-            Event::Tombstoned { h, .. } | Event::Missed { h, .. } => of_mail(h).into_iter().collect(),
+            Event::Tombstoned { h, .. } | Event::Missed { h, .. } | Event::Recovered { h, .. } => {
+                of_mail(h).into_iter().collect()
+            }
             Event::Holdings { items, .. } => items.iter().filter_map(|item| of_mail(&item.h)).collect(),
             other => other.submission().into_iter().collect(),
         }
@@ -412,6 +417,7 @@ impl State {
                     mail.served = Some(BTreeMap::new());
                 }
             }
+            Event::Recovered { h, notices } => self.apply_recovered(h, notices),
             Event::Announced { submission, receiver, how, at } => {
                 if let Some(sealed) = self.sealed_mut(submission, receiver) {
                     if *how != How::OwnShare {
@@ -523,6 +529,14 @@ impl State {
                     announced: None,
                     in_dht: false,
                 });
+            }
+        }
+    }
+    fn apply_recovered(&mut self, h: &MailId, notices: &[(Address, Digest)]) {
+        let Some(submission) = self.mails.get(h).map(|mail| mail.submission) else { return };
+        for (address, ns) in notices {
+            if let Some(sealed) = self.sealed_mut(&submission, address).filter(|sealed| sealed.h == *h) {
+                (sealed.ns, sealed.in_dht) = (*ns, false);
             }
         }
     }

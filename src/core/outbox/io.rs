@@ -105,6 +105,21 @@ pub struct SealJob {
     pub others: usize,
 }
 
+/// A sealed mail of this peer that its disk has not, to be put together from what the members hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoverJob {
+    /// What it was sealed from.
+    pub submission: SubmissionId,
+    /// Which mail: its name, length, digest, encoding.
+    pub facts: MailFacts,
+    /// Whom it is sealed to: address, certificate, peer, and the secret of the ns.
+    pub receivers: Vec<(Address, Fingerprint, PeerId, Secret)>,
+    /// When it expires.
+    pub expiry: WallTime,
+    /// Members that may hold parts of it.
+    pub sources: Vec<PeerId>,
+}
+
 /// A batch of events is on disk. The brain's own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mark {
@@ -146,6 +161,8 @@ pub enum Input {
     Sealed { submission: SubmissionId, receivers: Vec<SealedReceiver>, entry: MailEntry },
     /// Answers [`Action::Seal`].
     SealFailed { submission: SubmissionId, receivers: Vec<Address>, why: SealFailure },
+    /// Answers [`Action::Recover`]: mail, manifest and ns are durable; the name in the DHT of each receiver's ns. Or why not.
+    Recovered { h: MailId, result: Result<Vec<(Address, Digest)>, String> },
     /// Answers [`Action::Announce`]; `None` when it reached nobody.
     Announced { h: MailId, receiver: Address, how: Option<How> },
     /// Answers [`Action::DeleteNs`].
@@ -199,6 +216,9 @@ pub enum Action {
     FileLocally { submission: SubmissionId },
     /// Seal, write blob, manifest and ns durably in this order. Comes back as [`Input::Sealed`] or [`Input::SealFailed`].
     Seal(SealJob),
+    /// Put a mail together from what members hold, check it, make its ns anew, and make all of it durable, the mail last. Comes
+    /// back as [`Input::Recovered`].
+    Recover(RecoverJob),
     /// The spool files are not needed any more.
     DropSpool { submission: SubmissionId },
     /// Blob, manifest and ns of a mail are not needed any more.

@@ -29,6 +29,7 @@ pub mod events;
 mod holdings;
 pub mod io;
 mod msglist;
+mod recover;
 pub mod safety;
 mod served;
 mod show;
@@ -49,7 +50,7 @@ pub use dsn::Dsn;
 pub use events::{EndedAs, Event, How, MailFacts, SealedReceiver};
 pub use io::{
     Action, Announcement, CancelAnswer, CancelTarget, Certificate, EndedStatus, Input, Lookup, MailStatus, Mark,
-    NrFrom, OutboxRefusal, OutboxStatus, Reply, SealFailure, SealJob, ShownMail, Spooled, WaitingStatus,
+    NrFrom, OutboxRefusal, OutboxStatus, RecoverJob, Reply, SealFailure, SealJob, ShownMail, Spooled, WaitingStatus,
 };
 
 use crate::core::{Brain, Effect, Outgoing, Token};
@@ -123,6 +124,8 @@ enum Timer {
     AskOwnList(PeerId),
     /// Audit a member.
     Audit(PeerId),
+    /// Ask again for a mail that is missing.
+    Recover,
 }
 
 /// The outbox brain.
@@ -165,6 +168,7 @@ pub struct Outbox {
     told_in_vain: BTreeMap<(MailId, Address), u32>,
     /// Open mails without a blob.
     missing: BTreeSet<MailId>,
+    recovery: recover::Recovery,
     /// What the members are asked about the own msglist after a start.
     adoption: adopt::Adoption,
     /// What is audited when; none before [`Outbox::audit_every`].
@@ -217,6 +221,7 @@ impl Outbox {
             unsure: BTreeSet::new(),
             told_in_vain: BTreeMap::new(),
             missing: BTreeSet::new(),
+            recovery: recover::Recovery::default(),
             adoption: adopt::Adoption::default(),
             audits: None,
             rebase_at: None,
@@ -264,6 +269,11 @@ impl Outbox {
             return;
         }
         self.out.commit(batch.events, batch.then);
+    }
+
+    /// Whether a moment is past, by a clock that can be trusted: one that may be wrong ends nothing and gives nothing up.
+    fn is_past(&self, at: WallTime) -> bool {
+        !self.clock_doubtful && at <= self.wall
     }
 
     fn pause(&self, attempts: u32, peer: Option<&PeerId>, address: &Address) -> Duration {
@@ -369,6 +379,7 @@ impl Outbox {
             Timer::Adoption => self.release(now),
             Timer::AskOwnList(member) => self.ask_own_list_again(member),
             Timer::Audit(member) => self.audit(now, member),
+            Timer::Recover => self.recover_next(now),
         }
     }
 
@@ -382,10 +393,14 @@ impl Outbox {
             Input::FiledLocally { submission } => self.filed_locally(now, submission),
             Input::Sealed { submission, receivers, entry } => self.sealed(submission, receivers, entry),
             Input::SealFailed { submission, receivers, why } => self.seal_failed(now, submission, &receivers, why),
+            Input::Recovered { h, result } => self.recovered(now, h, result),
             Input::Announced { h, receiver, how } => self.announced(now, h, &receiver, how),
             Input::NsDeleted { h, receiver, done } => self.ns_deleted(now, h, &receiver, done),
             Input::GoneTold { h, receiver, done } => self.gone_told(now, h, &receiver, done),
-            Input::PeerIsBack(peer) => self.peer_is_back(&peer),
+            Input::PeerIsBack(peer) => {
+                self.peer_is_back(&peer);
+                self.recover_from(now, &peer);
+            }
             Input::Nr { from, nr, signer } => self.nr(now, from, &nr, signer),
             Input::Shown { submission } => self.shown(submission),
             Input::DsnFiled { submission, receiver } => self.dsn_filed(submission, receiver),

@@ -514,6 +514,7 @@ fn a_blob_that_no_record_names_is_deleted_at_start_and_a_missing_one_is_shown() 
     world.run(Duration::from_secs(1));
     let h = only_mail(&world);
     world.outside.blobs = BTreeSet::from([MailId::new([77; 20])]);
+    world.rules.nobody_has.insert(h);
     world.crash();
     world.settle();
     assert!(world.outside.blobs.is_empty());

@@ -462,7 +462,7 @@ impl State {
     fn offered(&mut self, id: MailKey, offer: &Offer) {
         let Some(mail) = self.mails.get_mut(&id) else { return };
         let nr = if matches!(mail.stage, Stage::Concluded(..)) { NrState::Owed } else { NrState::None };
-        self.by_h.insert(offer.h, id);
+        self.by_h.insert((offer.h, id));
         mail.offers.push(Offer { nr, ..offer.clone() });
     }
 
@@ -544,7 +544,7 @@ impl State {
     fn forget(&mut self, id: MailKey) {
         let Some(mail) = self.mails.remove(&id) else { return };
         for offer in &mail.offers {
-            self.by_h.remove(&offer.h);
+            self.by_h.remove(&(offer.h, id));
         }
     }
 

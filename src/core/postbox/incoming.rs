@@ -322,39 +322,51 @@ impl Postbox {
             Ending::Expired => BodyState::Expired,
             Ending::Received | Ending::Refused | Ending::Cancelled => BodyState::Cancelled,
         };
-        let id = self.state.by_h.get(&word.h).copied();
-        let mail = id.and_then(|id| self.state.mails.get(&id).map(|mail| (id, mail)));
+        let of_owner = |mail: &Mail| mail.offer(&word.h).is_some_and(|offer| offer.owner == word.owner);
+        let ids: Vec<MailKey> =
+            self.state.offered_as(word.h).filter(|(_, mail)| of_owner(mail)).map(|(id, _)| id).collect();
         let until = word.expiry.min(now.wall + REMEMBERED + REMEMBERED);
         if !self.clock_doubtful {
             self.state.buried.retain(|_, until| *until > now.wall);
         }
         let is_buried = self.state.buried.contains_key(&(word.owner, word.h));
-        let event = match mail {
-            Some((_, mail)) if mail.offer(&word.h).is_none_or(|o| o.owner != word.owner) => {
-                Err(TombstoneRefusal::Unknown)
-            }
-            Some((_, mail)) if self.is_here_untold(mail, &word.h) => Err(TombstoneRefusal::NotYet),
-            // Another sealed form of the same mail may still be had.
-            Some((_, mail)) if mail.is_open() && mail.offers.len() > 1 => Err(TombstoneRefusal::NotYet),
-            Some((id, mail)) => Ok(mail.is_open().then_some(Event::Ended { id, body })),
-            None if self.is_being_written(&word.h) => Err(TombstoneRefusal::NotYet),
-            None if is_buried => Ok(None),
-            None if known && until > now.wall && self.state.buried.len() < BURIED_MAX => {
-                Ok(Some(Event::Buried { owner: word.owner, h: word.h, until }))
-            }
-            None => Err(TombstoneRefusal::Unknown),
+        let events = if !ids.is_empty() {
+            self.ended_by(&ids, &word.h, body)
+        } else if self.is_being_written(&word.h) {
+            Err(TombstoneRefusal::NotYet)
+        } else if is_buried {
+            Ok(Vec::new())
+        } else if known && until > now.wall && self.state.buried.len() < BURIED_MAX {
+            Ok(vec![Event::Buried { owner: word.owner, h: word.h, until }])
+        } else {
+            Err(TombstoneRefusal::Unknown)
         };
-        let reply = event.as_ref().err().map_or(Reply::TombstoneTaken, |why| Reply::TombstoneRefused(*why));
-        let is_late = event == Err(TombstoneRefusal::NotYet);
+        let reply = events.as_ref().err().map_or(Reply::TombstoneTaken, |why| Reply::TombstoneRefused(*why));
+        let is_late = events == Err(TombstoneRefusal::NotYet);
         let then = token.map(|token| Effect::Reply(token, reply)).into_iter().collect();
-        self.commit(event.ok().flatten().into_iter().collect(), then);
-        if let Some(id) = id {
-            if is_late {
-                // The owner answers: what it is owed goes at once.
-                self.peer_is_back(now, word.owner);
-            }
+        self.commit(events.unwrap_or_default(), then);
+        if is_late && !ids.is_empty() {
+            // The owner answers: what it is owed goes at once.
+            self.peer_is_back(now, word.owner);
+        }
+        for id in ids {
             self.schedule(now, id);
         }
+    }
+
+    /// The ends of these mails by their owner's word; none while one of them may be here, or may still be had otherwise.
+    fn ended_by(&self, ids: &[MailKey], h: &MailId, body: BodyState) -> Result<Vec<Event>, TombstoneRefusal> {
+        let mut events = Vec::new();
+        for (id, mail) in ids.iter().filter_map(|id| self.state.mails.get(id).map(|mail| (*id, mail))) {
+            // Another sealed form of the same mail may still be had.
+            if self.is_here_untold(mail, h) || (mail.is_open() && mail.offers.len() > 1) {
+                return Err(TombstoneRefusal::NotYet);
+            }
+            if mail.is_open() {
+                events.push(Event::Ended { id, body });
+            }
+        }
+        Ok(events)
     }
 
     /// Whether the mail is here, or all of its bytes are, and its owner has not taken the nr that says so.

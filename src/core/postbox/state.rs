@@ -325,8 +325,8 @@ pub(super) struct State {
     pub(super) names: BTreeMap<MailboxName, MailboxId>,
     pub(super) messages: BTreeMap<MessageKey, Stored>,
     pub(super) mails: BTreeMap<MailKey, Mail>,
-    /// Every offer by its sealed mail; follows from `mails`.
-    pub(super) by_h: BTreeMap<MailId, MailKey>,
+    /// Every offer by its sealed mail; follows from `mails`. h is a name that anybody may use again.
+    pub(super) by_h: BTreeSet<(MailId, MailKey)>,
     /// Granted and refused senders.
     pub(super) verdicts: BTreeMap<Fingerprint, (Address, Verdict)>,
     /// Certificates that own mail was written to.
@@ -354,6 +354,12 @@ impl State {
     /// One of the standard mailboxes.
     pub(super) fn standard(&self, which: Standard) -> Option<MailboxId> {
         self.names.get(&MailboxName::standard(which)).copied()
+    }
+    /// The mails that have an offer of this sealed mail.
+    pub(super) fn offered_as(&self, h: MailId) -> impl Iterator<Item = (MailKey, &Mail)> {
+        let least = MailKey { sender: Fingerprint::new([0; 20]), submission: SubmissionId::new([0; 16]) };
+        let named = self.by_h.range((h, least)..).take_while(move |(other, _)| *other == h);
+        named.filter_map(|(_, id)| self.mails.get(id).map(|mail| (*id, mail)))
     }
     /// Waiting requests, of one sender or of all.
     pub(super) fn requests(&self, sender: Option<Fingerprint>) -> impl Iterator<Item = (&MailKey, &Mail)> {

@@ -106,7 +106,7 @@ impl Replicator {
         }
         let Some(goal) = mail.goal else { return Some(Verdict::Ask) };
         if !mail.held.contains(&goal) {
-            let is_late = mail.expiry <= self.now.wall && !self.clock_doubt;
+            let is_late = mail.expiry <= self.now.wall && !self.clock_doubtful;
             return Some(if is_late { Verdict::Rest } else { Verdict::Take(goal) });
         }
         Some(if mail.held.len() > 1 { Verdict::Ask } else { Verdict::Rest })
@@ -115,7 +115,7 @@ impl Replicator {
     /// Whether a mail is gone by its owner's word, or expired long enough ago.
     pub(super) fn is_over(&self, owner: &PeerId, h: &MailId) -> bool {
         let Some(o) = self.owners.get(owner) else { return false };
-        let expired = |mail: &Mail| !self.clock_doubt && mail.expiry + GRACE <= self.now.wall;
+        let expired = |mail: &Mail| !self.clock_doubtful && mail.expiry + GRACE <= self.now.wall;
         o.tombstones.contains_key(h) || o.mails.get(h).is_some_and(expired)
     }
 
@@ -193,6 +193,7 @@ impl Replicator {
         }
         known.insert(me, mail.held.clone());
         mail.doubt = placed.iter().filter(|m| !known.contains_key(*m)).copied().collect();
+        self.doubted.extend(&mail.doubt);
         let doubt: Vec<PeerId> = mail.doubt.iter().copied().collect();
         for member in doubt {
             // A member that is off but not lost is taken to hold what rank gave it, unless somebody else does.
@@ -302,6 +303,9 @@ impl Replicator {
     }
     /// Asks again about mails whose part was chosen without this member's answer.
     pub(super) fn resolve_doubt(&mut self, peer: &PeerId) {
+        if !self.doubted.remove(peer) {
+            return;
+        }
         let mut again = Vec::new();
         for (id, owner) in self.owners.iter_mut() {
             for (h, mail) in &mut owner.mails {
@@ -331,7 +335,29 @@ impl Replicator {
             owner.checked = true;
         }
         self.plan_scrubs(address);
+        self.confirm_after_start(address);
         self.start_scan();
+    }
+
+    /// Whose answer was missing when a part was chosen is not known any more after a start. What rank would not give this peer
+    /// was chosen by asking: the others are asked once more.
+    fn confirm_after_start(&mut self, address: &Address) {
+        let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
+        let of_address = self.owners.iter().filter(|(_, o)| o.address == *address);
+        let held: Vec<MailKey> = of_address
+            .flat_map(|(owner, o)| o.mails.iter().map(move |(h, mail)| (*owner, *h, mail)))
+            .filter(|(.., mail)| mail.encoding != Encoding::Whole && mail.held.len() == 1)
+            .map(|(owner, h, _)| (owner, h))
+            .collect();
+        for (owner, h) in held {
+            let by_rank = self.by_rank(&owner, &h, &me);
+            let at = self.now.mono + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
+            let Some(mail) = self.owners.mail_mut(&owner, &h) else { continue };
+            if by_rank.is_some_and(|part| !mail.held.contains(&part)) {
+                mail.confirm_at = Some(at);
+                self.timers.insert((at, owner, h));
+            }
+        }
     }
 
     /// Looks at every mail again, in steps.
@@ -369,7 +395,7 @@ impl Replicator {
 
     /// Looks at the mails whose expiry and grace are over.
     pub(super) fn expire(&mut self) {
-        if self.clock_doubt {
+        if self.clock_doubtful {
             return;
         }
         let now = self.now.wall;
@@ -390,7 +416,7 @@ impl Replicator {
     /// When the next mail expires, by the monotonic clock.
     pub(super) fn next_expiry(&self) -> Option<MonoTime> {
         let first = self.owners.iter().filter_map(|(_, o)| o.expiries.first()).map(|(at, _)| *at).min();
-        first.filter(|_| !self.clock_doubt).map(|wall| {
+        first.filter(|_| !self.clock_doubtful).map(|wall| {
             let until = (wall + GRACE).since(self.now.wall);
             self.now.mono + until.clamp(Duration::from_secs(1), EXPIRY_SLEEP)
         })

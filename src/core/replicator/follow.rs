@@ -90,7 +90,7 @@ struct PageTaken {
 
 impl Replicator {
     pub(super) fn on_start(&mut self, roster: Roster) {
-        if !self.clock_doubt {
+        if !self.clock_doubtful {
             self.owners.forget_tombstones(self.now.wall);
         }
         self.on_roster(roster);
@@ -210,6 +210,9 @@ impl Replicator {
                 self.plan_next(owner, &page, &taken, since, was_away);
                 if was_away {
                     self.on_reachable(owner);
+                } else {
+                    // A question of holders may have gone astray while its long poll did not.
+                    self.resolve_doubt(&owner);
                 }
             }
             Err(why) => self.on_follow_failed(owner, &why),
@@ -396,7 +399,7 @@ impl Replicator {
     fn note_mail(&mut self, owner: PeerId, at: Cursor, mail: &MailEntry, batch: &mut Vec<Event>) -> bool {
         let Some(o) = self.owners.get_mut(&owner) else { return false };
         // R7: a tombstone wins over every entry of every epoch. What expired long ago is nobody's any more.
-        let expired = mail.expiry + GRACE <= self.now.wall && !self.clock_doubt;
+        let expired = mail.expiry + GRACE <= self.now.wall && !self.clock_doubtful;
         if o.tombstones.contains_key(&mail.h) || expired {
             return false;
         }

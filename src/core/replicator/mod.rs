@@ -60,7 +60,7 @@ pub struct Replicator {
     /// None before the first input.
     roster: Option<Roster>,
     owners: Owners,
-    clock_doubt: bool,
+    clock_doubtful: bool,
     round: u64,
     /// Mails to be looked at again at a moment.
     timers: BTreeSet<(MonoTime, PeerId, MailId)>,
@@ -69,6 +69,8 @@ pub struct Replicator {
     /// Mails whose holders are to be asked, and those being asked about.
     to_ask: BTreeSet<MailKey>,
     asking: usize,
+    /// Members whose answer some mail's part was chosen without.
+    doubted: BTreeSet<PeerId>,
     mirrors: mirror::Mirrors,
     scrubs: scrub::Scrubs,
     out: Outgoing<Self>,
@@ -84,12 +86,13 @@ impl Replicator {
             roster: None,
             owners: Owners::default(),
             // Until the group's brain has compared the clock: one that is ahead must free nothing at the start (R3).
-            clock_doubt: true,
+            clock_doubtful: true,
             round: 0,
             timers: BTreeSet::new(),
             scan: None,
             to_ask: BTreeSet::new(),
             asking: 0,
+            doubted: BTreeSet::new(),
             mirrors: mirror::Mirrors::default(),
             scrubs: scrub::Scrubs::default(),
             out: Outgoing::default(),
@@ -143,7 +146,7 @@ impl Brain for Replicator {
             Input::Start(roster) => self.on_start(roster),
             Input::Roster(roster) => self.on_roster(roster),
             Input::PeerIsBack(peer) => self.on_peer_is_back(peer),
-            Input::ClockDoubt(doubt) => self.clock_doubt = doubt,
+            Input::ClockDoubtful(doubt) => self.clock_doubtful = doubt,
             Input::Page { owner, from, round, result } => self.on_page(owner, from, round, result),
             Input::Checked { address, missing } => self.on_checked(&address, missing),
             Input::Holders { owner, h, answers } => self.on_holders(owner, h, &answers),

@@ -90,7 +90,7 @@ pub enum Input {
     /// A member that could not be reached, or was silent, is there (again).
     PeerIsBack(PeerId),
     /// Whether this clock is too far off its members' to let anything expire.
-    ClockDoubt(bool),
+    ClockDoubtful(bool),
     /// The answer to [`Action::Follow`].
     Page {
         /// Whose msglist.

@@ -9,9 +9,9 @@ use super::super::files::FileError;
 pub enum JournalError {
     /// A bad record with more behind it than a stop in the middle of a write can leave.
     #[error(
-        "{} is damaged: the record at byte {offset} does not match its checksum, and {behind}. Nothing was changed. \
+        "{} is damaged: what stands at byte {offset} does not match its checksum, and {behind}. Nothing was changed. \
          Check the disk, then restore this home from a backup (`roost init --restore`). To go on without a backup and \
-         lose what was written after that record, keep a copy of the file and run: truncate -s {offset} '{}'",
+         lose what was written from there on, keep a copy of the file and run: truncate -s {offset} '{}'",
         path.display(), path.display()
     )]
     Damaged {

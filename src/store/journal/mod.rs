@@ -9,6 +9,7 @@
 //!  a stop here:      7 is the journal, .tmp is swept        8 is the journal, 7 is removed
 //! ```
 
+mod batch;
 mod error;
 mod record;
 mod replay;
@@ -37,7 +38,7 @@ pub use record::{BRAIN_NAME_MAX, RECORD_BYTES_MAX, Record};
 pub use replay::Replay;
 pub use writer::APPEND_BYTES_MAX;
 
-/// Bytes that may wait, each append counting [`QUEUED_BYTES`] more: enough that it fills only when the disk hangs or is full.
+/// Bytes that may wait before an append that need not be taken is refused, each append counting [`QUEUED_BYTES`] more: enough that it fills only when the disk hangs or is full.
 const QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Below this a compaction saves too little to be worth its fsyncs.
 const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
@@ -130,11 +131,12 @@ impl Shared {
 }
 
 impl Journal {
-    /// Opens the journal in `dir`, or starts one. A torn tail is cut, with a warning. Gives what it holds, in order.
+    /// Opens the journal in `dir`, or starts one. A torn tail, of which nothing was acknowledged, is cut, with a warning. One
+    /// of an older version is written anew in this one. Gives what it holds, in order.
     /// Only for a home that is locked.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] for a bad record with whole ones behind it, and what else is wrong with the files; every
+    /// [`JournalError::Damaged`] for a bad record with more behind it than an interrupted write leaves, and what else is wrong with the files; every
     /// one says what to do, and then nothing was changed.
     pub fn open(dir: &Path) -> Result<(Self, Replay), JournalError> {
         files::ensure_folder(dir)?;
@@ -151,15 +153,19 @@ impl Journal {
         if found.good < found.length {
             cut_tail(&path, found.good, found.length)?;
         }
+        let (number, path, good) = match found.has_batches {
+            true => (number, path, found.good),
+            false => upgrade(dir, number, found.good)?,
+        };
         for older in logs.iter().filter(|older| **older < number) {
             files::remove_durable(&log_path(dir, *older))?;
         }
         files::sweep_temporaries(dir)?;
-        let replay = Replay::open(&path, found.good)?;
+        let replay = Replay::open(&path, good)?;
         let shared = Arc::new(Shared::default());
         shared.grew(found.by_brain.into_iter().collect::<Vec<_>>().iter());
         let file = Box::new(writer::open_log(&path)?);
-        let writer = Writer { dir: dir.to_path_buf(), number, file, good: found.good, shared: shared.clone() };
+        let writer = Writer { dir: dir.to_path_buf(), number, file, good, shared: shared.clone() };
         Ok((Self::start(writer, shared)?, replay))
     }
 
@@ -184,10 +190,11 @@ impl Journal {
     }
 
     /// As [`Journal::append`], but when there is no room it waits, and all behind it, until there is: for a brain, whose
-    /// events must not have gaps. It resolves to [`JournalError::DiskFull`] only when the journal is closed meanwhile.
+    /// events must not have gaps. It resolves to [`JournalError::DiskFull`] only when the journal is closed meanwhile. It is
+    /// never too much: whoever appends so bounds what it has under way.
     ///
     /// # Errors
-    /// As [`Journal::append`].
+    /// [`JournalError::BadRecord`] or [`JournalError::Closed`]; then nothing was taken.
     pub fn append_waiting(&self, records: Vec<Record>) -> Result<Durable, JournalError> {
         self.enqueue(records, WhenFull::Wait)
     }
@@ -205,7 +212,7 @@ impl Journal {
         }
         let (done, answer) = oneshot::channel();
         let append = Append { frames, by_brain, when_full, done };
-        self.send(append.charge(), Command::Append(append))?;
+        self.send(append.charge(), when_full, Command::Append(append))?;
         Ok(Durable { answer })
     }
 
@@ -223,7 +230,7 @@ impl Journal {
         let live_bytes: usize = live.iter().map(|record| record.event.len()).sum();
         let charge = QUEUED_BYTES.saturating_add(u64::try_from(live_bytes).unwrap_or(u64::MAX));
         let (done, answer) = oneshot::channel();
-        self.send(charge, Command::Compact { brain: brain.to_owned(), live, charge, done })?;
+        self.send(charge, WhenFull::Refuse, Command::Compact { brain: brain.to_owned(), live, charge, done })?;
         Ok(Durable { answer })
     }
 
@@ -234,15 +241,16 @@ impl Journal {
     /// [`JournalError`] when the journal takes nothing any more, or `to` cannot be made.
     pub fn pin(&self, to: &Path) -> Result<u64, JournalError> {
         let (done, answer) = oneshot::channel();
-        self.send(QUEUED_BYTES, Command::Pin { to: to.to_owned(), done })?;
+        self.send(QUEUED_BYTES, WhenFull::Refuse, Command::Pin { to: to.to_owned(), done })?;
         answer.blocking_recv().unwrap_or(Err(JournalError::Closed))
     }
 
-    /// Queues a command that counts `charge` bytes. An empty queue takes one of any size.
-    fn send(&self, charge: u64, command: Command) -> Result<(), JournalError> {
+    /// Queues a command that counts `charge` bytes. An empty queue takes one of any size, and every queue one that must wait.
+    fn send(&self, charge: u64, when_full: WhenFull, command: Command) -> Result<(), JournalError> {
         let shared = &self.inner.shared;
         let waiting = shared.queued_bytes.fetch_add(charge, Ordering::Relaxed);
-        let sent = if waiting > 0 && waiting.saturating_add(charge) > QUEUE_BYTES_MAX {
+        let must_wait = when_full == WhenFull::Wait;
+        let sent = if !must_wait && waiting > 0 && waiting.saturating_add(charge) > QUEUE_BYTES_MAX {
             Err(JournalError::Busy { waiting })
         } else {
             let queue = self.inner.queue.as_ref().ok_or(JournalError::Closed);
@@ -334,9 +342,17 @@ fn list_logs(dir: &Path) -> Result<Vec<u64>, JournalError> {
     Ok(numbers)
 }
 
+/// Writes the records of the journal `number`, which has no batches, into the next one, which has them.
+fn upgrade(dir: &Path, number: u64, good: u64) -> Result<(u64, PathBuf, u64), JournalError> {
+    let (old, next) = (log_path(dir, number), log_path(dir, number + 1));
+    let (good, _) = writer::write_anew(dir, (&old, good), None, &[], &next)?;
+    tracing::info!("{} has a newer format than {}", next.display(), old.display());
+    Ok((number + 1, next, good))
+}
+
 fn cut_tail(path: &Path, good: u64, length: u64) -> Result<(), FileError> {
     tracing::warn!(
-        "{} ends in {} bytes of a record that was never acknowledged; they are cut off at byte {good}",
+        "{} ends in {} bytes of a write that was never acknowledged; they are cut off at byte {good}",
         path.display(),
         length - good
     );

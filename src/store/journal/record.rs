@@ -1,7 +1,8 @@
 //! A record and its bytes in a journal file. It never interprets an event.
 //!
 //! ```text
-//! file   = "ROOSTJNL" version(1) frame*
+//! file   = "ROOSTJNL" version(2) batch*            a batch is in `batch.rs`
+//! file   = "ROOSTJNL" version(1) frame*            as it was written before there were batches; read, never written
 //! frame  = length(u32 LE, of body)  crc32c(u32 LE, of length and body)  body
 //! body   = version(1)  name length(u8)  name of the brain (UTF-8)  event (CBOR, the brain's own)
 //! ```
@@ -10,7 +11,9 @@
 use super::error::JournalError;
 
 /// What a journal file starts with: its mark and its version.
-pub(super) const HEADER: [u8; 9] = *b"ROOSTJNL\x01";
+pub(super) const HEADER: [u8; 9] = *b"ROOSTJNL\x02";
+/// What one starts with that has no batches.
+pub(super) const HEADER_V1: [u8; 9] = *b"ROOSTJNL\x01";
 /// Bytes of length and checksum.
 pub(super) const HEAD_BYTES: usize = 8;
 /// Version of a record's body.
@@ -21,6 +24,8 @@ pub const BRAIN_NAME_MAX: usize = 64;
 pub const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Shortest body: version, length of the name, one letter.
 const BODY_BYTES_MIN: usize = 3;
+/// Shortest frame, as a length in a file: head and body.
+pub(super) const FRAME_BYTES_MIN: u64 = 11;
 
 /// One event of one brain.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Reads a journal file: finds where its whole records end, and hands them out in order. It never changes a file.
+//! Reads a journal file: finds where its whole batches end, and hands out their records in order. It never changes a file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,23 +6,24 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::super::files::FileError;
+use super::batch::{BATCH_HEAD_BYTES, BATCH_HEAD_LEN, read_batch_head};
 use super::error::JournalError;
-use super::record::{self, HEAD_BYTES, HEADER, Record};
+use super::record::{self, HEAD_BYTES, HEADER, HEADER_V1, Record};
 use super::writer::WRITE_BYTES_MAX;
 
 /// Bytes read ahead.
 const READ_BYTES: usize = 256 * 1024;
-/// Longest tail that one interrupted write can leave; one more record may have been cut by a damaged length before it.
-const TORN_BYTES_MAX: u64 = WRITE_BYTES_MAX;
+/// Longest tail that one interrupted write can leave.
+const TORN_BYTES_MAX: u64 = WRITE_BYTES_MAX + BATCH_HEAD_LEN;
 
 /// What is at the reading position.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// A whole frame; its body is in [`Frames::body`].
     Frame,
-    /// The end of the file, right behind a whole frame.
+    /// The end of the file, right behind a whole frame that ends its batch.
     End,
-    /// Bytes that are no whole frame.
+    /// Bytes that are no whole frame or no batch.
     Bad,
 }
 
@@ -30,9 +31,11 @@ pub(super) enum Step {
 pub(super) struct Frames {
     path: PathBuf,
     reader: io::Take<BufReader<File>>,
-    /// Where the next frame starts.
+    /// Where the next frame starts, or the next batch.
     pub(super) offset: u64,
     frame: Vec<u8>,
+    /// Where the batch starts that is being read, and where it ends; `None` in a file without batches.
+    batch: Option<(u64, u64)>,
 }
 
 impl Frames {
@@ -46,36 +49,82 @@ impl Frames {
         read.map_err(|e| FileError::from_io(path, "read", &e))?;
         let no_journal = |why: String| JournalError::NoJournal { path: path.to_path_buf(), why };
         let (mark, version) = HEADER.split_at(HEADER.len() - 1);
-        match header.strip_prefix(mark) {
-            _ if header.len() < HEADER.len() => Err(no_journal(format!("it has only {} bytes", header.len()))),
-            None => Err(no_journal("it has another mark at its start".to_owned())),
-            Some(found) if found != version => {
-                Err(no_journal(format!("it has version {found:?}, this build reads {version:?}")))
+        let batch = match header.strip_prefix(mark) {
+            _ if header.len() < HEADER.len() => {
+                return Err(no_journal(format!("it has only {} bytes", header.len())));
             }
-            Some(_) => Ok(Self { path: path.to_path_buf(), reader, offset: header_len, frame: Vec::new() }),
+            None => return Err(no_journal("it has another mark at its start".to_owned())),
+            Some(_) if header == HEADER => Some((header_len, header_len)),
+            Some(_) if header == HEADER_V1 => None,
+            Some(found) => {
+                return Err(no_journal(format!("it has version {found:?}, this build reads up to {version:?}")));
+            }
+        };
+        Ok(Self { path: path.to_path_buf(), reader, offset: header_len, frame: Vec::new(), batch })
+    }
+
+    /// Whether the file has batches, as all have that this build writes.
+    pub(super) fn has_batches(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    /// Where what was read so far is whole: behind a frame, or, where there are batches, behind the last frame of one.
+    pub(super) fn whole(&self) -> u64 {
+        match self.batch {
+            Some((start, end)) if self.offset < end => start,
+            _ => self.offset,
         }
     }
 
     /// Reads the next frame.
     pub(super) fn next(&mut self) -> Result<Step, FileError> {
-        let failed = |e: io::Error| FileError::from_io(&self.path, "read", &e);
-        self.frame.clear();
-        let head_len = u64::try_from(HEAD_BYTES).unwrap_or(u64::MAX);
-        self.reader.by_ref().take(head_len).read_to_end(&mut self.frame).map_err(failed)?;
-        if self.frame.is_empty() {
+        if self.batch.is_some_and(|(_, end)| end == self.offset) {
+            match self.next_batch()? {
+                Step::Frame => {}
+                other => return Ok(other),
+            }
+        }
+        self.read(HEAD_BYTES)?;
+        if self.frame.is_empty() && self.batch.is_none() {
             return Ok(Step::End);
         }
         let Some((length, sum)) = self.frame.first_chunk::<HEAD_BYTES>().and_then(|head| record::read_head(*head))
         else {
             return Ok(Step::Bad);
         };
-        let body_len = u64::try_from(length).unwrap_or(u64::MAX);
-        self.reader.by_ref().take(body_len).read_to_end(&mut self.frame).map_err(failed)?;
-        if self.body().len() != length || !record::body_is_whole(self.body(), sum) {
+        self.read_more(length)?;
+        let end = self.offset.saturating_add(u64::try_from(HEAD_BYTES + length).unwrap_or(u64::MAX));
+        let fits = self.batch.is_none_or(|(_, batch_end)| end <= batch_end);
+        if !fits || self.body().len() != length || !record::body_is_whole(self.body(), sum) {
             return Ok(Step::Bad);
         }
-        self.offset += head_len + body_len;
+        self.offset = end;
         Ok(Step::Frame)
+    }
+
+    /// Reads the head of the next batch; [`Step::Frame`] when its frames follow.
+    fn next_batch(&mut self) -> Result<Step, FileError> {
+        self.read(BATCH_HEAD_BYTES)?;
+        if self.frame.is_empty() {
+            return Ok(Step::End);
+        }
+        let Some(length) = read_batch_head(&self.frame, self.offset) else { return Ok(Step::Bad) };
+        let start = self.offset;
+        self.offset = self.offset.saturating_add(BATCH_HEAD_LEN);
+        self.batch = Some((start, self.offset.saturating_add(length)));
+        Ok(Step::Frame)
+    }
+
+    /// Puts the next `length` bytes in the place of the frame; fewer at the end.
+    fn read(&mut self, length: usize) -> Result<(), FileError> {
+        self.frame.clear();
+        self.read_more(length)
+    }
+
+    fn read_more(&mut self, length: usize) -> Result<(), FileError> {
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        let read = self.reader.by_ref().take(length).read_to_end(&mut self.frame);
+        read.map(drop).map_err(|e: io::Error| FileError::from_io(&self.path, "read", &e))
     }
 
     /// The frame that was read, head and body.
@@ -107,34 +156,45 @@ pub(super) fn header_len() -> u64 {
 /// What a journal file holds.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// Where its last whole record ends.
+    /// Where its last whole batch ends.
     pub(super) good: u64,
     /// Its length; more than `good` when its tail is torn.
     pub(super) length: u64,
     /// Bytes of each brain's records.
     pub(super) by_brain: BTreeMap<String, u64>,
+    /// Whether it has batches; one that has none is written anew.
+    pub(super) has_batches: bool,
 }
 
 /// Checks every record of `path`.
 pub(super) fn check(path: &Path) -> Result<Found, JournalError> {
     let length = std::fs::metadata(path).map_err(|e| FileError::from_io(path, "look at", &e))?.len();
     let mut frames = Frames::open(path, length)?;
-    let mut by_brain = BTreeMap::new();
+    let has_batches = frames.has_batches();
+    let mut by_brain: BTreeMap<String, u64> = BTreeMap::new();
+    // Of a batch that is not read to its end yet.
+    let mut of_batch: Vec<(String, u64)> = Vec::new();
     loop {
-        let good = frames.offset;
         match frames.next()? {
-            Step::Frame => *by_brain.entry(frames.brain()?.to_owned()).or_default() += frames.offset - good,
-            Step::End => return Ok(Found { good, length, by_brain }),
+            Step::Frame => {
+                of_batch.push((frames.brain()?.to_owned(), u64::try_from(frames.frame().len()).unwrap_or(u64::MAX)));
+                if frames.whole() == frames.offset {
+                    of_batch.drain(..).for_each(|(brain, bytes)| *by_brain.entry(brain).or_default() += bytes);
+                }
+            }
+            Step::End => return Ok(Found { good: frames.offset, length, by_brain, has_batches }),
             Step::Bad => {
-                check_torn(path, good, length)?;
-                return Ok(Found { good, length, by_brain });
+                let good = frames.whole();
+                check_torn(path, good, length, has_batches)?;
+                return Ok(Found { good, length, by_brain, has_batches });
             }
         }
     }
 }
 
-/// Whether all from `good` on can be what an interrupted write left: no whole record is in it.
-fn check_torn(path: &Path, good: u64, length: u64) -> Result<(), JournalError> {
+/// Whether all from `good` on can be what one interrupted write left. With batches: no batch follows the one that is bad,
+/// since it would have been written only after that one was durable. Without: no whole record follows.
+fn check_torn(path: &Path, good: u64, length: u64, has_batches: bool) -> Result<(), JournalError> {
     let damaged = |behind: String| JournalError::Damaged { path: path.to_path_buf(), offset: good, behind };
     let tail_len = length.saturating_sub(good);
     if tail_len > TORN_BYTES_MAX {
@@ -146,12 +206,20 @@ fn check_torn(path: &Path, good: u64, length: u64) -> Result<(), JournalError> {
         file.take(tail_len).read_to_end(&mut tail)
     });
     read.map_err(|e| FileError::from_io(path, "read", &e))?;
-    match (1..tail.len()).find(|&at| record::starts_with_frame(&tail[at..])) {
+    let place = |at: usize| good.saturating_add(u64::try_from(at).unwrap_or(0));
+    if !has_batches {
+        return match (1..tail.len()).find(|&at| record::starts_with_frame(&tail[at..])) {
+            None => Ok(()),
+            Some(at) => Err(damaged(format!("a whole record follows it at byte {}", place(at)))),
+        };
+    }
+    let end = read_batch_head(&tail, good).map(|bytes| good.saturating_add(BATCH_HEAD_LEN).saturating_add(bytes));
+    if let Some(end) = end.filter(|end| *end < length) {
+        return Err(damaged(format!("what was written after it follows at byte {end}")));
+    }
+    match (1..tail.len()).find(|&at| read_batch_head(&tail[at..], place(at)).is_some()) {
         None => Ok(()),
-        Some(at) => {
-            let next = good.saturating_add(u64::try_from(at).unwrap_or(0));
-            Err(damaged(format!("a whole record follows it at byte {next}")))
-        }
+        Some(at) => Err(damaged(format!("what was written after it follows at byte {}", place(at)))),
     }
 }
 

@@ -11,6 +11,9 @@ use super::*;
 /// A journal as version 1 wrote it.
 const FIXTURE_V1: &[u8] =
     include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1/journal/00000001.log"));
+/// The same records as version 2 writes them: two appends, so two batches.
+const FIXTURE_V2: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v2/journal/00000001.log"));
 
 fn record(brain: &str, event: impl AsRef<[u8]>) -> Record {
     Record::new(brain, event.as_ref().to_vec())
@@ -21,17 +24,24 @@ fn replayed(dir: &Path) -> Result<Vec<Record>, JournalError> {
     replay.collect()
 }
 
-/// The bytes of a journal file with these records, and where each record ends.
-fn file_of(records: &[Record]) -> (Vec<u8>, Vec<usize>) {
+/// The bytes of a journal file with these batches, and where each ends.
+fn file_of_batches<'a>(batches: impl IntoIterator<Item = &'a [Record]>) -> (Vec<u8>, Vec<usize>) {
     let mut bytes = record::HEADER.to_vec();
-    let ends = records
-        .iter()
-        .map(|record| {
-            record.write_to(&mut bytes).unwrap();
-            bytes.len()
-        })
-        .collect();
+    let end_of = |records: &[Record]| {
+        let mut frames = Vec::new();
+        for record in records {
+            record.write_to(&mut frames).unwrap();
+        }
+        bytes.extend(batch::batch(&frames, u64::try_from(bytes.len()).unwrap()));
+        bytes.len()
+    };
+    let ends = batches.into_iter().map(end_of).collect();
     (bytes, ends)
+}
+
+/// The bytes of a journal file with these records, a batch each, and where each ends.
+fn file_of(records: &[Record]) -> (Vec<u8>, Vec<usize>) {
+    file_of_batches(records.chunks(1))
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -62,14 +72,48 @@ fn dropping_the_journal_waits_for_what_is_queued() {
     assert_eq!(replayed(dir.path()).unwrap().len(), 50);
 }
 
+fn fixture_records() -> [Record; 3] {
+    [record("outbox", [0xa1, 0x61, 0x61, 0x01]), record("postbox", []), record("outbox", [0xff; 300])]
+}
+
 #[test]
-fn a_journal_of_version_1_opens() {
+fn a_journal_of_version_1_opens_and_is_written_anew_with_batches() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("00000001.log"), FIXTURE_V1).unwrap();
-    let expected = [record("outbox", [0xa1, 0x61, 0x61, 0x01]), record("postbox", []), record("outbox", [0xff; 300])];
+    // With a torn tail, as version 1 may have left it.
+    fs::write(dir.path().join("00000001.log"), [FIXTURE_V1, &[9; 5]].concat()).unwrap();
+    let (journal, replay) = Journal::open(dir.path()).unwrap();
+    assert_eq!(replay.collect::<Result<Vec<_>, _>>().unwrap(), fixture_records());
+    assert_eq!(names(dir.path()), ["00000002.log"]);
+    journal.append(vec![record("outbox", "more")]).unwrap().wait().unwrap();
+    drop(journal);
+    let expected = [fixture_records().to_vec(), vec![record("outbox", "more")]].concat();
     assert_eq!(replayed(dir.path()).unwrap(), expected);
-    // What this build writes is still version 1; a change of the format needs a new version and a new fixture.
-    assert_eq!(file_of(&expected).0, FIXTURE_V1);
+    assert_eq!(names(dir.path()), ["00000002.log"], "once is enough");
+    let written = fs::read(dir.path().join("00000002.log")).unwrap();
+    assert_eq!(written, file_of_batches([&expected[..3], &expected[3..]]).0);
+}
+
+#[test]
+fn a_journal_of_version_2_opens_and_is_what_this_build_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("00000001.log");
+    fs::write(&path, FIXTURE_V2).unwrap();
+    assert_eq!(replayed(dir.path()).unwrap(), fixture_records());
+    assert_eq!(fs::read(&path).unwrap(), FIXTURE_V2);
+    // A change of the format needs a new version and a new fixture.
+    assert_eq!(file_of_batches([&fixture_records()[..2], &fixture_records()[2..]]).0, FIXTURE_V2);
+}
+
+#[test]
+fn damage_in_a_journal_of_version_1_is_refused_as_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("00000001.log");
+    let mut bytes = FIXTURE_V1.to_vec();
+    bytes[record::HEADER.len() + 12] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = replayed(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("a whole record follows it"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
 #[test]
@@ -77,7 +121,7 @@ fn a_newer_journal_or_record_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("00000001.log");
     for at in [record::HEADER.len() - 1, 0] {
-        let mut bytes = FIXTURE_V1.to_vec();
+        let mut bytes = FIXTURE_V2.to_vec();
         bytes[at] += 1;
         fs::write(&path, &bytes).unwrap();
         assert!(matches!(replayed(dir.path()), Err(JournalError::NoJournal { .. })));
@@ -87,9 +131,10 @@ fn a_newer_journal_or_record_is_refused_and_left_alone() {
     let body = [2, 1, b'x'];
     let length = 3u32.to_le_bytes();
     let sum = crc32c::crc32c(&[&length[..], &body[..]].concat()).to_le_bytes();
-    let bytes = [&record::HEADER[..], &length[..], &sum[..], &body[..]].concat();
+    let frame = [&length[..], &sum[..], &body[..]].concat();
+    let bytes = [&record::HEADER[..], &batch::batch(&frame, 9)[..]].concat();
     fs::write(&path, &bytes).unwrap();
-    assert!(matches!(replayed(dir.path()), Err(JournalError::Unreadable { offset: 9, .. })));
+    assert!(matches!(replayed(dir.path()), Err(JournalError::Unreadable { offset: 25, .. })));
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
@@ -97,7 +142,7 @@ fn a_newer_journal_or_record_is_refused_and_left_alone() {
 fn a_journal_shorter_than_its_header_is_refused_since_no_crash_leaves_it() {
     let dir = tempfile::tempdir().unwrap();
     for length in 0..record::HEADER.len() {
-        fs::write(dir.path().join("00000001.log"), &FIXTURE_V1[..length]).unwrap();
+        fs::write(dir.path().join("00000001.log"), &FIXTURE_V2[..length]).unwrap();
         let error = replayed(dir.path()).unwrap_err().to_string();
         assert!(error.contains("roost init --restore"), "{error}");
     }
@@ -108,13 +153,13 @@ fn damage_names_file_offset_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("00000001.log");
     let (mut bytes, ends) = file_of(&[record("a", "one"), record("b", "two"), record("c", "three")]);
-    bytes[ends[0] + 12] ^= 1;
+    bytes[ends[0] + 28] ^= 1;
     fs::write(&path, &bytes).unwrap();
     let error = replayed(dir.path()).unwrap_err().to_string();
     for part in [
         path.to_str().unwrap(),
         &format!("at byte {}", ends[0]),
-        &format!("a whole record follows it at byte {}", ends[1]),
+        &format!("what was written after it follows at byte {}", ends[1]),
         &format!("truncate -s {}", ends[0]),
     ] {
         assert!(error.contains(part), "{part}: {error}");
@@ -159,6 +204,32 @@ proptest! {
         journal.append(vec![record("x", "more")]).unwrap().wait().unwrap();
         drop(journal);
         prop_assert_eq!(replayed(dir.path()).unwrap().len(), whole + 1);
+    }
+
+    #[test]
+    fn a_last_batch_is_cut_off_whichever_of_its_pages_the_disk_wrote(
+        batches in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..5), 1..5),
+        page in 1usize..150,
+        lost in prop::collection::vec(any::<bool>(), 1..12),
+        length in any::<prop::sample::Index>(),
+        stale in any::<u8>(),
+    ) {
+        let batches: Vec<Vec<_>> =
+            batches.into_iter().map(|b| b.into_iter().map(|event| Record::new("outbox", event)).collect()).collect();
+        let (mut bytes, ends) = file_of_batches(batches.iter().map(Vec::as_slice));
+        // Some pages of the last write are what was there before: zeros, or bytes of a file that is gone.
+        let start = ends.get(ends.len().wrapping_sub(2)).copied().unwrap_or(record::HEADER.len());
+        let whole = bytes.clone();
+        for (page, _) in bytes[start..].chunks_mut(page).zip(lost.iter().cycle()).filter(|(_, lost)| **lost) {
+            page.fill(stale);
+        }
+        // And the file may be shorter.
+        bytes.truncate(start + length.index(bytes.len() - start + 1));
+        let kept = if bytes == whole { batches.len() } else { batches.len() - 1 };
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("00000001.log"), &bytes).unwrap();
+        prop_assert_eq!(replayed(dir.path()).unwrap(), batches[..kept].concat());
+        prop_assert_eq!(fs::read(dir.path().join("00000001.log")).unwrap(), whole[..if kept == batches.len() { whole.len() } else { start }].to_vec());
     }
 
     #[test]
@@ -328,6 +399,7 @@ impl TestFile {
         u64::try_from(self.bytes.lock().unwrap().len()).unwrap()
     }
     fn writer(&self, dir: &Path) -> Writer {
+        self.bytes.lock().unwrap().extend(record::HEADER);
         let shared = Arc::new(Shared::default());
         Writer { dir: dir.to_path_buf(), number: 1, file: Box::new(self.clone()), good: self.len(), shared }
     }
@@ -360,7 +432,7 @@ fn all_that_is_queued_goes_into_one_sync_and_is_answered_in_order() {
     answers.into_iter().for_each(|answer| answer.wait().unwrap());
     assert_eq!(shared.queued_bytes.load(Ordering::SeqCst), 0);
     let expected: Vec<_> = (0..100).map(|i| record("a", i.to_string())).collect();
-    assert_eq!(file.bytes.lock().unwrap()[..], file_of(&expected).0[record::HEADER.len()..]);
+    assert_eq!(*file.bytes.lock().unwrap(), file_of_batches([&expected[..]]).0);
 }
 
 #[tokio::test]
@@ -394,7 +466,7 @@ fn a_full_disk_refuses_an_append_and_leaves_nothing_of_it() {
     assert!(error.is_disk_full() && error.to_string().contains("free some space"), "{error}");
     write("after").unwrap();
     let expected = file_of(&[record("a", "before"), record("a", "after")]).0;
-    assert_eq!(file.bytes.lock().unwrap()[..], expected[record::HEADER.len()..]);
+    assert_eq!(*file.bytes.lock().unwrap(), expected);
 }
 
 #[test]
@@ -408,8 +480,26 @@ fn on_a_full_disk_a_brains_append_waits_and_only_the_others_are_refused() {
     writer.write(vec![waits, refused]);
     waits_answer.wait().unwrap();
     assert!(refused_answer.wait().unwrap_err().is_disk_full());
-    assert_eq!(file.bytes.lock().unwrap()[..], file_of(&[record("a", "waits")]).0[record::HEADER.len()..]);
+    assert_eq!(*file.bytes.lock().unwrap(), file_of(&[record("a", "waits")]).0);
     assert!(!writer.shared.waiting_for_room.load(Ordering::SeqCst));
+}
+
+#[test]
+fn however_long_the_disk_is_full_a_brains_append_is_never_too_much() {
+    let file = TestFile::default();
+    let shared = Arc::new(Shared::default());
+    file.bytes.lock().unwrap().extend(record::HEADER);
+    let (dir, good) = (PathBuf::from("/nowhere"), file.len());
+    file.fails(NO_ROOM);
+    file.full_writes.store(2, Ordering::SeqCst);
+    let writer = Writer { dir, number: 1, file: Box::new(file.clone()), good, shared: shared.clone() };
+    let journal = Journal::start(writer, shared).unwrap();
+    let large = || vec![record("outbox", vec![1; 2 * 1024 * 1024])];
+    let waiting: Vec<_> = (0..40).map(|_| journal.append_waiting(large()).unwrap()).collect();
+    let barrier = journal.append_waiting(Vec::new()).unwrap();
+    assert!(matches!(journal.append(large()), Err(JournalError::Busy { .. })), "what need not be taken is refused");
+    waiting.into_iter().for_each(|answer| answer.wait().unwrap());
+    barrier.wait().unwrap();
 }
 
 #[test]

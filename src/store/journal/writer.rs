@@ -14,17 +14,18 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::super::files::{self, DurableWriter, FileError};
+use super::super::files::{self, FileError};
+use super::batch::{self, NewLog};
 use super::error::JournalError;
-use super::record::{HEADER, Record};
+use super::record::Record;
 use super::replay::{Frames, Step};
 use super::{Shared, log_path};
 
 /// Bytes of one append at most.
 pub const APPEND_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// A write takes no further append once it has this many bytes.
-const GATHER_BYTES: u64 = 4 * 1024 * 1024;
-/// Bytes of one write at most: what a stop can tear.
+pub(super) const GATHER_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of the frames of one write at most: what a stop can tear.
 pub(super) const WRITE_BYTES_MAX: u64 = GATHER_BYTES + APPEND_BYTES_MAX;
 
 /// How long the writer waits before it tries again when there was no room.
@@ -111,7 +112,7 @@ pub(super) struct Writer {
     pub(super) dir: PathBuf,
     pub(super) number: u64,
     pub(super) file: Box<dyn LogFile>,
-    /// Where the last acknowledged record ends.
+    /// Where the last acknowledged batch ends.
     pub(super) good: u64,
     pub(super) shared: Arc<Shared>,
 }
@@ -190,7 +191,6 @@ impl Writer {
             many => Cow::Owned(many.iter().map(|a| a.frames.as_slice()).collect::<Vec<_>>().concat()),
         };
         self.write_frames(&frames)?;
-        self.good = self.good.saturating_add(u64::try_from(frames.len()).unwrap_or(u64::MAX));
         self.shared.grew(batch.iter().flat_map(|a| &a.by_brain));
         Ok(())
     }
@@ -201,8 +201,13 @@ impl Writer {
             // A barrier: all before it is durable already.
             return Ok(());
         }
-        match self.file.append(frames) {
-            Ok(()) => self.file.sync().map_err(|e| self.poison("fsync", &e)),
+        let batch = batch::batch(frames, self.good);
+        match self.file.append(&batch) {
+            Ok(()) => {
+                self.file.sync().map_err(|e| self.poison("fsync", &e))?;
+                self.good = self.good.saturating_add(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+                Ok(())
+            }
             Err(e) if files::is_disk_full(&e) => {
                 // Some of it may be there. It is taken back durably, or an append that was refused could come back.
                 self.file.cut(self.good).map_err(|e| self.poison("cut back", &e))?;
@@ -224,7 +229,7 @@ impl Writer {
     fn compact(&mut self, brain: &str, live: &[Record]) -> Result<(), JournalError> {
         self.shared.health()?;
         let next = log_path(&self.dir, self.number + 1);
-        let written = self.write_compacted(brain, live, &next);
+        let written = write_anew(&self.dir, (&self.path(), self.good), Some(brain), live, &next);
         let (good, live_bytes) = match written {
             Ok(lengths) => lengths,
             // The new name is there but may not stay: neither file can be trusted to be the one that a start finds.
@@ -242,35 +247,39 @@ impl Writer {
         }
         Ok(())
     }
+}
 
-    fn write_compacted(&self, brain: &str, live: &[Record], next: &Path) -> Result<(u64, u64), JournalError> {
-        let mut new = DurableWriter::create(&self.dir)?;
-        let failed = |e: io::Error| JournalError::from(FileError::from_io(next, "write", &e));
-        new.write_all(&HEADER).map_err(failed)?;
-        let mut old = Frames::open(&self.path(), self.good)?;
-        while old.next()? == Step::Frame {
-            if old.brain()? != brain {
-                new.write_all(old.frame()).map_err(failed)?;
-            }
+/// Writes the journal `next`: the records of `old` up to byte `good` but those of the brain `without`, then `live`. Gives its
+/// length, and the bytes of the records of `live`.
+pub(super) fn write_anew(
+    dir: &Path,
+    (old, good): (&Path, u64),
+    without: Option<&str>,
+    live: &[Record],
+    next: &Path,
+) -> Result<(u64, u64), JournalError> {
+    let mut new = NewLog::create(dir, next)?;
+    let mut frames = Frames::open(old, good)?;
+    while frames.next()? == Step::Frame {
+        let brain = frames.brain()?;
+        if without != Some(brain) {
+            new.push(frames.frame())?;
         }
-        if old.offset != self.good {
-            return Err(JournalError::Damaged {
-                path: self.path(),
-                offset: old.offset,
-                behind: "it was whole when it was written".to_owned(),
-            });
-        }
-        let before_live = new.written();
-        let mut frame = Vec::new();
-        for record in live {
-            frame.clear();
-            record.write_to(&mut frame)?;
-            new.write_all(&frame).map_err(failed)?;
-        }
-        let good = new.written();
-        new.commit(next)?;
-        Ok((good, good - before_live))
     }
+    if frames.offset != good {
+        return Err(JournalError::Damaged {
+            path: old.to_path_buf(),
+            offset: frames.whole(),
+            behind: "it was whole when it was written".to_owned(),
+        });
+    }
+    let (mut frame, mut live_bytes) = (Vec::new(), 0u64);
+    for record in live {
+        frame.clear();
+        live_bytes = live_bytes.saturating_add(record.write_to(&mut frame)?);
+        new.push(&frame)?;
+    }
+    Ok((new.commit()?, live_bytes))
 }
 
 /// `first` and what else is queued, and the command that is not an append and comes next.

@@ -72,6 +72,7 @@ fn r5_r7_an_owner_restored_from_an_old_disk_adopts_what_it_listed_since_and_repe
     assert_eq!(ending(&world, &first), Some(Ending::Received));
     let before = listed(&mut world);
     members_know(&mut world);
+    world.rules.nobody_has.insert(second);
 
     world.restore(&backup);
     world.run(5 * MINUTE);
@@ -87,6 +88,88 @@ fn r5_r7_an_owner_restored_from_an_old_disk_adopts_what_it_listed_since_and_repe
     world.tell(Input::Nr { from: NrFrom::Direct(Token(70)), nr, signer: fingerprint(&address("rita@readers")) });
     world.settle();
     assert_eq!(ending(&world, &second), Some(Ending::Received), "the reader's word ends an adopted mail");
+}
+
+/// A world restored from before `rita@readers` was sent a mail, and that mail.
+fn restored_from_before(nobody_has_it: bool) -> (World, MailId) {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = only_mail(&world);
+    members_know(&mut world);
+    if nobody_has_it {
+        world.rules.nobody_has.insert(h);
+    }
+    world.restore(&backup);
+    (world, h)
+}
+
+#[test]
+fn r2_an_adopted_mail_comes_back_from_the_members_and_goes_on_being_announced() {
+    let (mut world, h) = restored_from_before(false);
+    world.run(MINUTE);
+    assert!(world.outside.blobs.contains(&h) && world.brain.status().missing.is_empty());
+    assert_eq!(world.outside.taken, [(address("rita@readers"), h)]);
+    assert_eq!(world.outside.recoveries, 1);
+    // It stays, and is announced daily as every open mail is.
+    world.crash();
+    world.run(DAY + MINUTE);
+    assert_eq!((world.outside.recoveries, world.outside.taken.len()), (1, 2));
+}
+
+#[test]
+fn r2_a_power_cut_at_any_step_of_a_recovery_loses_nothing() {
+    for fuse in 1..60 {
+        let (mut world, h) = restored_from_before(false);
+        (world.steps, world.fuse) = (0, Some(fuse));
+        world.run(5 * MINUTE);
+        assert!(world.outside.blobs.contains(&h) && world.brain.status().missing.is_empty(), "cut at {fuse}");
+        assert!(world.outside.taken.contains(&(address("rita@readers"), h)), "cut at {fuse}");
+    }
+}
+
+#[test]
+fn an_adopted_mail_that_nobody_gives_back_is_asked_for_again_now_and_then_and_when_a_member_is_back() {
+    let (mut world, h) = restored_from_before(true);
+    world.run(DAY);
+    assert_eq!(world.brain.status().missing, BTreeSet::from([h]));
+    let tries = world.outside.recoveries;
+    assert!((100..400).contains(&tries), "{tries} attempts a day");
+    world.rules.nobody_has.clear();
+    world.tell(Input::PeerIsBack(key(3).peer_id()));
+    world.settle();
+    assert!(world.outside.blobs.contains(&h) && world.brain.status().missing.is_empty());
+    assert_eq!(world.outside.taken, [(address("rita@readers"), h)]);
+}
+
+#[test]
+fn r2_an_adopted_mail_that_never_comes_back_ends_with_a_word_to_its_sender() {
+    let (mut world, h) = restored_from_before(true);
+    world.run(8 * DAY);
+    assert_eq!(end_of(&world, 1, "rita@readers"), Some(EndedAs::Expired));
+    assert_eq!(world.outside.dsns.values().collect::<Vec<_>>(), [&address("rita@readers")]);
+    let tries = world.outside.recoveries;
+    assert_eq!(ending(&world, &h), Some(Ending::Expired));
+    world.run(DAY);
+    assert_eq!(world.outside.recoveries, tries, "what is over is not asked for");
+}
+
+#[test]
+fn r1_a_mail_goes_behind_its_durable_tombstone_also_when_its_owner_is_alone() {
+    let mut world = World::new(0, Rules::default());
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = only_mail(&world);
+    world.tell(Input::Cancel { token: Token(80), target: CancelTarget::Mail(h) });
+    world.settle();
+    // A crash tore the tombstone from the end. That is found at the start, which has nobody to wait for.
+    world.outside.journal.retain(|e| !matches!(e, Event::Tombstoned { .. }));
+    world.outside.blobs.insert(h);
+    world.crash();
+    world.settle();
+    assert!(world.outside.blobs.is_empty() && ending(&world, &h) == Some(Ending::Cancelled));
 }
 
 #[test]

@@ -108,3 +108,50 @@ fn r2_a_reader_that_starts_says_hello_to_the_peers_of_mails_that_wait() {
     world.run();
     assert_eq!(world.greeted, BTreeSet::from([key.peer_id()]));
 }
+
+#[test]
+fn r7_a_mail_of_the_same_h_under_another_submission_or_owner_hides_none_from_its_tombstone() {
+    let (alice, mallory) = (PeerKey::from_seed(&[4; 32]), PeerKey::from_seed(&[5; 32]));
+    let mine = |n| Ns { owner: alice.peer_id(), ..ns(n) };
+    // Mallory announces alice's h as a mail of its own; alice sends one sealed mail under two submissions.
+    let foreign = Ns { h: ns(1).h, owner: mallory.peer_id(), from_fingerprint: Fingerprint::new([6; 20]), ..ns(3) };
+    let second = Ns { h: ns(1).h, ..mine(2) };
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut world = World::new();
+        let all = [mine(1), second.clone(), foreign.clone()];
+        for at in order {
+            world.send(&all[at], true);
+        }
+        let word = cancelled(&world, &alice, 1);
+        assert_eq!(tells(&mut world, word, true), Reply::TombstoneTaken, "{order:?}");
+        let states: BTreeMap<usize, BodyState> =
+            order.iter().zip(world.listed(Standard::Inbox)).map(|(at, message)| (*at, message.body)).collect();
+        let expected = [(0, BodyState::Cancelled), (1, BodyState::Cancelled), (2, BodyState::Absent)];
+        assert_eq!(states, BTreeMap::from(expected), "{order:?}");
+        // What is forgotten of one leaves the others findable.
+        world.crash();
+        let word = cancelled(&world, &mallory, 1);
+        assert_eq!(tells(&mut world, word, true), Reply::TombstoneTaken, "{order:?}");
+        assert!(world.listed(Standard::Inbox).iter().all(|message| message.body == BodyState::Cancelled));
+    }
+}
+
+#[test]
+fn r5_what_was_filed_is_not_forgotten_by_a_clock_that_may_be_wrong() {
+    let mut world = World::new();
+    let file = |world: &mut World, n: u8| {
+        let (token, at) = (world.token(), world.now.wall);
+        let (id, message) = (SubmissionId::new([n; 16]), b"Subject: x\r\n\r\nx\r\n".to_vec());
+        world.tell(Input::FileMessage { token, id, at, message });
+    };
+    file(&mut world, 1);
+    world.tell(Input::ClockDoubtful(true));
+    world.now = world.now.after(400 * DAY);
+    file(&mut world, 2);
+    file(&mut world, 1);
+    assert_eq!(world.listed(Standard::Inbox).len(), 2, "filed once");
+    world.tell(Input::ClockDoubtful(false));
+    file(&mut world, 3);
+    file(&mut world, 1);
+    assert_eq!(world.listed(Standard::Inbox).len(), 4, "by a right clock it is forgotten in the end");
+}

@@ -61,3 +61,48 @@ fn a_member_with_an_old_view_gives_way_to_its_twin() {
         assert_eq!(world.distinct("alice", 1), 4, "{slow} was slow: {:?}", world.holders("alice", 1));
     }
 }
+
+/// Seed 1136: the question who holds what went astray while the long polls did not, so nobody seemed to have been away.
+#[test]
+fn r12_a_question_that_nobody_heard_is_asked_again_though_nobody_was_away() {
+    for slow in &SIX[1..5] {
+        let mut world = World::new(&SIX);
+        world.kill("frank");
+        world.lost.insert(id("frank"));
+        for name in SIX[..5].iter().filter(|name| *name != slow) {
+            let roster = world.roster(name);
+            world.tell(name, Input::Roster(roster));
+        }
+        world.send("alice", 1, KN);
+        world.unheard = 8;
+        let roster = world.roster(slow);
+        world.tell(slow, Input::Roster(roster));
+        world.run(HOUR);
+        assert_eq!(world.distinct("alice", 1), 4, "{slow} was slow: {:?}", world.holders("alice", 1));
+    }
+}
+
+/// Seed 7223: a member that took the index of one that was off forgot in a crash that it had not heard it.
+#[test]
+fn r12_twins_come_apart_though_both_restarted_before_they_heard_of_each_other() {
+    for slow in &SIX[1..5] {
+        let mut world = World::new(&SIX);
+        world.kill("frank");
+        world.lost.insert(id("frank"));
+        for name in SIX[..5].iter().filter(|name| *name != slow) {
+            let roster = world.roster(name);
+            world.tell(name, Input::Roster(roster));
+        }
+        world.send("alice", 1, KN);
+        world.unheard = usize::MAX;
+        let roster = world.roster(slow);
+        world.tell(slow, Input::Roster(roster));
+        world.run(HOUR);
+        let others = &SIX[1..5];
+        others.iter().for_each(|name| world.kill(name));
+        world.unheard = 0;
+        others.iter().for_each(|name| world.start(name));
+        world.run(HOUR);
+        assert_eq!(world.distinct("alice", 1), 4, "{slow} was slow: {:?}", world.holders("alice", 1));
+    }
+}

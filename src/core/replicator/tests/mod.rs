@@ -156,12 +156,12 @@ fn latest_round(world: &World, name: &str, owner: &str) -> u64 {
 fn expiry_frees_a_part_only_after_a_day_of_grace_and_never_under_a_doubtful_clock() {
     let mut world = World::new(&SIX);
     world.send("alice", 1, KN);
-    world.tell("bob", Input::ClockDoubt(true));
+    world.tell("bob", Input::ClockDoubtful(true));
     world.run(LIFE + DAY - HOUR);
     assert_eq!(indices(&world, 1), all_five());
     world.run(3 * HOUR);
     assert_eq!(world.holders("alice", 1).into_keys().collect::<Vec<_>>(), ["bob"]);
-    world.tell("bob", Input::ClockDoubt(false));
+    world.tell("bob", Input::ClockDoubtful(false));
     world.run(2 * HOUR);
     assert!(world.holders("alice", 1).is_empty());
 }
@@ -179,7 +179,7 @@ fn a_clock_that_is_ahead_at_a_start_frees_nothing_before_it_was_compared() {
     assert!(bobs(&world), "nothing is freed at the start");
     world.run(HOUR);
     assert!(bobs(&world), "nor later, while nobody said that the clock is right");
-    world.tell("bob", Input::ClockDoubt(false));
+    world.tell("bob", Input::ClockDoubtful(false));
     world.run(2 * HOUR);
     assert!(!bobs(&world));
 }
