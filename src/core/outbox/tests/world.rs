@@ -327,14 +327,7 @@ impl World {
                 self.outside.spool.remove(&submission);
                 self.outside.spool_drops += 1;
             }
-            Action::DropBlob { h } => {
-                let sealed = |e: &Event| matches!(e, Event::Sealed { facts, .. } if facts.h == h);
-                let gone =
-                    |e: &Event| matches!(e, Event::Tombstoned { h: of, .. } | Event::Gone { h: of, .. } if *of == h);
-                let journal = &self.outside.journal;
-                assert!(!journal.iter().any(sealed) || journal.iter().any(gone), "a mail goes behind its tombstone");
-                self.outside.blobs.remove(&h);
-            }
+            Action::DropBlob { h } => self.drop_blob(h),
             Action::Announce(announcement) => self.announce(announcement),
             Action::DeleteNs { h, receiver, .. } => {
                 self.outside.dht_ns.remove(&(receiver.clone(), h));
@@ -355,12 +348,7 @@ impl World {
                     self.tell(Input::Nr { from: NrFrom::Dht(value), nr, signer });
                 }
             }
-            Action::DeleteNr { value, secret } => {
-                // Whoever deletes it derives the password from the secret that was in the ns, once.
-                let of_ns = |e: &Event| matches!(e, Event::Sealed { receivers, .. } if receivers.iter().any(|r| r.secret == secret));
-                assert!(self.outside.journal.iter().any(of_ns), "no ns had this secret");
-                self.outside.dht_nr.remove(&value);
-            }
+            Action::DeleteNr { value, secret } => self.delete_nr(value, &secret),
             Action::ReadOwnList { member, since } => self.tell_own_list(member, since),
             Action::Hello { .. } | Action::ForgetRestored => {}
             Action::ShowOnly(these) => self.outside.shown_only = these,
@@ -380,6 +368,20 @@ impl World {
                 self.tell(Input::Shown { submission });
             }
         }
+    }
+    fn drop_blob(&mut self, h: MailId) {
+        let sealed = |e: &Event| matches!(e, Event::Sealed { facts, .. } if facts.h == h);
+        let gone = |e: &Event| matches!(e, Event::Tombstoned { h: of, .. } | Event::Gone { h: of, .. } if *of == h);
+        let journal = &self.outside.journal;
+        assert!(!journal.iter().any(sealed) || journal.iter().any(gone), "a mail goes behind its tombstone");
+        self.outside.blobs.remove(&h);
+    }
+    fn delete_nr(&mut self, value: Digest, secret: &Secret) {
+        // Whoever deletes it derives the password from the secret that was in the ns, once.
+        let of_ns =
+            |e: &Event| matches!(e, Event::Sealed { receivers, .. } if receivers.iter().any(|r| r.secret == *secret));
+        assert!(self.outside.journal.iter().any(of_ns), "no ns had this secret");
+        self.outside.dht_nr.remove(&value);
     }
     /// What members have is put together, if they are there.
     fn recover(&mut self, job: RecoverJob) {
