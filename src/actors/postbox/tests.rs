@@ -260,6 +260,9 @@ fn directory(alice_id: &SecretIdentity, rita: &SecretIdentity, group_key: Finger
         min_protocol: 1,
         group_certificate: Vec::new(),
         at: WallTime(0),
+        handovers: Vec::new(),
+        built_on: Vec::new(),
+        leaving: BTreeSet::new(),
     };
     let roster = Roster {
         me: me.clone(),
@@ -269,7 +272,8 @@ fn directory(alice_id: &SecretIdentity, rita: &SecretIdentity, group_key: Finger
         members: vec![me],
         lost: BTreeSet::new(),
     };
-    let acme = KnownGroup { key: group_key, gd: Some(Arc::new(gd)), signed_gd: Arc::default() };
+    let acme =
+        KnownGroup { key: group_key, retired: BTreeSet::new(), gd: Some(Arc::new(gd)), signed_gd: Arc::default() };
     let certificate = Some(Arc::new(alice_id.certificate().as_bytes().to_vec()));
     let known = KnownPeer { address: Some(at("alice@acme")), peer_id: alice(), addrs: Vec::new(), certificate };
     Directory::new(Snapshot {

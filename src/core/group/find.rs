@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Group;
-use super::types::Reply;
+use super::answers::Reply;
 use crate::core::Token;
 use crate::model::group::Member;
 use crate::model::{GroupName, MonoTime, Now};

@@ -1,5 +1,8 @@
 //! The life of groups, told with paired brains in memory under virtual time.
 
+mod changes;
+mod leaving;
+mod mastership;
 mod network;
 
 use std::collections::BTreeSet;
@@ -7,6 +10,7 @@ use std::time::Duration;
 
 use network::{Network, sign_descriptor, sign_gd};
 
+use super::changes::digest;
 use super::{GdFound, GroupError, Input, Reply, Role, SignedGd};
 use crate::core::Brain;
 use crate::model::policy::KOfN;
@@ -322,11 +326,20 @@ fn an_older_gd_is_ignored_and_another_keys_gd_is_a_conflict() {
     assert_eq!(status.conflicts[0].others, BTreeSet::from([other_key]));
     assert_eq!(status.conflicts[0].pinned, newest.key);
 
-    let mut fork = newest.gd.clone();
-    fork.members.truncate(2);
-    offered(&mut net, "bob@acme", sign_gd(fork, newest.key));
+    // Of two that one key signed the one with the smaller digest is taken, wherever it comes first.
+    let mut forks = (0..).map(|at| {
+        let mut fork = newest.gd.clone();
+        fork.at.0 += at;
+        fork.members.truncate(2);
+        sign_gd(fork, newest.key)
+    });
+    let greater = forks.find(|fork| digest(fork) > digest(&newest)).unwrap();
+    offered(&mut net, "bob@acme", greater);
     assert_eq!(net.status("bob@acme").conflicts[0].forked_versions, BTreeSet::from([6]));
     assert_eq!(net.status("bob@acme").members.len(), 6);
+    let smaller = forks.find(|fork| digest(fork) < digest(&newest)).unwrap();
+    offered(&mut net, "bob@acme", smaller);
+    assert_eq!(net.status("bob@acme").members.len(), 2);
     let shown = net.status("bob@acme").conflicts;
     net.restart("bob@acme");
     assert_eq!(net.status("bob@acme").conflicts, shown, "kept over a restart");
