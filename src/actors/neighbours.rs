@@ -129,6 +129,10 @@ impl postbox::Neighbours for Neighbours {
         // A peer that is stopping finds nobody, and pulls nothing either.
         Box::pin(async move { drop(handle.ask(move |token| group::Input::Find { token, group }).await) })
     }
+    fn renew_gd(&self, group: &GroupName) -> BoxFuture<'static, ()> {
+        let (handle, group) = (self.group.clone(), group.clone());
+        Box::pin(async move { drop(handle.ask(move |token| group::Input::RenewGd { token, group }).await) })
+    }
 }
 
 impl OwnParts for Neighbours {

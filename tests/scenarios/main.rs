@@ -25,6 +25,8 @@ mod from_scripts;
 #[cfg(test)]
 mod gone_mail;
 #[cfg(test)]
+mod group_life;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod index_deleted;

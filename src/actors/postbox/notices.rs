@@ -102,6 +102,9 @@ impl Notices {
         let me = self.me.clone();
         let opened: UnverifiedNs = blocking(move || decrypt_ns(&sealed, &me)).await??;
         let (from, fingerprint) = (opened.from().clone(), opened.fingerprint());
+        if matches!(named_by_group(&self.directory.snapshot(), &opened), Err(NsError::NoCertificate { .. })) {
+            self.neighbours.renew_gd(opened.group()).await;
+        }
         let snapshot = self.directory.snapshot();
         let member = named_by_group(&snapshot, &opened)?;
         let certificate = self.certificate(&snapshot, &from, fingerprint, peer).await?;

@@ -261,6 +261,7 @@ impl Group {
             return;
         };
         match result {
+            Err(why) if change.code.is_some() => self.change_failed(&change, GroupError::Recovery { why }),
             Err(why) => self.change_failed(&change, GroupError::Signing { why }),
             Ok((signed, recovery)) => {
                 if signed.gd.built_on.first() == self.own_gd().map(digest).as_ref() {

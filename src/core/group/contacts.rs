@@ -120,6 +120,7 @@ impl Group {
             for adding in waiting {
                 self.refuse(adding.token, GroupError::NoContact { address: address.clone() });
             }
+            self.answer_renewed(&group);
             events.push(Event::Unpinned { group });
         }
         self.record(events, vec![Effect::Reply(token, Reply::ContactRemoved { unpinned })]);
@@ -134,6 +135,7 @@ impl Group {
             let ask = if group == *self.group() { Vec::new() } else { self.who_knows(&group, None) };
             if let Some(pin) = self.pins.get_mut(&group) {
                 pin.fetching = true;
+                pin.looked_at = Some(now.mono);
                 self.out.act(Action::FetchGd { group, ask });
             }
         }
@@ -186,6 +188,7 @@ impl Group {
             }
         }
         self.note_missing(now);
+        self.answer_renewed(group);
         let waiting: Vec<Adding> = self.adding.extract_if(.., |adding| adding.group == *group).collect();
         for adding in waiting {
             self.go_on_adding(now, adding, found.why.as_deref());

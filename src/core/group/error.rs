@@ -192,6 +192,12 @@ pub enum GroupError {
         /// What the shell says.
         why: String,
     },
+    /// The recovery code did not do it.
+    #[error("the group is not taken over: {why}")]
+    Recovery {
+        /// What the shell says.
+        why: String,
+    },
     /// Only members may.
     #[error("{caller} is no member of {group}")]
     NotMember {

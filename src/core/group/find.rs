@@ -11,6 +11,8 @@ use crate::model::{GroupName, MonoTime, Now};
 
 /// Longest wait for a group's descriptor and its members' places. A mail program waits for the answer.
 const FIND_MAX: Duration = Duration::from_secs(10);
+/// A gd that a notice contradicts is looked for again at most so often.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
 /// Most requests that wait.
 const FINDING_MAX: usize = 256;
 
@@ -32,6 +34,36 @@ impl Group {
             pin.refresh_at = now.mono;
         }
         self.finding.push(Finding { token, group, until: now.mono + FIND_MAX });
+    }
+
+    /// A notice names a member or a key of `group` that the gd here does not: answers once a newer one was looked for, at once
+    /// if that was tried a moment ago.
+    pub(super) fn renew_gd(&mut self, now: Now, token: Token, group: GroupName) {
+        let room = self.renewing.len() < FINDING_MAX;
+        let looks = self.pins.get_mut(&group).filter(|_| room).is_some_and(|pin| {
+            let just_now = pin.looked_at.is_some_and(|at| now.mono.since(at) < RENEW_AGAIN);
+            if !just_now && !pin.fetching {
+                pin.refresh_at = now.mono;
+            }
+            !just_now || pin.fetching
+        });
+        if looks {
+            self.renewing.push((token, group));
+        } else {
+            self.out.reply(token, Reply::Found);
+        }
+    }
+
+    /// A look for the gd of `group` ended.
+    pub(super) fn answer_renewed(&mut self, group: &GroupName) {
+        let waiting: Vec<_> = self.renewing.extract_if(.., |(_, of)| of == group).collect();
+        if !waiting.is_empty() {
+            // Whoever waits looks into the picture next.
+            self.publish_picture();
+        }
+        for (token, _) in waiting {
+            self.out.reply(token, Reply::Found);
+        }
     }
 
     /// When the next one has waited long enough.

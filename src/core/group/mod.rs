@@ -92,6 +92,7 @@ struct Pin {
     /// Keys that were pinned before, each of which signed the next.
     rotations: Vec<Rotation>,
     refresh_at: MonoTime,
+    looked_at: Option<MonoTime>,
     fetching: bool,
     fails: u32,
 }
@@ -140,6 +141,7 @@ pub struct Group {
     joining: Option<Joining>,
     adding: Vec<contacts::Adding>,
     finding: Vec<find::Finding>,
+    renewing: Vec<(crate::core::Token, GroupName)>,
     /// Where the peers of the invite in use, or of the one this peer joined by, are or were.
     hints: BTreeMap<PeerId, Vec<PeerAddr>>,
     lookups: BTreeMap<PeerId, Lookup>,
@@ -193,6 +195,7 @@ impl Group {
             joining: None,
             adding: Vec::new(),
             finding: Vec::new(),
+            renewing: Vec::new(),
             hints: BTreeMap::new(),
             lookups: BTreeMap::new(),
             named_changed: true,
@@ -309,6 +312,7 @@ impl Group {
             changes: Vec::new(),
             rotations: Vec::new(),
             refresh_at: MonoTime::default(),
+            looked_at: None,
             fetching: false,
             fails: 0,
         });
@@ -517,6 +521,7 @@ impl Brain for Group {
             Input::RemoveContact { token, address } => self.remove_contact(token, address),
             Input::GdFetched { group, found } => self.gd_fetched(now, &group, found),
             Input::Find { token, group } => self.find(now, token, group),
+            Input::RenewGd { token, group } => self.renew_gd(now, token, group),
             Input::LookAgain { token, peer } => self.look_again(now, token, peer),
             Input::PeerFetched { peer, found } => self.peer_fetched(now, peer, found),
             Input::Published { entry, ok } => self.entry_put(now, entry, ok),

@@ -333,6 +333,13 @@ pub enum Input {
         /// The sender's group.
         group: GroupName,
     },
+    /// A notice names a member or a key of `group` that its gd here does not: answer once a newer one was looked for.
+    RenewGd {
+        /// Whom to answer.
+        token: Token,
+        /// The sender's group.
+        group: GroupName,
+    },
     /// A dial to `peer` failed: read its descriptor again.
     LookAgain {
         /// Whom to answer.

@@ -195,6 +195,27 @@ fn removing_a_holder_replaces_the_key_and_members_and_contacts_follow_its_signat
 }
 
 #[test]
+fn a_notice_that_does_not_fit_the_gd_has_a_newer_one_looked_for_once_a_minute() {
+    let mut net = six();
+    net.pass(MINUTE);
+    net.start("rita@readers");
+    net.create("rita@readers", Policy::default());
+    let Reply::Card(card) = net.ask("bob@acme", |token| Input::MakeCard { token }) else { panic!() };
+    net.ask("rita@readers", |token| Input::AddContact { token, card });
+    net.pass(MINUTE * 2);
+    grant(&mut net, "alice@acme", "bob@acme");
+    net.pass(MINUTE);
+    remove(&mut net, "bob@acme", "alice@acme");
+    let renew =
+        |net: &mut Network| net.ask("rita@readers", |token| Input::RenewGd { token, group: "acme".parse().unwrap() });
+    assert_eq!(renew(&mut net), Reply::Found);
+    assert_eq!(net.status("rita@readers").pins[0].key, key(&net, "bob@acme"));
+    let asked = net.node("rita@readers").asked["fetch gd"];
+    assert_eq!(renew(&mut net), Reply::Found);
+    assert_eq!(net.node("rita@readers").asked["fetch gd"], asked);
+}
+
+#[test]
 fn r11_a_stolen_key_that_was_replaced_moves_nobody() {
     let mut net = six();
     net.pass(MINUTE);
@@ -242,13 +263,13 @@ fn the_recovery_code_acts_for_the_group_when_all_holders_are_gone() {
         net.ask("bob@acme", |token| Input::Recover { token, code })
     };
     let wrong = code_of(&Fingerprint::new([1; 20]));
-    assert!(matches!(refusal(recover(&mut net, &wrong)), GroupError::Signing { .. }));
+    assert!(matches!(refusal(recover(&mut net, &wrong)), GroupError::Recovery { .. }));
     let Reply::Changed { gd_version: 7, recovery: Some(newer) } = recover(&mut net, &code) else { panic!() };
     assert_ne!(newer, code);
     net.pass(MINUTE);
     assert_eq!(holders(&net, "frank@acme"), ["bob@acme"]);
     assert_eq!(remove(&mut net, "bob@acme", "alice@acme"), Reply::Changed { gd_version: 8, recovery: None });
-    assert!(matches!(refusal(recover(&mut net, &code)), GroupError::Signing { .. }), "a code is good once");
+    assert!(matches!(refusal(recover(&mut net, &code)), GroupError::Recovery { .. }), "a code is good once");
     let invite = net.invite("bob@acme", "grace");
     net.start("grace@acme");
     assert!(matches!(net.join("grace@acme", &invite), Reply::Joined { gd_version: 9, .. }));
