@@ -52,7 +52,7 @@ impl Kit {
     ) -> BoxFuture<'static, Result<(), String>> {
         Box::pin(async move {
             let sealed = within(KEY_PATIENCE, self.client.post_group_key(peer)).await;
-            let sealed = sealed.map_err(|failed| in_words(failed))?;
+            let sealed = sealed.map_err(in_words)?;
             let from = self.certificate_of(&peer).ok_or("its certificate is not here yet")?;
             blocking(move || {
                 let from = Certificate::parse(&from)?;

@@ -14,7 +14,7 @@ use crate::core::group::{
 use crate::core::{Brain, Effect, Token};
 use crate::model::card::Invite;
 use crate::model::dht::DhtKey;
-use crate::model::group::{GroupDescriptor, Member, PeerAddr, PeerDescriptor};
+use crate::model::group::{GroupDescriptor, LeaveStage, Member, PeerAddr, PeerDescriptor};
 use crate::model::{Address, Fingerprint, GroupName, MonoTime, Now, PeerId, Policy, Secret, WallTime};
 use crate::wire::{PeerKey, Signed, decode, encode};
 
@@ -373,20 +373,8 @@ impl Network {
             }
             Action::RotateKey { gd, old } => self.rotate(at, gd, &old),
             Action::ForgetKeys { but, .. } => self.nodes.get_mut(&at).unwrap().keys.retain(|key| *key == but),
-            Action::FetchKey { ask, .. } => match ask.into_iter().find(|peer| self.reaches(&at, peer)) {
-                Some(peer) => {
-                    let token = self.token(peer, Waiting::Key(at));
-                    self.later(DELAY, peer, Input::AskKey { token, caller: at });
-                }
-                None => self.later(PATIENCE, at, Input::KeyFetched(Err("no answer".to_owned()))),
-            },
-            Action::AskLeave { stage, ask } => match ask.into_iter().find(|peer| self.reaches(&at, peer)) {
-                Some(peer) => {
-                    let token = self.token(peer, Waiting::Leave(at));
-                    self.later(DELAY, peer, Input::AdmitLeave { token, caller: at, stage });
-                }
-                None => self.later(PATIENCE, at, Input::LeaveAnswered(Err(nowhere()))),
-            },
+            Action::FetchKey { ask, .. } => self.fetch_key(at, ask),
+            Action::AskLeave { stage, ask } => self.ask_leave(at, stage, ask),
             Action::AskJoin { peer, descriptor, proof, .. } => {
                 let known = &self.nodes[&at].picture.as_ref().unwrap().peers;
                 assert!(known.contains_key(&peer), "the connector dials only whom the picture names");
@@ -446,6 +434,29 @@ impl Network {
         self.nodes.get_mut(&at).unwrap().keys.insert(key);
         let recovery = code_of(&key);
         self.later(DELAY, at, Input::KeyRotated(Ok(NewGroup { gd: sign_gd(gd, key), recovery })));
+    }
+
+    fn fetch_key(&mut self, at: PeerId, ask: Vec<PeerId>) {
+        match ask.into_iter().find(|peer| self.reaches(&at, peer)) {
+            Some(peer) => {
+                let token = self.token(peer, Waiting::Key(at));
+                self.later(DELAY, peer, Input::AskKey { token, caller: at });
+            }
+            None => self.later(PATIENCE, at, Input::KeyFetched(Err("no answer".to_owned()))),
+        }
+    }
+
+    fn ask_leave(&mut self, at: PeerId, stage: LeaveStage, ask: Vec<PeerId>) {
+        match ask.into_iter().find(|peer| self.reaches(&at, peer)) {
+            Some(peer) => {
+                let token = self.token(peer, Waiting::Leave(at));
+                self.later(DELAY, peer, Input::AdmitLeave { token, caller: at, stage });
+            }
+            None => {
+                let nowhere = CallFailed::Unreachable { why: "no answer".to_owned() };
+                self.later(PATIENCE, at, Input::LeaveAnswered(Err(nowhere)));
+            }
+        }
     }
 
     fn fetch_gd(&mut self, at: PeerId, group: GroupName, ask: &[PeerId]) {
