@@ -51,7 +51,7 @@ pub trait Neighbours: Send + Sync + 'static {
     fn pin(&self, sender: &Address, group: &GroupName, group_key: Fingerprint) -> BoxFuture<'static, ()>;
     /// Ends once it is known where the members of `group` are, or after a few seconds.
     fn find(&self, group: &GroupName) -> BoxFuture<'static, ()>;
-    /// A notice does not fit the gd of `group` that is here: ends once a newer one was looked for, which is tried once a minute
+    /// A notice does not fit the gd of `group` that is here: ends once a newer one was looked for, which is tried every 10 s
     /// at most.
     fn renew_gd(&self, _group: &GroupName) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))

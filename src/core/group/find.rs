@@ -12,7 +12,7 @@ use crate::model::{GroupName, MonoTime, Now};
 /// Longest wait for a group's descriptor and its members' places. A mail program waits for the answer.
 const FIND_MAX: Duration = Duration::from_secs(10);
 /// A gd that a notice contradicts is looked for again at most so often.
-const RENEW_AGAIN: Duration = Duration::from_secs(60);
+const RENEW_AGAIN: Duration = Duration::from_secs(10);
 /// Most requests that wait.
 const FINDING_MAX: usize = 256;
 

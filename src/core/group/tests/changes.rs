@@ -195,7 +195,7 @@ fn removing_a_holder_replaces_the_key_and_members_and_contacts_follow_its_signat
 }
 
 #[test]
-fn a_notice_that_does_not_fit_the_gd_has_a_newer_one_looked_for_once_a_minute() {
+fn a_notice_that_does_not_fit_the_gd_has_a_newer_one_looked_for_but_not_all_the_time() {
     let mut net = six();
     net.pass(MINUTE);
     net.start("rita@readers");
