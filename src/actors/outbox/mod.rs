@@ -351,7 +351,8 @@ impl Perform<Outbox> for Performer {
                 let back = back.clone();
                 tokio::spawn(async move {
                     let found = find_certificate(&tools, &address).await;
-                    if found == Certificate::NotYet && !tools.directory.snapshot().groups.contains_key(address.group()) {
+                    if found == Certificate::NotYet && !tools.directory.snapshot().groups.contains_key(address.group())
+                    {
                         tools.neighbours.want_group(address.group());
                     }
                     back.tell(Input::Certificate { address, found }).await
