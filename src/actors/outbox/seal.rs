@@ -118,6 +118,9 @@ pub(super) struct Opened {
     pub(super) structure: Structure,
 }
 
+/// Sealed ns, and the name in the DHT of each.
+pub(super) type Named = (Vec<SealedNotice>, Vec<(Address, Digest)>);
+
 impl Sealer {
     pub(super) fn of(tools: &Tools) -> Self {
         Self {
@@ -132,11 +135,7 @@ impl Sealer {
     }
 
     /// The ns of a mail that is sealed already, made anew, and the name in the DHT of each. Blocking.
-    pub(super) fn notices(
-        &self,
-        job: &RecoverJob,
-        opened: &Opened,
-    ) -> Result<(Vec<SealedNotice>, Vec<(Address, Digest)>), SealFailure> {
+    pub(super) fn notices(&self, job: &RecoverJob, opened: &Opened) -> Result<Named, SealFailure> {
         let snapshot = self.directory.snapshot();
         let to: Vec<_> = job.receivers.iter().map(|(address, key, peer, _)| (address.clone(), *key, *peer)).collect();
         let certificates = certificates(&snapshot, &to)?;
