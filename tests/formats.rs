@@ -194,6 +194,9 @@ mod tests {
             min_protocol: 1,
             group_certificate: key.certificate().as_bytes().to_vec(),
             at: at(),
+            handovers: Vec::new(),
+            built_on: Vec::new(),
+            leaving: BTreeSet::new(),
         }
     }
 }

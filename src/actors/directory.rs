@@ -28,6 +28,8 @@ pub struct KnownPeer {
 pub struct KnownGroup {
     /// The pinned key: the trust root of every `name@group`.
     pub key: Fingerprint,
+    /// Keys that came before it: what is not signed by a key, and only names it, may still name one of these.
+    pub retired: BTreeSet<Fingerprint>,
     /// The newest gd that this key signed, once there is one.
     pub gd: Option<Arc<GroupDescriptor>>,
     /// That gd as it was signed.
@@ -45,6 +47,13 @@ pub struct Snapshot {
     pub contacts: BTreeSet<Address>,
     /// Known peers.
     pub peers: BTreeMap<PeerId, KnownPeer>,
+}
+
+impl KnownGroup {
+    /// Whether `key` is the group's, now or before it was replaced.
+    pub fn goes_by(&self, key: &Fingerprint) -> bool {
+        self.key == *key || self.retired.contains(key)
+    }
 }
 
 impl Snapshot {

@@ -122,6 +122,8 @@ pub struct Peer {
     pub dht: DhtPort,
     /// Membership.
     pub group: Handle<Group>,
+    /// The same, with what needs the group key.
+    pub group_port: GroupPort,
     /// Own mails.
     pub outbox: Handle<Outbox>,
     /// Members' mails.
@@ -440,7 +442,7 @@ impl Peer {
         let https = HttpsServer::start(listener, &tls, api, limit, ServerBounds::default()).map_err(listen_error)?;
         spread_rosters(&group, outbox.handle().clone(), replicator.clone(), postbox.clone(), common.dht.clone());
         let Common { home, config, identity, clock, directory, client, dht, .. } = common;
-        let (group, outbox) = (group.handle.clone(), outbox.handle().clone());
+        let (group_port, group, outbox) = (group.clone(), group.handle.clone(), outbox.handle().clone());
         let https = tokio::sync::Mutex::new(Some(https));
         Ok(Self {
             home,
@@ -455,6 +457,7 @@ impl Peer {
             client,
             dht,
             group,
+            group_port,
             outbox,
             replicator,
             fetch,

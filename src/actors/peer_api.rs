@@ -24,7 +24,7 @@ use crate::core::postbox::{self, TombstoneRefusal};
 use crate::core::replicator::{self, KnownMail, Replicator};
 use crate::fragment::Codec;
 use crate::model::card::JoinRequest;
-use crate::model::group::{Heartbeat, HeartbeatAnswer};
+use crate::model::group::{Heartbeat, HeartbeatAnswer, LeaveStage};
 use crate::model::holding::Holdings;
 use crate::model::msglist::{Cursor, SignedTombstone, Tombstone};
 use crate::model::{Address, MailId, Part, PeerId};
@@ -411,6 +411,16 @@ impl PeerApi for SharedApi {
     fn join(&self, caller: PeerId, request: JoinRequest) -> impl Answer<Bytes> {
         let api = self.0.clone();
         async move { api.group.admit(caller, request).await }
+    }
+
+    fn group_key(&self, caller: PeerId) -> impl Answer<Bytes> {
+        let api = self.0.clone();
+        async move { api.group.hand_key(caller).await }
+    }
+
+    fn leave(&self, caller: PeerId, stage: LeaveStage) -> impl Answer<Bytes> {
+        let api = self.0.clone();
+        async move { api.group.admit_leave(caller, stage).await }
     }
 }
 

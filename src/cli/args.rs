@@ -41,7 +41,7 @@ pub(super) enum Command {
     Init(InitArgs),
     /// Runs a peer in the foreground
     Up(UpArgs),
-    /// The life of a group: create, invite, join, policy, status
+    /// The life of a group: create, invite, join, policy, grant, remove, leave, recover, status
     #[command(subcommand)]
     Group(GroupCommand),
     /// Many peers on this machine from one file
@@ -137,6 +137,43 @@ pub(super) enum GroupCommand {
     /// Shows the policy, or changes what is named
     #[command(after_help = "Examples:\n  roost group policy\n  roost group policy --mode fragments --k 3 --n 5")]
     Policy(PolicyArgs),
+    /// Has a member hold the group key too: it can then invite, admit, remove, and change the policy
+    #[command(after_help = "Example:\n  roost group grant bob@acme")]
+    Grant {
+        /// The member
+        address: Address,
+    },
+    /// Removes a member; if it held the group key, the key is replaced and a new recovery code printed
+    #[command(
+        after_help = "Example:\n  roost group remove frank@acme\n\nWhat it sent before stays readable until it ends; members and contacts follow a replaced key by themselves."
+    )]
+    Remove {
+        /// The member
+        address: Address,
+    },
+    /// Leaves the group, once others hold what this peer held and its outbox is empty
+    #[command(
+        after_help = "Examples:\n  roost group leave\n  roost group leave --now     at once; says what that costs\n  roost group leave --stay    after a leave that was broken off"
+    )]
+    Leave {
+        /// Does not wait
+        #[arg(long, conflicts_with = "stay")]
+        now: bool,
+        /// Stays after all
+        #[arg(long)]
+        stay: bool,
+    },
+    /// Takes the group over with its recovery code, when all that held its key are gone
+    #[command(
+        after_help = "Example:\n  roost group recover roost-recovery:…\n\nThe key is replaced, only this peer holds the new one, and a new recovery code is printed."
+    )]
+    Recover {
+        /// The line that `roost group create` printed
+        code: String,
+    },
+    /// Prints the recovery code of the group's key, at a peer that holds it
+    #[command(after_help = "Example:\n  roost group recovery-code")]
+    RecoveryCode,
     /// Its members, who is up, who acts, what is degraded
     Status,
 }

@@ -1,4 +1,5 @@
-//! `roost group`: found, invite, join, policy, status. The peer decides; this asks it and shows the answer.
+//! `roost group`: found, invite, join, policy, grant, remove, leave, recover, status. The peer decides; this asks it and shows the
+//! answer.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use super::args::{GroupCommand, PolicyArgs};
 use super::control::Control;
 use super::output::{self, Shown};
 use super::{join, qr};
-use crate::console::protocol::{Founded, GroupStatus, Line, MemberStatus, Request};
+use crate::console::protocol::{Founded, GroupChanged, GroupStatus, Line, MemberStatus, Request};
 use crate::model::policy::KOfN;
 use crate::model::{GroupName, LocalName, Mode, Policy};
 
@@ -20,6 +21,14 @@ pub(super) fn run(home: &Path, command: &GroupCommand) -> anyhow::Result<Shown> 
         GroupCommand::Invite { name } => invite(&control, name),
         GroupCommand::Join { code } => join::run(home, code),
         GroupCommand::Policy(set) => policy(&control, set),
+        GroupCommand::Grant { address } => changed(&control, &Request::GroupGrant { address: address.clone() }),
+        GroupCommand::Remove { address } => changed(&control, &Request::GroupRemove { address: address.clone() }),
+        GroupCommand::Leave { now, stay } => changed(&control, &Request::GroupLeave { now: *now, stay: *stay }),
+        GroupCommand::Recover { code } => changed(&control, &Request::GroupRecover { code: code.clone() }),
+        GroupCommand::RecoveryCode => {
+            let line: Line = control.ask(&Request::GroupRecoveryCode)?;
+            Shown::of(&json!({ "recovery_code": line.line }), line.line)
+        }
         GroupCommand::Status => {
             let group: GroupStatus = control.ask(&Request::GroupStatus)?;
             Shown::of(&group, text(&group))
@@ -43,6 +52,24 @@ fn invite(control: &Control, name: &LocalName) -> anyhow::Result<Shown> {
     let line: Line = control.ask(&Request::GroupInvite { name: name.clone() })?;
     output::note(&format!("For {name}, good once and for 24 h. On the new machine: roost group join CODE"));
     Shown::of(&json!({ "invite": line.line, "name": name }), qr::with_code(&line.line))
+}
+
+fn changed(control: &Control, request: &Request) -> anyhow::Result<Shown> {
+    let changed: GroupChanged = control.ask(request)?;
+    Shown::of(&changed, changed_text(&changed))
+}
+
+fn changed_text(changed: &GroupChanged) -> String {
+    let mut out = text(&changed.group);
+    for note in &changed.notes {
+        out.push_str(&format!("\n{note}\n"));
+    }
+    if let Some(code) = &changed.recovery_code {
+        out.push_str(&format!(
+            "\nNew recovery code (whoever has it can act for the group; write it down and keep it off this machine):\n\n  {code}\n"
+        ));
+    }
+    out
 }
 
 fn policy(control: &Control, set: &PolicyArgs) -> anyhow::Result<Shown> {
@@ -97,11 +124,14 @@ pub(super) fn text(group: &GroupStatus) -> String {
 fn state(member: &MemberStatus) -> String {
     let silent = member.silent_s.filter(|s| *s > 0).map(std::time::Duration::from_secs);
     let silent = silent.map(|s| format!(", silent for {}", output::seconds(s))).unwrap_or_default();
-    match (member.lost, member.up) {
+    let state = match (member.lost, member.up) {
         (true, _) => format!("lost{silent}"),
         (false, true) => "up".to_owned(),
         (false, false) => format!("does not answer{silent}"),
-    }
+    };
+    let holds = if member.key_holder { ", holds the group key" } else { "" };
+    let leaves = if member.leaving { ", leaving" } else { "" };
+    format!("{state}{leaves}{holds}")
 }
 
 #[cfg(test)]
@@ -117,6 +147,8 @@ mod tests {
             up,
             silent_s,
             lost,
+            key_holder: address.starts_with("alice"),
+            leaving: false,
         };
         let group = GroupStatus {
             group: "acme".parse().unwrap(),
@@ -126,6 +158,7 @@ mod tests {
             acting_master: Some("alice@acme".parse().unwrap()),
             degraded: Some("3 members of 6 are needed".to_owned()),
             conflicts: vec!["there are other candidates for group acme".to_owned()],
+            role: "member".to_owned(),
             members: vec![
                 member("alice@acme", true, false, None),
                 member("bob@acme", false, false, Some(7)),
@@ -136,6 +169,11 @@ mod tests {
         let text = text(&group);
         assert!(text.contains("conflict: there are other candidates"), "{text}");
         assert!(text.contains("any 3 of 5 rebuild a mail") && text.contains("degraded: 3 members"), "{text}");
+        assert!(text.contains("alice@acme  up, holds the group key\n"), "{text}");
+        let changed =
+            GroupChanged { group, recovery_code: Some("roost-recovery:x".to_owned()), notes: vec!["so".to_owned()] };
+        let told = changed_text(&changed);
+        assert!(told.contains("\nso\n") && told.contains("  roost-recovery:x\n"), "{told}");
         assert!(text.contains("bob@acme    does not answer, silent for 7.00 s\n"), "{text}");
         assert!(text.contains("carol@acme  lost, silent for 2 h\n") && text.contains("not joined yet: dave"), "{text}");
     }

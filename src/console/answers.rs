@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::consent;
 use super::control::Progress;
 use super::listing;
+use super::membership;
 use super::protocol::{Contact, Founded, Line, Read, Request, Submitted};
 use super::report;
 use crate::actors::backup;
@@ -69,6 +70,11 @@ pub(super) async fn answer(peer: &Arc<Peer>, request: Request, progress: Progres
                 other => Err(refusal(other)),
             }
         }
+        Request::GroupRemove { address } => membership::remove(peer, address).await,
+        Request::GroupGrant { address } => membership::grant(peer, address, &progress).await,
+        Request::GroupRecover { code } => membership::recover(peer, code).await,
+        Request::GroupRecoveryCode => membership::recovery_code(peer).await,
+        Request::GroupLeave { now, stay } => membership::leave(peer, now, stay, &progress).await,
         Request::Card => match peer.group.ask(|token| group::Input::MakeCard { token }).await.map_err(stopped)? {
             group::Reply::Card(card) => value(Line { line: code::to_line(&card) }),
             other => Err(refusal(other)),

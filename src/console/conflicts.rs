@@ -7,7 +7,7 @@ use crate::core::replicator;
 use crate::model::WallTime;
 
 /// A key change needs attention for this long.
-const LATELY: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const LATELY: Duration = Duration::from_secs(7 * 86_400);
 
 /// Candidates for groups that contradict what is pinned.
 pub(super) fn of_groups(group: &Status) -> Vec<String> {

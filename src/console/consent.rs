@@ -59,7 +59,7 @@ pub(super) async fn card_added(peer: &Peer, address: &Address) -> Result<usize, 
     let named = group.gd.as_ref().and_then(|gd| gd.member_at(address)).map(|member| member.fingerprint);
     let requests = peer.postbox.requests().await.map_err(stopped)?;
     let fits = |r: &&RequestInfo| {
-        r.from == *address && r.group_key == group.key && named.is_none_or(|named| named == r.sender)
+        r.from == *address && group.goes_by(&r.group_key) && named.is_none_or(|named| named == r.sender)
     };
     let mut keys: Vec<Fingerprint> = requests.waiting.iter().filter(fits).map(|r| r.sender).collect();
     keys.sort();

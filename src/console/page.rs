@@ -287,6 +287,7 @@ mod tests {
             acting_master: Some(address.clone()),
             degraded: Some("too <small>".to_owned()),
             conflicts: Vec::new(),
+            role: String::new(),
             members: Vec::new(),
             invited: Vec::new(),
         };

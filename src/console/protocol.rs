@@ -46,6 +46,30 @@ pub enum Request {
         /// The new one.
         policy: Policy,
     },
+    /// Removes a member. Answered with [`GroupChanged`].
+    GroupRemove {
+        /// Who.
+        address: Address,
+    },
+    /// Has a member hold the group key too. Answered with [`GroupChanged`].
+    GroupGrant {
+        /// Who.
+        address: Address,
+    },
+    /// Takes the group over with its recovery code. Answered with [`GroupChanged`].
+    GroupRecover {
+        /// The code's line.
+        code: String,
+    },
+    /// The recovery code of the key that this peer holds. Answered with [`Line`].
+    GroupRecoveryCode,
+    /// Leaves the group; progress lines while others take over. Answered with [`GroupChanged`].
+    GroupLeave {
+        /// At once, without waiting.
+        now: bool,
+        /// Stay after all, after a leave that was broken off.
+        stay: bool,
+    },
     /// Answered with [`GroupStatus`].
     GroupStatus,
     /// The peer's own contact card. Answered with [`Line`].
@@ -181,6 +205,18 @@ pub struct Founded {
     pub recovery_code: String,
 }
 
+/// A change of the group that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupChanged {
+    /// As `group status` since.
+    pub group: GroupStatus,
+    /// The group key is another since; shown once, and the code of before is of no use any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_code: Option<String>,
+    /// What follows from it, a sentence each.
+    pub notes: Vec<String>,
+}
+
 /// A group as one member sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStatus {
@@ -199,6 +235,9 @@ pub struct GroupStatus {
     /// Candidates that contradict what is pinned, and members' keys that changed of late, a sentence each.
     #[serde(default)]
     pub conflicts: Vec<String>,
+    /// What this peer is in it: `founder`, `member`, `alone`, `left` or `removed`.
+    #[serde(default)]
+    pub role: String,
     /// Every member.
     pub members: Vec<MemberStatus>,
     /// Names that are invited and have not joined.
@@ -218,6 +257,12 @@ pub struct MemberStatus {
     pub silent_s: Option<u64>,
     /// Whether the acting master calls it lost.
     pub lost: bool,
+    /// Whether it holds the group key, as the gd says.
+    #[serde(default)]
+    pub key_holder: bool,
+    /// Whether it is on its way out.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 /// A contact.

@@ -13,6 +13,7 @@ use super::protocol::{
     Check, Contact, EndedLine, GroupStatus, MemberStatus, OutboxLine, PeerStatus, Ports, SealedLine,
 };
 use super::seen::Seen;
+use super::standing;
 use crate::actors::peer::{Listening, Peer};
 use crate::actors::shell::Stopped;
 use crate::core::outbox::{EndedStatus, OutboxStatus, WaitingStatus};
@@ -35,8 +36,10 @@ pub(super) fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
         up: m.up.unwrap_or(!m.lost),
         silent_s: m.silent_for.map(|span| span.duration().as_secs()),
         lost: m.lost,
+        key_holder: m.key_holder,
+        leaving: m.leaving,
     };
-    let others = status.members.iter().filter(|m| m.peer_id != status.peer_id && !m.lost).count();
+    let others = status.members.iter().filter(|m| m.peer_id != status.peer_id && !m.lost && !m.leaving).count();
     let needed = usize::from(status.policy.others_needed());
     let degraded = (status.gd_version > 0 && status.members.len() > 1 && others < needed).then(|| {
         format!("the policy needs {needed} members besides a sender, {others} are here: every mail is kept whole at each of them")
@@ -48,7 +51,13 @@ pub(super) fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
         policy: status.policy.clone(),
         acting_master: status.acting_master.clone(),
         degraded,
-        conflicts: [conflicts::of_groups(status), conflicts::of_keys(status, peer.clock.now().wall)].concat(),
+        conflicts: [
+            standing::of(status, peer.clock.now().wall),
+            conflicts::of_groups(status),
+            conflicts::of_keys(status, peer.clock.now().wall),
+        ]
+        .concat(),
+        role: standing::role(status.role).to_owned(),
         members: status.members.iter().map(member).collect(),
         invited: status.open_invites.iter().map(|invite| invite.name.clone()).collect(),
     }
@@ -203,6 +212,7 @@ pub(super) fn attention(
         ));
     }
     sentences.extend(conflicts::of_candidates(group));
+    sentences.extend(standing::of(group, peer.clock.now().wall));
     sentences.extend(conflicts::of_groups(group));
     sentences.extend(conflicts::of_keys(group, peer.clock.now().wall));
     sentences.extend(conflicts::of_lists(replicator));

@@ -113,6 +113,7 @@ impl Seen {
             silent_for: None,
             lost: false,
             key_holder: false,
+            leaving: false,
         });
         let settings = crate::core::postbox::Settings::new(me.address.clone());
         let config = replicator::Config { quota: crate::model::ByteSize::gib(1), seed: 1 };

@@ -86,6 +86,11 @@ impl Submit for SmtpPort {
     }
 
     async fn begin(&self) -> Result<SpoolingMail, SubmitError> {
+        let own = &self.0.config.address;
+        if self.0.directory.snapshot().is_unknown(own) {
+            // Its group is known and does not name it: whatever it signed nobody would believe.
+            return Err(SubmitError::NoMember { own: own.clone() });
+        }
         let begun = self.0.spool.begin().await.map_err(submit_error)?;
         Ok(SpoolingMail { peer: self.0.clone(), begun })
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Address, GroupName};
-use super::ids::{Fingerprint, PeerId};
+use super::ids::{Digest, Fingerprint, PeerId};
 use super::policy::Policy;
 use super::time::WallTime;
 
@@ -87,6 +87,51 @@ pub struct GroupDescriptor {
     /// When this version was signed.
     #[serde(rename = "t")]
     pub at: WallTime,
+    /// How the group key came to be: each earlier key's signed word for the next ([`KeyHandover`]), the oldest first; at most
+    /// [`HANDOVERS_MAX`]. Pins follow it.
+    #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty")]
+    pub handovers: Vec<serde_bytes::ByteBuf>,
+    /// Digests of the signed versions that this one was made from, the newest first; at most [`BUILT_ON_MAX`]. Who changed one
+    /// of two versions that were signed at the same time sees by it which changes are in.
+    #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
+    pub built_on: Vec<Digest>,
+    /// Members on their way out: others take over what they hold.
+    #[serde(rename = "l", default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub leaving: BTreeSet<Address>,
+}
+
+/// Most handovers of the group key that a gd carries: a pin that is further behind is compared by people.
+pub const HANDOVERS_MAX: usize = 16;
+/// Most versions that a gd says it was made from.
+pub const BUILT_ON_MAX: usize = 16;
+
+/// A group key's word for the key after it. Signed by the key before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyHandover {
+    /// Which group.
+    #[serde(rename = "g")]
+    pub group: GroupName,
+    /// The certificate of the key before, binary.
+    #[serde(rename = "c", with = "serde_bytes")]
+    pub from_certificate: Vec<u8>,
+    /// The key after it.
+    #[serde(rename = "n")]
+    pub to: Fingerprint,
+    /// When it was signed.
+    #[serde(rename = "t")]
+    pub at: WallTime,
+}
+
+/// What a member asks a holder of the group key to write down about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeaveStage {
+    /// It wants to leave: others take over what it holds.
+    Begin,
+    /// It stays after all.
+    Stay,
+    /// It goes.
+    Go,
 }
 
 impl GroupDescriptor {
@@ -129,6 +174,9 @@ pub struct Heartbeat {
     /// Its wall clock.
     #[serde(rename = "t")]
     pub at: WallTime,
+    /// Digest of that gd as it was signed: two holders of the group key may have signed one version each.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    pub gd_digest: Option<Digest>,
     /// Time of the newest view it has; the answer carries only a later one.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     pub view_at: Option<WallTime>,
@@ -152,6 +200,9 @@ pub struct HeartbeatAnswer {
     /// Its wall clock.
     #[serde(rename = "t")]
     pub at: WallTime,
+    /// Digest of that gd as it was signed.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    pub gd_digest: Option<Digest>,
     /// The acting master's signed view, when there is one.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     pub view: Option<serde_bytes::ByteBuf>,
@@ -176,7 +227,7 @@ pub struct Roster {
     pub policy: Policy,
     /// Every member, this one included, in the order of succession.
     pub members: Vec<Member>,
-    /// Members that the acting master's view calls lost.
+    /// Members that the acting master's view calls lost, and those on their way out: nothing is placed on them.
     pub lost: BTreeSet<PeerId>,
 }
 

@@ -23,7 +23,7 @@ use super::range::range_header;
 use super::routes::WAIT_MAX_S;
 use super::tls::TlsIdentity;
 use crate::model::card::JoinRequest;
-use crate::model::group::{Heartbeat, HeartbeatAnswer};
+use crate::model::group::{Heartbeat, HeartbeatAnswer, LeaveStage};
 use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, PeerId};
 use crate::wire::http::{
@@ -256,6 +256,22 @@ impl PeerClient {
     /// [`NetError`].
     pub async fn post_join(&self, peer: PeerId, request: &JoinRequest) -> Result<Bytes, NetError> {
         self.bytes(Ask::post(peer, "answer to a join", "/group/join", request), GD_BYTES_MAX).await
+    }
+
+    /// Asks for the group key, sealed to this peer (`POST /group/key`).
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn post_group_key(&self, peer: PeerId) -> Result<Bytes, NetError> {
+        self.bytes(Ask::post(peer, "group key", "/group/key", &()), SMALL_BYTES_MAX).await
+    }
+
+    /// Asks a holder of the group key to write down that this peer leaves (`POST /group/leave`); the answer is the signed gd.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn post_leave(&self, peer: PeerId, stage: LeaveStage) -> Result<Bytes, NetError> {
+        self.bytes(Ask::post(peer, "answer to a leave", "/group/leave", &stage), GD_BYTES_MAX).await
     }
 
     async fn bytes(&self, ask: Ask, limit: usize) -> Result<Bytes, NetError> {

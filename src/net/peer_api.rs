@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::body_source::BodySource;
 use crate::model::card::JoinRequest;
-use crate::model::group::{Heartbeat, HeartbeatAnswer};
+use crate::model::group::{Heartbeat, HeartbeatAnswer, LeaveStage};
 use crate::model::msglist::{Cursor, SignedTombstone};
 use crate::model::{Address, MailId, PeerId};
 use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost};
@@ -117,4 +117,12 @@ pub trait PeerApi: Clone + Send + Sync + 'static {
     fn heartbeat(&self, caller: PeerId, heartbeat: Heartbeat) -> impl Answer<HeartbeatAnswer>;
     /// `POST /group/join`: the signed gd that names the caller.
     fn join(&self, caller: PeerId, request: JoinRequest) -> impl Answer<Bytes>;
+    /// `POST /group/key`: the group key, sealed to the caller, which the gd names as a holder.
+    fn group_key(&self, _caller: PeerId) -> impl Answer<Bytes> {
+        async { Err(ApiError::NotFound { what: "A group key".to_owned() }) }
+    }
+    /// `POST /group/leave`: the signed gd that says what the caller wants to be said of itself.
+    fn leave(&self, _caller: PeerId, _stage: LeaveStage) -> impl Answer<Bytes> {
+        async { Err(ApiError::NotFound { what: "A group".to_owned() }) }
+    }
 }

@@ -25,7 +25,7 @@ use super::peer_api::{Answer, ApiError, PeerApi};
 use super::request_body::{BodyRoom, read_body};
 use super::upload_limit::UploadLimit;
 use crate::model::card::JoinRequest;
-use crate::model::group::Heartbeat;
+use crate::model::group::{Heartbeat, LeaveStage};
 use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, PeerId};
 use crate::wire::http::{HEARTBEAT_BYTES_MAX, HOLDINGS_BYTES_MAX, HoldingsPost, JOIN_BYTES_MAX};
@@ -76,6 +76,8 @@ pub(super) fn router<A: PeerApi>(api: A, limit: Arc<UploadLimit>) -> Router {
         .route("/group", get(group::<A>))
         .route("/group/heartbeat", post(heartbeat::<A>))
         .route("/group/join", post(join::<A>))
+        .route("/group/key", post(group_key::<A>))
+        .route("/group/leave", post(leave::<A>))
         .fallback(async || answer::error(&no_route()))
         .with_state(shared)
 }
@@ -365,6 +367,21 @@ async fn heartbeat<A: PeerApi>(
 async fn join<A: PeerApi>(State(shared): State<Shared<A>>, Caller(caller): Caller, request: Request<Body>) -> Response {
     opaque(match shared.read::<JoinRequest>(caller, request, JOIN_BYTES_MAX).await {
         Ok(request) => within(THINK_MAX, shared.api.join(caller, request)).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn group_key<A: PeerApi>(State(shared): State<Shared<A>>, Caller(caller): Caller) -> Response {
+    opaque(within(THINK_MAX, shared.api.group_key(caller)).await)
+}
+
+async fn leave<A: PeerApi>(
+    State(shared): State<Shared<A>>,
+    Caller(caller): Caller,
+    request: Request<Body>,
+) -> Response {
+    opaque(match shared.read::<LeaveStage>(caller, request, JOIN_BYTES_MAX).await {
+        Ok(stage) => within(THINK_MAX, shared.api.leave(caller, stage)).await,
         Err(error) => Err(error),
     })
 }

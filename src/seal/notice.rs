@@ -101,6 +101,27 @@ fn verify(what: &'static str, signed: &[u8], sender: &Certificate) -> Result<Vec
     unframe(what, &frame, RECORD_MAX)
 }
 
+/// Seals another small record to one reader: what it is, and its encoded form.
+pub(super) fn seal_record(
+    what: &'static str,
+    record: &[u8],
+    signer: &SecretIdentity,
+    reader: &Certificate,
+    now: WallTime,
+) -> Result<Vec<u8>, SealError> {
+    seal(what, record, signer, reader, now)
+}
+
+/// Takes the encryption off such a record; what is inside is still to be verified.
+pub(super) fn decrypt_record(what: &'static str, sealed: &[u8], me: &SecretIdentity) -> Result<Vec<u8>, SealError> {
+    decrypt(what, sealed, me).map(|(signed, _)| signed)
+}
+
+/// The encoded form of such a record, once `sender`'s signature on it is good.
+pub(super) fn verify_record(what: &'static str, signed: &[u8], sender: &Certificate) -> Result<Vec<u8>, SealError> {
+    verify(what, signed, sender)
+}
+
 fn check_to(what: &'static str, to: &Address, me: &SecretIdentity) -> Result<(), SealError> {
     if me.certificate().address() == Some(to) {
         Ok(())

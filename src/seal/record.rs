@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::SealError;
+use super::handover;
 use super::keys::{Certificate, Holder, POLICY, SecretIdentity, judgement_day};
 use super::packets::{Failure, Helper};
 use crate::model::dht::VALUE_MAX;
@@ -209,6 +210,7 @@ impl PgpRecord for GroupDescriptor {
         if let Some(holder) = self.key_holders.iter().find(|h| *h.group() != self.group) {
             return refuse(format!("it names {holder} as a holder of the key of {}", self.group));
         }
+        handover::lineage(self, signer)?;
         self.policy.clone().check().map(|_| ()).map_err(|e| SealError::refused(Self::KIND, e))
     }
 }
@@ -301,6 +303,9 @@ mod tests {
             min_protocol: 1,
             group_certificate: key.certificate().as_bytes().to_vec(),
             at: NOW,
+            handovers: Vec::new(),
+            built_on: Vec::new(),
+            leaving: BTreeSet::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A mailing to a hundred, and Bcc: what lies in the outbox, to the byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,6 +55,9 @@ impl Crowd {
             min_protocol: 1,
             group_certificate: group_key.certificate().as_bytes().to_vec(),
             at: system_wall(),
+            handovers: Vec::new(),
+            built_on: Vec::new(),
+            leaving: BTreeSet::new(),
         };
         let signed = sign_gd(gd, &group_key, system_wall()).unwrap();
         {

@@ -29,6 +29,8 @@ mod from_scripts;
 #[cfg(test)]
 mod gone_mail;
 #[cfg(test)]
+mod group_life;
+#[cfg(test)]
 mod group_switched_off;
 #[cfg(test)]
 mod harness;

@@ -233,6 +233,7 @@ fn a_stranger_on_members_routes_is_refused_with_a_sentence_and_so_is_a_word_that
     let members_only = |what: &str, answer: Result<(), Refused>| said(what, answer, 403, "only members of acme");
     let heartbeat = || Heartbeat {
         gd_version: 99,
+        gd_digest: None,
         at: system_wall(),
         view_at: None,
         gd: None,

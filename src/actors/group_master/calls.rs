@@ -23,6 +23,8 @@ use crate::wire::Signed;
 const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
 /// A join takes a signature and a commit on the other side.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
+/// For a holder of the group key to seal it, or to sign.
+pub(super) const KEY_PATIENCE: Duration = Duration::from_secs(30);
 /// For one member to send its gd or a certificate.
 const ASK_PATIENCE: Duration = Duration::from_secs(8);
 /// For the DHT, when nothing else was found.
@@ -47,7 +49,10 @@ fn failed(error: NetError) -> CallFailed {
     }
 }
 
-async fn within<T>(patience: Duration, call: impl Future<Output = Result<T, NetError>>) -> Result<T, CallFailed> {
+pub(super) async fn within<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, NetError>>,
+) -> Result<T, CallFailed> {
     match tokio::time::timeout(patience, call).await {
         Ok(result) => result.map_err(failed),
         Err(_) => Err(CallFailed::Unreachable { why: format!("no answer within {} s", patience.as_secs()) }),
@@ -63,6 +68,11 @@ fn read_gd(bytes: &[u8]) -> Option<SignedGd> {
             None
         }
     }
+}
+
+/// The same, of an answer.
+pub(super) async fn check_gd(bytes: Bytes) -> Option<SignedGd> {
+    checked(move || read_gd(&bytes)).await.flatten()
 }
 
 fn read_descriptors(all: &[ByteBuf]) -> Vec<SignedDescriptor> {

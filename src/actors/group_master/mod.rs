@@ -2,6 +2,7 @@
 //! It never decides who is a member or whom to believe.
 
 mod calls;
+mod holders;
 mod keys;
 mod port;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use super::directory::{Directory, KnownGroup, KnownPeer, Snapshot};
 use super::identity::Identity;
 use super::shell::{EventLog, Handle, Perform, Shell};
 use crate::clock::Clock;
-use crate::core::group::{Action, Candidates, Entry, Group, Input, Me, Picture};
+use crate::core::group::{Action, Candidates, Entry, Group, Input, Me, Picture, Role};
 use crate::model::dht::DhtKey;
 use crate::model::group::{PeerAddr, Roster};
 use crate::model::{Address, PeerId, Secret, WallTime};
@@ -69,7 +70,7 @@ pub fn me(identity: &Identity, address: &Address, addrs: Vec<PeerAddr>) -> Me {
 pub fn snapshot_of(picture: &Picture) -> Snapshot {
     let groups = picture.groups.iter().map(|(name, pinned)| {
         let (gd, signed_gd) = (pinned.gd.clone(), Arc::clone(&pinned.signed_gd));
-        (name.clone(), KnownGroup { key: pinned.key, gd, signed_gd })
+        (name.clone(), KnownGroup { key: pinned.key, retired: pinned.retired.clone(), gd, signed_gd })
     });
     let peers = picture.peers.iter().map(|(peer, located)| {
         let (address, addrs) = (located.address.clone(), located.addrs.clone());
@@ -90,17 +91,19 @@ pub fn start(brain: Group, setup: Setup, log: Arc<dyn EventLog>) -> GroupPort {
     let (unpinned, candidates) = watch::channel(first.candidates.clone());
     let Setup { identity, home, client, directory, dht, failed, clock } = setup;
     let performer = GroupMaster {
-        kit: Kit { identity, home, client, dht, clock: clock.clone() },
+        kit: Kit { identity, home, client, dht, directory: directory.clone(), clock: clock.clone() },
         directory: directory.clone(),
         rosters,
         snapshots,
         clocks,
         unpinned,
         clock_off: false,
+        role: first.role,
     };
+    let kit = performer.kit.clone();
     let handle = Shell::start(brain, performer, log, clock, Some(Input::Started));
     tokio::spawn(look_again(failed, handle.clone()));
-    GroupPort::new(handle, directory, Watched { roster, snapshot: latest, clock_doubtful, candidates })
+    GroupPort::new(handle, kit, Watched { roster, snapshot: latest, clock_doubtful, candidates })
 }
 
 /// Has the descriptor of every peer that could not be dialled read again; the brain limits that to once a minute a peer.
@@ -119,6 +122,7 @@ struct Kit {
     home: Home,
     client: PeerClient,
     dht: Arc<dyn GroupDht>,
+    directory: Directory,
     clock: Clock,
 }
 
@@ -131,6 +135,7 @@ pub struct GroupMaster {
     clocks: watch::Sender<bool>,
     unpinned: watch::Sender<Candidates>,
     clock_off: bool,
+    role: Role,
 }
 
 impl GroupMaster {
@@ -149,6 +154,13 @@ impl GroupMaster {
             candidates.clone_from(&picture.candidates);
             changed
         });
+        let was = std::mem::replace(&mut self.role, picture.role);
+        if picture.role == Role::Removed && was != Role::Removed {
+            tracing::warn!(
+                group = %picture.roster.group,
+                "the group does not name this peer any more: its mailboxes stay, it sends nothing until it joins again by a new invite"
+            );
+        }
         let was_off = std::mem::replace(&mut self.clock_off, picture.clock_off);
         if picture.clock_off && !was_off {
             tracing::warn!(
@@ -175,7 +187,13 @@ impl Perform<Group> for GroupMaster {
             Action::Publish(picture) => self.publish(&picture),
             Action::SignDescriptor(descriptor) => back_with(back, kit.sign_descriptor(descriptor)),
             Action::CreateGroup(gd) => back_with(back, kit.create_group(gd)),
-            Action::SignGd(gd) => back_with(back, kit.sign_gd(gd)),
+            Action::SignGd { gd, key } => back_with(back, kit.sign_gd(gd, key)),
+            Action::RotateKey { gd, old } => back_with(back, kit.rotate_key(gd, old)),
+            Action::FetchKey { group, key, ask } => back_with(back, kit.fetch_key(group, key, ask)),
+            Action::ForgetKeys { group, but } => {
+                tokio::spawn(kit.forget_keys(group, but));
+            }
+            Action::AskLeave { stage, ask } => back_with(back, kit.ask_leave(stage, ask)),
             Action::AskJoin { peer, key, descriptor, proof } => {
                 back_with(back, kit.ask_join(peer, key, descriptor, proof));
             }

@@ -1,20 +1,22 @@
 //! How others reach the group: the HTTPS routes' requests, the commands, and what is published. It only translates.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::Kit;
 use super::calls::check_beat;
 use super::keys::signed_descriptor;
-use crate::actors::directory::{Directory, Snapshot};
+use crate::actors::directory::Snapshot;
 use crate::actors::shell::{Handle, Stopped};
-use crate::core::group::{Candidates, Group, GroupError, Input, Reply};
-use crate::model::PeerId;
+use crate::core::group::{Candidates, Group, GroupError, Input, RecoveryCode, Reply};
 use crate::model::card::JoinRequest;
-use crate::model::group::{Heartbeat, HeartbeatAnswer, Roster};
+use crate::model::group::{Heartbeat, HeartbeatAnswer, LeaveStage, Roster};
+use crate::model::{Address, PeerId};
 use crate::net::peer_api::ApiError;
 use crate::seal::record::verify_descriptor;
 
@@ -26,7 +28,9 @@ const RETRY: Duration = Duration::from_secs(10);
 pub struct GroupPort {
     /// The brain: create, invite, join, policy, card, contacts, status.
     pub handle: Handle<Group>,
-    directory: Directory,
+    kit: Kit,
+    /// Members that took the group key from this peer in this run.
+    handed: Arc<Mutex<BTreeSet<PeerId>>>,
     watched: Watched,
 }
 
@@ -56,6 +60,8 @@ fn refusal(error: &GroupError) -> ApiError {
         GroupError::NotMember { gd_version, .. } => ApiError::Forbidden { why, gd_version: Some(*gd_version) },
         // Another member may admit it, or this one later.
         GroupError::NotKeyHolder { .. }
+        | GroupError::KeyNotHere { .. }
+        | GroupError::NoCertificate { .. }
         | GroupError::NoGroup { .. }
         | GroupError::Busy { .. }
         | GroupError::Signing { .. } => unavailable(why),
@@ -69,8 +75,8 @@ fn mismatch(reply: &Reply) -> ApiError {
 }
 
 impl GroupPort {
-    pub(super) fn new(handle: Handle<Group>, directory: Directory, watched: Watched) -> Self {
-        Self { handle, directory, watched }
+    pub(super) fn new(handle: Handle<Group>, kit: Kit, watched: Watched) -> Self {
+        Self { handle, kit, handed: Arc::default(), watched }
     }
 
     /// The own group, now and whenever it changes.
@@ -103,7 +109,7 @@ impl GroupPort {
     /// # Errors
     /// [`ApiError::Forbidden`] with the gd's version when the caller is no member.
     pub async fn heartbeat(&self, caller: PeerId, heartbeat: Heartbeat) -> Result<HeartbeatAnswer, ApiError> {
-        let member = self.directory.snapshot().roster.has(&caller);
+        let member = self.kit.directory.snapshot().roster.has(&caller);
         let beat = Box::new(check_beat(heartbeat, caller, member).await);
         match self.ask(move |token| Input::Heartbeat { token, caller, beat }).await? {
             Reply::Heartbeat(answer) => Ok(answer),
@@ -124,6 +130,53 @@ impl GroupPort {
         match self.ask(move |token| Input::AdmitJoin { token, caller, descriptor, proof }).await? {
             Reply::Admitted(signed) => Ok(Bytes::from(signed.into_vec())),
             other => Err(mismatch(&other)),
+        }
+    }
+
+    /// `POST /group/key`: the group key, sealed to the caller, if the gd names it as a holder.
+    ///
+    /// # Errors
+    /// [`ApiError::Forbidden`] for everybody else; [`ApiError::Unavailable`] when it is not here either.
+    pub async fn hand_key(&self, caller: PeerId) -> Result<Bytes, ApiError> {
+        match self.ask(move |token| Input::AskKey { token, caller }).await? {
+            Reply::HandKey { key, to } => {
+                let group = self.watched.roster.borrow().group.clone();
+                tracing::info!(%caller, "the group key goes to a member that the group descriptor names as a holder");
+                let sealed = self.kit.clone().seal_key(group, key, to).await.map_err(unavailable)?;
+                self.handed.lock().unwrap_or_else(PoisonError::into_inner).insert(caller);
+                Ok(sealed)
+            }
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Whether this member took the group key from this peer in this run.
+    pub fn handed_to(&self, address: &Address) -> bool {
+        let snapshot = self.watched.snapshot.borrow().clone();
+        let handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot.at(address).is_some_and(|known| handed.contains(&known.peer_id))
+    }
+
+    /// `POST /group/leave`: the signed gd that says so.
+    ///
+    /// # Errors
+    /// [`ApiError`] says why it was not written down; [`ApiError::Unavailable`] that another holder may do it.
+    pub async fn admit_leave(&self, caller: PeerId, stage: LeaveStage) -> Result<Bytes, ApiError> {
+        match self.ask(move |token| Input::AdmitLeave { token, caller, stage }).await? {
+            Reply::Admitted(signed) => Ok(Bytes::from(signed.into_vec())),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// The recovery code of the group's key, for the user of a peer that holds it.
+    ///
+    /// # Errors
+    /// A sentence when the key is not here.
+    pub async fn recovery_code(&self) -> Result<RecoveryCode, String> {
+        let status = self.handle.observe().await.map_err(|e| e.to_string())?;
+        match status.group_key.filter(|_| status.key_here) {
+            Some(key) => self.kit.clone().recovery_code(status.address.group().clone(), key).await,
+            None => Err("this peer does not hold the group key; `roost group status` says who does".to_owned()),
         }
     }
 }

@@ -113,8 +113,9 @@ impl Notices {
         let opened: UnverifiedNs = blocking(move || decrypt_ns(&sealed, &me)).await??;
         let (from, fingerprint) = (opened.from().clone(), opened.fingerprint());
         let mut snapshot = self.directory.snapshot();
-        if snapshot.is_unknown(&from) {
-            // It may have joined since.
+        let is_older = matches!(named_by_group(&snapshot, &opened), Err(NsError::NoCertificate { .. }));
+        if is_older || snapshot.is_unknown(&from) {
+            // Its sender may have joined since, or the group's key may be another one.
             self.neighbours.freshen(from.group()).await;
             snapshot = self.directory.snapshot();
         }
@@ -388,7 +389,14 @@ fn known_certificate(snapshot: &Snapshot, address: &Address, fingerprint: Finger
 fn named_by_group(snapshot: &Snapshot, ns: &UnverifiedNs) -> Result<Option<PeerId>, NsError> {
     let forged = |why: String| Err(NsError::Forged { why });
     let Some(group) = snapshot.groups.get(ns.from().group()) else { return Ok(None) };
-    if group.key != ns.group_key() {
+    let newer =
+        || group.gd.as_ref().and_then(|gd| gd.member_at(ns.from())).map(|m| m.fingerprint) == Some(ns.fingerprint());
+    if !group.goes_by(&ns.group_key()) && newer() {
+        // Its group's key may have been replaced; the gd that says so is on its way.
+        let why = format!("it names the key {} of {}, pinned is {}", ns.group_key(), ns.group(), group.key);
+        return Err(NsError::NoCertificate { from: ns.from().clone(), why });
+    }
+    if !group.goes_by(&ns.group_key()) {
         return forged(format!("the key pinned for {} is {}, not {}", ns.group(), group.key, ns.group_key()));
     }
     let Some(gd) = &group.gd else { return Ok(None) };

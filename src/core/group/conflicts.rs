@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{Event, SignedGd};
+use super::events::Event;
+use super::types::SignedGd;
 use super::{Group, Pin};
 use crate::model::{Address, Fingerprint, GroupName, Now, PeerId, WallTime};
 
@@ -83,7 +84,8 @@ impl Pin {
     pub(super) fn odd_events(&self, group: &GroupName) -> Vec<Event> {
         let rivals = self.rivals.iter().map(|key| Event::Rival { group: group.clone(), key: *key });
         let forks = self.forks.iter().map(|version| Event::ForkedGd { group: group.clone(), version: *version });
-        rivals.chain(forks).chain(self.changes.iter().cloned().map(Event::KeyChanged)).collect()
+        let rotations = self.rotations.iter().cloned().map(Event::KeyRotated);
+        rotations.chain(rivals).chain(forks).chain(self.changes.iter().cloned().map(Event::KeyChanged)).collect()
     }
 }
 

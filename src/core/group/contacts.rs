@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use super::answers::Reply;
+use super::conflicts::Contradiction;
 use super::error::GroupError;
-use super::types::{Action, Event, GdFound, Reply};
+use super::events::Event;
+use super::rotate::divided;
+use super::types::{Action, GdFound};
 use super::{CONTACTS_MAX, Group, PINS_MAX, backoff};
 use crate::core::{Effect, Token};
 use crate::model::card::{CARD_PEERS_MAX, Card, CardPeer};
@@ -51,7 +55,8 @@ impl Group {
     /// What pinning `key` for `group` makes durable, or why it may not be.
     fn may_pin(&self, now: Now, group: &GroupName, key: Fingerprint) -> Result<Vec<Event>, GroupError> {
         match self.pins.get(group) {
-            Some(pin) if pin.key == key => Ok(Vec::new()),
+            // A card that was printed before the key was replaced is as good.
+            Some(pin) if pin.key == key || pin.retired().contains(&key) => Ok(Vec::new()),
             Some(pin) => Err(GroupError::PinConflict { group: group.clone(), pinned: pin.key, offered: key }),
             // The own group is pinned by creating or joining it.
             None if group == self.group() => Err(GroupError::NoGroup { group: group.clone() }),
@@ -168,13 +173,19 @@ impl Group {
         let key = pin.key;
         let candidates: Vec<_> =
             found.candidates.into_iter().filter(|c| c.gd.group == *group).take(CANDIDATES_MAX).collect();
-        let ok = candidates.iter().any(|c| c.key == key);
+        let ok = candidates.iter().any(|c| c.key == key || c.lineage.contains(&key));
         pin.fetching = false;
         pin.fails = if ok { 0 } else { pin.fails.saturating_add(1) };
         pin.refresh_at = now.mono + if ok { REFRESH } else { backoff(pin.fails) };
         pin.looked = Some(now.mono);
+        let divided = divided(&key, &candidates);
         for candidate in candidates {
-            self.offer_gd(now, candidate);
+            if divided && candidate.lineage.contains(&key) {
+                // R11: shown, never chosen.
+                self.note_contradiction(group, Contradiction::Rival(candidate.key));
+            } else {
+                self.offer_gd(now, candidate);
+            }
         }
         self.note_missing(now);
         self.freshened(now, group, ok);

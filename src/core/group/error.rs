@@ -59,6 +59,52 @@ pub enum GroupError {
         /// How many.
         waiting: usize,
     },
+    /// The gd names this peer as a holder, and the key has not come.
+    #[error(
+        "the group key has not come to this peer yet; it is fetched as soon as one of its other holders is up: {holders}"
+    )]
+    KeyNotHere {
+        /// The other holders, separated by commas.
+        holders: String,
+    },
+    /// Nobody of this address is a member.
+    #[error("{address} is no member; `roost group status` lists them")]
+    NoSuchMember {
+        /// Who.
+        address: Address,
+    },
+    /// A holder does not remove itself: the key must be somebody's.
+    #[error("{address} is this peer; to leave the group, use `roost group leave`")]
+    RemoveSelf {
+        /// This peer.
+        address: Address,
+    },
+    /// Nobody is left who could act for the group.
+    #[error(
+        "{address} is the last that holds the group key, and without it nobody could be admitted or removed any more; hand it to a member first: `roost group grant ADDRESS`"
+    )]
+    LastHolder {
+        /// This peer.
+        address: Address,
+    },
+    /// There is nobody to leave to.
+    #[error("{address} is the only member of its group: there is nobody to leave it to; to end it, stop this peer")]
+    OnlyMember {
+        /// This peer.
+        address: Address,
+    },
+    /// No holder of the key did it.
+    #[error("no holder of the group key wrote it down: {why}; try again when one of them is up")]
+    LeaveRefused {
+        /// What the last one said.
+        why: String,
+    },
+    /// A member's certificate is not here, so nothing can be sealed to it.
+    #[error("the certificate of {address} is not here yet; try again in a minute")]
+    NoCertificate {
+        /// Whose.
+        address: Address,
+    },
     /// No open invite has this name.
     #[error("there is no open invite for the name {name}; ask for a new one")]
     NoInvite {
@@ -143,6 +189,12 @@ pub enum GroupError {
     /// The group key did not sign.
     #[error("the group key cannot sign: {why}; see `roost doctor`")]
     Signing {
+        /// What the shell says.
+        why: String,
+    },
+    /// The recovery code did not do it.
+    #[error("the group is not taken over: {why}")]
+    Recovery {
         /// What the shell says.
         why: String,
     },

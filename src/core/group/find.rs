@@ -1,9 +1,10 @@
-//! Finding a group that was pinned a moment ago, and freshening the gd of one that is said to have another member: whoever wants
-//! that waits for it. It never waits longer than a look or two take, and asks nobody itself: it only hastens the looks.
+//! Finding a group that was pinned a moment ago, and freshening the gd of one that is said to have another member or another key:
+//! whoever wants that waits for it. It never waits longer than a look or two take, and asks nobody itself: it only hastens the
+//! looks.
 
 use std::time::Duration;
 
-use super::types::Reply;
+use super::answers::Reply;
 use super::{Group, Pin};
 use crate::core::Token;
 use crate::model::group::Member;

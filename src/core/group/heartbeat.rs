@@ -7,8 +7,12 @@ use std::time::Duration;
 use serde_bytes::ByteBuf;
 
 use super::Group;
+use super::answers::Reply;
+use super::changes::digest;
 use super::error::GroupError;
-use super::types::{Action, Beat, BeatAnswer, CallFailed, Errand, Event, Reply};
+use super::events::Event;
+use super::rotate::Kin;
+use super::types::{Action, Beat, BeatAnswer, CallFailed, Errand, SignedGd};
 use crate::core::Token;
 use crate::model::group::{Heartbeat, HeartbeatAnswer, View};
 use crate::model::{MonoTime, Now, PeerId, WallTime};
@@ -170,7 +174,7 @@ impl Group {
         let Some(own_gd) = self.own_gd() else {
             return;
         };
-        let (gd_version, signed) = (own_gd.gd.version, own_gd.signed.clone());
+        let (gd_version, gd_digest, signed) = (own_gd.gd.version, digest(own_gd), own_gd.signed.clone());
         let live = self.liveness.entry(peer).or_default();
         let older = live.version.is_some_and(|version| version < gd_version);
         let mut descriptors = news;
@@ -180,6 +184,7 @@ impl Group {
         }
         let heartbeat = Heartbeat {
             gd_version,
+            gd_digest: Some(gd_digest),
             at: now.wall,
             view_at: self.view.as_ref().map(|view| view.at),
             gd: (push || older).then_some(signed),
@@ -208,8 +213,8 @@ impl Group {
 
     pub(super) fn heartbeat(&mut self, now: Now, token: Token, caller: PeerId, beat: Beat) {
         // A stranger's candidate under another key is no conflict worth showing: anybody can make one and call.
-        let pinned = self.pins.get(self.group()).map(|pin| pin.key);
-        if let Some(gd) = beat.gd.filter(|gd| pinned == Some(gd.key)) {
+        let kin = |gd: &SignedGd| self.pins.get(self.group()).is_some_and(|pin| pin.kin(gd) != Kin::Stranger);
+        if let Some(gd) = beat.gd.filter(kin) {
             self.offer_gd(now, gd);
         }
         let gd_version = self.own_version();
@@ -234,7 +239,11 @@ impl Group {
 
     fn answer(&self, now: Now, asked: &Heartbeat) -> HeartbeatAnswer {
         let newer_view = self.view.as_ref().filter(|view| asked.view_at.is_none_or(|at| at < view.at));
-        let newer_gd = self.own_gd().filter(|own| own.gd.version > asked.gd_version);
+        // A version of its own is no proof of the same gd: two holders, or a key before this one, may have signed it.
+        let newer_gd = self.own_gd().filter(|own| match asked.gd_digest {
+            Some(theirs) => theirs != digest(own),
+            None => own.gd.version > asked.gd_version,
+        });
         let mut descriptors = Vec::new();
         let mut room = DESCRIPTOR_BYTES_MAX;
         for (peer, sequence) in asked.wanted.iter().take(DESCRIPTORS_MAX) {
@@ -246,6 +255,7 @@ impl Group {
         }
         HeartbeatAnswer {
             gd_version: self.own_version(),
+            gd_digest: self.own_gd().map(digest),
             at: now.wall,
             view: newer_view.map(|view| ByteBuf::from(view.as_bytes())),
             gd: newer_gd.map(|own| own.signed.clone()),
@@ -293,6 +303,10 @@ impl Group {
         }
         if let Some(view) = answer.view {
             self.offer_view(now, view);
+        }
+        if errand.regular && self.is_another(answer.plain.gd_digest) {
+            // What came with the answer did not win here, so the other side has to hear of what did.
+            self.send_heartbeat(now, peer, Errand { regular: false, introduced: false }, Vec::new(), true);
         }
     }
 

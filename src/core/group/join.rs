@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 
 use super::Group;
+use super::answers::Reply;
 use super::error::GroupError;
+use super::events::Event;
 use super::membership::in_words;
-use super::types::{Action, CallFailed, Event, Reply, SignedGd};
+use super::types::{Action, CallFailed, SignedGd};
 use crate::core::{Effect, Token};
 use crate::model::card::{CARD_PEERS_MAX, CardPeer, Invite};
 use crate::model::{Address, Now, PeerId};

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
-use super::types::{Action, Entry, Event, PeerFound, Reply};
+use super::answers::Reply;
+use super::events::Event;
+use super::types::{Action, Entry, PeerFound};
 use super::{ENTRY_RENEWAL, ENTRY_VALIDITY, Group, backoff};
 use crate::core::Token;
 use crate::model::group::{Member, PeerAddr};

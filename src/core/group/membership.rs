@@ -1,13 +1,16 @@
-//! Creating a group, inviting, admitting, and changing the policy: each change is a gd of the next version, signed by the
-//! group key, one at a time. It never signs, and never admits without the proof of an open invite.
+//! Creating a group, inviting, admitting, and changing the policy. It never signs, and never admits without the proof of an
+//! open invite.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
+use super::answers::Reply;
+use super::changes::{Change, Wish};
 use super::error::GroupError;
-use super::types::{Action, Event, NewGroup, Reply, SignedDescriptor, SignedGd};
+use super::events::Event;
+use super::types::{Action, NewGroup, SignedDescriptor};
 use super::{CallFailed, Errand, Group};
 use crate::core::{Effect, Token};
 use crate::model::card::{CARD_PEERS_MAX, CardPeer, Invite};
@@ -18,24 +21,6 @@ use crate::seal::check_join_proof;
 
 /// How long an invite is good (DESIGN.md section 6).
 const INVITE_VALIDITY: Duration = Duration::from_secs(86_400);
-/// Most changes that wait for the group key; as many as may join.
-const CHANGES_MAX: usize = 128;
-
-/// A change of the gd that waits for its signature.
-#[derive(Debug)]
-pub(super) enum Change {
-    Admit { token: Token, descriptor: Box<SignedDescriptor> },
-    Policy { token: Token, policy: Policy },
-}
-
-impl Change {
-    fn token(&self) -> Token {
-        match self {
-            Change::Admit { token, .. } | Change::Policy { token, .. } => *token,
-        }
-    }
-}
-
 /// Whether a gd that the right key signed can be lived with: unique members of this group, not too many.
 pub(super) fn plausible(gd: &GroupDescriptor) -> bool {
     let addresses: BTreeSet<&Address> = gd.members.iter().map(|m| &m.address).collect();
@@ -49,7 +34,7 @@ pub(super) fn plausible(gd: &GroupDescriptor) -> bool {
 }
 
 /// Refuses a policy that a group of `members` is too small for, with those that would do.
-fn large_enough(policy: &Policy, members: usize) -> Result<(), GroupError> {
+pub(super) fn large_enough(policy: &Policy, members: usize) -> Result<(), GroupError> {
     let others = members.saturating_sub(1);
     if usize::from(policy.others_needed()) <= others {
         return Ok(());
@@ -61,7 +46,14 @@ fn large_enough(policy: &Policy, members: usize) -> Result<(), GroupError> {
             format!("mode = \"fragments\" with any {k} of {n} and copies = {}", policy.copies)
         }
     };
-    let would_do = match others {
+    let would_do = would_do(members);
+    Err(GroupError::TooSmall { members, asked, needed: usize::from(policy.others_needed()) + 1, would_do })
+}
+
+/// The policies that a group of `members` is large enough for, in words.
+pub fn would_do(members: usize) -> String {
+    let others = members.saturating_sub(1);
+    match others {
         0 => "invite more members first".to_owned(),
         // Fragments of which one is enough are whole copies, so two others have nothing to gain from them.
         1 | 2 => format!("mode = \"full\" with copies up to {others} would do"),
@@ -73,28 +65,12 @@ fn large_enough(policy: &Policy, members: usize) -> Result<(), GroupError> {
                 others - k + 1
             )
         }
-    };
-    Err(GroupError::TooSmall { members, asked, needed: usize::from(policy.others_needed()) + 1, would_do })
+    }
 }
 
 impl Group {
     pub(super) fn refuse(&mut self, token: Token, error: GroupError) {
         self.out.reply(token, Reply::Refused(error));
-    }
-
-    fn no_group(&self) -> GroupError {
-        GroupError::NoGroup { group: self.group().clone() }
-    }
-
-    /// The gd that this peer may change, or why it may not.
-    fn changeable(&self) -> Result<&SignedGd, GroupError> {
-        let own = self.home().ok_or_else(|| self.no_group())?;
-        let address = &self.me.member.address;
-        if own.gd.key_holders.contains(address) {
-            return Ok(own);
-        }
-        let holders = own.gd.key_holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        Err(GroupError::NotKeyHolder { address: address.clone(), holders })
     }
 
     pub(super) fn create_group(&mut self, now: Now, token: Token, group: GroupName, policy: Policy) {
@@ -120,6 +96,9 @@ impl Group {
             min_protocol: PROTOCOL,
             group_certificate: Vec::new(),
             at: now.wall,
+            handovers: Vec::new(),
+            built_on: Vec::new(),
+            leaving: BTreeSet::new(),
         }));
     }
 
@@ -131,8 +110,10 @@ impl Group {
             Err(why) => self.refuse(token, GroupError::Signing { why }),
             Ok(NewGroup { gd, recovery }) => {
                 let reply = Effect::Reply(token, Reply::Created { key: gd.key, recovery });
-                let pinned = Event::Pinned { group: gd.gd.group.clone(), key: gd.key, at: Some(now.wall) };
-                self.record(vec![pinned, Event::Gd(gd)], vec![reply]);
+                let (group, key) = (gd.gd.group.clone(), gd.key);
+                let pinned = Event::Pinned { group: group.clone(), key, at: Some(now.wall) };
+                let events = vec![pinned, Event::HoldsKey { group, key }, Event::Gd(gd)];
+                self.record(events, vec![reply]);
                 self.founded_or_joined(now);
             }
         }
@@ -202,7 +183,12 @@ impl Group {
                 // The gd that names it may not be durable yet: the answer waits for all that was recorded before.
                 self.out.commit(Vec::new(), vec![Effect::Reply(token, Reply::Admitted(signed))]);
             }
-            Ok(None) => self.change(now, Change::Admit { token, descriptor: Box::new(descriptor) }),
+            Ok(None) => {
+                let (address, peer_id) = (descriptor.descriptor.address.clone(), descriptor.descriptor.peer_id);
+                let wish = Wish::Admit(Member { address, peer_id, fingerprint: descriptor.fingerprint });
+                let descriptor = Some(Box::new(descriptor));
+                self.change(now, Change { by_peer: true, descriptor, ..Change::new(token, wish) });
+            }
         }
     }
 
@@ -233,6 +219,10 @@ impl Group {
         if own.gd.member_at(address).is_some_and(|m| m.peer_id == caller && m.fingerprint == offered.fingerprint) {
             return Ok(Some(own.signed.clone()));
         }
+        if invite.used_by.is_some() {
+            // It was a member by this invite, and was removed since.
+            return Err(GroupError::NoInvite { name });
+        }
         Ok(None)
     }
 
@@ -245,111 +235,18 @@ impl Group {
         match checked {
             Err(error) => self.refuse(token, error),
             Ok((_, true, gd_version)) => self.out.reply(token, Reply::PolicySet { gd_version }),
-            Ok((policy, false, _)) => self.change(now, Change::Policy { token, policy }),
-        }
-    }
-
-    fn change(&mut self, now: Now, change: Change) {
-        let waiting = self.changes.len();
-        if waiting >= CHANGES_MAX {
-            return self.refuse(change.token(), GroupError::Busy { waiting });
-        }
-        self.changes.push_back(change);
-        self.next_change(now);
-    }
-
-    /// Asks for the signature of the next change, if none is under way.
-    fn next_change(&mut self, now: Now) {
-        while self.signing.is_none() {
-            let Some(change) = self.changes.pop_front() else {
-                return;
-            };
-            match self.changed(now, &change) {
-                Ok(gd) => {
-                    self.signing = Some(change);
-                    self.out.act(Action::SignGd(gd));
-                }
-                Err(error) => self.refuse(change.token(), error),
-            }
-        }
-    }
-
-    /// The gd after `change`. Checks again what an earlier change may have made untrue.
-    fn changed(&self, now: Now, change: &Change) -> Result<GroupDescriptor, GroupError> {
-        let mut gd = self.changeable()?.gd.clone();
-        match change {
-            Change::Admit { descriptor, .. } => {
-                let d = &descriptor.descriptor;
-                let (name, members) = (d.address.name().clone(), gd.members.len());
-                if gd.member_at(&d.address).is_some_and(|m| m.peer_id != d.peer_id)
-                    || self.invites.get(&name).is_some_and(|i| i.used_by.is_some_and(|by| by != d.peer_id))
-                {
-                    return Err(GroupError::Used { name });
-                }
-                if gd.member_at(&d.address).is_none() && gd.member(&d.peer_id).is_some() {
-                    return Err(GroupError::Proof { name });
-                }
-                if gd.member_at(&d.address).is_none() && members >= usize::from(MEMBERS_MAX) {
-                    return Err(GroupError::Full { members });
-                }
-                let (address, peer_id) = (d.address.clone(), d.peer_id);
-                gd.members.retain(|m| m.address != address);
-                gd.members.push(Member { address, peer_id, fingerprint: descriptor.fingerprint });
-            }
-            Change::Policy { policy, .. } => {
-                large_enough(policy, gd.members.len())?;
-                gd.policy = policy.clone();
-            }
-        }
-        gd.version += 1;
-        gd.at = now.wall;
-        Ok(gd)
-    }
-
-    pub(super) fn gd_signed(&mut self, now: Now, result: Result<SignedGd, String>) {
-        let Some(change) = self.signing.take() else {
-            return;
-        };
-        match result {
-            Err(why) => self.refuse(change.token(), GroupError::Signing { why }),
-            // Another holder was faster: the change is made again on top of what is newest now.
-            Ok(signed) if signed.gd.version <= self.own_version() => self.changes.push_front(change),
-            Ok(signed) => self.changed_durably(now, change, signed),
-        }
-        self.next_change(now);
-    }
-
-    fn changed_durably(&mut self, now: Now, change: Change, signed: SignedGd) {
-        let gd_version = signed.gd.version;
-        let bytes = signed.signed.clone();
-        let mut news = Vec::new();
-        let mut others = self.others();
-        match change {
-            Change::Policy { token, .. } => {
-                self.take_gd(now, signed, vec![Effect::Reply(token, Reply::PolicySet { gd_version })]);
-            }
-            Change::Admit { token, descriptor } => {
-                let d = &descriptor.descriptor;
-                let admitted = Event::Admitted { name: d.address.name().clone(), by: d.peer_id };
-                news.push(descriptor.signed.clone());
-                self.record(vec![admitted, Event::Gd(signed)], vec![Effect::Reply(token, Reply::Admitted(bytes))]);
-                others.retain(|peer| *peer != d.peer_id);
-                self.offer_descriptor(*descriptor);
-            }
-        }
-        self.put_gd(now);
-        // Members learn it at once, so that a group forms quickly; whoever is off learns it from heartbeats.
-        for peer in others {
-            self.send_heartbeat(now, peer, Errand { regular: false, introduced: false }, news.clone(), true);
+            Ok((policy, false, _)) => self.change(now, Change::new(token, Wish::Policy(policy))),
         }
     }
 
     /// A member refused a heartbeat for membership: both compare versions.
     pub(super) fn refused_by(&mut self, now: Now, peer: PeerId, errand: Errand, gd_version: u64) {
         let own = self.own_version();
-        if gd_version < own && errand.regular {
+        // Of two versions that were signed at the same time, each side may have one: both are told.
+        if gd_version <= own && errand.regular {
             self.send_heartbeat(now, peer, Errand { regular: false, introduced: false }, Vec::new(), true);
-        } else if gd_version > own {
+        }
+        if gd_version >= own {
             self.fetch_own_gd(now, peer);
         }
     }

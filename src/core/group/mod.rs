@@ -8,17 +8,23 @@
 //!
 //! ```text
 //!   alone --CreateGroup--> founder (gd 1)         gd n --AdmitJoin, SetPolicy--> gd n+1 --heartbeats, DHT--> every member
-//!   alone --Join---------> member (gd n names it)
+//!   alone --Join---------> member (gd n names it)         --Leave, or Remove by a holder--> left or removed, joins anew
 //! ```
 
+mod answers;
+mod changes;
 mod conflicts;
 mod contacts;
 mod error;
+mod events;
 mod find;
+mod grant;
 mod heartbeat;
 mod join;
+mod leave;
 mod lookup;
 mod membership;
+mod rotate;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -28,12 +34,17 @@ mod unpinned;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use answers::{Located, Picture, PinnedGroup, Reply};
+pub use changes::{Mine, Overtaken, Wish};
 pub use conflicts::KeyChange;
 pub use error::GroupError;
+pub use events::Event;
+pub use membership::would_do;
+pub use rotate::Rotation;
 pub use status::{Conflict, InviteStatus, MemberStatus, PinStatus, Role, Status};
 pub use types::{
-    Action, Beat, BeatAnswer, CallFailed, Entry, Errand, Event, GdFound, Input, Located, Me, NewGroup, PeerFound,
-    Picture, PinnedGroup, RecoveryCode, Reply, SignedDescriptor, SignedGd,
+    Action, Beat, BeatAnswer, CallFailed, Entry, Errand, GdFound, Input, Me, NewGroup, OldKey, PeerFound, RecoveryCode,
+    SignedDescriptor, SignedGd,
 };
 pub use unpinned::Candidates;
 
@@ -42,11 +53,12 @@ use crate::model::card::CardPeer;
 use crate::model::group::{PeerAddr, PeerDescriptor, View};
 use crate::model::{Address, Fingerprint, GroupName, LocalName, MonoTime, Now, PeerId, Secret, WallTime};
 use crate::wire::Signed;
+use changes::Change;
 use conflicts::Contradiction;
 use heartbeat::Liveness;
 use join::Joining;
 use lookup::Lookup;
-use membership::Change;
+use rotate::Kin;
 
 /// How long gd and peer descriptor lie in the DHT (DESIGN.md section 4).
 const ENTRY_VALIDITY: Duration = Duration::from_secs(86_400);
@@ -81,6 +93,8 @@ struct Pin {
     forks: BTreeSet<u64>,
     /// Members whose keys changed, as this key signed.
     changes: Vec<KeyChange>,
+    /// Keys that were pinned before, each of which signed the next.
+    rotations: Vec<Rotation>,
     refresh_at: MonoTime,
     fetching: bool,
     fails: u32,
@@ -121,6 +135,15 @@ pub struct Group {
 
     changes: VecDeque<Change>,
     signing: Option<Change>,
+    /// Changes that this peer made and that may still be overtaken.
+    mine: Vec<Mine>,
+    overtaken: Vec<Overtaken>,
+    /// The group key that is on this disk.
+    held_key: Option<Fingerprint>,
+    seeking: grant::Seeking,
+    leaving: Option<leave::Leaving>,
+    /// It left by its own wish.
+    left: bool,
     creating: Option<crate::core::Token>,
     joining: Option<Joining>,
     adding: Vec<contacts::Adding>,
@@ -170,6 +193,12 @@ impl Group {
             view: None,
             changes: VecDeque::new(),
             signing: None,
+            mine: Vec::new(),
+            overtaken: Vec::new(),
+            held_key: None,
+            seeking: grant::Seeking::default(),
+            leaving: None,
+            left: false,
             creating: None,
             joining: None,
             adding: Vec::new(),
@@ -273,6 +302,12 @@ impl Group {
             }
             // What does not verify was never recorded; a view is only a hint, so a bad one is no reason not to start.
             Event::View(bytes) => self.view = Signed::verify(&bytes).ok(),
+            Event::KeyRotated(rotation) => self.apply_rotation(rotation),
+            Event::HoldsKey { key, .. } => self.held_key = Some(key),
+            Event::Changed(mine) => self.apply_changed(mine),
+            Event::Settled { digest } => self.mine.retain(|mine| mine.digest != digest),
+            Event::Overtaken(overtaken) => self.apply_overtaken(overtaken),
+            Event::Left { .. } => self.left = true,
         }
     }
 
@@ -284,6 +319,7 @@ impl Group {
             rivals: BTreeSet::new(),
             forks: BTreeSet::new(),
             changes: Vec::new(),
+            rotations: Vec::new(),
             refresh_at: MonoTime::default(),
             fetching: false,
             fails: 0,
@@ -298,6 +334,9 @@ impl Group {
 
     fn apply_gd(&mut self, signed: SignedGd) {
         let group = signed.gd.group.clone();
+        if group == *self.group() && signed.gd.member(&self.me.member.peer_id).is_some() {
+            self.left = false;
+        }
         if let Some(pin) = self.pins.get_mut(&group) {
             pin.gd = Some(signed);
         }
@@ -323,37 +362,55 @@ impl Group {
         }
     }
 
-    /// Takes a gd that somebody offers: only a newer one signed by the pinned key. Others are remembered as conflicts.
+    /// Takes a gd that somebody offers: only a newer one signed by the pinned key, or one of a key that the pinned one signed
+    /// for. Others are remembered as conflicts. Of two of one version every peer takes the one with the smaller digest.
     fn offer_gd(&mut self, now: Now, signed: SignedGd) -> bool {
         let Some(pin) = self.pins.get(&signed.gd.group) else {
             return false;
         };
-        if signed.key != pin.key {
-            // R11: shown, never chosen.
-            self.note_contradiction(&signed.gd.group, Contradiction::Rival(signed.key));
-            return false;
-        }
-        match &pin.gd {
-            Some(held) if held.gd.version > signed.gd.version => return false,
-            Some(held) if held.gd.version == signed.gd.version => {
-                if held.gd != signed.gd {
-                    self.note_contradiction(&signed.gd.group, Contradiction::Fork(signed.gd.version));
-                }
+        let group = signed.gd.group.clone();
+        match (pin.kin(&signed), &pin.gd) {
+            // A gd of a key before the pinned one may lie about for a day.
+            (Kin::Retired, _) => return false,
+            (Kin::Stranger, _) => {
+                // R11: shown, never chosen.
+                self.note_contradiction(&group, Contradiction::Rival(signed.key));
                 return false;
             }
-            _ => {}
+            (Kin::Same, Some(held)) if held.gd.version > signed.gd.version => return false,
+            (Kin::Same, Some(held)) if held.gd.version == signed.gd.version => {
+                let wins = changes::digest(&signed) < changes::digest(held);
+                if held.gd == signed.gd {
+                    return false;
+                }
+                self.note_contradiction(&group, Contradiction::Fork(signed.gd.version));
+                if !wins {
+                    return false;
+                }
+            }
+            (Kin::Same | Kin::Heir, _) => {}
         }
         if !membership::plausible(&signed.gd) {
             return false;
         }
-        self.take_gd(now, signed, Vec::new());
+        let rotation = self.rotation(now, &signed);
+        let moved = rotation.is_some();
+        let mut then = Vec::new();
+        if let Some(but) = self.held_key.filter(|_| moved && group == *self.group()).map(|_| signed.key) {
+            then.push(Effect::Act(Action::ForgetKeys { group: group.clone(), but }));
+        }
+        self.take(now, signed, rotation.into_iter().collect(), then);
+        if group == *self.group() {
+            self.seek_again(now);
+            self.redo_overtaken(now);
+        }
         true
     }
 
     /// Makes a newer gd durable and does what it asks for.
-    fn take_gd(&mut self, now: Now, signed: SignedGd, then: Vec<Effect<Self>>) {
+    fn take(&mut self, now: Now, signed: SignedGd, mut events: Vec<Event>, then: Vec<Effect<Self>>) {
         let own = signed.gd.group == *self.group();
-        let mut events = self.key_changes(now, &signed);
+        events.extend(self.key_changes(now, &signed));
         events.push(Event::Gd(signed));
         self.record(events, then);
         if own {
@@ -408,6 +465,7 @@ impl Group {
         for peer in self.others() {
             self.out.act(Action::SayHello { peer });
         }
+        self.redo_overtaken(now);
     }
 
     fn descriptor_signed(&mut self, now: Now, result: Result<SignedDescriptor, String>) {
@@ -455,6 +513,15 @@ impl Brain for Group {
             }
             Input::GdSigned(result) => self.gd_signed(now, result),
             Input::SetPolicy { token, policy } => self.set_policy(now, token, policy),
+            Input::Remove { token, address } => self.remove(now, token, address),
+            Input::Grant { token, address } => self.grant(now, token, address),
+            Input::Recover { token, code } => self.recover(now, token, code),
+            Input::KeyRotated(result) => self.key_rotated(now, result),
+            Input::AskKey { token, caller } => self.ask_key(token, caller),
+            Input::KeyFetched(result) => self.key_fetched(now, result),
+            Input::Leave { token, stage } => self.leave(token, stage),
+            Input::LeaveAnswered(result) => self.leave_answered(now, result),
+            Input::AdmitLeave { token, caller, stage } => self.admit_leave(now, token, caller, stage),
             Input::Heartbeat { token, caller, beat } => self.heartbeat(now, token, caller, *beat),
             Input::HeartbeatAnswered { peer, errand, result } => self.beat_answered(now, peer, errand, result),
             Input::MakeCard { token } => self.make_card(token),
@@ -492,7 +559,7 @@ impl Brain for Group {
         let renew = self.home().and_then(|_| earliest([self.gd_due(), self.descriptor_due()]));
         let refresh = self.pins.values().filter(|pin| !pin.fetching).map(|pin| Some(pin.refresh_at));
         let clock = self.clock_trusted_at.filter(|_| self.clock_unsure && self.no_clock_heard());
-        let looks = [self.next_lookup(), self.next_found(), self.next_look_for_candidates()];
+        let looks = [self.next_lookup(), self.next_found(), self.next_look_for_candidates(), self.next_seek()];
         earliest([beat, renew, clock].into_iter().chain(looks).chain(refresh))
     }
 
@@ -516,6 +583,7 @@ impl Group {
         self.look_up_due(now);
         self.answer_found(now);
         self.answer_freshened();
+        self.seek_key(now);
     }
 
     /// Publishes the picture if it is another one.

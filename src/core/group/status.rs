@@ -6,8 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::answers::{Located, Picture, PinnedGroup};
+use super::changes::Overtaken;
 use super::conflicts::KeyChange;
-use super::types::{Event, Located, Picture, PinnedGroup, SignedDescriptor};
+use super::events::Event;
+use super::rotate::Rotation;
+use super::types::SignedDescriptor;
 use super::unpinned::Candidates;
 use super::{Group, Pin};
 use crate::model::card::CardPeer;
@@ -24,6 +28,10 @@ pub enum Role {
     Member,
     /// It has no group yet.
     Alone,
+    /// It was a member and left.
+    Left,
+    /// It was a member, and the group does not name it any more.
+    Removed,
 }
 
 /// What the brain shows of itself.
@@ -41,6 +49,8 @@ pub struct Status {
     pub gd_version: u64,
     /// Whether this peer may change membership and policy.
     pub key_holder: bool,
+    /// Whether the group key is on its disk: whoever is named as a holder fetches it from another one.
+    pub key_here: bool,
     /// How members' mail is kept.
     pub policy: Policy,
     /// In the order of succession.
@@ -65,6 +75,10 @@ pub struct Status {
     pub conflicts: Vec<Conflict>,
     /// Members whose keys changed, with the group key's signature; the latest last.
     pub key_changes: Vec<KeyChange>,
+    /// Keys of pinned groups that are others since, as the ones before signed.
+    pub rotations: Vec<Rotation>,
+    /// Changes that another holder's overtook and that could not be made again.
+    pub overtaken: Vec<Overtaken>,
     /// Invites that are not used and not over.
     pub open_invites: Vec<InviteStatus>,
 }
@@ -84,6 +98,8 @@ pub struct MemberStatus {
     pub lost: bool,
     /// It holds the group key.
     pub key_holder: bool,
+    /// It is on its way out: others take over what it holds.
+    pub leaving: bool,
 }
 
 /// A pinned group.
@@ -140,7 +156,8 @@ impl Group {
                 lost: BTreeSet::new(),
             },
             Some(own) => {
-                let lost = self.view.as_ref().map(|view| view.lost.clone()).unwrap_or_default();
+                let mut lost = self.view.as_ref().map(|view| view.lost.clone()).unwrap_or_default();
+                lost.extend(own.gd.members.iter().filter(|m| own.gd.leaving.contains(&m.address)).map(|m| m.peer_id));
                 Roster {
                     me,
                     group,
@@ -174,6 +191,7 @@ impl Group {
                 group.clone(),
                 PinnedGroup {
                     key: pin.key,
+                    retired: pin.retired(),
                     gd: pin.gd.as_ref().map(|signed| Arc::new(signed.gd.clone())),
                     signed_gd: Arc::new(pin.gd.as_ref().map(|signed| signed.signed.to_vec()).unwrap_or_default()),
                 },
@@ -185,6 +203,7 @@ impl Group {
         peers.insert(self.me.member.peer_id, self.located(&self.me.member));
         Picture {
             roster: Arc::new(self.roster()),
+            role: self.role(),
             groups,
             contacts: self.contacts.keys().cloned().collect(),
             peers,
@@ -219,11 +238,28 @@ impl Group {
             events.push(Event::Certificate { peer: *peer, certificate: ByteBuf::from(certificate.clone()) });
         }
         events.extend(self.view.as_ref().map(|view| Event::View(ByteBuf::from(view.as_bytes()))));
+        events.extend(self.held_key.map(|key| Event::HoldsKey { group: self.group().clone(), key }));
+        events.extend(self.mine.iter().cloned().map(Event::Changed));
+        events.extend(self.overtaken.iter().cloned().map(Event::Overtaken));
+        events.extend(self.left.then(|| Event::Left { gd_version: self.own_version() }));
         events
     }
 
-    fn member_status(&self, now: Now, member: &Member, lost: &BTreeSet<PeerId>, key_holder: bool) -> MemberStatus {
+    fn role(&self) -> Role {
+        match self.home().map(|own| own.gd.members.first()) {
+            Some(Some(first)) if self.is_me(&first.peer_id) => Role::Founder,
+            Some(_) => Role::Member,
+            None if self.own_gd().is_none() => Role::Alone,
+            None if self.left => Role::Left,
+            None => Role::Removed,
+        }
+    }
+
+    fn member_status(&self, now: Now, member: &Member) -> MemberStatus {
         let peer = member.peer_id;
+        let gd = self.home().map(|own| &own.gd);
+        let key_holder = gd.is_some_and(|gd| gd.key_holders.contains(&member.address));
+        let leaving = gd.is_some_and(|gd| gd.leaving.contains(&member.address));
         let silence = self.silence(now, &peer).filter(|_| !self.is_me(&peer));
         let missed = self.liveness.get(&peer).is_some_and(|live| live.missed > 0);
         let up = if self.is_me(&peer) {
@@ -240,8 +276,9 @@ impl Group {
             peer_id: peer,
             up,
             silent_for: silence.map(Span),
-            lost: lost.contains(&peer),
+            lost: self.view.as_ref().is_some_and(|view| view.lost.contains(&peer)),
             key_holder,
+            leaving,
         }
     }
 
@@ -277,23 +314,18 @@ impl Group {
         let roster = self.roster();
         let home = self.home();
         let me = &self.me.member;
-        let holds = |member: &Member| home.is_some_and(|own| own.gd.key_holders.contains(&member.address));
-        let role = match home.and_then(|own| own.gd.members.first()) {
-            None => Role::Alone,
-            Some(first) if first.peer_id == me.peer_id => Role::Founder,
-            Some(_) => Role::Member,
-        };
         let address_of = |peer: &PeerId| home.and_then(|own| own.gd.member(peer)).map(|m| m.address.clone());
         let others = self.pins.iter().filter(|(group, _)| *group != self.group());
         Status {
             address: me.address.clone(),
             peer_id: me.peer_id,
-            role,
+            role: self.role(),
             group_key: self.pins.get(self.group()).map(|pin| pin.key),
             gd_version: roster.gd_version,
-            key_holder: holds(me),
+            key_holder: home.is_some_and(|own| own.gd.key_holders.contains(&me.address)),
+            key_here: self.has_key(),
             policy: roster.policy.clone(),
-            members: roster.members.iter().map(|m| self.member_status(now, m, &roster.lost, holds(m))).collect(),
+            members: roster.members.iter().map(|m| self.member_status(now, m)).collect(),
             acting_master: self.acting_master(now).as_ref().and_then(address_of),
             view_at: self.view.as_ref().map(|view| view.at),
             view_by: self.view.as_ref().and_then(|view| address_of(&view.master)),
@@ -304,6 +336,8 @@ impl Group {
             contacts: self.contacts.keys().cloned().collect(),
             conflicts: self.conflicts(),
             key_changes: self.pins.values().flat_map(|pin| pin.changes.iter().cloned()).collect(),
+            rotations: self.pins.values().flat_map(|pin| pin.rotations.iter().cloned()).collect(),
+            overtaken: self.overtaken.clone(),
             open_invites: self.open_invites(now),
         }
     }

@@ -1,6 +1,5 @@
-//! What the group's brain is told, asks for, makes durable and answers. It only names; nothing is decided here.
+//! What the group's brain is told and asks for. It only names; nothing is decided here.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,13 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use zeroize::Zeroizing;
 
-use super::conflicts::KeyChange;
-use super::error::GroupError;
-use super::unpinned::Candidates;
+use super::answers::Picture;
 use crate::core::Token;
-use crate::model::card::{Card, CardPeer, Invite};
+use crate::model::card::{Card, Invite};
 use crate::model::group::{
-    GroupDescriptor, Heartbeat, HeartbeatAnswer, Member, PeerAddr, PeerDescriptor, Roster, View,
+    GroupDescriptor, Heartbeat, HeartbeatAnswer, LeaveStage, Member, PeerAddr, PeerDescriptor, View,
 };
 use crate::model::{Address, Fingerprint, GroupName, LocalName, PeerId, Policy, Secret, WallTime};
 use crate::wire::{PeerKey, Signed};
@@ -41,6 +38,9 @@ pub struct SignedGd {
     pub key: Fingerprint,
     /// As it was signed.
     pub signed: ByteBuf,
+    /// The keys before that one, the oldest first: each signed the next, as was checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lineage: Vec<Fingerprint>,
 }
 
 /// A peer descriptor whose signature by `fingerprint` has been checked, with the bytes that prove it.
@@ -54,7 +54,7 @@ pub struct SignedDescriptor {
     pub signed: ByteBuf,
 }
 
-/// The group's secret key as one line. Printed once by `roost group create`, never stored, never logged.
+/// The group's secret key as one line. Shown to the holder that makes the key or asks for it, never stored, never logged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RecoveryCode(pub Zeroizing<String>);
 
@@ -64,10 +64,24 @@ impl fmt::Debug for RecoveryCode {
     }
 }
 
+/// The key before a new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OldKey {
+    /// It is in `keys/`.
+    Held(Fingerprint),
+    /// It is in a recovery code, which must be that of this key.
+    Recovery {
+        /// The code.
+        code: RecoveryCode,
+        /// The key.
+        key: Fingerprint,
+    },
+}
+
 /// A group key that has just been made, and the gd that it signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewGroup {
-    /// Version 1.
+    /// Version 1, or the first of a key that replaces another.
     pub gd: SignedGd,
     /// For the founder to keep somewhere safe.
     pub recovery: RecoveryCode,
@@ -209,6 +223,56 @@ pub enum Input {
         /// The new one.
         policy: Policy,
     },
+    /// `roost group remove`.
+    Remove {
+        /// Whom to answer.
+        token: Token,
+        /// Who.
+        address: Address,
+    },
+    /// `roost group grant`.
+    Grant {
+        /// Whom to answer.
+        token: Token,
+        /// Who.
+        address: Address,
+    },
+    /// `roost group recover`.
+    Recover {
+        /// Whom to answer.
+        token: Token,
+        /// The group's key.
+        code: RecoveryCode,
+    },
+    /// A new group key was made, the old one signed it, and it signed the gd asked for; or why not.
+    KeyRotated(Result<NewGroup, String>),
+    /// `POST /group/key`.
+    AskKey {
+        /// Whom to answer.
+        token: Token,
+        /// Who calls, proven by TLS.
+        caller: PeerId,
+    },
+    /// The group key came from another holder and is durable, or why not.
+    KeyFetched(Result<Fingerprint, String>),
+    /// `roost group leave`, step by step.
+    Leave {
+        /// Whom to answer.
+        token: Token,
+        /// Which step.
+        stage: LeaveStage,
+    },
+    /// What the holders of the key said to it: the gd since, or why not.
+    LeaveAnswered(Result<Box<SignedGd>, CallFailed>),
+    /// `POST /group/leave`.
+    AdmitLeave {
+        /// Whom to answer.
+        token: Token,
+        /// Who calls, proven by TLS.
+        caller: PeerId,
+        /// Which step.
+        stage: LeaveStage,
+    },
     /// `POST /group/heartbeat`.
     Heartbeat {
         /// Whom to answer.
@@ -274,7 +338,7 @@ pub enum Input {
         /// The sender's group.
         group: GroupName,
     },
-    /// Somebody names a member of `group` that its gd does not: look for a newer one, and answer when that ended.
+    /// Somebody names a member or a key of `group` that its gd does not: look for a newer one, and answer when that ended.
     Freshen {
         /// Whom to answer.
         token: Token,
@@ -321,8 +385,44 @@ pub enum Action {
     /// Make the group key (or take the one an interrupted attempt left), keep it in `keys/`, put its certificate into this
     /// gd and sign it; answer [`Input::GroupCreated`].
     CreateGroup(GroupDescriptor),
-    /// Sign with the group key; answer [`Input::GdSigned`].
-    SignGd(GroupDescriptor),
+    /// Sign with this group key; answer [`Input::GdSigned`].
+    SignGd {
+        /// What to sign.
+        gd: GroupDescriptor,
+        /// With which key.
+        key: Fingerprint,
+    },
+    /// Make a new group key, durable, have the old one sign for it, put both into this gd and sign it with the new one; answer
+    /// [`Input::KeyRotated`].
+    RotateKey {
+        /// What to sign.
+        gd: GroupDescriptor,
+        /// What it replaces.
+        old: OldKey,
+    },
+    /// `POST /group/key` to these peers in turn, and keep what fits; answer [`Input::KeyFetched`].
+    FetchKey {
+        /// Whose key.
+        group: GroupName,
+        /// Which.
+        key: Fingerprint,
+        /// Whom to ask.
+        ask: Vec<PeerId>,
+    },
+    /// Remove every other key of this group from `keys/`. No answer is needed.
+    ForgetKeys {
+        /// Whose keys.
+        group: GroupName,
+        /// The one that stays.
+        but: Fingerprint,
+    },
+    /// `POST /group/leave` to these peers in turn until one does it; answer [`Input::LeaveAnswered`].
+    AskLeave {
+        /// Which step.
+        stage: LeaveStage,
+        /// Whom to ask.
+        ask: Vec<PeerId>,
+    },
     /// `POST /group/join` with the own descriptor and this proof; answer [`Input::JoinAnswered`].
     AskJoin {
         /// Whom to ask.
@@ -383,184 +483,4 @@ pub enum Action {
     },
     /// Who is who and where has changed.
     Publish(Box<Picture>),
-}
-
-/// What becomes durable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Event {
-    /// A group's key is the trust root of its names from now on.
-    Pinned {
-        /// The group.
-        group: GroupName,
-        /// Its key.
-        key: Fingerprint,
-        /// When; not written down by earlier versions.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        at: Option<WallTime>,
-    },
-    /// The group is not known any more.
-    Unpinned {
-        /// The group.
-        group: GroupName,
-    },
-    /// A newer gd of a pinned group.
-    Gd(SignedGd),
-    /// Somebody else's key signed a gd of a pinned group.
-    Rival {
-        /// The group.
-        group: GroupName,
-        /// That key.
-        key: Fingerprint,
-    },
-    /// The pinned key signed two different gds of one version.
-    ForkedGd {
-        /// The group.
-        group: GroupName,
-        /// The version.
-        version: u64,
-    },
-    /// A member's key is another since the next gd.
-    KeyChanged(KeyChange),
-    /// An invite was handed out.
-    Invited {
-        /// For this name.
-        name: LocalName,
-        /// Its secret; only on the disk of the member that invites.
-        secret: Secret,
-        /// When it ends.
-        expiry: WallTime,
-    },
-    /// An invite was used.
-    Admitted {
-        /// For this name.
-        name: LocalName,
-        /// By whom; only this peer may repeat its join.
-        by: PeerId,
-    },
-    /// Where members were when this peer joined.
-    Hints {
-        /// As the invite names them.
-        peers: Vec<CardPeer>,
-    },
-    /// A contact was added.
-    Contact {
-        /// Who.
-        address: Address,
-        /// Members of its group that its card names.
-        peers: Vec<CardPeer>,
-    },
-    /// A contact was removed.
-    NoContact {
-        /// Who.
-        address: Address,
-    },
-    /// A newer descriptor, of this peer or one that a pinned group's gd names.
-    Descriptor(SignedDescriptor),
-    /// A certificate whose descriptor could not be had.
-    Certificate {
-        /// Whose.
-        peer: PeerId,
-        /// The certificate.
-        certificate: ByteBuf,
-    },
-    /// A newer view of the own group, signed.
-    View(ByteBuf),
-}
-
-/// What requests are answered with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// The group exists.
-    Created {
-        /// The group's key.
-        key: Fingerprint,
-        /// Print it once.
-        recovery: RecoveryCode,
-    },
-    /// Hand this to whoever is invited.
-    Invite(Invite),
-    /// This peer is a member.
-    Joined {
-        /// Version of the gd that names it.
-        gd_version: u64,
-        /// How many members there are.
-        members: usize,
-    },
-    /// The signed gd that names the caller.
-    Admitted(ByteBuf),
-    /// The policy is in the gd of this version.
-    PolicySet {
-        /// The version.
-        gd_version: u64,
-    },
-    /// The answer to a heartbeat.
-    Heartbeat(HeartbeatAnswer),
-    /// The own contact card.
-    Card(Card),
-    /// The group is pinned and the contact kept.
-    ContactAdded {
-        /// The newest gd of the group, if it could be had already.
-        gd_version: Option<u64>,
-        /// Whether the contact's certificate is here: mail can be sealed to it at once.
-        certificate: bool,
-        /// What could not be had yet and why; it is tried again.
-        note: Option<String>,
-    },
-    /// The contact is gone.
-    ContactRemoved {
-        /// It was the last of its group, which is not pinned any more.
-        unpinned: bool,
-    },
-    /// Where the group's members are is known, or could not be learned in time.
-    Found,
-    /// The look for a newer gd ended.
-    Freshened {
-        /// Whether the one known now is the newest that can be had; else nobody answered.
-        fresh: bool,
-    },
-    /// Where the peer is, if that is newer than what was known; else empty.
-    Addrs(Vec<PeerAddr>),
-    /// No, and why.
-    Refused(GroupError),
-}
-
-/// Who is who and where: what the other brains and shells need to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
-    /// The own group.
-    pub roster: Arc<Roster>,
-    /// Pinned groups, the own one among them.
-    pub groups: BTreeMap<GroupName, PinnedGroup>,
-    /// Whose cards were added.
-    pub contacts: BTreeSet<Address>,
-    /// Every peer that may be dialled anywhere: members of pinned groups, and those that a card or invite in use names.
-    pub peers: BTreeMap<PeerId, Located>,
-    /// Groups that mail waits for and whose key is not pinned, with the keys that say they are theirs.
-    pub candidates: Candidates,
-    /// This peer's clock is off its members'.
-    pub clock_off: bool,
-    /// It is off, or was not compared yet since the start: nothing may expire here.
-    pub clock_doubtful: bool,
-}
-
-/// A group whose key is pinned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PinnedGroup {
-    /// The pinned key.
-    pub key: Fingerprint,
-    /// The newest gd that it signed.
-    pub gd: Option<Arc<GroupDescriptor>>,
-    /// That gd as it was signed.
-    pub signed_gd: Arc<Vec<u8>>,
-}
-
-/// A known peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Located {
-    /// Its address; a card or invite names some peers only by PeerId.
-    pub address: Option<Address>,
-    /// Where it was last known to be.
-    pub addrs: Vec<PeerAddr>,
-    /// Its certificate, checked.
-    pub certificate: Option<Arc<Vec<u8>>>,
 }

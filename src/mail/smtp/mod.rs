@@ -130,6 +130,14 @@ pub enum SubmitError {
         /// This peer's address.
         own: Address,
     },
+    /// The group does not name this peer any more.
+    #[error(
+        "{own} is no member of its group any more and sends nothing; `roost group join` with a new invite brings it back"
+    )]
+    NoMember {
+        /// This peer's address.
+        own: Address,
+    },
     /// A receiver turned out to be unknown or outside.
     #[error("{source}")]
     Receiver {

@@ -69,7 +69,7 @@ impl From<&SubmitError> for Reply {
         let (code, enhanced) = match error {
             SubmitError::TooLarge { .. } | SubmitError::HeadersTooLarge { .. } => (552, "5.3.4"),
             SubmitError::DiskFull => (452, "4.3.1"),
-            SubmitError::FromMismatch { .. } => (550, "5.7.1"),
+            SubmitError::FromMismatch { .. } | SubmitError::NoMember { .. } => (550, "5.7.1"),
             SubmitError::Receiver { source } => return source.into(),
             SubmitError::BareLineBreak => (550, "5.6.11"),
             SubmitError::Busy { .. } => (451, "4.3.2"),

@@ -183,6 +183,12 @@ impl Team {
         control.ask_telling(request, &mut |_, _| {}).unwrap_or_else(|e| panic!("{name}, asked {request:?}: {e}"))
     }
 
+    /// Asks the running peer of `name`; what it says when it refuses.
+    pub(crate) fn try_ask<T: serde::de::DeserializeOwned>(&self, name: &str, request: &Request) -> Result<T, String> {
+        let control = self.cluster.control_of(&self.address(name));
+        control.ask_telling(request, &mut |_, _| {}).map_err(|e| e.to_string())
+    }
+
     /// `roost status` of `name`.
     pub(crate) fn status(&self, name: &str) -> PeerStatus {
         self.ask(name, &Request::Status)

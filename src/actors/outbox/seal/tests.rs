@@ -57,7 +57,12 @@ async fn desk(mail: &[u8], policy: Policy) -> Desk {
         policy: policy.clone(),
         lost: BTreeSet::new(),
     });
-    let group = KnownGroup { key: Fingerprint::new([5; 20]), gd: None, signed_gd: Arc::default() };
+    let group = KnownGroup {
+        key: Fingerprint::new([5; 20]),
+        retired: std::collections::BTreeSet::new(),
+        gd: None,
+        signed_gd: Arc::default(),
+    };
     let groups = BTreeMap::from([(alice.group().clone(), group)]);
     let directory = Directory::new(Snapshot { roster, groups, contacts: BTreeSet::new(), peers });
     let clock = Clock::fixed(NOW);

@@ -9,12 +9,12 @@ use zeroize::Zeroizing;
 
 use crate::core::group::{
     Action, Beat, BeatAnswer, CallFailed, Entry, Errand, Event, GdFound, Group, GroupError, Input, Me, NewGroup,
-    PeerFound, Picture, RecoveryCode, Reply, SignedDescriptor, SignedGd, Status,
+    OldKey, PeerFound, Picture, RecoveryCode, Reply, SignedDescriptor, SignedGd, Status,
 };
 use crate::core::{Brain, Effect, Token};
 use crate::model::card::Invite;
 use crate::model::dht::DhtKey;
-use crate::model::group::{GroupDescriptor, Member, PeerAddr, PeerDescriptor};
+use crate::model::group::{GroupDescriptor, LeaveStage, Member, PeerAddr, PeerDescriptor};
 use crate::model::{Address, Fingerprint, GroupName, MonoTime, Now, PeerId, Policy, Secret, WallTime};
 use crate::wire::{PeerKey, Signed, decode, encode};
 
@@ -27,8 +27,11 @@ pub(super) struct Node {
     pub(super) brain: Group,
     me: Me,
     up: bool,
+    /// When its brain wants to be woken.
+    timer: Option<MonoTime>,
     log: Vec<Event>,
-    group_key: Option<Fingerprint>,
+    /// Group keys on its disk.
+    pub(super) keys: BTreeSet<Fingerprint>,
     pub(super) picture: Option<Picture>,
     pub(super) skew_ms: u64,
     /// How often each action was asked for.
@@ -40,6 +43,8 @@ enum Waiting {
     Test,
     Beat(PeerId, Errand),
     Join(PeerId),
+    Key(PeerId),
+    Leave(PeerId),
 }
 
 pub(super) struct Network {
@@ -50,6 +55,8 @@ pub(super) struct Network {
     waiting: BTreeMap<(PeerId, Token), Waiting>,
     replies: BTreeMap<Token, Reply>,
     pub(super) dht: BTreeMap<DhtKey, Vec<ByteBuf>>,
+    /// When the last gd in the DHT expires.
+    pub(super) gd_expiry: WallTime,
     /// Peers on the one side of a partition.
     island: BTreeSet<PeerId>,
     next: u64,
@@ -61,12 +68,25 @@ fn digest20(text: &str) -> Fingerprint {
 
 pub(super) fn sign_gd(gd: GroupDescriptor, key: Fingerprint) -> SignedGd {
     let signed = ByteBuf::from(encode(&(&gd, key)));
-    SignedGd { gd, key, signed }
+    SignedGd { lineage: lineage(&gd, key), gd, key, signed }
+}
+
+/// As `seal::handover::lineage`, with handovers that are only claimed.
+fn lineage(gd: &GroupDescriptor, key: Fingerprint) -> Vec<Fingerprint> {
+    let links: Vec<(Fingerprint, Fingerprint)> = gd.handovers.iter().map(|link| decode(link).unwrap()).collect();
+    assert!(links.windows(2).all(|two| two[0].1 == two[1].0), "a chain");
+    assert!(links.last().is_none_or(|(_, to)| *to == key), "that ends at its signer");
+    links.into_iter().map(|(from, _)| from).collect()
+}
+
+/// The recovery code of a group key.
+pub(super) fn code_of(key: &Fingerprint) -> RecoveryCode {
+    RecoveryCode(Zeroizing::new(format!("roost-recovery:{key}")))
 }
 
 fn read_gd(bytes: &[u8]) -> SignedGd {
     let (gd, key): (GroupDescriptor, Fingerprint) = decode(bytes).unwrap();
-    SignedGd { gd, key, signed: ByteBuf::from(bytes) }
+    SignedGd { lineage: lineage(&gd, key), gd, key, signed: ByteBuf::from(bytes) }
 }
 
 pub(super) fn sign_descriptor(descriptor: PeerDescriptor, fingerprint: Fingerprint) -> SignedDescriptor {
@@ -110,6 +130,7 @@ impl Network {
             waiting: BTreeMap::new(),
             replies: BTreeMap::new(),
             dht: BTreeMap::new(),
+            gd_expiry: WallTime(0),
             island: BTreeSet::new(),
             next: 0,
         }
@@ -130,8 +151,9 @@ impl Network {
             brain: Group::new(me.clone()),
             me,
             up: true,
+            timer: None,
             log: Vec::new(),
-            group_key: None,
+            keys: BTreeSet::new(),
             picture: None,
             skew_ms: 0,
             asked: BTreeMap::new(),
@@ -173,6 +195,10 @@ impl Network {
                 Some(Waiting::Join(caller)) => {
                     self.later(PATIENCE, caller, Input::JoinAnswered { peer, result: Err(failed) });
                 }
+                Some(Waiting::Key(caller)) => {
+                    self.later(PATIENCE, caller, Input::KeyFetched(Err("connection lost".to_owned())));
+                }
+                Some(Waiting::Leave(caller)) => self.later(PATIENCE, caller, Input::LeaveAnswered(Err(failed))),
                 _ => {}
             }
         }
@@ -265,6 +291,8 @@ impl Network {
         while let Some(effect) = self.nodes.get_mut(&peer).unwrap().brain.poll_effect() {
             self.perform(peer, effect);
         }
+        let node = self.nodes.get_mut(&peer).unwrap();
+        node.timer = node.brain.poll_timeout();
     }
 
     fn perform(&mut self, at: PeerId, effect: Effect<Group>) {
@@ -297,6 +325,25 @@ impl Network {
                     };
                     self.later(DELAY, caller, Input::JoinAnswered { peer: at, result });
                 }
+                Some(Waiting::Key(caller)) => {
+                    let result = match reply {
+                        Reply::HandKey { key, .. } => {
+                            self.nodes.get_mut(&caller).unwrap().keys.insert(key);
+                            Ok(key)
+                        }
+                        Reply::Refused(error) => Err(error.to_string()),
+                        other => panic!("{other:?}"),
+                    };
+                    self.later(DELAY, caller, Input::KeyFetched(result));
+                }
+                Some(Waiting::Leave(caller)) => {
+                    let result = match reply {
+                        Reply::Admitted(signed) => Ok(Box::new(read_gd(&signed))),
+                        Reply::Refused(error) => Err(refused(&error)),
+                        other => panic!("{other:?}"),
+                    };
+                    self.later(DELAY, caller, Input::LeaveAnswered(result));
+                }
                 None => panic!("answered twice or never asked: {reply:?}"),
             },
         }
@@ -315,15 +362,19 @@ impl Network {
             }
             Action::CreateGroup(mut gd) => {
                 let key = digest20(&format!("key of {} by {at}", gd.group));
-                self.nodes.get_mut(&at).unwrap().group_key = Some(key);
+                self.nodes.get_mut(&at).unwrap().keys.insert(key);
                 gd.group_certificate = key.as_bytes().to_vec();
-                let recovery = RecoveryCode(Zeroizing::new("roost-recovery:x".to_owned()));
+                let recovery = code_of(&key);
                 self.later(DELAY, at, Input::GroupCreated(Ok(NewGroup { gd: sign_gd(gd, key), recovery })));
             }
-            Action::SignGd(gd) => {
-                let key = self.nodes[&at].group_key.expect("only a key holder signs");
+            Action::SignGd { gd, key } => {
+                assert!(self.nodes[&at].keys.contains(&key), "only a key holder signs");
                 self.later(DELAY, at, Input::GdSigned(Ok(sign_gd(gd, key))));
             }
+            Action::RotateKey { gd, old } => self.rotate(at, gd, &old),
+            Action::ForgetKeys { but, .. } => self.nodes.get_mut(&at).unwrap().keys.retain(|key| *key == but),
+            Action::FetchKey { ask, .. } => self.fetch_key(at, ask),
+            Action::AskLeave { stage, ask } => self.ask_leave(at, stage, ask),
             Action::AskJoin { peer, descriptor, proof, .. } => {
                 let known = &self.nodes[&at].picture.as_ref().unwrap().peers;
                 assert!(known.contains_key(&peer), "the connector dials only whom the picture names");
@@ -350,8 +401,9 @@ impl Network {
             Action::SayHello { .. } => self.count(at, "hello"),
             Action::FetchGd { group, ask } => self.fetch_gd(at, group, &ask),
             Action::FetchPeer { member, ask } => self.fetch_peer(at, &member, &ask),
-            Action::PublishGd { group, signed, .. } => {
+            Action::PublishGd { group, signed, expiry } => {
                 self.count(at, "put gd");
+                self.gd_expiry = self.gd_expiry.max(expiry);
                 self.dht.entry(DhtKey::Group(group)).or_default().push(signed);
                 self.later(DELAY, at, Input::Published { entry: Entry::Gd, ok: true });
             }
@@ -367,6 +419,49 @@ impl Network {
     /// Somebody puts a gd into the DHT.
     pub(super) fn publish_gd(&mut self, signed: SignedGd) {
         self.dht.entry(DhtKey::Group(signed.gd.group.clone())).or_default().push(signed.signed);
+    }
+
+    fn rotate(&mut self, at: PeerId, mut gd: GroupDescriptor, old: &OldKey) {
+        let from = match old {
+            OldKey::Held(key) => {
+                assert!(self.nodes[&at].keys.contains(key), "only a key holder signs");
+                *key
+            }
+            OldKey::Recovery { code, key } if *code == code_of(key) => *key,
+            OldKey::Recovery { .. } => {
+                return self.later(DELAY, at, Input::KeyRotated(Err("another key's code".to_owned())));
+            }
+        };
+        self.next += 1;
+        let key = digest20(&format!("key {} of {}", self.next, gd.group));
+        gd.handovers.push(ByteBuf::from(encode(&(from, key))));
+        gd.group_certificate = key.as_bytes().to_vec();
+        self.nodes.get_mut(&at).unwrap().keys.insert(key);
+        let recovery = code_of(&key);
+        self.later(DELAY, at, Input::KeyRotated(Ok(NewGroup { gd: sign_gd(gd, key), recovery })));
+    }
+
+    fn fetch_key(&mut self, at: PeerId, ask: Vec<PeerId>) {
+        match ask.into_iter().find(|peer| self.reaches(&at, peer)) {
+            Some(peer) => {
+                let token = self.token(peer, Waiting::Key(at));
+                self.later(DELAY, peer, Input::AskKey { token, caller: at });
+            }
+            None => self.later(PATIENCE, at, Input::KeyFetched(Err("no answer".to_owned()))),
+        }
+    }
+
+    fn ask_leave(&mut self, at: PeerId, stage: LeaveStage, ask: Vec<PeerId>) {
+        match ask.into_iter().find(|peer| self.reaches(&at, peer)) {
+            Some(peer) => {
+                let token = self.token(peer, Waiting::Leave(at));
+                self.later(DELAY, peer, Input::AdmitLeave { token, caller: at, stage });
+            }
+            None => {
+                let nowhere = CallFailed::Unreachable { why: "no answer".to_owned() };
+                self.later(PATIENCE, at, Input::LeaveAnswered(Err(nowhere)));
+            }
+        }
     }
 
     fn fetch_gd(&mut self, at: PeerId, group: GroupName, ask: &[PeerId]) {
@@ -398,7 +493,7 @@ impl Network {
     fn step(&mut self, end: MonoTime) -> bool {
         let arrival = self.on_the_way.keys().next().copied();
         let up = self.nodes.iter().filter(|(_, node)| node.up);
-        let timer = up.filter_map(|(peer, node)| Some((node.brain.poll_timeout()?, *peer))).min();
+        let timer = up.filter_map(|(peer, node)| Some((node.timer?, *peer))).min();
         let at = arrival.map(|(at, _)| at).into_iter().chain(timer.map(|(at, _)| at)).min();
         let Some(at) = at.filter(|at| *at <= end) else {
             return false;

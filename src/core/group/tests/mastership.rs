@@ -1,0 +1,97 @@
+//! Who acts, through deaths, cuts, long times and in large groups.
+
+use std::time::Duration;
+
+use super::network::Network;
+use super::{MINUTE, SIX, lost, master, six, six_with};
+use crate::model::{Policy, Span};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn agreed_view(net: &Network, addresses: &[&str], by: &str) {
+    let first = net.status(addresses[0]).view_at;
+    for address in addresses {
+        let status = net.status(address);
+        assert_eq!(master(net, address), by, "{address}");
+        assert_eq!((status.view_at, status.view_by.unwrap().to_string()), (first, by.to_owned()), "{address}");
+    }
+}
+
+#[test]
+fn after_a_cut_into_halves_is_healed_one_acts_all_have_its_view_and_nobody_is_lost() {
+    let mut net = six_with(Policy { lost_after: Span::secs(120), ..Policy::default() });
+    net.pass(5 * MINUTE);
+    net.cut_off(&["alice@acme", "carol@acme", "erin@acme"]);
+    net.pass(10 * MINUTE);
+    agreed_view(&net, &["alice@acme", "carol@acme", "erin@acme"], "alice@acme");
+    agreed_view(&net, &["bob@acme", "dave@acme", "frank@acme"], "bob@acme");
+    // Each half sees half: each keeps more copies than are needed, and none fewer.
+    assert_eq!(lost(&net, "erin@acme"), ["bob@acme", "dave@acme", "frank@acme"]);
+    assert_eq!(lost(&net, "frank@acme"), ["alice@acme", "carol@acme", "erin@acme"]);
+    net.heal();
+    net.pass(3 * MINUTE);
+    agreed_view(&net, &SIX, "alice@acme");
+    for address in SIX {
+        assert!(lost(&net, address).is_empty(), "{address}");
+        assert_eq!(net.status(address).gd_version, 6, "{address}");
+    }
+    let written = net.events();
+    net.pass(10 * MINUTE);
+    assert_eq!(net.events(), written, "and then it rests");
+}
+
+#[test]
+fn each_acting_master_that_dies_is_followed_within_40_s() {
+    let mut net = six();
+    net.pass(5 * MINUTE);
+    for (dies, next) in [("alice@acme", "bob@acme"), ("bob@acme", "carol@acme"), ("carol@acme", "dave@acme")] {
+        net.kill(dies);
+        net.pass(Duration::from_secs(40));
+        assert_eq!(master(&net, next), next, "after {dies}");
+        net.pass(MINUTE);
+        assert_eq!(net.status("frank@acme").view_by.unwrap().to_string(), next);
+    }
+}
+
+#[test]
+fn the_gd_never_expires_in_a_week_while_any_member_lives() {
+    let mut net = Network::new();
+    net.group_of(&["alice@acme", "bob@acme", "carol@acme"], Policy::default());
+    for day in 0..7 {
+        // One after the other dies; the last one is alone for days.
+        match day {
+            2 => net.kill("alice@acme"),
+            4 => net.kill("bob@acme"),
+            _ => {}
+        }
+        for hour in 0..24 {
+            net.pass(HOUR);
+            assert!(net.gd_expiry > net.now.wall, "day {day}, hour {hour}");
+        }
+    }
+    assert!(net.node("carol@acme").asked["put gd"] >= 5);
+}
+
+#[test]
+fn a_hundred_members_agree_on_who_acts_and_beat_to_two_each() {
+    let names: Vec<String> = (0..100).map(|i| format!("m{i:02}@acme")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut net = Network::new();
+    net.group_of(&names, Policy::default());
+    net.pass(2 * MINUTE);
+    assert!(names.iter().all(|name| net.status(name).members.len() == 100));
+    agreed_view(&net, &names, "m00@acme");
+    for name in &names {
+        net.node(name).asked.clear();
+    }
+    net.pass(5 * MINUTE);
+    assert!(names.iter().all(|name| net.node(name).asked.get("beat") == Some(&60)));
+    net.kill("m00@acme");
+    net.pass(Duration::from_secs(40));
+    assert_eq!(master(&net, "m01@acme"), "m01@acme");
+    net.pass(MINUTE);
+    agreed_view(&net, &names[1..], "m01@acme");
+    net.restart("m00@acme");
+    net.pass(2 * MINUTE);
+    agreed_view(&net, &names, "m00@acme");
+}
