@@ -212,7 +212,8 @@ fn a_forged_nr_frees_nothing_and_a_forged_tombstone_takes_nothing_back() {
     let (at, expiry) = (system_wall(), system_wall() + Duration::from_secs(86_400));
     let word = bob.key.sign(Tombstone { owner: bob.key.peer_id(), h, ending: Ending::Cancelled, at, expiry });
     let of_another = Notice::Tombstone(word.as_bytes().to_vec().into());
-    said("a tombstone of another owner", bob.posts(&team, "carol", of_another), 404, "");
+    // A member's word about a mail of its own may come before its announcement; it says nothing of alice's mail of that name.
+    bob.posts(&team, "carol", of_another).unwrap();
     let forged = Notice::Tombstone(in_the_name_of(peer_id(&team, "alice"), &bob, word.as_bytes()).into());
     said("a tombstone that its owner did not sign", bob.posts(&team, "carol", forged), 400, "");
     assert_eq!(team.waiting("alice"), [submission], "it still waits");

@@ -39,6 +39,9 @@ pub(super) struct SealedNotice {
     sealed: ByteBuf,
 }
 
+/// Sealed ns, and the name in the DHT of each receiver's.
+pub(super) type NamedNotices = (Vec<SealedNotice>, Vec<(Address, Digest)>);
+
 /// Decides the encoding by the sealed mail's length while it is being written: until `whole_below` bytes came, they wait.
 struct Naming<'a> {
     policy: &'a Policy,
@@ -118,9 +121,6 @@ pub(super) struct Opened {
     pub(super) structure: Structure,
 }
 
-/// Sealed ns, and the name in the DHT of each.
-pub(super) type Named = (Vec<SealedNotice>, Vec<(Address, Digest)>);
-
 impl Sealer {
     pub(super) fn of(tools: &Tools) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl Sealer {
     }
 
     /// The ns of a mail that is sealed already, made anew, and the name in the DHT of each. Blocking.
-    pub(super) fn notices(&self, job: &RecoverJob, opened: &Opened) -> Result<Named, SealFailure> {
+    pub(super) fn notices(&self, job: &RecoverJob, opened: &Opened) -> Result<NamedNotices, SealFailure> {
         let snapshot = self.directory.snapshot();
         let to: Vec<_> = job.receivers.iter().map(|(address, key, peer, _)| (address.clone(), *key, *peer)).collect();
         let certificates = certificates(&snapshot, &to)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::owner::{Mail, Task, Wait};
 use super::scheme::scheme;
-use super::types::{Action, Event};
+use super::types::{Action, Event, Input};
 use super::{MailKey, Replicator};
 use crate::core::placement::{Held, Place, whole_copies};
 use crate::model::{Address, Encoding, MailId, MonoTime, Part, PeerId};
@@ -42,7 +42,6 @@ impl Replicator {
         let Some(verdict) = self.judge(&owner, &h) else { return };
         let Some(o) = self.owners.get_mut(&owner) else { return };
         o.waiting.remove(&h);
-        let address = o.address.clone();
         let Some(mail) = o.mails.get_mut(&h) else { return };
         match verdict {
             Verdict::Rest => mail.task = Task::Idle,
@@ -53,7 +52,7 @@ impl Replicator {
                 self.record(&mut batch, Event::Dropped { owner, h, parts, over: true });
                 self.commit(batch, Vec::new());
             }
-            Verdict::Drop(parts) => self.drop_parts(owner, address, h, parts),
+            Verdict::Drop(parts) => self.drop_parts(owner, h, parts),
             Verdict::Ask => {
                 mail.task = Task::Asking;
                 self.to_ask.insert((owner, h));
@@ -136,13 +135,26 @@ impl Replicator {
         self.with_place(owner, h, |place| place.assign(&Held::new()).get(member).copied())?
     }
 
-    fn drop_parts(&mut self, owner: PeerId, address: Address, h: MailId, parts: Vec<Part>) {
+    /// Decides to give up parts. Only once all that was recorded is durable it is done: the tombstone that frees them is part of it.
+    fn drop_parts(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>) {
+        let placed = self.placed(&owner, &h).unwrap_or_default();
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         mail.task = Task::Dropping;
-        let last = mail.held.iter().all(|part| parts.contains(part));
-        // Only once all that was recorded is durable: the tombstone that frees the parts is part of it.
-        let action = Action::DropParts { owner, address, h, parts, last };
-        self.out.commit(Vec::new(), vec![crate::core::Effect::Act(action)]);
+        self.out.commit(Vec::new(), vec![crate::core::Effect::Feed(Input::DropDue { owner, h, parts, placed })]);
+    }
+
+    /// Gives them up, unless others were placed while the disk was waited for: those have confirmed nothing yet (R3).
+    pub(super) fn on_drop_due(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>, confirmed: &[PeerId]) {
+        let stands = self.is_over(&owner, &h) || self.placed(&owner, &h).is_some_and(|placed| placed == confirmed);
+        let Some(address) = self.owners.get(&owner).map(|o| o.address.clone()) else { return };
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        if stands {
+            let last = mail.held.iter().all(|part| parts.contains(part));
+            return self.out.act(Action::DropParts { owner, address, h, parts, last });
+        }
+        mail.task = Task::Idle;
+        mail.ask_again = true;
+        self.evaluate(owner, h);
     }
 
     pub(super) fn on_parts_dropped(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>, result: Result<(), String>) {
@@ -252,7 +264,6 @@ impl Replicator {
         assigned: &BTreeMap<PeerId, Part>,
         answers: &BTreeMap<PeerId, BTreeSet<Part>>,
     ) {
-        let Some(address) = self.owners.get(&owner).map(|o| o.address.clone()) else { return };
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         mail.goal = assigned.get(&me).copied();
         let missing = mail.goal.filter(|part| !mail.held.contains(part));
@@ -268,7 +279,7 @@ impl Replicator {
         if confirmed && !assigned.is_empty() {
             mail.tries = 0;
             self.probe_went_well(&owner);
-            self.drop_parts(owner, address, h, extras);
+            self.drop_parts(owner, h, extras);
         } else {
             self.wait(owner, h, Wait::Confirmations, None);
         }

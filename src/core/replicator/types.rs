@@ -129,6 +129,17 @@ pub enum Input {
         /// What came of it.
         result: Result<(), MirrorFailure>,
     },
+    /// From the brain to itself: all that a decision to give up parts hangs on is durable.
+    DropDue {
+        /// Whose mail.
+        owner: PeerId,
+        /// Which mail.
+        h: MailId,
+        /// Which parts.
+        parts: Vec<Part>,
+        /// Who was placed when every one of them confirmed.
+        placed: Vec<PeerId>,
+    },
     /// The answer to [`Action::DropParts`]. An error leaves the files; it is tried again.
     PartsDropped {
         /// Whose mail.

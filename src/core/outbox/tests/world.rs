@@ -302,19 +302,19 @@ impl World {
         let answer = (!self.rules.silent.contains(&member)).then_some(known);
         self.tell(Input::OwnList { member, since, answer });
     }
-    fn find_certificate(&mut self, address: Address) {
-        let found = if self.rules.unknown.contains(&address) {
-            Certificate::Unknown
-        } else if self.rules.late.get(&address).is_some_and(|from| self.now.wall < *from) {
-            Certificate::NotYet
-        } else {
-            Certificate::Found { fingerprint: fingerprint(&address), peer: peer(&address) }
-        };
-        self.tell(Input::Certificate { address, found });
-    }
     fn act(&mut self, action: Action) {
+        let wall = self.now.wall;
         match action {
-            Action::FindCertificate { address } => self.find_certificate(address),
+            Action::FindCertificate { address } => {
+                let found = if self.rules.unknown.contains(&address) {
+                    Certificate::Unknown
+                } else if self.rules.late.get(&address).is_some_and(|from| wall < *from) {
+                    Certificate::NotYet
+                } else {
+                    Certificate::Found { fingerprint: fingerprint(&address), peer: peer(&address) }
+                };
+                self.tell(Input::Certificate { address, found });
+            }
             Action::FileLocally { .. } | Action::FileDsn(_) if self.rules.postbox_down => {}
             Action::FileLocally { submission } => {
                 self.outside.filed.insert(submission);
@@ -327,14 +327,7 @@ impl World {
                 self.outside.spool.remove(&submission);
                 self.outside.spool_drops += 1;
             }
-            Action::DropBlob { h } => {
-                let sealed = |e: &Event| matches!(e, Event::Sealed { facts, .. } if facts.h == h);
-                let gone =
-                    |e: &Event| matches!(e, Event::Tombstoned { h: of, .. } | Event::Gone { h: of, .. } if *of == h);
-                let journal = &self.outside.journal;
-                assert!(!journal.iter().any(sealed) || journal.iter().any(gone), "a mail goes behind its tombstone");
-                self.outside.blobs.remove(&h);
-            }
+            Action::DropBlob { h } => self.drop_blob(h),
             Action::Announce(announcement) => self.announce(announcement),
             Action::DeleteNs { h, receiver, .. } => {
                 self.outside.dht_ns.remove(&(receiver.clone(), h));
@@ -355,12 +348,7 @@ impl World {
                     self.tell(Input::Nr { from: NrFrom::Dht(value), nr, signer });
                 }
             }
-            Action::DeleteNr { value, secret } => {
-                // Whoever deletes it derives the password from the secret that was in the ns, once.
-                let of_ns = |e: &Event| matches!(e, Event::Sealed { receivers, .. } if receivers.iter().any(|r| r.secret == secret));
-                assert!(self.outside.journal.iter().any(of_ns), "no ns had this secret");
-                self.outside.dht_nr.remove(&value);
-            }
+            Action::DeleteNr { value, secret } => self.delete_nr(value, &secret),
             Action::ReadOwnList { member, since } => self.tell_own_list(member, since),
             Action::Hello { .. } | Action::ForgetRestored => {}
             Action::ShowOnly(these) => self.outside.shown_only = these,
@@ -380,6 +368,20 @@ impl World {
                 self.tell(Input::Shown { submission });
             }
         }
+    }
+    fn drop_blob(&mut self, h: MailId) {
+        let sealed = |e: &Event| matches!(e, Event::Sealed { facts, .. } if facts.h == h);
+        let gone = |e: &Event| matches!(e, Event::Tombstoned { h: of, .. } | Event::Gone { h: of, .. } if *of == h);
+        let journal = &self.outside.journal;
+        assert!(!journal.iter().any(sealed) || journal.iter().any(gone), "a mail goes behind its tombstone");
+        self.outside.blobs.remove(&h);
+    }
+    fn delete_nr(&mut self, value: Digest, secret: &Secret) {
+        // Whoever deletes it derives the password from the secret that was in the ns, once.
+        let of_ns =
+            |e: &Event| matches!(e, Event::Sealed { receivers, .. } if receivers.iter().any(|r| r.secret == *secret));
+        assert!(self.outside.journal.iter().any(of_ns), "no ns had this secret");
+        self.outside.dht_nr.remove(&value);
     }
     /// What members have is put together, if they are there.
     fn recover(&mut self, job: RecoverJob) {
