@@ -113,13 +113,14 @@ impl Notices {
         let opened: UnverifiedNs = blocking(move || decrypt_ns(&sealed, &me)).await??;
         let (from, fingerprint) = (opened.from().clone(), opened.fingerprint());
         let mut snapshot = self.directory.snapshot();
-        let is_older = matches!(named_by_group(&snapshot, &opened), Err(NsError::NoCertificate { .. }));
+        let is_older = matches!(named_by_group(&snapshot, &opened, false), Err(NsError::NoCertificate { .. }));
+        let mut is_fresh = false;
         if is_older || snapshot.is_unknown(&from) {
             // Its sender may have joined since, or the group's key may be another one.
-            self.neighbours.freshen(from.group()).await;
+            is_fresh = self.neighbours.freshen(from.group()).await;
             snapshot = self.directory.snapshot();
         }
-        let member = named_by_group(&snapshot, &opened)?;
+        let member = named_by_group(&snapshot, &opened, is_fresh)?;
         let certificate = self.certificate(&snapshot, &from, fingerprint, peer).await?;
         let (home, kept) = (self.home.clone(), certificate.clone());
         let ns = blocking(move || {
@@ -385,14 +386,15 @@ fn known_certificate(snapshot: &Snapshot, address: &Address, fingerprint: Finger
     (certificate.fingerprint() == fingerprint).then_some(certificate)
 }
 
-/// Checks what an ns claims against the pinned group of its sender (R11); gives the peer that the gd names for it.
-fn named_by_group(snapshot: &Snapshot, ns: &UnverifiedNs) -> Result<Option<PeerId>, NsError> {
+/// Checks what an ns claims against the pinned group of its sender (R11), whose gd may be the newest that can be had; gives the
+/// peer that the gd names for it.
+fn named_by_group(snapshot: &Snapshot, ns: &UnverifiedNs, is_fresh: bool) -> Result<Option<PeerId>, NsError> {
     let forged = |why: String| Err(NsError::Forged { why });
     let Some(group) = snapshot.groups.get(ns.from().group()) else { return Ok(None) };
     let newer =
         || group.gd.as_ref().and_then(|gd| gd.member_at(ns.from())).map(|m| m.fingerprint) == Some(ns.fingerprint());
-    if !group.goes_by(&ns.group_key()) && newer() {
-        // Its group's key may have been replaced; the gd that says so is on its way.
+    if !group.goes_by(&ns.group_key()) && newer() && !is_fresh {
+        // Its group's key may have been replaced, and nobody could be asked; the gd that says so is on its way.
         let why = format!("it names the key {} of {}, pinned is {}", ns.group_key(), ns.group(), group.key);
         return Err(NsError::NoCertificate { from: ns.from().clone(), why });
     }

@@ -302,19 +302,19 @@ impl World {
         let answer = (!self.rules.silent.contains(&member)).then_some(known);
         self.tell(Input::OwnList { member, since, answer });
     }
-    fn find_certificate(&mut self, address: Address) {
-        let found = if self.rules.unknown.contains(&address) {
-            Certificate::Unknown
-        } else if self.rules.late.get(&address).is_some_and(|from| self.now.wall < *from) {
-            Certificate::NotYet
-        } else {
-            Certificate::Found { fingerprint: fingerprint(&address), peer: peer(&address) }
-        };
-        self.tell(Input::Certificate { address, found });
-    }
     fn act(&mut self, action: Action) {
+        let wall = self.now.wall;
         match action {
-            Action::FindCertificate { address } => self.find_certificate(address),
+            Action::FindCertificate { address } => {
+                let found = if self.rules.unknown.contains(&address) {
+                    Certificate::Unknown
+                } else if self.rules.late.get(&address).is_some_and(|from| wall < *from) {
+                    Certificate::NotYet
+                } else {
+                    Certificate::Found { fingerprint: fingerprint(&address), peer: peer(&address) }
+                };
+                self.tell(Input::Certificate { address, found });
+            }
             Action::FileLocally { .. } | Action::FileDsn(_) if self.rules.postbox_down => {}
             Action::FileLocally { submission } => {
                 self.outside.filed.insert(submission);
