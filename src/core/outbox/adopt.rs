@@ -174,7 +174,7 @@ impl Outbox {
         self.clear_blobs();
         for h in self.state.open.clone() {
             self.entomb_late(now, h);
-            self.announce_all(now, h);
+            self.announce_all(now, h, true);
         }
         if self.adoption.adopted {
             self.say_hello();

@@ -12,20 +12,19 @@ use crate::model::{Address, MailId, Now, PeerId, SubmissionId, WallTime};
 /// An open ns is sent again after this, so that a reader restored from an old disk gets it.
 const AGAIN: Duration = Duration::from_secs(86_400);
 /// A reader whose ns lies only in the DHT is tried itself again after this: entries there live in memory only.
-const DIRECT_AGAIN: Duration = Duration::from_secs(300);
+pub(super) const DIRECT_AGAIN: Duration = Duration::from_secs(300);
 /// How often the DHT is asked for nr while mails are open.
 const POLL: Duration = Duration::from_secs(60);
 /// The same when every notification goes through the DHT.
 const POLL_DHT: Duration = Duration::from_secs(5);
 /// Notifications under way at once.
-const UNDER_WAY_MAX: usize = 256;
+pub(super) const UNDER_WAY_MAX: usize = 256;
 
 /// Notifications on their way. Nothing in here survives a crash, nor needs to.
 #[derive(Debug, Default)]
 pub(super) struct Announcing {
     under_way: BTreeSet<(MailId, Address)>,
     queue: BTreeSet<(MailId, Address)>,
-    attempts: BTreeMap<(MailId, Address), u32>,
     /// When this run put an ns into the DHT. What an earlier run put there may be lost.
     in_dht_since: BTreeMap<(MailId, Address), WallTime>,
 }
@@ -46,20 +45,23 @@ impl Outbox {
     }
 
     /// Tells every receiver of a durable mail that was not told within the last day, or not itself, and arms the timers of
-    /// the others.
-    pub(super) fn announce_all(&mut self, now: Now, h: MailId) {
+    /// the others. After a start there may be many: then each reader's peer is told a few at a time.
+    pub(super) fn announce_all(&mut self, now: Now, h: MailId, is_start: bool) {
         // Until the members have answered it is not known what is gone already (R7).
         if self.adoption.holding {
             return;
         }
         let Some(mail) = self.state.mails.get(&h) else { return };
         for receiver in mail.receivers.clone() {
-            let told = self.sealed_for(&h, &receiver).and_then(|(_, sealed)| sealed.announced);
-            let told = told.filter(|(how, _)| *how == How::Direct);
+            let Some((_, sealed)) = self.sealed_for(&h, &receiver) else { continue };
+            let (told, peer) = (sealed.announced.filter(|(how, _)| *how == How::Direct), sealed.peer);
             let pause = told.map(|(_, at)| (at + AGAIN).since(now.wall)).unwrap_or_default();
-            if pause.is_zero() {
+            let is_open = self.is_open(&h, &receiver);
+            if is_open && is_start && told.is_none() {
+                self.is_untold_at_start(now, (h, receiver), peer);
+            } else if pause.is_zero() {
                 self.announce(h, &receiver);
-            } else if self.is_open(&h, &receiver) {
+            } else if is_open {
                 self.timers.set(Timer::Announce(h, receiver), now.mono + pause);
             }
         }
@@ -102,9 +104,14 @@ impl Outbox {
     }
 
     /// Whether this run put the ns into the DHT within the last day.
-    fn is_in_dht(&self, which: &(MailId, Address)) -> bool {
+    pub(super) fn is_in_dht(&self, which: &(MailId, Address)) -> bool {
         let lately = |at: &WallTime| *at <= self.wall && self.wall.since(*at) < AGAIN;
         self.announcing.in_dht_since.get(which).is_some_and(lately)
+    }
+
+    /// Whether so much is under way that more would only wait.
+    pub(super) fn announcing_is_busy(&self) -> bool {
+        self.announcing.under_way.len() >= UNDER_WAY_MAX / 2
     }
 
     fn announce_next(&mut self) {
@@ -134,8 +141,7 @@ impl Outbox {
             self.commit(batch);
         }
         if is_open {
-            let pause = self.pause_after(which, how, before, &peer);
-            self.timers.set(Timer::Announce(h, receiver.clone()), now.mono + pause);
+            self.rest(now, which, how, before, peer);
         } else if matches!(how, Some(How::Dht | How::OwnShare)) {
             // The mail came to its end while its ns was on the way.
             self.delete_ns(h, receiver);
@@ -143,34 +149,23 @@ impl Outbox {
         self.announce_next();
     }
 
-    /// How long an open ns rests after an attempt that ended so.
-    fn pause_after(
-        &mut self,
-        which: (MailId, Address),
-        how: Option<How>,
-        before: Option<How>,
-        peer: &PeerId,
-    ) -> Duration {
+    /// An open ns rests after an attempt that ended so: a day when it is in good hands, else until its reader's turn.
+    fn rest(&mut self, now: Now, which: (MailId, Address), how: Option<How>, before: Option<How>, peer: PeerId) {
         if how == Some(How::Dht) {
             self.announcing.in_dht_since.insert(which.clone(), self.wall);
         }
         let in_dht = self.is_in_dht(&which);
-        let taken = matches!(how, Some(How::Direct | How::Dht));
-        if taken {
-            self.announcing.attempts.remove(&which);
+        // One that the reader's peer took is in good hands; then it is only the daily repeat that failed.
+        let rests = how == Some(How::Direct)
+            || (how.is_none() && before == Some(How::Direct))
+            || (self.notify == Notify::Dht && in_dht);
+        if matches!(how, Some(How::Direct | How::Dht)) {
+            self.was_taken(now, &which, peer, rests);
         }
-        match (self.notify, how) {
-            (_, Some(How::Direct)) | (Notify::Dht, Some(How::Dht)) => AGAIN,
-            (Notify::Dht, _) if in_dht => AGAIN,
-            (Notify::DirectFirst, _) if in_dht => DIRECT_AGAIN,
-            // One that the reader's peer took is in good hands; it is only the daily repeat that failed.
-            (_, None) if before == Some(How::Direct) => AGAIN,
-            _ => {
-                let attempts = self.announcing.attempts.entry(which.clone()).or_default();
-                let so_far = *attempts;
-                *attempts = so_far.saturating_add(1);
-                self.pause(so_far, Some(peer), &which.1)
-            }
+        if rests {
+            self.timers.set(Timer::Announce(which.0, which.1), now.mono + AGAIN);
+        } else {
+            self.is_untold(now, which, peer, in_dht);
         }
     }
 
@@ -178,8 +173,10 @@ impl Outbox {
     pub(super) fn stop_announcing(&mut self, h: MailId, receiver: &Address) {
         let which = (h, receiver.clone());
         self.announcing.queue.remove(&which);
-        self.announcing.attempts.remove(&which);
         self.announcing.in_dht_since.remove(&which);
+        if let Some(peer) = self.sealed_for(&h, receiver).map(|(_, sealed)| sealed.peer) {
+            self.needs_no_telling(&which, &peer);
+        }
         self.timers.cancel(&Timer::Announce(h, receiver.clone()));
     }
 
@@ -209,22 +206,8 @@ impl Outbox {
     }
 
     /// A peer is back: what it was not told directly, it is told now, and a member's certificate is asked for.
-    pub(super) fn peer_is_back(&mut self, peer: &PeerId) {
-        let mut untold = Vec::new();
-        for h in &self.state.open {
-            let receivers = self.state.mails.get(h).map(|mail| &mail.receivers).into_iter().flatten();
-            for receiver in receivers {
-                let Some((_, sealed)) = self.sealed_for(h, receiver) else { continue };
-                let direct = sealed.announced.is_some_and(|(how, _)| how == How::Direct);
-                if sealed.peer == *peer && !direct {
-                    untold.push((*h, receiver.clone()));
-                }
-            }
-        }
-        for (h, receiver) in untold {
-            self.announcing.attempts.remove(&(h, receiver.clone()));
-            self.announce(h, &receiver);
-        }
+    pub(super) fn peer_is_back(&mut self, now: Now, peer: &PeerId) {
+        self.tell_all(now, peer);
         let back: Vec<Address> =
             self.roster.members.iter().filter(|m| m.peer_id == *peer).map(|m| m.address.clone()).collect();
         for address in back {

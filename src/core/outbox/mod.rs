@@ -34,6 +34,7 @@ pub mod safety;
 mod served;
 mod show;
 mod submission;
+mod telling;
 mod timers;
 
 #[cfg(test)]
@@ -61,8 +62,8 @@ use crate::wire::PeerKey;
 use events::State;
 use timers::Timers;
 
-/// Most submissions that wait; above it no more are taken.
-const WAITING_MAX: usize = 20_000;
+/// Most submissions that wait; above it no more are taken. Each takes a few KiB of memory, here and at its members.
+const WAITING_MAX: usize = 250_000;
 /// Most readers of the msglist that are held at once; above it the oldest is answered with an empty page.
 const POLLS_MAX: usize = 256;
 /// Longest time that a reader of the msglist is held.
@@ -104,6 +105,8 @@ enum Timer {
     SealAgain(SubmissionId),
     /// Send an ns again.
     Announce(MailId, Address),
+    /// Try the next few ns that a peer was not told.
+    Tell(PeerId),
     /// Try again to delete an ns.
     DeleteNs(MailId, Address),
     /// Try again to tell a reader that a mail was taken back.
@@ -141,6 +144,8 @@ pub struct Outbox {
     sealing: submission::Sealing,
     /// Notifications on their way.
     announcing: announce::Announcing,
+    /// Whose peers were not told directly.
+    telling: telling::Telling,
     /// Submissions by expiry.
     expiries: BTreeSet<(WallTime, SubmissionId)>,
     /// Expired submissions that wait for a last word of their readers.
@@ -206,6 +211,7 @@ impl Outbox {
             timers: Timers::default(),
             sealing: submission::Sealing::default(),
             announcing: announce::Announcing::default(),
+            telling: telling::Telling::default(),
             expiries: BTreeSet::new(),
             closing: BTreeSet::new(),
             // Until the group's brain has compared the clock: one that is ahead must end nothing at the start (R2).
@@ -302,7 +308,7 @@ impl Outbox {
             self.answer_polls();
         }
         for h in mark.sealed {
-            self.announce_all(now, h);
+            self.announce_all(now, h, false);
         }
         if !self.adoption.holding {
             self.rebase_now_and_then(now);
@@ -365,6 +371,7 @@ impl Outbox {
             Timer::Dsn(submission, receiver) => self.file_dsn(now, submission, &receiver),
             Timer::SealAgain(submission) => self.gather(now, submission),
             Timer::Announce(h, receiver) => self.announce(h, &receiver),
+            Timer::Tell(peer) => self.tell_next(now, peer),
             Timer::DeleteNs(h, receiver) => self.delete_ns(h, &receiver),
             Timer::TellGone(h, receiver) => self.tell_gone(h, &receiver),
             Timer::PollNr => self.poll_nr(now),
@@ -398,7 +405,7 @@ impl Outbox {
             Input::NsDeleted { h, receiver, done } => self.ns_deleted(now, h, &receiver, done),
             Input::GoneTold { h, receiver, done } => self.gone_told(now, h, &receiver, done),
             Input::PeerIsBack(peer) => {
-                self.peer_is_back(&peer);
+                self.peer_is_back(now, &peer);
                 self.recover_from(now, &peer);
             }
             Input::Nr { from, nr, signer } => self.nr(now, from, &nr, signer),

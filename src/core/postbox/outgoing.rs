@@ -35,6 +35,8 @@ enum Showing {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     shown: BTreeMap<SubmissionId, (Showing, Shown)>,
+    /// Those that wait for their moment, in its order: looking for what is due costs nothing, however many are shown.
+    due: BTreeSet<(MonoTime, SubmissionId)>,
     /// Who waits for something to be filed.
     filing: BTreeMap<LocalName, Vec<Token>>,
 }
@@ -52,16 +54,24 @@ impl Outbox {
     /// It could not be shown now.
     pub(super) fn show_later(&mut self, now: Now, submission: &SubmissionId) {
         if let Some((showing, _)) = self.shown.get_mut(submission) {
-            *showing = Showing::Waiting(now.mono + SHOW_AGAIN);
+            let at = now.mono + SHOW_AGAIN;
+            *showing = Showing::Waiting(at);
+            self.due.insert((at, *submission));
         }
     }
     /// When the next one is to be shown.
     pub(super) fn next(&self) -> Option<MonoTime> {
-        let at = |(showing, _): &(Showing, Shown)| match showing {
-            Showing::Waiting(at) => Some(*at),
-            Showing::Writing | Showing::There => None,
-        };
-        self.shown.values().filter_map(at).min()
+        self.due.first().map(|(at, _)| *at)
+    }
+    /// One whose moment has come.
+    fn pop_due(&mut self, now: MonoTime) -> Option<SubmissionId> {
+        self.due.first().filter(|(at, _)| *at <= now)?;
+        self.due.pop_first().map(|(_, submission)| submission)
+    }
+    fn forget(&mut self, submission: &SubmissionId) {
+        if let Some((Showing::Waiting(at), _)) = self.shown.remove(submission) {
+            self.due.remove(&(at, *submission));
+        }
     }
 }
 
@@ -82,10 +92,12 @@ impl Postbox {
                 }
             }
             None => {
-                let showing = if known.is_some() { Showing::There } else { Showing::Waiting(now.mono + SHOW_AFTER) };
-                let there = known.is_some();
+                let (at, there) = (now.mono + SHOW_AFTER, known.is_some());
+                let showing = if there { Showing::There } else { Showing::Waiting(at) };
                 self.outbox.shown.insert(submission, (showing, shown));
-                if there {
+                if !there {
+                    self.outbox.due.insert((at, submission));
+                } else {
                     self.touch_outbox();
                 }
             }
@@ -104,7 +116,7 @@ impl Postbox {
     }
 
     fn shown_no_more(&mut self, submission: SubmissionId) {
-        self.outbox.shown.remove(&submission);
+        self.outbox.forget(&submission);
         if self.state.outgoing.contains_key(&submission) {
             self.commit(vec![Event::OutgoingDone { submission }], Vec::new());
         }
@@ -121,9 +133,7 @@ impl Postbox {
 
     /// Writes the heads of those that have waited long enough.
     pub(super) fn write_shown(&mut self, now: Now) {
-        let due = |(showing, _): &(Showing, Shown)| matches!(showing, Showing::Waiting(at) if *at <= now.mono);
-        let due: Vec<SubmissionId> = self.outbox.shown.iter().filter(|(_, s)| due(s)).map(|(id, _)| *id).collect();
-        for submission in due {
+        while let Some(submission) = self.outbox.pop_due(now.mono) {
             let key = self.allot();
             let Some((showing, shown)) = self.outbox.shown.get_mut(&submission) else { continue };
             *showing = Showing::Writing;

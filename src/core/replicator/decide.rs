@@ -422,7 +422,11 @@ impl Replicator {
         for (owner, h) in over {
             self.evaluate(owner, h);
         }
-        self.owners.forget_tombstones(now);
+        // A tombstone costs little; looking at all of them at every wake would not.
+        if self.forget_at.is_none_or(|at| at <= self.now.mono) {
+            self.forget_at = Some(self.now.mono + EXPIRY_SLEEP);
+            self.owners.forget_tombstones(now);
+        }
     }
     /// When the next mail expires, by the monotonic clock.
     pub(super) fn next_expiry(&self) -> Option<MonoTime> {

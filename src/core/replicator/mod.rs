@@ -73,6 +73,8 @@ pub struct Replicator {
     doubted: BTreeSet<PeerId>,
     mirrors: mirror::Mirrors,
     scrubs: scrub::Scrubs,
+    /// When it is looked again for tombstones whose time is over.
+    forget_at: Option<MonoTime>,
     out: Outgoing<Self>,
 }
 
@@ -95,6 +97,7 @@ impl Replicator {
             doubted: BTreeSet::new(),
             mirrors: mirror::Mirrors::default(),
             scrubs: scrub::Scrubs::default(),
+            forget_at: None,
             out: Outgoing::default(),
         }
     }

@@ -54,3 +54,43 @@ fn r12_an_ns_in_the_own_share_of_the_dht_alone_is_not_announced_and_is_tried_wit
     assert!(world.outside.shown[&submission(1)].keywords.contains("$Announced"));
     assert_eq!(times_recorded(&world, How::Dht), 1);
 }
+
+#[test]
+fn r12_a_reader_that_is_off_costs_no_more_however_many_mails_wait_for_it_and_gets_all_of_them() {
+    for dht_down in [false, true] {
+        let tried = |mails: u8| {
+            let mut world = World::new(5, Rules { dht_down, ..rita_is_away() });
+            for n in 1..=mails {
+                world.submit(n, &["rita@readers"], &[]);
+            }
+            world.run(30 * MINUTE);
+            let before = world.outside.announced;
+            world.run(60 * MINUTE);
+            (world.outside.announced - before, world)
+        };
+        let (few, _) = tried(20);
+        let (many, mut world) = tried(200);
+        assert_eq!(few, many, "attempts in an idle hour; the DHT is down: {dht_down}");
+        world.rules.away.clear();
+        world.run(5 * MINUTE + Duration::from_secs(1));
+        assert_eq!(world.outside.taken.len(), 200, "the DHT is down: {dht_down}");
+    }
+}
+
+#[test]
+fn after_a_restart_a_reader_that_is_off_is_asked_for_a_few_mails_and_one_that_is_there_gets_all() {
+    let mut world = World::new(5, Rules { dht_down: true, ..rita_is_away() });
+    for n in 1..=200 {
+        world.submit(n, &["rita@readers"], &[]);
+    }
+    world.run(MINUTE);
+    let before = world.outside.announced;
+    world.crash();
+    world.run(Duration::from_secs(6));
+    let at_start = world.outside.announced - before;
+    assert!((1..=64).contains(&at_start), "{at_start}");
+    world.rules.away.clear();
+    world.crash();
+    world.run(Duration::from_secs(6));
+    assert_eq!(world.outside.taken.len(), 200);
+}
