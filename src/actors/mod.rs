@@ -4,6 +4,7 @@ pub mod allowance;
 pub mod backup;
 pub mod dht_client;
 pub mod directory;
+pub mod disk_use;
 pub mod event_log;
 pub mod fetcher;
 pub mod group_master;

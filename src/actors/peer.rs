@@ -114,6 +114,8 @@ pub struct Peer {
     pub journal: Journal,
     /// Whether the index was rebuilt at this start.
     pub index_rebuilt: bool,
+    /// Bytes on the disk.
+    pub disk_use: Arc<super::disk_use::DiskUse>,
     /// Who is who.
     pub directory: Directory,
     /// Asks other peers.
@@ -453,6 +455,7 @@ impl Peer {
             ports,
             journal,
             index_rebuilt,
+            disk_use: Arc::default(),
             directory,
             client,
             dht,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::args::BenchCommand;
+use super::outbox::OutboxArgs;
 use crate::model::policy::KOfN;
 use crate::model::{Address, ByteSize, Fingerprint, GroupName, LocalName, Mode, Policy, Span};
 
@@ -54,7 +55,7 @@ pub(super) enum Command {
     /// Opens a message, pulling its body when that is not here
     Read(ReadArgs),
     /// Lists what waits in the outbox, who holds it, and what ended of late without being received
-    Outbox,
+    Outbox(OutboxArgs),
     /// Takes a mail back, as far as it can be
     Cancel(CancelArgs),
     /// Lists first mails of unknown senders, which wait for consent, and the senders that were judged

@@ -16,6 +16,7 @@ mod group;
 pub mod init;
 mod join;
 mod mail;
+mod outbox;
 mod output;
 mod process;
 pub mod progress;
@@ -62,7 +63,7 @@ fn run(cli: &Cli) -> anyhow::Result<Shown> {
         Command::Send(args) => mail::send(&home()?, args),
         Command::Inbox(args) => mail::inbox(&home()?, args),
         Command::Read(args) => mail::read(&home()?, args, cli.json),
-        Command::Outbox => status::outbox(&home()?),
+        Command::Outbox(args) => outbox::run(&home()?, args),
         Command::Cancel(args) => cancel::run(&home()?, args),
         Command::Requests => requests::list(&home()?),
         Command::Accept(args) => requests::accept(&home()?, args),

@@ -1,9 +1,7 @@
-//! `roost status` and `roost outbox` for people: what waits, what is safe, who holds what, what needs attention. It only shows.
+//! `roost status` for people: what waits, what is safe, who holds what, what needs attention. It only shows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-
-use serde_json::json;
 
 use super::control::Control;
 use super::group;
@@ -18,18 +16,8 @@ pub(super) fn run(home: &Path) -> anyhow::Result<Shown> {
     Shown::of(&status, text(&status, system_wall()))
 }
 
-/// `roost outbox`.
-pub(super) fn outbox(home: &Path) -> anyhow::Result<Shown> {
-    let control = Control::of(home);
-    let lines: Vec<OutboxLine> = control.ask(&Request::Outbox)?;
-    let ended: Vec<EndedLine> = control.ask(&Request::OutboxEnded)?;
-    let now = system_wall();
-    let text = outbox_text(&lines, now) + &ended_text(&ended, now);
-    Shown::of(&json!({ "mails": lines, "ended": ended }), text)
-}
-
 /// What ended of late in another way than being received.
-fn ended_text(lines: &[EndedLine], now: WallTime) -> String {
+pub(super) fn ended_text(lines: &[EndedLine], now: WallTime) -> String {
     if lines.is_empty() {
         return String::new();
     }
@@ -69,7 +57,7 @@ fn text(status: &PeerStatus, now: WallTime) -> String {
     out.push('\n');
     out.push_str(&group::text(&status.group));
     out.push('\n');
-    out.push_str(&outbox_text(&status.outbox, now));
+    out.push_str(&outbox_text(&status.outbox, status.outbox_total, now));
     out.push_str(&ended_text(&status.outbox_ended, now));
     out.push_str(&format!(
         "\non disk: {} of own sealed mail, {} for other members\n",
@@ -93,11 +81,14 @@ fn pull_text(pull: &Pulled) -> String {
 }
 
 /// What waits, a block of lines a mail.
-fn outbox_text(lines: &[OutboxLine], now: WallTime) -> String {
-    if lines.is_empty() {
+pub(super) fn outbox_text(lines: &[OutboxLine], total: usize, now: WallTime) -> String {
+    if lines.is_empty() && total == 0 {
         return "outbox: nothing waits\n".to_owned();
     }
-    let mut out = format!("outbox: {} waiting\n", lines.len());
+    let mut out = format!("outbox: {total} waiting\n");
+    if lines.len() < total {
+        out.push_str(&format!("the last {} of them (`roost outbox --all` lists every one):\n", lines.len()));
+    }
     for line in lines {
         let age = output::seconds(now.since(line.at));
         out.push_str(&format!("\n{}, {}, submitted {age} ago\n", line.submission, output::size(line.size)));
@@ -161,13 +152,16 @@ mod tests {
             size: 900_000,
             at: WallTime(1_000),
         };
-        let text = outbox_text(&[line], WallTime(6_000));
+        let text = outbox_text(&[line], 1, WallTime(6_000));
         assert!(
             text.contains("878.9 KiB, submitted 5.00 s ago\n  subject: a\u{fffd}[2Jb\n  announced: rita@readers\n"),
             "{text}"
         );
         assert!(text.contains("1.0 MiB, fragments 3 of 5, safe without this peer and 1 member more\n"), "{text}");
         assert!(text.contains("    bob@acme has fragment 0\n"), "{text}");
+        assert!(outbox_text(&[], 0, WallTime(0)).contains("nothing waits"));
+        let cut = outbox_text(&[], 100_000, WallTime(0));
+        assert!(cut.starts_with("outbox: 100000 waiting\nthe last 0 of them"), "{cut}");
         assert!(safe_text(-1).starts_with("UNSAFE"));
     }
 

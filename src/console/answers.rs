@@ -44,6 +44,7 @@ pub(super) async fn answer(peer: &Arc<Peer>, request: Request, progress: Progres
         Request::Status => value(report::status(peer).await?),
         Request::GroupStatus => value(report::group(peer).await?),
         Request::Outbox => value(report::outbox(peer).await?),
+        Request::OutboxAfter { after, last } => value(report::outbox_page(peer, after, last).await?),
         Request::OutboxEnded => value(report::outbox_ended(peer).await?),
         Request::Cancel { which, wait_s } => value(super::cancel::cancel(peer, &which, wait_s).await?),
         Request::Doctor => value(report::doctor(peer).await?),

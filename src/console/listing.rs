@@ -13,6 +13,8 @@ use crate::mime::{header, words};
 
 /// Bytes of one page, as JSON: far below a line's bound, so that the last message of a page fits too.
 const PAGE_BYTES: usize = LINE_MAX / 8;
+/// Submissions that a status shows.
+pub(super) const SHOWN_MAX: usize = 100;
 /// Bytes of one field that a list shows; the message itself has the rest.
 const FIELD_MAX: usize = 4 * 1024;
 /// Waiting mails whose subjects are read at a time.
@@ -86,6 +88,26 @@ impl<T: Serialize> Page<T> {
         self.lines.push(line);
         true
     }
+}
+
+/// As many lines from the front as fit on a page.
+pub(super) fn page_of<T: Serialize>(lines: Vec<T>) -> Vec<T> {
+    let mut page = Page::default();
+    for line in lines {
+        if !page.takes(line) {
+            break;
+        }
+    }
+    page.lines
+}
+
+/// The same from the end, in the same order, and no more than a status shows.
+pub(super) fn last_of<T: Serialize>(mut lines: Vec<T>) -> Vec<T> {
+    lines.reverse();
+    lines.truncate(SHOWN_MAX);
+    let mut page = page_of(lines);
+    page.reverse();
+    page
 }
 
 /// Fills in the subjects of own mails that wait, as far as their header blocks are at hand.

@@ -95,7 +95,7 @@ fn outbox(scrape: &mut Scrape, seen: &Seen) {
     let by_safe = outbox.by_safe.iter().map(|(safe, mails)| (safe.to_string(), *mails)).collect();
     scrape.gauges("outbox_safe_mails", "Sealed mails by how many more members can be lost", "safe", by_safe);
     scrape.gauge("outbox_unsafe_mails", "Sealed mails that only this peer can give", outbox.unsafe_mails);
-    scrape.gauge("outbox_missing_mails", "Sealed mails that this disk has lost", outbox.missing.len());
+    scrape.gauge("outbox_missing_mails", "Sealed mails that this disk has lost", outbox.missing_mails);
     let ended = outbox.ended.iter().map(|(ending, mails)| (format!("{ending:?}").to_lowercase(), *mails)).collect();
     scrape.gauges("outbox_tombstones", "Own mails that are gone and still listed, by why", "ending", ended);
     let missed = outbox.audits_missed.iter().map(|(member, n)| (member.to_string(), *n)).collect();

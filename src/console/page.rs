@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::protocol::{GroupStatus, OutboxLine, PeerStatus, SealedLine};
+use super::protocol::{GroupStatus, PeerStatus, SealedLine};
 use crate::core::postbox::io::Requests;
 use crate::core::replicator::OwnerStatus;
 use crate::model::WallTime;
@@ -88,7 +88,7 @@ pub(super) fn front(shown: &Shown<'_>) -> String {
     }
     attention(&mut body, &status.attention);
     consent(&mut body, requests, form, *now);
-    outbox(&mut body, &status.outbox, form, *now);
+    outbox(&mut body, status, form, *now);
     group(&mut body, &status.group);
     mirrors(&mut body, owners);
     pulls(&mut body, status);
@@ -144,11 +144,15 @@ fn consent(out: &mut String, requests: &Requests, form: &str, now: WallTime) {
     out.push_str("</table>\n");
 }
 
-fn outbox(out: &mut String, lines: &[OutboxLine], form: &str, now: WallTime) {
+fn outbox(out: &mut String, status: &PeerStatus, form: &str, now: WallTime) {
+    let lines = &status.outbox;
     out.push_str("<h2>Outbox</h2>\n");
     if lines.is_empty() {
         out.push_str("<p>Nothing waits.</p>\n");
         return;
+    }
+    if lines.len() < status.outbox_total {
+        let _ = writeln!(out, "<p>{} wait; the last {} are shown.</p>", status.outbox_total, lines.len());
     }
     out.push_str("<table><tr><th>Mail<th>Receivers<th>How safe, and who holds it<th></tr>\n");
     for line in lines {
@@ -323,6 +327,7 @@ mod tests {
             group,
             candidates: crate::core::group::Candidates::new(),
             outbox: vec![line],
+            outbox_total: 1,
             outbox_ended: Vec::new(),
             pulls: Vec::new(),
             attention: vec!["<script>alert('x')</script>".to_owned()],

@@ -144,8 +144,15 @@ pub enum Request {
         /// Its UID.
         uid: u32,
     },
-    /// What waits in the outbox. Answered with a list of [`OutboxLine`].
+    /// The oldest that wait in the outbox, as many as fit into a line. Answered with a list of [`OutboxLine`].
     Outbox,
+    /// What waits in the outbox, as much as fits into a line. Answered with [`OutboxPage`], whose list is empty at the end.
+    OutboxAfter {
+        /// Time and submission id of the last one that was read; none to begin.
+        after: Option<(WallTime, SubmissionId)>,
+        /// To begin with the last so many.
+        last: Option<u32>,
+    },
     /// What ended of late in another way than being received. Answered with a list of [`EndedLine`].
     OutboxEnded,
     /// Takes a mail back, or asks again what became of that. Answered with [`Cancelled`].
@@ -397,6 +404,15 @@ pub struct Source {
     pub bad_blocks: u64,
 }
 
+/// Some of the mails that wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxPage {
+    /// How many wait in all.
+    pub total: usize,
+    /// The oldest first.
+    pub lines: Vec<OutboxLine>,
+}
+
 /// A mail that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxLine {
@@ -502,9 +518,12 @@ pub struct PeerStatus {
     /// Groups that mail waits for and whose key is not pinned, with the keys that say they are theirs.
     #[serde(default)]
     pub candidates: Candidates,
-    /// What waits in its outbox.
+    /// What waits in its outbox: the last hundred at most. `roost outbox` gives all.
     pub outbox: Vec<OutboxLine>,
-    /// What ended there of late in another way than being received.
+    /// How many wait there in all.
+    #[serde(default)]
+    pub outbox_total: usize,
+    /// What ended there of late in another way than being received: the newest first, a hundred at most.
     #[serde(default)]
     pub outbox_ended: Vec<EndedLine>,
     /// The last pulls, newest last.

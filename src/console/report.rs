@@ -1,7 +1,6 @@
 //! What a peer shows of itself, put together from its brains' own status. It decides nothing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,15 +9,15 @@ use super::answers;
 use super::conflicts;
 use super::listing;
 use super::protocol::{
-    Check, Contact, EndedLine, GroupStatus, MemberStatus, OutboxLine, PeerStatus, Ports, SealedLine,
+    Check, Contact, EndedLine, GroupStatus, MemberStatus, OutboxLine, OutboxPage, PeerStatus, Ports, SealedLine,
 };
 use super::seen::Seen;
 use super::standing;
 use crate::actors::peer::{Listening, Peer};
 use crate::actors::shell::Stopped;
-use crate::core::outbox::{EndedStatus, OutboxStatus, WaitingStatus};
+use crate::core::outbox::{self, EndedStatus, OutboxStatus, WaitingStatus};
 use crate::core::{fetch, group};
-use crate::model::{Encoding, Part};
+use crate::model::{Encoding, Part, SubmissionId, WallTime};
 
 fn stopped(stopped: Stopped) -> String {
     stopped.to_string()
@@ -65,9 +64,39 @@ pub(super) fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
 
 /// What waits in the outbox.
 pub(super) async fn outbox(peer: &Peer) -> Result<Vec<OutboxLine>, String> {
-    let mut lines = lines(&peer.outbox.observe().await.map_err(stopped)?);
+    let mut lines = listing::page_of(lines(&peer.outbox.observe().await.map_err(stopped)?.submissions));
     listing::subjects(peer, &mut lines).await;
     Ok(lines)
+}
+
+/// Some of what waits in the outbox, and how much that is in all.
+pub(super) async fn outbox_page(
+    peer: &Peer,
+    after: Option<(WallTime, SubmissionId)>,
+    last: Option<u32>,
+) -> Result<OutboxPage, String> {
+    let last = last.map_or(usize::MAX, |last| usize::try_from(last).unwrap_or(usize::MAX));
+    let asked = peer.outbox.ask(move |token| outbox::Input::List { token, after, last });
+    match asked.await.map_err(stopped)? {
+        outbox::Reply::Waiting { some, total } => {
+            let mut lines = listing::page_of(lines(&some));
+            listing::subjects(peer, &mut lines).await;
+            Ok(OutboxPage { total, lines })
+        }
+        other => Err(format!("an unexpected answer: {other:?}")),
+    }
+}
+
+/// The last that were submitted, as many as a status shows.
+pub(super) async fn last_of_outbox(peer: &Peer) -> Result<Vec<WaitingStatus>, String> {
+    let asked = peer.outbox.ask(|token| outbox::Input::List { token, after: None, last: listing::SHOWN_MAX });
+    match asked.await.map_err(stopped)? {
+        outbox::Reply::Waiting { mut some, .. } => {
+            let shown = listing::last_of(lines(&some)).len();
+            Ok(some.split_off(some.len().saturating_sub(shown)))
+        }
+        other => Err(format!("an unexpected answer: {other:?}")),
+    }
 }
 
 /// What ended in the outbox of late in another way than being received.
@@ -83,10 +112,10 @@ fn ended(status: &OutboxStatus) -> Vec<EndedLine> {
         at: ended.at,
         ended_at: ended.ended_at,
     };
-    status.ended_lately.iter().map(line).collect()
+    listing::page_of(status.ended_lately.iter().map(line).collect())
 }
 
-fn lines(status: &OutboxStatus) -> Vec<OutboxLine> {
+fn lines(waiting: &[WaitingStatus]) -> Vec<OutboxLine> {
     let sealed = |mail: &crate::core::outbox::MailStatus| SealedLine {
         h: mail.h,
         length: mail.length,
@@ -105,7 +134,7 @@ fn lines(status: &OutboxStatus) -> Vec<OutboxLine> {
         size: waiting.size,
         at: waiting.at,
     };
-    status.submissions.iter().map(line).collect()
+    waiting.iter().map(line).collect()
 }
 
 fn part_word(part: Part) -> String {
@@ -149,7 +178,8 @@ pub(super) fn status_of(peer: &Peer, seen: &Seen) -> PeerStatus {
         ports: ports(peer),
         group: group_status(&seen.group, peer),
         candidates: seen.group.candidates.clone(),
-        outbox: lines(&seen.outbox),
+        outbox: lines(&seen.outbox.submissions),
+        outbox_total: seen.outbox.waiting,
         outbox_ended: ended(&seen.outbox),
         pulls: answers::pulls(peer, &seen.fetch),
         attention: seen.attention.clone(),
@@ -198,10 +228,10 @@ pub(super) fn attention(
             miss.member, miss.h
         ));
     }
-    if !outbox.missing.is_empty() {
+    if outbox.missing_mails > 0 {
         sentences.push(format!(
             "{} sealed mail(s) are missing on this disk; they are put together again from what members hold",
-            outbox.missing.len()
+            outbox.missing_mails
         ));
     }
     sentences.extend(group_status(group, peer).degraded);
@@ -229,16 +259,6 @@ pub(super) fn attention(
         sentences.push("the disk is full: nothing new is taken until there is room".to_owned());
     }
     sentences
-}
-
-pub(super) fn bytes_in(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_in(&entry.path()),
-        Ok(meta) => meta.len(),
-        Err(_) => 0,
-    };
-    entries.flatten().map(size).sum()
 }
 
 /// What `roost doctor` checks in a running peer.

@@ -43,14 +43,15 @@ impl Seen {
     /// A sentence when the peer stops.
     pub(super) async fn of(peer: &Peer) -> Result<Self, String> {
         let group = peer.group.observe().await.map_err(stopped)?;
-        let outbox = peer.outbox.observe().await.map_err(stopped)?;
+        let mut outbox = peer.outbox.observe().await.map_err(stopped)?;
         let replicator = peer.replicator.observe().await.map_err(stopped)?;
         let fetch = peer.fetch.observe().await.map_err(stopped)?;
         let postbox = peer.postbox.handle().observe().await.map_err(stopped)?;
         let dht = peer.dht.observe().await.map_err(stopped)?;
         let home = peer.home.clone();
-        let sizes = move || (report::bytes_in(&home.outbox_dir()), report::bytes_in(&home.mirror_dir()));
-        let (own_bytes, mirror_bytes) = tokio::task::spawn_blocking(sizes).await.unwrap_or_default();
+        let (disk_use, clock) = (peer.disk_use.clone(), peer.clock.clone());
+        let used = tokio::task::spawn_blocking(move || disk_use.count(&home, &clock)).await.unwrap_or_default();
+        outbox.submissions = report::last_of_outbox(peer).await?;
         let snapshot = peer.directory.snapshot();
         let name = |(id, known): (&PeerId, &crate::actors::directory::KnownPeer)| {
             Some((*id, known.address.as_ref()?.to_string()))
@@ -59,8 +60,8 @@ impl Seen {
             started: peer.started,
             attention: report::attention(peer, &group, &outbox, &replicator, &fetch),
             degraded: report::group_status(&group, peer).degraded.is_some(),
-            own_bytes,
-            mirror_bytes,
+            own_bytes: used.own_bytes,
+            mirror_bytes: used.mirror_bytes,
             journal_bytes: peer.journal.bytes(),
             journal_failed: peer.journal.health().is_err(),
             disk_full: peer.journal.is_waiting_for_room(),

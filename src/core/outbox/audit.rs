@@ -106,6 +106,7 @@ impl Outbox {
         let misses = self.state.misses.iter();
         misses
             .filter_map(|((who, h), at)| Some(AuditMiss { member: named(who)?.address.clone(), h: *h, at: *at }))
+            .take(super::show::NAMED_MAX)
             .collect()
     }
 }

@@ -368,6 +368,8 @@ pub(super) struct State {
     pub(super) mails: BTreeMap<MailId, Mail>,
     /// Submissions with a receiver that has not ended; follows from the above.
     pub(super) waiting: BTreeSet<SubmissionId>,
+    /// The same, the oldest first.
+    pub(super) by_age: BTreeSet<(WallTime, SubmissionId)>,
     /// Mails without a tombstone; follows from the above.
     pub(super) open: BTreeSet<MailId>,
     /// Signed tombstones of mails of which nothing else is known, each with the mail's expiry.
@@ -386,6 +388,7 @@ impl State {
             submissions: BTreeMap::new(),
             mails: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            by_age: BTreeSet::new(),
             open: BTreeSet::new(),
             gone: BTreeMap::new(),
             misses: BTreeMap::new(),
@@ -482,10 +485,14 @@ impl State {
         }
     }
     fn index(&mut self, id: SubmissionId) {
-        if self.submissions.get(&id).is_some_and(|s| !s.is_done()) {
-            self.waiting.insert(id);
-        } else {
+        let Some(submission) = self.submissions.get(&id) else { return };
+        let age = (submission.facts.at, id);
+        if submission.is_done() {
             self.waiting.remove(&id);
+            self.by_age.remove(&age);
+        } else {
+            self.waiting.insert(id);
+            self.by_age.insert(age);
         }
     }
     fn keep(&mut self, mail: &Mail) {

@@ -185,6 +185,8 @@ pub enum Input {
     AuditMissed { member: PeerId, h: MailId },
     /// Answered with `Page`, at once or when there is news.
     ReadMsglist { token: Token, since: Cursor, wait: Duration },
+    /// Answered with `Waiting`: submissions that wait after this one, the oldest first; without one the last so many of all.
+    List { token: Token, after: Option<(WallTime, SubmissionId)>, last: usize },
     /// Answered with `Lookup`.
     Lookup { token: Token, h: MailId },
     /// Bytes of an own mail are about to be served. Answered with `Serve` once it is recorded to whom, so that a cancel can
@@ -362,6 +364,13 @@ pub enum Reply {
     },
     /// Entries, or none.
     Page(Page),
+    /// Some of those that wait, and how many wait in all.
+    Waiting {
+        /// The oldest first.
+        some: Vec<WaitingStatus>,
+        /// How many wait.
+        total: usize,
+    },
     /// What is known of the mail id.
     Lookup(Lookup),
     /// To [`Input::Serving`]: whether it may be served; not when it is gone, or was served to too many peers.
@@ -387,11 +396,13 @@ pub struct OutboxStatus {
     pub mails: usize,
     /// Of those, mails that no member-readable set holds: safe(f) below zero.
     pub unsafe_mails: usize,
-    /// Open mails whose blob was not there at start: a broken disk. Members may hold them.
+    /// Open mails whose blob was not there at start: a broken disk. Members may hold them. At most 100 of them.
     pub missing: BTreeSet<MailId>,
+    /// How many they are.
+    pub missing_mails: usize,
     /// Audits that members missed since the start.
     pub audits_missed: BTreeMap<Address, u64>,
-    /// Members that could not show what they had confirmed, and have not confirmed it anew.
+    /// Members that could not show what they had confirmed, and have not confirmed it anew; at most 100.
     pub audit_misses: Vec<AuditMiss>,
     /// Mails by how they ended.
     pub ended: BTreeMap<Ending, usize>,

@@ -415,6 +415,7 @@ impl Outbox {
             Input::HoldingBuckets { token, member, digests } => self.holding_buckets(token, member, &digests),
             Input::AuditMissed { member, h } => self.audit_missed(now, member, h),
             Input::ReadMsglist { token, since, wait } => self.read_msglist(now, token, since, wait),
+            Input::List { token, after, last } => self.list(token, after, last),
             Input::Lookup { token, h } => {
                 let found = self.lookup(&h);
                 self.out.reply(token, Reply::Lookup(found));

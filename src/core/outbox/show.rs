@@ -1,15 +1,21 @@
 //! What the outbox shows: the Outbox mailbox's keywords and its own status. It changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::Outbox;
 use super::events::{EndedAs, Mail, Receiver, Submission};
-use super::io::{Action, EndedStatus, MailStatus, OutboxStatus, ShownMail, WaitingStatus};
+use super::io::{Action, EndedStatus, MailStatus, OutboxStatus, Reply, ShownMail, WaitingStatus};
+use crate::core::Token;
 use crate::model::{Address, Now, PeerId, SubmissionId, WallTime};
 
 /// Most submissions that wait in a status.
 const STATUS_MAX: usize = 1000;
+/// Most submissions in one answer to who lists them.
+const LISTED_MAX: usize = 256;
+/// Mails that are named one by one.
+pub(super) const NAMED_MAX: usize = 100;
 /// What ended is shown this long: as long as mail lives by default.
 const LATELY: Duration = Duration::from_secs(7 * 86_400);
 /// Most submissions that ended in a status.
@@ -71,26 +77,42 @@ impl Outbox {
         for (_, ending) in self.state.mails.values().filter_map(|mail| mail.tombstone) {
             *ended.entry(ending).or_insert(0) += 1;
         }
-        let mut waiting: Vec<(&SubmissionId, &Submission)> =
-            self.state.waiting.iter().filter_map(|id| Some((id, self.state.submissions.get(id)?))).collect();
-        waiting.sort_by_key(|(id, submission)| (submission.facts.at, **id));
         let mut by_safe = BTreeMap::new();
         for mail in open() {
             *by_safe.entry(self.safe_of(mail)).or_insert(0) += 1;
         }
+        let missing = self.missing.iter().filter(|h| self.state.open.contains(*h));
         OutboxStatus {
+            unsafe_mails: by_safe.range(..0).map(|(_, mails)| *mails).sum(),
             by_safe,
             head: self.state.list.head().to_string(),
-            waiting: waiting.len(),
+            waiting: self.state.waiting.len(),
             mails: self.state.open.len(),
-            unsafe_mails: open().filter(|mail| self.safe_of(mail) < 0).count(),
-            missing: self.missing.iter().filter(|h| self.state.open.contains(*h)).copied().collect(),
+            missing: missing.clone().take(NAMED_MAX).copied().collect(),
+            missing_mails: missing.count(),
             audits_missed: self.missed_so_far(),
             audit_misses: self.shown_misses(),
             ended,
             ended_lately: Vec::new(),
-            submissions: waiting.into_iter().take(STATUS_MAX).map(|(id, s)| self.waiting_status(*id, s)).collect(),
+            submissions: self.listed(self.state.by_age.iter().take(STATUS_MAX)),
         }
+    }
+
+    /// Some of what waits: those after `after`, or else the last so many; never more than one answer carries.
+    pub(super) fn list(&mut self, token: Token, after: Option<(WallTime, SubmissionId)>, last: usize) {
+        let by_age = &self.state.by_age;
+        let first = match after {
+            Some(_) => after,
+            // The one before the last so many.
+            None => by_age.iter().rev().nth(last).copied(),
+        };
+        let from = first.map_or(Bound::Unbounded, Bound::Excluded);
+        let some = self.listed(by_age.range((from, Bound::Unbounded)).take(LISTED_MAX));
+        self.out.reply(token, Reply::Waiting { some, total: by_age.len() });
+    }
+
+    fn listed<'a>(&self, which: impl Iterator<Item = &'a (WallTime, SubmissionId)>) -> Vec<WaitingStatus> {
+        which.filter_map(|(_, id)| Some(self.waiting_status(*id, self.state.submissions.get(id)?))).collect()
     }
 
     fn waiting_status(&self, id: SubmissionId, submission: &Submission) -> WaitingStatus {

@@ -1,5 +1,7 @@
 //! What the replicator shows of itself. It never changes anything.
 
+use std::collections::BTreeMap;
+
 use super::Replicator;
 use super::follow::FollowState;
 use super::owner::Owner;
@@ -16,7 +18,11 @@ impl Replicator {
         let mut degraded = 0;
         let mut degraded_mails = Vec::new();
         for (id, owner) in self.owners.iter() {
-            for h in owner.mails.iter().filter(|(_, m)| self.lacks_members(id, m.encoding)).map(|(h, _)| *h) {
+            // There are few encodings, and each answer holds for all mails of one.
+            let mut known = BTreeMap::new();
+            let mut lacks =
+                |encoding: Encoding| *known.entry(encoding).or_insert_with(|| self.lacks_members(id, encoding));
+            for h in owner.mails.iter().filter(|(_, m)| lacks(m.encoding)).map(|(h, _)| *h) {
                 degraded += 1;
                 if degraded_mails.len() < NAMED_MAX {
                     degraded_mails.push(h);
@@ -63,7 +69,7 @@ fn show_owner(peer: PeerId, owner: &Owner, now: Now) -> OwnerStatus {
         parts: owner.mails.values().map(|mail| mail.held.len()).sum(),
         bytes: owner.bytes,
         wanted: owner.wanted.len(),
-        refused: refused.take(NAMED_MAX).collect::<std::collections::BTreeMap<MailId, _>>(),
+        refused: refused.take(NAMED_MAX).collect::<BTreeMap<MailId, _>>(),
         reports: owner.reports.len(),
         forked_at: current.map(ToString::to_string).collect(),
         conflicts: forks.chain(owner.trouble.clone()).collect(),
