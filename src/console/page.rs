@@ -278,6 +278,7 @@ fn span(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::protocol::OutboxLine;
     use crate::core::postbox::io::RequestInfo;
     use crate::model::{Fingerprint, MailId, PeerId, SubmissionId};
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 
 use super::fetch::args::FetchArgs;
+use super::outbox::args::OutboxBenchArgs;
 use crate::model::policy::KOfN;
 
 /// `roost bench …`.
@@ -15,6 +16,8 @@ pub(in crate::cli) enum BenchCommand {
     Availability(AvailabilityArgs),
     /// How fast a mail comes from real peers behind limited uplinks: one source, whole copies by Range, fragments
     Fetch(FetchArgs),
+    /// What an outbox of 100 000 mails costs: one mail more, one less, an idle hour, a start; beside smaller ones
+    Outbox(OutboxBenchArgs),
 }
 
 /// Where plots go.

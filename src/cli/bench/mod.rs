@@ -5,6 +5,7 @@ pub(super) mod args;
 mod availability;
 mod fetch;
 mod machine;
+mod outbox;
 mod plot;
 mod report;
 
@@ -16,5 +17,6 @@ pub(super) fn run(command: &BenchCommand) -> anyhow::Result<Shown> {
     match command {
         BenchCommand::Availability(args) => availability::run(args),
         BenchCommand::Fetch(args) => fetch::run(args),
+        BenchCommand::Outbox(args) => outbox::run(args),
     }
 }
