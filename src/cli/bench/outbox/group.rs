@@ -82,8 +82,13 @@ impl Group {
         self.ask(&self.owner, &Request::OutboxAfter { after: None, last: Some(count) })
     }
 
-    /// Submits `count` mails over several connections.
-    pub(super) fn submit(&self, count: u32, connections: u32) -> anyhow::Result<()> {
+    /// Submits `count` mails over several connections; `look` is called meanwhile.
+    pub(super) fn submit(
+        &self,
+        count: u32,
+        connections: u32,
+        look: &mut dyn FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let (from, to) = (self.peer(&self.owner)?, self.reader.clone());
         let (left, bar) = (AtomicU32::new(count), Progress::start("submitting"));
         let one = || -> anyhow::Result<()> {
@@ -97,6 +102,10 @@ impl Group {
         };
         std::thread::scope(|scope| {
             let all: Vec<_> = (0..connections.min(count)).map(|_| scope.spawn(one)).collect();
+            while !all.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                std::thread::sleep(LOOK * 4);
+                look()?;
+            }
             all.into_iter().try_for_each(|one| match one.join() {
                 Ok(done) => done,
                 Err(_) => bail!("a connection that submits broke off"),
@@ -104,11 +113,13 @@ impl Group {
         })
     }
 
-    /// Waits until `mails` are sealed, every member holds each of them, and the reader's peer has been told of all.
-    pub(super) fn settle(&self, mails: u32) -> anyhow::Result<()> {
+    /// Waits until `mails` are sealed, every member holds each of them, and the reader's peer has been told of all; `look` is
+    /// called meanwhile.
+    pub(super) fn settle(&self, mails: u32, look: &mut dyn FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
         let bar = Progress::start("the members pull the mails");
         let safe = (self.members.len().saturating_sub(1)).to_string();
         self.patiently("every member holds every mail", || {
+            look()?;
             let owner: PeerStatus = self.ask(&self.owner, &Request::Status)?;
             let reader: PeerStatus = self.ask(&self.reader, &Request::Status)?;
             let count = |status: &PeerStatus, path: &str| number(status, path);

@@ -19,11 +19,11 @@ use crate::model::{Address, SubmissionId};
 use crate::store::home::Home;
 
 /// What a change still causes after its answer is counted for this long: acknowledgements, tombstones, files that go.
-const AFTER: Duration = Duration::from_secs(3);
+const AFTER: Duration = Duration::from_secs(2);
 /// How often connections are looked at: they come and go seldom.
 const LOOK: Duration = Duration::from_millis(200);
 /// The peers come to rest before they are watched: what was written at once goes to storage, what was planned a second later is done.
-const REST: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_secs(3);
 /// Longest wait until members have dropped what was taken back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -143,9 +143,9 @@ fn named(mut row: Row, group: &Group) -> Row {
 
 fn fill(group: &Group, args: &OutboxBenchArgs, there: u32, size: u32) -> anyhow::Result<Row> {
     let count = size - there;
-    let watch = Watch::start(group)?;
-    group.submit(count, args.connections)?;
-    group.settle(size)?;
+    let mut watch = Watch::start(group)?;
+    group.submit(count, args.connections, &mut || watch.look())?;
+    group.settle(size, &mut || watch.look())?;
     Ok(watch.end()?.row(size, What::Fill, count, 1.0 / f64::from(count), None))
 }
 
@@ -251,6 +251,6 @@ fn start(group: &Group, size: u32) -> anyhow::Result<Row> {
     ensure!(!members.is_empty(), "the group has no members");
     let row = Seen { seconds, owner: started, members }.row(size, What::Start, 1, 1.0, None);
     // What the start set going ends before anything else is measured.
-    group.settle(size).context("after a start")?;
+    group.settle(size, &mut || Ok(())).context("after a start")?;
     Ok(row)
 }
