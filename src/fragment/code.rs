@@ -14,6 +14,14 @@ use crate::model::policy::MEMBERS_MAX;
 
 /// Most codes kept ready. A group has one policy and mails of a few earlier ones.
 const CODES_MAX: usize = 16;
+/// Most choices of k blocks for which one code keeps the coefficients ready. A fetch meets a few of them over and over.
+const SOLUTIONS_MAX: usize = 64;
+/// Bytes of each block that are worked on at a time: this much of k blocks and of what is made of them stays in the first-level
+/// cache.
+const STRIP: usize = 4 * 1024;
+
+/// For every block of a stripe, the coefficients by which it follows from k chosen ones.
+type Solution = Vec<Vec<u8>>;
 
 type Codes = BTreeMap<(u8, u8), Arc<Code>>;
 
@@ -54,6 +62,26 @@ pub struct Code {
     rs: Option<ReedSolomon>,
     /// Coefficients of the rows k..n.
     rows: Vec<Vec<u8>>,
+    /// By the chosen indices, a bit each.
+    solutions: Mutex<BTreeMap<u128, Arc<Solution>>>,
+}
+
+/// Makes each of `out` of `blocks`, by one row of coefficients each. All have one length.
+fn combine<B: AsRef<[u8]>, P: AsMut<[u8]>>(rows: &[&[u8]], blocks: &[B], out: &mut [P]) {
+    let len = blocks.first().map_or(0, |block| block.as_ref().len());
+    for from in (0..len).step_by(STRIP) {
+        let strip = from..len.min(from + STRIP);
+        for (j, block) in blocks.iter().enumerate() {
+            let block = &block.as_ref()[strip.clone()];
+            for (row, out) in rows.iter().zip(out.iter_mut()) {
+                let out = &mut out.as_mut()[strip.clone()];
+                match j {
+                    0 => mul_slice(row[j], block, out),
+                    _ => mul_slice_xor(row[j], block, out),
+                }
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Code {
@@ -72,7 +100,7 @@ impl Code {
             return Err(FragmentError::KOfN { k, n });
         }
         if k == n {
-            return Ok(Self { k, n, rs: None, rows: Vec::new() });
+            return Ok(Self { k, n, rs: None, rows: Vec::new(), solutions: Mutex::default() });
         }
         let failed = |e: reed_solomon_erasure::Error| FragmentError::Code { k, n, why: e.to_string() };
         let rs = ReedSolomon::new(usize::from(k), usize::from(n - k)).map_err(failed)?;
@@ -83,7 +111,7 @@ impl Code {
         }
         let mut rows = vec![vec![0u8; usize::from(k)]; usize::from(n - k)];
         rs.encode_sep(&unit, &mut rows).map_err(failed)?;
-        Ok(Self { k, n, rs: Some(rs), rows })
+        Ok(Self { k, n, rs: Some(rs), rows, solutions: Mutex::default() })
     }
     /// Blocks that rebuild a stripe.
     pub fn k(&self) -> u8 {
@@ -113,10 +141,31 @@ impl Code {
     pub fn encode<B: AsRef<[u8]>>(&self, data: &[B]) -> Result<Vec<Vec<u8>>, FragmentError> {
         let len = self.check_data(data)?;
         let mut parity = vec![vec![0u8; len]; usize::from(self.n - self.k)];
-        if let (Some(rs), true) = (&self.rs, len > 0) {
-            rs.encode_sep(data, &mut parity).map_err(|e| self.failed(e))?;
-        }
+        self.encode_into(data, &mut parity)?;
         Ok(parity)
+    }
+
+    /// As [`Code::encode`], into n - k buffers of the blocks' length; allocates nothing that is worth a word.
+    ///
+    /// # Errors
+    /// [`FragmentError::Blocks`] when there are not k blocks and n - k buffers, all of one length.
+    pub fn encode_into<B: AsRef<[u8]>, P: AsMut<[u8]>>(
+        &self,
+        data: &[B],
+        parity: &mut [P],
+    ) -> Result<(), FragmentError> {
+        let len = self.check_data(data)?;
+        self.check_room(parity, usize::from(self.n - self.k), len)?;
+        let rows: Vec<&[u8]> = self.rows.iter().map(Vec::as_slice).collect();
+        combine(&rows, data, parity);
+        Ok(())
+    }
+
+    fn check_room<P: AsMut<[u8]>>(&self, out: &mut [P], count: usize, len: usize) -> Result<(), FragmentError> {
+        if out.len() != count || out.iter_mut().any(|buffer| buffer.as_mut().len() != len) {
+            return Err(FragmentError::Blocks { found: out.len(), needed: count });
+        }
+        Ok(())
     }
 
     /// Block `i` of a stripe, from its k data blocks as padded. Costs one row, not n - k.
@@ -130,12 +179,7 @@ impl Code {
         }
         let row = self.rows.get(usize::from(i - self.k)).ok_or(FragmentError::NoSuchBlock { stripe: 0, i })?;
         let mut out = vec![0u8; len];
-        for (j, (factor, block)) in row.iter().zip(data).enumerate() {
-            match j {
-                0 => mul_slice(*factor, block.as_ref(), &mut out),
-                _ => mul_slice_xor(*factor, block.as_ref(), &mut out),
-            }
-        }
+        combine(&[row], data, &mut [&mut out]);
         Ok(out)
     }
 
@@ -145,9 +189,39 @@ impl Code {
     /// # Errors
     /// [`FragmentError::Blocks`] when fewer than k distinct blocks of one length are given, or an index is not below n.
     pub fn rebuild<B: AsRef<[u8]>>(&self, have: &[(u8, B)]) -> Result<Vec<Vec<u8>>, FragmentError> {
-        let needed = usize::from(self.k);
         let len = have.first().map_or(0, |(_, b)| b.as_ref().len());
-        let mut slots: Vec<Option<&[u8]>> = vec![None; usize::from(self.n)];
+        let wanted: Vec<u8> = (0..self.k).collect();
+        let mut out = vec![vec![0u8; len]; wanted.len()];
+        self.rebuild_into(have, &wanted, &mut out)?;
+        Ok(out)
+    }
+
+    /// Block `i` of a stripe from any k of its blocks: what a member needs that rebuilds a lost fragment.
+    ///
+    /// # Errors
+    /// As [`Code::rebuild`] and [`Code::block`].
+    pub fn rebuild_block<B: AsRef<[u8]>>(&self, have: &[(u8, B)], i: u8) -> Result<Vec<u8>, FragmentError> {
+        let len = have.first().map_or(0, |(_, b)| b.as_ref().len());
+        let mut out = vec![0u8; len];
+        self.rebuild_into(have, &[i], &mut [&mut out])?;
+        Ok(out)
+    }
+
+    /// The blocks `wanted` of a stripe from any k of its blocks, into as many buffers of their length. What is among `have` is
+    /// copied; all else costs one row each, data or parity. As with [`Code::rebuild`], `have` must have been verified.
+    ///
+    /// # Errors
+    /// [`FragmentError::Blocks`] when fewer than k distinct blocks of one length are given, an index of them is not below n, or
+    /// the buffers do not fit; [`FragmentError::NoSuchBlock`] when one is wanted that the code does not have.
+    pub fn rebuild_into<B: AsRef<[u8]>, P: AsMut<[u8]>>(
+        &self,
+        have: &[(u8, B)],
+        wanted: &[u8],
+        out: &mut [P],
+    ) -> Result<(), FragmentError> {
+        let (needed, n) = (usize::from(self.k), usize::from(self.n));
+        let len = have.first().map_or(0, |(_, b)| b.as_ref().len());
+        let mut slots: Vec<Option<&[u8]>> = vec![None; n];
         let mut usable = true;
         for (i, block) in have {
             match slots.get_mut(usize::from(*i)) {
@@ -159,32 +233,48 @@ impl Code {
         if !usable || found < needed {
             return Err(FragmentError::Blocks { found, needed });
         }
-        let complete = slots.iter().take(needed).all(Option::is_some);
-        let mut left = needed;
-        let mut shards: Vec<Option<Vec<u8>>> = slots
-            .into_iter()
-            .map(|slot| {
-                let block = slot.filter(|_| left > 0)?;
-                left -= 1;
-                Some(block.to_vec())
-            })
-            .collect();
-        if let (Some(rs), false, true) = (&self.rs, complete, len > 0) {
-            rs.reconstruct_data(&mut shards).map_err(|e| self.failed(e))?;
+        self.check_room(out, wanted.len(), len)?;
+        let chosen: Vec<(usize, &[u8])> =
+            slots.iter().enumerate().filter_map(|(i, slot)| Some((i, (*slot)?))).take(needed).collect();
+        let solution = self.solution(&chosen)?;
+        let blocks: Vec<&[u8]> = chosen.iter().map(|(_, block)| *block).collect();
+        let (mut rows, mut made): (Vec<&[u8]>, Vec<&mut [u8]>) = (Vec::new(), Vec::new());
+        for (i, buffer) in wanted.iter().zip(out) {
+            match (slots.get(usize::from(*i)), solution.get(usize::from(*i))) {
+                (Some(Some(block)), _) => buffer.as_mut().copy_from_slice(block),
+                (Some(None), Some(row)) => {
+                    rows.push(row);
+                    made.push(buffer.as_mut());
+                }
+                _ => return Err(FragmentError::NoSuchBlock { stripe: 0, i: *i }),
+            }
         }
-        shards.truncate(needed);
-        Ok(shards.into_iter().map(Option::unwrap_or_default).collect())
+        combine(&rows, &blocks, &mut made);
+        Ok(())
     }
 
-    /// Block `i` of a stripe from any k of its blocks: what a member needs that rebuilds a lost fragment.
-    ///
-    /// # Errors
-    /// As [`Code::rebuild`] and [`Code::block`].
-    pub fn rebuild_block<B: AsRef<[u8]>>(&self, have: &[(u8, B)], i: u8) -> Result<Vec<u8>, FragmentError> {
-        if let Some((_, block)) = have.iter().find(|(at, _)| *at == i) {
-            return Ok(block.as_ref().to_vec());
+    /// How every block follows from the chosen ones. Made once for a choice: the unit vectors, rebuilt as if they were blocks.
+    fn solution(&self, chosen: &[(usize, &[u8])]) -> Result<Arc<Solution>, FragmentError> {
+        let key = chosen.iter().fold(0u128, |key, (i, _)| key | 1 << i);
+        let mut solutions = self.solutions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(solution) = solutions.get(&key) {
+            return Ok(solution.clone());
         }
-        self.block(&self.rebuild(have)?, i)
+        let mut units: Vec<Option<Vec<u8>>> = vec![None; usize::from(self.n)];
+        for (j, (i, _)) in chosen.iter().enumerate() {
+            let mut unit = vec![0u8; chosen.len()];
+            unit[j] = 1;
+            units[*i] = Some(unit);
+        }
+        if let Some(rs) = &self.rs {
+            rs.reconstruct(&mut units).map_err(|e| self.failed(e))?;
+        }
+        let solution: Arc<Solution> = Arc::new(units.into_iter().map(Option::unwrap_or_default).collect());
+        if solutions.len() >= SOLUTIONS_MAX {
+            solutions.pop_first();
+        }
+        solutions.insert(key, solution.clone());
+        Ok(solution)
     }
 }
 
@@ -267,6 +357,42 @@ mod tests {
             codec.code(1, n).unwrap();
         }
         assert_eq!(codec.0.lock().unwrap().len(), CODES_MAX);
+    }
+
+    #[test]
+    fn many_choices_of_blocks_are_kept_within_bounds() {
+        let code = Code::new(4, 12).unwrap();
+        let blocks = stripe(&code, 10);
+        for choice in (0..1u32 << 12).filter(|choice| choice.count_ones() == 4) {
+            let have: Vec<_> = blocks.iter().filter(|(i, _)| choice >> i & 1 == 1).cloned().collect();
+            assert_eq!(code.rebuild_block(&have, 0).unwrap(), blocks[0].1);
+        }
+        assert_eq!(code.solutions.lock().unwrap().len(), SOLUTIONS_MAX);
+    }
+
+    #[test]
+    fn buffers_that_do_not_fit_are_refused() {
+        let code = Code::new(2, 4).unwrap();
+        let b = stripe(&code, 10);
+        let room = |count, len| vec![vec![0u8; len]; count];
+        assert!(code.encode_into(&data(2, 10), &mut room(1, 10)).is_err());
+        assert!(code.encode_into(&data(2, 10), &mut room(2, 9)).is_err());
+        assert!(code.rebuild_into(&b[1..3], &[0], &mut room(2, 10)).is_err());
+        assert!(code.rebuild_into(&b[1..3], &[0], &mut room(1, 11)).is_err());
+        assert!(matches!(code.rebuild_block(&b[1..3], 4), Err(FragmentError::NoSuchBlock { .. })));
+    }
+
+    #[test]
+    fn blocks_longer_than_a_strip_are_coded_as_the_library_codes_them() {
+        let code = Code::new(3, 5).unwrap();
+        for len in [STRIP - 1, STRIP, STRIP + 1, 65_536, 3 * STRIP + 7] {
+            let data = data(3, len);
+            let mut raw = vec![vec![0u8; len]; 2];
+            ReedSolomon::new(3, 2).unwrap().encode_sep(&data, &mut raw).unwrap();
+            assert_eq!(code.encode(&data).unwrap(), raw);
+            let have = [(1, &data[1]), (3, &raw[0]), (4, &raw[1])];
+            assert_eq!(code.rebuild(&have).unwrap(), data);
+        }
     }
 
     proptest! {

@@ -43,6 +43,8 @@ pub struct ManifestBuilder {
     whole: blake3::Hasher,
     length: u64,
     stripe: Vec<u8>,
+    /// Room for the parity of one stripe.
+    parity: Vec<Vec<u8>>,
     block_digests: Vec<u8>,
 }
 
@@ -53,9 +55,11 @@ impl ManifestBuilder {
     /// [`FragmentError::KOfN`] when k and n are impossible.
     pub fn new(encoding: Encoding, codec: &Codec) -> Result<Self, FragmentError> {
         let layout = Layout::new(0, encoding)?;
+        let code = codec.code(layout.k(), layout.n())?;
         Ok(Self {
             encoding,
-            code: codec.code(layout.k(), layout.n())?,
+            parity: vec![vec![0; BLOCK_LEN]; usize::from(code.n() - code.k())],
+            code,
             name: sha1::Sha1::new(),
             whole: blake3::Hasher::new(),
             length: 0,
@@ -106,7 +110,7 @@ impl ManifestBuilder {
         while !bytes.is_empty() {
             if self.stripe.is_empty() && bytes.len() >= full {
                 let (stripe, rest) = bytes.split_at(full);
-                self.block_digests.extend(digests(&self.code, stripe, BLOCK_LEN)?);
+                digests(&self.code, stripe, &mut self.parity, &mut self.block_digests)?;
                 bytes = rest;
                 continue;
             }
@@ -114,7 +118,7 @@ impl ManifestBuilder {
             self.stripe.extend_from_slice(now);
             bytes = rest;
             if self.stripe.len() == full {
-                self.block_digests.extend(digests(&self.code, &self.stripe, BLOCK_LEN)?);
+                digests(&self.code, &self.stripe, &mut self.parity, &mut self.block_digests)?;
                 self.stripe.clear();
             }
         }
@@ -130,7 +134,8 @@ impl ManifestBuilder {
             let k = usize::from(self.code.k());
             let block = self.stripe.len().div_ceil(k);
             self.stripe.resize(block * k, 0);
-            self.block_digests.extend(digests(&self.code, &self.stripe, block)?);
+            self.parity.iter_mut().for_each(|parity| parity.truncate(block));
+            digests(&self.code, &self.stripe, &mut self.parity, &mut self.block_digests)?;
         }
         Ok(Manifest {
             owner,
@@ -156,12 +161,14 @@ impl Write for ManifestBuilder {
 
 const BLOCK_LEN: usize = BLOCK_BYTES as usize;
 
-/// Digests of the n blocks of a stripe of k data blocks of `block` bytes.
-fn digests(code: &Code, stripe: &[u8], block: usize) -> Result<Vec<u8>, FragmentError> {
-    let data: Vec<&[u8]> = stripe.chunks_exact(block).collect();
-    let parity = code.encode(&data)?;
-    let blocks = data.iter().copied().chain(parity.iter().map(Vec::as_slice));
-    Ok(blocks.flat_map(|b| *blake3::hash(b).as_bytes()).collect())
+/// Adds the digests of the n blocks of a stripe to `to`. `parity` has the blocks' length.
+fn digests(code: &Code, stripe: &[u8], parity: &mut [Vec<u8>], to: &mut Vec<u8>) -> Result<(), FragmentError> {
+    let data: Vec<&[u8]> = stripe.chunks_exact(stripe.len() / usize::from(code.k())).collect();
+    code.encode_into(&data, parity)?;
+    for block in data.into_iter().chain(parity.iter().map(Vec::as_slice)) {
+        to.extend_from_slice(blake3::hash(block).as_bytes());
+    }
+    Ok(())
 }
 
 /// The layout of a manifest that agrees with itself and with what was announced of the mail. Check its signature first.

@@ -287,9 +287,10 @@ impl<F: Read + Write + Seek> Assembler<F> {
         for i in (0..self.layout.k()).filter(|i| !lacking.contains(i)) {
             have.push((i, self.read(stripe, i)?));
         }
-        let data = self.code.rebuild(&have)?;
-        for i in lacking {
-            let block = data.get(usize::from(i)).ok_or(FragmentError::NoSuchBlock { stripe, i })?;
+        let len = bytes(u64::from(self.layout.block_len(stripe)));
+        let mut rebuilt = vec![vec![0u8; len]; lacking.len()];
+        self.code.rebuild_into(&have, &lacking, &mut rebuilt)?;
+        for (i, block) in lacking.into_iter().zip(&rebuilt) {
             verify_block(&self.manifest, stripe, i, block)
                 .map_err(|_| FragmentError::Manifest { h: self.manifest.h, why: "its parity does not fit its data" })?;
             self.write(stripe, i, block)?;

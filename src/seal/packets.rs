@@ -301,7 +301,12 @@ pub(super) fn decrypt<R: Read + Send + Sync>(
             if !opened {
                 return Err(failure.or(SealError::NotForMe { what }));
             }
-            return copy_packet(what, &mut packet, &failure, out);
+            let copied = copy_packet(what, &mut packet, &failure, out)?;
+            let (_, after) = packet.next().map_err(wrong)?;
+            return match after {
+                PacketParserResult::EOF(_) => Ok(copied),
+                PacketParserResult::Some(_) => Err(SealError::malformed(what, "something follows its encrypted part")),
+            };
         }
         let (packet, after) = packet.next().map_err(wrong)?;
         let Packet::PKESK(pkesk) = packet else {

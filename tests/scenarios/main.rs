@@ -41,6 +41,8 @@ mod joined_since;
 #[cfg(test)]
 mod killed_after_yes;
 #[cfg(test)]
+mod little_memory;
+#[cfg(test)]
 mod lives;
 #[cfg(test)]
 mod mailing;

@@ -13,7 +13,7 @@ use crate::core::postbox::io::OpenResult;
 use crate::mime::{Split, Splitter};
 use crate::model::structure::{SPLITTER_VERSION, Structure};
 use crate::model::{MailId, SubmissionId};
-use crate::seal::{Certificate, SealError, SecretIdentity, open_mail, strip_encryption};
+use crate::seal::{Certificate, SealError, SecretIdentity, open_mail, strip_encryption, verify_signed};
 use crate::store::files::{
     DurableWriter, FILE_MODE, FileError, read_bounded, remove_durable, rename_durable, write_durable,
 };
@@ -255,16 +255,19 @@ fn try_open(
     size: u64,
 ) -> Result<OpenResult, MailFileError> {
     let announced = read_head(home, key).map_err(|e| FileError::from_io(&head_path(home, key), "read", &e))?;
-    let open = || File::open(sealed).map(|f| BufReader::with_capacity(CHUNK, f));
-    let reader = || open().map_err(|e| FileError::from_io(sealed, "open", &e));
+    let open = |path: &Path| {
+        let file = File::open(path).map_err(|e| FileError::from_io(path, "open", &e))?;
+        Ok::<_, FileError>(BufReader::with_capacity(CHUNK, file))
+    };
+    // Decrypted once: the signed packet is what is kept, and the body is read from that.
+    let mut signed = DurableWriter::create(&home.mail_dir())?;
+    strip_encryption(open(sealed)?, me, &mut signed)?;
     let mut tee = Tee { splitter: Splitter::new(), to: DurableWriter::create(&home.mail_dir())? };
-    let opened = open_mail(reader()?, me, sender, size, &mut tee)?;
+    let opened = verify_signed(open(signed.settle()?)?, sender, size, &mut tee)?;
     let found = tee.splitter.finish();
     if let Some(why) = difference(&announced, &found, opened.length, size) {
         return Ok(OpenResult::Mismatch(why));
     }
-    let mut signed = DurableWriter::create(&home.mail_dir())?;
-    strip_encryption(reader()?, me, &mut signed)?;
     signed.commit(&signed_path(home, key))?;
     tee.to.commit(&body_path(home, key))?;
     Ok(OpenResult::Here)

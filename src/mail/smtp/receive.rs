@@ -43,6 +43,9 @@ pub struct Receiving<S> {
     max_mail: ByteSize,
     /// Bytes that came, whatever became of them.
     came: u64,
+    /// Bytes of the mail among them: what [`Receiving::max_mail`] counts. Neither dots that were stuffed nor fields that
+    /// submission adds make a mail too large.
+    text: u64,
 }
 
 fn length(bytes: &[u8]) -> u64 {
@@ -69,6 +72,7 @@ impl<S: Spool> Receiving<S> {
             envelope,
             max_mail,
             came: 0,
+            text: 0,
         }
     }
 
@@ -119,6 +123,10 @@ impl<S: Spool> Receiving<S> {
         if self.spool.is_err() {
             return Ok(());
         }
+        self.text = self.text.saturating_add(length(&text));
+        if self.text > self.max_mail.bytes() {
+            return Err(SubmitError::TooLarge { limit: self.max_mail });
+        }
         let Some(mut header) = self.header.take() else { return self.write(text).await };
         let seen = header.len();
         header.extend_from_slice(&text);
@@ -159,9 +167,6 @@ impl<S: Spool> Receiving<S> {
             return Ok(());
         }
         self.splitter.feed(&bytes);
-        if self.splitter.size() > self.max_mail.bytes() {
-            return Err(SubmitError::TooLarge { limit: self.max_mail });
-        }
         spool.write(Bytes::from(bytes)).await
     }
 }

@@ -331,6 +331,19 @@ async fn rfc1870_the_largest_mail_is_that_of_the_policy_of_this_moment() {
 }
 
 #[tokio::test]
+async fn rfc1870_neither_stuffed_dots_nor_fields_that_submission_adds_make_a_mail_too_large() {
+    let mut p = Program::ready().await;
+    // No Date and no Message-ID.
+    let mail = b"From: alice@acme\r\nSubject: x\r\n\r\n....\r\n";
+    let stuffed = [&mail[..mail.len() - 6], b".....\r\n.\r\n"].concat();
+    p.port.with(|s| s.max_mail = Some(ByteSize(u64::try_from(mail.len()).unwrap())));
+    p.submits(&stuffed, "250 2.0.0").await;
+    assert!(p.taken()[0].bytes.ends_with(mail) && p.taken()[0].bytes.len() > mail.len());
+    p.port.with(|s| s.max_mail = Some(ByteSize(u64::try_from(mail.len()).unwrap() - 1)));
+    p.submits(&stuffed, "552 5.3.4").await;
+}
+
+#[tokio::test]
 async fn a_mail_far_beyond_the_bound_closes_the_connection() {
     let port = MemoryPort::default();
     port.with(|s| s.max_mail = Some(ByteSize(10)));

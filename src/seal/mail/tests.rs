@@ -168,6 +168,11 @@ fn what_peers_never_write_is_refused_unread() {
     strip_encryption(&seal(&text(10), &alice, &[&bob])[..], &bob, &mut signed).unwrap();
     assert!(open(&signed, &bob, &alice).is_err(), "not encrypted");
     assert!(strip_encryption(&signed[..], &bob, sink()).is_err());
+    let sealed = seal(&text(10), &alice, &[&bob]);
+    for more in [&sealed[..], &signed[..], &[0xca, 3, b'P', b'G', b'P']] {
+        let outcome = strip_encryption(&[&sealed[..], more].concat()[..], &bob, sink());
+        assert!(matches!(outcome, Err(SealError::Malformed { .. })), "something follows: {outcome:?}");
+    }
 }
 
 #[test]
