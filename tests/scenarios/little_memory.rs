@@ -105,6 +105,9 @@ fn no_peer_keeps_a_mail_in_memory_from_submit_to_read() {
         }
     }
     let most = watch.end();
-    eprintln!("most that each had, MiB: {:?}", most.iter().map(|(name, bytes)| (name, bytes >> 20)).collect::<Vec<_>>());
+    eprintln!(
+        "most that each had, MiB: {:?}",
+        most.iter().map(|(name, bytes)| (name, bytes >> 20)).collect::<Vec<_>>()
+    );
     assert!(most.values().all(|bytes| (1..MOST).contains(bytes)), "somebody kept a mail of {MAIL} bytes: {most:?}");
 }
