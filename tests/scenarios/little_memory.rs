@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::harness::{Letter, Random, Team};
 
 /// The mail, which does not compress: whoever keeps it, sealed or clear, has at least this much.
-const MAIL: usize = 112 << 20;
-/// Most that a peer may have, bytes. A third of it is what peers use; the rest is parity that may wait for its stripes.
-const MOST: u64 = 100 << 20;
+const MAIL: usize = 136 << 20;
+/// Most that a peer may have, bytes. A fetch may keep 64 MiB of parity that waits for its stripes; all else is half of that.
+const MOST: u64 = 124 << 20;
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(20);
 

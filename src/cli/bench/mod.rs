@@ -3,6 +3,7 @@
 
 pub(super) mod args;
 mod availability;
+mod cpu;
 mod fetch;
 mod machine;
 mod outbox;

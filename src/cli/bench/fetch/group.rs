@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Fault;
 use super::args::{ArmArg, FetchArgs};
+use crate::cli::bench::cpu;
 use crate::cli::cluster::ClusterPeer;
 use crate::cli::demo::imap_client::ImapClient;
 use crate::cli::demo::letter;
@@ -200,6 +201,12 @@ impl Group {
         self.stage.cluster.stop(reader)?;
         fs::remove_dir_all(Home::at(&self.reader.home).index_dir())?;
         self.stage.cluster.start(reader).map(drop)
+    }
+
+    /// Processor time of the reader's peer until now, in seconds.
+    pub(super) fn reader_cpu(&self) -> Option<f64> {
+        let status: PeerStatus = self.ask(&self.reader.address, &Request::Status).ok()?;
+        cpu::seconds(status.pid)
     }
 
     /// How far the reader's pull of a mail is, in percent.

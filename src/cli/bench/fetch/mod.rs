@@ -61,6 +61,9 @@ struct Row {
     percent_of_bound: f64,
     /// From the first request to the first verified block.
     first_block_ms: u64,
+    /// Processor time of the reader's peer from opening to the last byte over IMAP: TLS, checks, rebuilding, disk, OpenPGP. With
+    /// uplinks that do not hold it up (4000) this is what a fetch costs.
+    cpu_s: Option<f64>,
     /// What came from whom.
     sources: Vec<Brought>,
 }
@@ -201,9 +204,11 @@ fn text(args: &FetchArgs, rows: &[Row]) -> String {
             format!("{:.1}", row.bound_mbit),
             format!("{:.1} %", row.percent_of_bound),
             row.first_block_ms.to_string(),
+            row.cpu_s.map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.2}")),
         ]
     };
-    let head = ["arm", "fault", "run", "sealed", "s", "Mbit/s", "bound", "of bound", "first block ms"];
+    let head =
+        ["arm", "fault", "run", "sealed", "s", "Mbit/s", "bound", "of bound", "first block ms", "reader's CPU s"];
     let all: Vec<Vec<String>> = rows.iter().map(cells).collect();
     let uplinks: Vec<String> = args.uplinks.iter().map(u64::to_string).collect();
     let mut out = format!(
@@ -345,6 +350,7 @@ mod tests {
             bound_mbit: 100.0,
             percent_of_bound: 97.6,
             first_block_ms: 40,
+            cpu_s: Some(0.5),
             sources: Vec::new(),
         };
         let args = asked(&[20; 5], (3, 5), FaultArg::None);

@@ -100,11 +100,13 @@ fn one(
     }
     bar.at(&format!("{} run {run}: fetching", arm.name()), None);
     let dying = pick(&group.members, &cast.dying);
+    let before = group.reader_cpu();
     open(group, &mut imap, &sent, &dying)?;
+    let cpu_s = before.zip(group.reader_cpu()).map(|(before, after)| hundredths(after - before));
     let pull = group.pulled(&sent.sealed.h)?;
     drop(bar);
     let bound = bound(arm, &args.uplinks, &cast.faulty, args.policy.0.k);
-    row(group, args, &sent, &pull, (arm, run, cast.fault, bound))
+    Ok(Row { cpu_s, ..row(group, args, &sent, &pull, (arm, run, cast.fault, bound))? })
 }
 
 /// Opens the mail as a mail program does, and compares it; meanwhile kills those that are to die when it is half here.
@@ -134,6 +136,10 @@ fn open(group: &Group, imap: &mut ImapClient, sent: &Sent, dying: &[Address]) ->
     Ok(())
 }
 
+fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
 fn row(
     group: &Group,
     args: &FetchArgs,
@@ -156,7 +162,6 @@ fn row(
         bad_blocks: source.bad_blocks,
     };
     let rate_mbit = megabits / seconds;
-    let hundredths = |value: f64| (value * 100.0).round() / 100.0;
     Ok(Row {
         arm,
         run,
@@ -168,6 +173,7 @@ fn row(
         bound_mbit: hundredths(bound_mbit),
         percent_of_bound: hundredths(rate_mbit / bound_mbit * 100.0),
         first_block_ms,
+        cpu_s: None,
         sources: pull.sources.iter().map(brought).collect(),
     })
 }
