@@ -436,6 +436,32 @@ mod tests {
         assert!(kept(0, 3, 5).assembler().finish().unwrap().into_inner().is_empty());
     }
 
+    #[test]
+    fn mails_about_as_long_as_a_block_or_a_stripe_come_back_from_any_three_fragments_on_disk() {
+        let (block, stripe) = (65_536, 3 * 65_536);
+        let about = |len: usize| [len - 1, len, len + 1];
+        let lengths = [1, 2, 3, 4].into_iter().chain(about(block)).chain(about(stripe)).chain(about(2 * stripe));
+        for length in lengths {
+            let kept = kept(length, 3, 5);
+            let stripes = kept.layout.stripes();
+            for choice in (0..1u8 << 5).filter(|choice| choice.count_ones() == 3) {
+                let mut assembler = kept.assembler();
+                for i in (0..5).filter(|i| choice >> i & 1 == 1) {
+                    let mut file = Cursor::new(Vec::new());
+                    for (at, made) in (0..stripes).zip(kept.fragment(i).blocks(0..stripes)) {
+                        write_fragment_block(&kept.layout, &mut file, at, &made.unwrap()).unwrap();
+                    }
+                    assert_eq!(u64::try_from(file.get_ref().len()).unwrap(), kept.layout.fragment_len(), "{length}");
+                    for at in 0..stripes {
+                        let range = kept.layout.block_range_in_fragment(at);
+                        assembler.put(at, i, &file.get_ref()[bytes(range.start)..bytes(range.end)]).unwrap();
+                    }
+                }
+                assert!(assembler.finish().unwrap().into_inner() == kept.mail, "{length} bytes, {choice:05b}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_k_blocks_of_each_stripe_put_the_mail_together(
