@@ -44,7 +44,7 @@ pub trait OwnParts: Send + Sync + 'static {
     /// The fragments (k, i) of a mail that are here.
     fn fragments(&self, h: MailId) -> BoxFuture<'static, Result<Vec<(u8, u8)>, String>>;
     /// The manifest, as it is kept.
-    fn manifest(&self, h: MailId) -> BoxFuture<'static, Result<BodySource, String>>;
+    fn manifest(&self, h: MailId, k: Option<u8>) -> BoxFuture<'static, Result<BodySource, String>>;
     /// A part of it.
     fn part(&self, h: MailId, part: Part) -> BoxFuture<'static, Result<BodySource, String>>;
 }
@@ -86,12 +86,15 @@ impl Origins {
         }
         self.client.get_fragments(source, &h).await.map_err(|e| gone_or(&e, h, owner))
     }
-    async fn manifest(&self, order: &Order, source: PeerId, limit: usize) -> Tried<Bytes> {
+    async fn manifest(&self, order: &Order, source: PeerId, k: Option<u8>, limit: usize) -> Tried<Bytes> {
         if source != self.me {
-            let got = self.client.get_manifest(source, &order.h, limit).await;
+            let got = match k {
+                Some(k) => self.client.get_manifest_for(source, &order.h, k, limit).await,
+                None => self.client.get_manifest(source, &order.h, limit).await,
+            };
             return got.map_err(|e| gone_or(&e, order.h, order.owner));
         }
-        let body = self.own.manifest(order.h).await.map_err(SourceFailure::Unreachable)?;
+        let body = self.own.manifest(order.h, k).await.map_err(SourceFailure::Unreachable)?;
         let len = body.len();
         let mut chunks = Blocks::Own(body.into_chunks(0..len.min(u64::try_from(limit).unwrap_or(u64::MAX)), OWN_CHUNK));
         let mut bytes = BytesMut::new();
@@ -180,9 +183,14 @@ fn manifest_limit(length: u64, max_sealed: u64) -> usize {
     usize::try_from(length.min(max_sealed) / 16 + MANIFEST_FRAME_BYTES).unwrap_or(usize::MAX)
 }
 
-async fn get_manifest(origins: Origins, order: Order, source: PeerId) -> Tried<(Layout, Box<Signed<Manifest>>)> {
+async fn get_manifest(
+    origins: Origins,
+    order: Order,
+    source: PeerId,
+    k: Option<u8>,
+) -> Tried<(Layout, Box<Signed<Manifest>>)> {
     let limit = manifest_limit(order.length, origins.directory.snapshot().roster.policy.max_sealed());
-    let bytes = origins.manifest(&order, source, limit).await?;
+    let bytes = origins.manifest(&order, source, k, limit).await?;
     let lied = |why: String| SourceFailure::Lied(format!("manifest: {why}"));
     let checked = tokio::task::spawn_blocking(move || {
         let manifest = Signed::<Manifest>::verify(&bytes).map_err(|e| lied(e.to_string()))?;
@@ -404,10 +412,10 @@ impl Perform<Fetch> for Fetcher {
                     let _ = back.tell(Input::Offered { h, source, offer }).await;
                 });
             }
-            Action::GetManifest { order, source } => {
+            Action::GetManifest { order, source, k } => {
                 let h = order.h;
                 let task = tokio::spawn(async move {
-                    let manifest = get_manifest(origins, order, source).await;
+                    let manifest = get_manifest(origins, order, source, k).await;
                     let _ = back.tell(Input::Manifest { h, source, manifest }).await;
                 });
                 self.manifests.retain(|_, task| !task.is_finished());

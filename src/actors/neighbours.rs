@@ -177,11 +177,11 @@ impl OwnParts for Neighbours {
             api.fragments(me, h).await.map(|list| list.fragments).map_err(|e| e.to_string())
         })
     }
-    fn manifest(&self, h: MailId) -> BoxFuture<'static, Result<BodySource, String>> {
+    fn manifest(&self, h: MailId, k: Option<u8>) -> BoxFuture<'static, Result<BodySource, String>> {
         let (late, me) = (self.late.clone(), self.me);
         Box::pin(async move {
             let api = late.api.get().ok_or_else(starting)?;
-            api.manifest(me, h).await.map_err(|e| e.to_string())
+            api.manifest(me, h, k).await.map_err(|e| e.to_string())
         })
     }
     fn part(&self, h: MailId, part: Part) -> BoxFuture<'static, Result<BodySource, String>> {

@@ -313,10 +313,10 @@ impl PeerApi for SharedApi {
         async move { api.part(caller, h, Part::Whole).await }
     }
 
-    async fn manifest(&self, caller: PeerId, h: MailId) -> Result<BodySource, ApiError> {
+    async fn manifest(&self, caller: PeerId, h: MailId, k: Option<u8>) -> Result<BodySource, ApiError> {
         match self.0.find(caller, h).await? {
-            Served::Own { .. } => BodySource::open(self.0.home.outbox_manifest(&h)).await.map_err(disk("the manifest")),
-            Served::Mirrored(known) => serve_parts::mirrored_manifest(&self.0.home, &h, &known).await,
+            Served::Own { encoding, .. } => serve_parts::own_manifest(&self.0.home, &h, encoding, k).await,
+            Served::Mirrored(known) => serve_parts::mirrored_manifest(&self.0.home, &h, &known, k).await,
         }
     }
 

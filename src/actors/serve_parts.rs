@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 
+use crate::actors::kept_manifests::{covers, find, is_of};
 use crate::core::replicator::KnownMail;
 use crate::fragment::stream::FragmentReader;
 use crate::fragment::{Codec, FragmentError, Layout};
@@ -17,6 +18,7 @@ use crate::model::{Encoding, MailId, Part};
 use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::peer_api::ApiError;
 use crate::store::home::Home;
+use crate::store::listing::later_manifests;
 use crate::wire::http::FragmentList;
 
 /// Blocks that are made in one step on the blocking pool: 512 KiB.
@@ -62,11 +64,47 @@ pub async fn mirrored_whole(home: &Home, h: &MailId, mail: &KnownMail) -> Result
 ///
 /// # Errors
 /// [`ApiError`] when this peer holds nothing of the mail, or cannot read it.
-pub async fn mirrored_manifest(home: &Home, h: &MailId, mail: &KnownMail) -> Result<BodySource, ApiError> {
+pub async fn mirrored_manifest(
+    home: &Home,
+    h: &MailId,
+    mail: &KnownMail,
+    k: Option<u8>,
+) -> Result<BodySource, ApiError> {
     if mail.parts.is_empty() {
         return Err(not_here(format!("The manifest of mail {h}")));
     }
-    open(home.mirror_manifest(&mail.address, h), "The manifest").await
+    let of_now = |part: &Part| *part == Part::Whole || covers(mail.encoding, *part);
+    // What is held says which is of use; what is kept in two encodings is on its way to the later one.
+    let k = match (k, mail.parts.iter().find(|part| of_now(part)), mail.parts.first()) {
+        (Some(k), ..) => k,
+        (None, None, Some(Part::Fragment { k, .. })) => *k,
+        _ => u8::try_from(mail.encoding.needed()).unwrap_or(1),
+    };
+    let path = manifest_path(home.mirror_manifest(&mail.address, h), mail.encoding, k).await;
+    open(path, "The manifest").await
+}
+
+/// The manifest of an own mail.
+///
+/// # Errors
+/// [`ApiError`] when it cannot be read.
+pub async fn own_manifest(home: &Home, h: &MailId, encoding: Encoding, k: Option<u8>) -> Result<BodySource, ApiError> {
+    let k = k.or_else(|| u8::try_from(encoding.needed()).ok()).unwrap_or(1);
+    open(manifest_path(home.outbox_manifest(h), encoding, k).await, "The manifest").await
+}
+
+/// Which of a mail's manifests is served: that of the encoding of now, unless blocks of another k are asked for.
+async fn manifest_path(first: PathBuf, encoding: Encoding, k: u8) -> PathBuf {
+    let looked = first.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        // Most mails have one, and nothing has to be read to know which.
+        if later_manifests(&looked).is_ok_and(|later| later.is_empty()) {
+            return None;
+        }
+        let exact = find(&looked, |manifest| manifest.encoding == encoding && is_of(encoding, k));
+        exact.or_else(|| find(&looked, |manifest| is_of(manifest.encoding, k))).map(|(path, _)| path)
+    });
+    found.await.ok().flatten().unwrap_or(first)
 }
 
 /// A fragment of a mirrored mail: from its file, or made from the whole copy.

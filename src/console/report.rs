@@ -234,6 +234,14 @@ pub(super) fn attention(
             outbox.missing_mails
         ));
     }
+    if outbox.moving > 0 {
+        let waits: Vec<String> = outbox.moving_waits_for.iter().map(ToString::to_string).collect();
+        let waits = if waits.is_empty() { "the members".to_owned() } else { waits.join(", ") };
+        sentences.push(format!(
+            "{} mail(s) are on their way to how the policy wants them kept; waiting for {waits}: until then what was held stays held too",
+            outbox.moving
+        ));
+    }
     sentences.extend(group_status(group, peer).degraded);
     if group.clock_off {
         sentences.push(format!(

@@ -162,6 +162,14 @@ impl PeerClient {
         self.bytes(Ask::get(peer, "manifest", format!("/outbox/{h}/manifest")), limit).await
     }
 
+    /// The same, for fragments any `k` of which are enough: while a mail moves to another encoding there are two.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn get_manifest_for(&self, peer: PeerId, h: &MailId, k: u8, limit: usize) -> Result<Bytes, NetError> {
+        self.bytes(Ask::get(peer, "manifest", format!("/outbox/{h}/manifest?k={k}")), limit).await
+    }
+
     /// Which fragments (k, i) the peer holds (`GET /outbox/{h}/fragments`).
     ///
     /// # Errors

@@ -121,7 +121,7 @@ impl PeerApi for TestPeer {
             _ => Err(not_here("The mail")),
         }
     }
-    async fn manifest(&self, _: PeerId, _: MailId) -> Result<BodySource, ApiError> {
+    async fn manifest(&self, _: PeerId, _: MailId, _: Option<u8>) -> Result<BodySource, ApiError> {
         Ok(BodySource::Bytes(Bytes::from(vec![7; 1000])))
     }
     async fn fragments(&self, _: PeerId, _: MailId) -> Result<FragmentList, ApiError> {

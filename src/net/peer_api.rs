@@ -96,8 +96,8 @@ pub trait PeerApi: Clone + Send + Sync + 'static {
     fn pubkey(&self, caller: PeerId, address: Address) -> impl Answer<Bytes>;
     /// `GET /outbox/{h}`: a sealed mail, owned or mirrored whole.
     fn sealed(&self, caller: PeerId, h: MailId) -> impl Answer<BodySource>;
-    /// `GET /outbox/{h}/manifest`: the signed manifest.
-    fn manifest(&self, caller: PeerId, h: MailId) -> impl Answer<BodySource>;
+    /// `GET /outbox/{h}/manifest`: the signed manifest; `?k=3`: that for fragments any 3 of which are enough, if there are two.
+    fn manifest(&self, caller: PeerId, h: MailId, k: Option<u8>) -> impl Answer<BodySource>;
     /// `GET /outbox/{h}/fragments`: which fragments this peer holds.
     fn fragments(&self, caller: PeerId, h: MailId) -> impl Answer<FragmentList>;
     /// `GET /outbox/{h}/fragments/{k}/{i}`: the fragment's blocks, one after the other.

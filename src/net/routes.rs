@@ -255,15 +255,24 @@ async fn sealed<A: PeerApi>(
     )
 }
 
+/// For which fragments a manifest is wanted; whatever else stands there is none.
+#[derive(Deserialize)]
+struct ManifestQuery {
+    k: Option<u8>,
+}
+
 async fn manifest<A: PeerApi>(
     State(shared): State<Shared<A>>,
     Caller(caller): Caller,
     Path(h): Path<String>,
+    query: Result<Query<ManifestQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
     respond(
         async {
-            let source = within(THINK_MAX, shared.api.manifest(caller, mail_id(&h)?)).await?;
+            let source =
+                within(THINK_MAX, shared.api.manifest(caller, mail_id(&h)?, query.ok().and_then(|query| query.k)))
+                    .await?;
             // A manifest is no byte of the mail: it counts against the upload limit, not against the caller's account.
             let meter = Meter { limit: Arc::clone(&shared.limit), account: Box::new(answer::Free) };
             Ok(answer::body(source, &headers, meter))

@@ -7,6 +7,7 @@
 //!   spool/SUBMISSION               accepted, not sealed yet
 //!   outbox/HH/h  h.manifest  h.ns  own sealed mail, its manifest, its open send notifications
 //!   mirror/ADDRESS/HH/h[.k.i]      held for a member: whole, or fragment i of any k; h.manifest beside it
+//!                                  (h.later/, there and in outbox/: manifests of encodings that came later)
 //!   fetch/h  mail/HH/ID            half-fetched; local mailboxes, one file a message
 //!   journal/  index/               the events; what can be rebuilt
 //!   backup/PID/                    links to the files of one moment, while `roost backup` writes them out
@@ -18,7 +19,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::files::{self, FILE_MODE, FOLDER_MODE, FileError};
-use crate::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
+use crate::model::{Address, Digest, Encoding, Fingerprint, MailId, Part, PeerId, SubmissionId};
 
 /// Folders that every home has.
 const FOLDERS: [&str; 8] = ["identity", "spool", "outbox", "mirror", "mail", "keys", "journal", "fetch"];
@@ -213,6 +214,10 @@ impl Home {
     pub fn outbox_manifest(&self, h: &MailId) -> PathBuf {
         sharded(&self.outbox_dir(), h, ".manifest")
     }
+    /// The manifest of a sealed mail in the outbox for an encoding that it got after it was sealed.
+    pub fn outbox_manifest_as(&self, h: &MailId, encoding: Encoding) -> PathBuf {
+        sharded(&self.outbox_dir(), h, LATER).join(encoding_name(encoding))
+    }
     /// The open send notifications beside a sealed mail in the outbox.
     pub fn outbox_notices(&self, h: &MailId) -> PathBuf {
         sharded(&self.outbox_dir(), h, ".ns")
@@ -236,6 +241,10 @@ impl Home {
     /// The manifest that the parts of this mail of `owner` are checked by.
     pub fn mirror_manifest(&self, owner: &Address, h: &MailId) -> PathBuf {
         sharded(&self.mirror_of(owner), h, ".manifest")
+    }
+    /// The manifest of this mail of `owner` for an encoding that it got after it was mirrored first.
+    pub fn mirror_manifest_as(&self, owner: &Address, h: &MailId, encoding: Encoding) -> PathBuf {
+        sharded(&self.mirror_of(owner), h, LATER).join(encoding_name(encoding))
     }
     /// `fetch/`: half-fetched mails.
     pub fn fetch_dir(&self) -> PathBuf {
@@ -277,6 +286,17 @@ impl Home {
     /// `index/`.
     pub fn index_dir(&self) -> PathBuf {
         self.root.join("index")
+    }
+}
+
+/// How the folder of a mail's later manifests ends. It is a folder, so that a mail that has none costs no listing.
+const LATER: &str = ".later";
+
+/// The name of a later encoding's manifest in that folder.
+fn encoding_name(encoding: Encoding) -> String {
+    match encoding {
+        Encoding::Whole => "whole".to_owned(),
+        Encoding::Fragments { k, n } => format!("{k}-{n}"),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::files::{FileError, remove_durable};
 use super::home::Home;
@@ -95,6 +95,34 @@ impl Home {
         })?;
         Ok(found)
     }
+}
+
+/// The manifests of later encodings that belong to the first one, `h.manifest`.
+///
+/// # Errors
+/// [`FileError`] when their folder cannot be read.
+pub fn later_manifests(first: &Path) -> Result<BTreeSet<PathBuf>, FileError> {
+    let (mut found, folder) = (BTreeSet::new(), first.with_extension("later"));
+    each_name(&folder, &mut |name| {
+        // A half-written one has a name of its own.
+        if !name.starts_with('.') {
+            found.insert(folder.join(name));
+        }
+    })?;
+    Ok(found)
+}
+
+/// Removes the manifests of a mail, `h.manifest` the last: as long as that is there, the next start finds what is left.
+///
+/// # Errors
+/// [`FileError`] when their folder cannot be read or a file cannot be removed.
+pub fn remove_manifests(first: &Path) -> Result<(), FileError> {
+    let folder = first.with_extension("later");
+    match fs::remove_dir_all(&folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(FileError::from_io(&folder, "remove", &e)),
+        _ => {}
+    }
+    remove_durable(first)
 }
 
 fn part_of(name: &str) -> Option<(MailId, Part)> {

@@ -7,7 +7,7 @@ pub mod files;
 pub mod home;
 pub mod index;
 pub mod journal;
-mod listing;
+pub mod listing;
 
 pub use files::{DurableWriter, FileError};
 pub use home::{Home, HomeError, HomeLock};

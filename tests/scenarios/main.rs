@@ -51,6 +51,8 @@ mod member_reads;
 #[cfg(test)]
 mod outsider_reads;
 #[cfg(test)]
+mod policy_changed;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod restored_after_total_loss;

@@ -55,7 +55,7 @@ impl World {
                 let to = self.index(&source);
                 self.call(p, to, Request::Offer(h), Pending::FetchOffer { h, source, owner });
             }
-            Action::GetManifest { order, source } => {
+            Action::GetManifest { order, source, .. } => {
                 let to = self.index(&source);
                 self.call(p, to, Request::Manifest(order.h), Pending::FetchManifest { order, source });
             }

@@ -20,6 +20,7 @@ use crate::store::backup::BackupWriter;
 use crate::store::files::{FileError, ensure_folder, link_or_copy};
 use crate::store::home::Home;
 use crate::store::journal::Journal;
+use crate::store::listing::later_manifests;
 use crate::wire::backup::{BACKUP_VERSION, BackupHead};
 
 /// The journal in a backup, whatever number it has in the home.
@@ -181,6 +182,8 @@ impl Stager<'_> {
         for h in outbox.mails_on_disk() {
             let paths = [home.outbox_blob(h), home.outbox_manifest(h), home.outbox_notices(h)];
             named.extend(paths.map(|path| Named { path, needed: true }));
+            let later = later_manifests(&home.outbox_manifest(h))?;
+            named.extend(later.into_iter().map(|path| Named { path, needed: false }));
         }
         for (key, here) in postbox.files_on_disk() {
             if here {

@@ -89,7 +89,7 @@ impl PeerApi for Api {
     async fn sealed(&self, _: PeerId, _: MailId) -> Result<BodySource, ApiError> {
         nothing()
     }
-    async fn manifest(&self, _: PeerId, _: MailId) -> Result<BodySource, ApiError> {
+    async fn manifest(&self, _: PeerId, _: MailId, _: Option<u8>) -> Result<BodySource, ApiError> {
         nothing()
     }
     async fn fragments(&self, _: PeerId, _: MailId) -> Result<FragmentList, ApiError> {

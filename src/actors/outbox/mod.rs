@@ -7,6 +7,7 @@ mod display;
 mod own_list;
 mod port;
 mod recover;
+mod reencode;
 mod seal;
 
 use std::collections::BTreeSet;
@@ -34,6 +35,7 @@ use crate::model::{Address, Digest, GroupName, MailId, PeerId, Secret, Submissio
 use crate::net::https_client::PeerClient;
 use crate::store::files::{FileError, remove_durable};
 use crate::store::home::Home;
+use crate::store::listing::remove_manifests;
 use crate::wire::notify::Notice;
 use courier::Courier;
 use display::Display;
@@ -238,7 +240,7 @@ fn remove_if_there(path: PathBuf) -> Result<(), FileError> {
 /// The blob last: as long as it is there, the next start finds what is left.
 fn drop_blob(home: &Home, h: &MailId) -> Result<(), FileError> {
     remove_if_there(home.outbox_notices(h))?;
-    remove_if_there(home.outbox_manifest(h))?;
+    remove_manifests(&home.outbox_manifest(h))?;
     remove_if_there(home.outbox_blob(h))
 }
 
@@ -362,6 +364,12 @@ impl Perform<Outbox> for Performer {
             Action::Recover(job) => {
                 let sealer = self.sealer.clone();
                 Self::run_in(self.seals.clone(), back.clone(), recover::recover(tools, sealer, job));
+            }
+            Action::Reencode { facts, encoding } => {
+                let sealer = self.sealer.clone();
+                Self::run_in(self.seals.clone(), back.clone(), async move {
+                    tokio::task::spawn_blocking(move || reencode::reencode(&sealer, &facts, encoding)).await.ok()
+                });
             }
             Action::DropSpool { submission } => Self::remove(format!("spool of {submission}"), move || {
                 tools.spool.remove(&submission).map_err(|e| e.to_string())

@@ -94,7 +94,7 @@ impl PeerApi for AlicePeer {
     async fn sealed(&self, _: PeerId, _: MailId) -> Result<BodySource, ApiError> {
         nothing()
     }
-    async fn manifest(&self, _: PeerId, _: MailId) -> Result<BodySource, ApiError> {
+    async fn manifest(&self, _: PeerId, _: MailId, _: Option<u8>) -> Result<BodySource, ApiError> {
         nothing()
     }
     async fn fragments(&self, _: PeerId, _: MailId) -> Result<FragmentList, ApiError> {
@@ -210,7 +210,7 @@ impl Perform<Fetch> for Found {
                 let offer = if mails.contains_key(&h) { Ok(offer) } else { Err(nothing) };
                 fetch::Input::Offered { h, source, offer }
             }
-            fetch::Action::GetManifest { order, source } => {
+            fetch::Action::GetManifest { order, source, .. } => {
                 let found = mails.get(&order.h).map(|(_, m)| (layout(m), Box::new(m.clone())));
                 fetch::Input::Manifest { h: order.h, source, manifest: found.ok_or(nothing) }
             }

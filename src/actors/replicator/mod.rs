@@ -29,6 +29,7 @@ use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::NetError;
 use crate::store::files::{FileError, remove_durable};
 use crate::store::home::Home;
+use crate::store::listing::remove_manifests;
 use crate::wire::PeerKey;
 use crate::wire::http::HoldingsPost;
 use pull::{Lies, Puller, held_manifest};
@@ -140,7 +141,7 @@ fn check_parts(
         remove_durable(&home.mirror_part(address, h, *part))?;
     }
     for h in manifests.difference(&mails) {
-        remove_durable(&home.mirror_manifest(address, h))?;
+        remove_manifests(&home.mirror_manifest(address, h))?;
     }
     let is_there = |h: &MailId, part: &Part| found.contains(&(*h, *part)) && manifests.contains(h);
     let all = parts.into_iter().flat_map(|(owner, set)| set.into_iter().map(move |(h, part)| (owner, h, part)));
@@ -150,7 +151,7 @@ fn check_parts(
 /// Reads a part and checks every block.
 fn scrub(home: &Home, owner: &PeerId, address: &Address, h: &MailId, part: Part) -> Scrub {
     let unknown = |why: String| Scrub::Unknown { why };
-    let Some(manifest) = held_manifest(&home.mirror_manifest(address, h), owner) else { return Scrub::Bad };
+    let Some(manifest) = held_manifest(&home.mirror_manifest(address, h), owner, part) else { return Scrub::Bad };
     let file = match File::open(home.mirror_part(address, h, part)) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Scrub::Bad,
@@ -169,7 +170,7 @@ fn remove_parts(home: &Home, address: &Address, h: &MailId, parts: &[Part], last
     for part in parts {
         remove_durable(&home.mirror_part(address, h, *part))?;
     }
-    if last { remove_durable(&home.mirror_manifest(address, h)) } else { Ok(()) }
+    if last { remove_manifests(&home.mirror_manifest(address, h)) } else { Ok(()) }
 }
 
 impl Performer {

@@ -2,11 +2,11 @@
 //! does not grow with the mail. It never keeps a byte that does not fit the owner's manifest (R6).
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::actors::kept_manifests::{covers, find};
 use crate::core::replicator::{MirrorFailure, MirrorOrder};
 use crate::fragment::stream::FragmentReader;
 use crate::fragment::{Codec, FragmentError, Layout, MailName, check_manifest, verify_block};
@@ -14,7 +14,7 @@ use crate::model::manifest::Manifest;
 use crate::model::{Digest, Encoding, MailId, Part, PeerId};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
-use crate::store::files::{DurableWriter, FILE_MODE, FileError, is_disk_full, read_bounded, write_durable};
+use crate::store::files::{DurableWriter, FILE_MODE, FileError, is_disk_full, write_durable};
 use crate::store::home::Home;
 use crate::wire::Signed;
 
@@ -87,12 +87,9 @@ impl Checked {
         }
         let name = MailName { h: order.h, length: order.length, digest: order.digest };
         let layout = check_manifest(&manifest, &name).map_err(|e| bad(e.to_string()))?;
-        let has_part = match order.part {
-            Part::Whole => true,
-            Part::Fragment { k, i } => layout.k() == k && i < layout.n(),
-        };
-        if !has_part {
-            return Err(bad(format!("it has no {}", order.part)));
+        if !covers(manifest.encoding, order.part) {
+            // Re-encoded meanwhile, or not yet: that is no lie.
+            return Err(Failure::Source(format!("its manifest has no {}", order.part)));
         }
         Ok(Self { manifest: Arc::new(manifest), layout })
     }
@@ -222,8 +219,8 @@ impl Puller {
     async fn kept_manifest(&self, order: &MirrorOrder) -> Option<Checked> {
         let (path, order) = (self.home.mirror_manifest(&order.address, &order.h), order.clone());
         let read = tokio::task::spawn_blocking(move || {
-            let bytes = read_bounded(&path, manifest_limit(order.length, order.encoding)).ok()?;
-            Checked::new(&bytes, &order).ok()
+            let fits = |m: &Manifest| m.owner == order.owner && covers(m.encoding, order.part);
+            Checked::new(find(&path, fits)?.1.as_bytes(), &order).ok()
         });
         read.await.ok().flatten()
     }
@@ -231,9 +228,14 @@ impl Puller {
     async fn manifest_from(&self, order: &MirrorOrder, source: PeerId) -> Result<Checked, Failure> {
         let limit = usize::try_from(manifest_limit(order.length, order.encoding)).unwrap_or(usize::MAX);
         let bytes = self.client.get_manifest(source, &order.h, limit).await?;
-        let (order, path) = (order.clone(), self.home.mirror_manifest(&order.address, &order.h));
+        let (order, home) = (order.clone(), self.home.clone());
         blocking(move || {
             let checked = Checked::new(&bytes, &order)?;
+            let mut path = home.mirror_manifest(&order.address, &order.h);
+            // Parts of an earlier encoding stay until nobody needs them, and their manifest with them.
+            if find(&path, |m| m.owner == order.owner).is_some() {
+                path = home.mirror_manifest_as(&order.address, &order.h, checked.manifest.encoding);
+            }
             // Before the part: no part is ever here without what it is checked by.
             write_durable(&path, &bytes, FILE_MODE)?;
             Ok(checked)
@@ -397,11 +399,6 @@ impl PartWriter {
 }
 
 /// The manifest of a held part, checked against its signature and itself.
-pub(super) fn held_manifest(path: &std::path::Path, owner: &PeerId) -> Option<Manifest> {
-    let mut bytes = Vec::new();
-    // As long as it was when it was taken; that was bounded.
-    File::open(path).ok()?.read_to_end(&mut bytes).ok()?;
-    let manifest = Signed::<Manifest>::verify(&bytes).ok().filter(|m| m.owner == *owner)?;
-    check_manifest(&manifest, &MailName::of(&manifest)).ok()?;
-    Some(manifest.into_value())
+pub(super) fn held_manifest(path: &std::path::Path, owner: &PeerId, part: Part) -> Option<Manifest> {
+    find(path, |m| m.owner == *owner && covers(m.encoding, part)).map(|(_, manifest)| manifest.into_value())
 }

@@ -132,7 +132,7 @@ impl PeerApi for AlicePeer {
     async fn sealed(&self, _: PeerId, h: MailId) -> Result<BodySource, ApiError> {
         BodySource::open(self.home.outbox_blob(&h)).await.or_else(|_| nothing())
     }
-    async fn manifest(&self, _: PeerId, h: MailId) -> Result<BodySource, ApiError> {
+    async fn manifest(&self, _: PeerId, h: MailId, _: Option<u8>) -> Result<BodySource, ApiError> {
         BodySource::open(self.home.outbox_manifest(&h)).await.or_else(|_| nothing())
     }
     async fn fragment(&self, _: PeerId, h: MailId, k: u8, i: u8) -> Result<BodySource, ApiError> {
@@ -319,7 +319,7 @@ async fn a_member_mirrors_its_fragment_over_https_serves_it_and_drops_it_for_a_t
     let served = mirrored_fragment(&world.bob, &Codec::default(), &h, &known, (3, i)).await.unwrap();
     assert_eq!(served.len(), u64::try_from(fragment(&mail, i).len()).unwrap());
     assert!(mirrored_fragment(&world.bob, &Codec::default(), &h, &known, (3, (i + 1) % 5)).await.is_err());
-    assert!(mirrored_manifest(&world.bob, &h, &known).await.unwrap().len() > 32);
+    assert!(mirrored_manifest(&world.bob, &h, &known, None).await.unwrap().len() > 32);
 
     let tombstone =
         Tombstone { owner: alice(), h, ending: Ending::Received, at: WallTime(1), expiry: WallTime(u64::MAX / 2) };

@@ -180,6 +180,8 @@ pub enum Action {
         order: Order,
         /// Which source.
         source: PeerId,
+        /// For fragments any k of which are enough; of what it holds, if none.
+        k: Option<u8>,
     },
     /// Stop getting a manifest; nobody waits for it any more.
     StopManifest {

@@ -1,6 +1,6 @@
 //! The life of one pull: from the first question to the whole file or a failure that says what is missing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,6 +104,9 @@ pub(super) struct Pull {
     sources: BTreeMap<PeerId, Source>,
     /// When a manifest was last asked for.
     manifest_asked: MonoTime,
+    /// The k of the encodings that were tried, and the one to try next: a mail that moves to another encoding has parts of two.
+    tried: BTreeSet<u8>,
+    wanted_k: Option<u8>,
     started: MonoTime,
     first_block: Option<MonoTime>,
     /// When the last verified block came; the start, before there is one.
@@ -121,6 +124,8 @@ impl Pull {
             phase: Phase::Asking,
             sources,
             manifest_asked: now.mono,
+            tried: BTreeSet::new(),
+            wanted_k: None,
             started: now.mono,
             first_block: None,
             last_block: now.mono,
@@ -201,7 +206,7 @@ impl Pull {
                 state.manifest = Asked::Waiting;
                 self.manifest_asked = now.mono;
                 room -= 1;
-                out.act(Action::GetManifest { order: self.order.clone(), source: *source });
+                out.act(Action::GetManifest { order: self.order.clone(), source: *source, k: self.wanted_k });
             }
         }
     }
@@ -223,7 +228,9 @@ impl Pull {
         if let Some(state) = self.sources.get_mut(&source) {
             state.manifest = Asked::Done;
         }
-        if matches!(self.phase, Phase::Asking) {
+        // A source that has only parts of the encoding that was tried has only its manifest.
+        if matches!(self.phase, Phase::Asking) && !self.tried.contains(&layout.k()) {
+            self.tried.insert(layout.k());
             self.phase = Phase::Opening(layout);
             self.stop_manifests(out);
             out.act(Action::Open { h: self.order.h, manifest });
@@ -394,6 +401,41 @@ impl Pull {
         for (request, source, run) in schedule.hand_out(now.mono, next) {
             out.act(Action::Get { h: self.order.h, source, request, k, run });
         }
+        self.turn_to_other_encoding(now, out);
+    }
+
+    fn is_stuck(&self) -> bool {
+        match &self.phase {
+            Phase::Pulling(schedule) => {
+                !self.is_asking() && (schedule.plan().under_way().is_empty() || !schedule.plan().can_complete())
+            }
+            _ => false,
+        }
+    }
+
+    /// When too little is left of one encoding, and the sources have enough of another: starts again with that one's manifest.
+    /// Blocks of the mail itself that are in the file are not pulled again.
+    fn turn_to_other_encoding(&mut self, now: Now, out: &mut Outgoing<Fetch>) {
+        if !self.is_stuck() {
+            return;
+        }
+        let mut distinct: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
+        for state in self.sources.values() {
+            if let OfferState::Has(offer) = &state.offer {
+                offer.fragments.iter().for_each(|(k, i)| {
+                    distinct.entry(*k).or_default().insert(*i);
+                });
+            }
+        }
+        let enough = |(k, indices): &(&u8, &BTreeSet<u8>)| !self.tried.contains(k) && indices.len() >= usize::from(**k);
+        let Some(k) = distinct.iter().find(enough).map(|(k, _)| *k) else { return };
+        self.cancel_all(out);
+        (self.phase, self.wanted_k) = (Phase::Asking, Some(k));
+        for state in self.sources.values_mut() {
+            let has = matches!(&state.offer, OfferState::Has(offer) if offer.fragments.iter().any(|(of, _)| *of == k));
+            state.manifest = if has { Asked::No } else { Asked::Done };
+        }
+        self.ask_manifests(now, out);
     }
 
     /// How the pull ended, once it has.
@@ -402,9 +444,7 @@ impl Pull {
             Phase::Ended(result) => return Some(result.clone()),
             Phase::Finishing | Phase::Opening(_) => return None,
             Phase::Asking if self.manifests_under_way() == 0 && !self.may_still_offer() => self.too_few(0, 1),
-            Phase::Pulling(schedule)
-                if !self.is_asking() && (schedule.plan().under_way().is_empty() || !schedule.plan().can_complete()) =>
-            {
+            Phase::Pulling(schedule) if self.is_stuck() => {
                 let plan = schedule.plan();
                 self.too_few(plan.distinct_parts(), usize::from(plan.layout().k()))
             }

@@ -101,7 +101,7 @@ impl World {
                     self.later(3, Input::Offered { h, source, offer });
                 }
             },
-            Action::GetManifest { source, order } => {
+            Action::GetManifest { source, order, .. } => {
                 let mut found = self.manifest.clone();
                 if order.digest != self.order.digest {
                     let Order { length, digest, owner, .. } = order;

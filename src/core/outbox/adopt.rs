@@ -187,6 +187,7 @@ impl Outbox {
         self.plan_audits(now);
         self.seal_next();
         self.recover_next(now);
+        self.begin_reencoding();
         self.poll_nr(now);
         for input in std::mem::take(&mut self.adoption.deferred) {
             self.take_input(now, input);
@@ -383,7 +384,15 @@ impl Outbox {
     ) -> bool {
         let h = mail.h;
         let Some(note) = notes.get(&h) else { return false };
-        if self.state.mails.contains_key(&h) || self.state.gone.contains_key(&h) {
+        if let Some(known) = self.state.mails.get(&h) {
+            // It was re-encoded since: the members keep it as they were told last.
+            let is_news = known.tombstone.is_none() && known.facts.encoding != mail.encoding;
+            if is_news {
+                self.record(batch, Event::Reencoded { h, encoding: mail.encoding, entry: entry.to_vec() });
+            }
+            return is_news;
+        }
+        if self.state.gone.contains_key(&h) {
             return false;
         }
         let submission = note.submission;

@@ -272,6 +272,13 @@ pub enum Event {
         #[serde(default)]
         counted: bool,
     },
+    /// A mail is kept in another way from here on; `entry`, appended to the msglist, says so.
+    Reencoded {
+        h: MailId,
+        encoding: Encoding,
+        #[serde(with = "serde_bytes")]
+        entry: Vec<u8>,
+    },
     /// A mail that was missing is on the disk again, with an ns made anew for each receiver.
     Recovered { h: MailId, notices: Vec<(Address, Digest)> },
     /// An ns was taken.
@@ -332,6 +339,7 @@ impl Event {
             Event::EpochOpened(_)
             | Event::Served { .. }
             | Event::Uncounted { .. }
+            | Event::Reencoded { .. }
             | Event::Recovered { .. }
             | Event::Tombstoned { .. }
             | Event::Holdings { .. }
@@ -348,9 +356,10 @@ impl Event {
     pub(super) fn touches(&self, state: &State) -> BTreeSet<SubmissionId> {
         let of_mail = |h: &MailId| state.mails.get(h).map(|m| m.submission);
         match self {
-            Event::Tombstoned { h, .. } | Event::Missed { h, .. } | Event::Recovered { h, .. } => {
-                of_mail(h).into_iter().collect()
-            }
+            Event::Tombstoned { h, .. }
+            | Event::Missed { h, .. }
+            | Event::Reencoded { h, .. }
+            | Event::Recovered { h, .. } => of_mail(h).into_iter().collect(),
             Event::Holdings { items, .. } => items.iter().filter_map(|item| of_mail(&item.h)).collect(),
             other => other.submission().into_iter().collect(),
         }
@@ -420,6 +429,7 @@ impl State {
                     mail.served = Some(BTreeMap::new());
                 }
             }
+            Event::Reencoded { h, encoding, entry } => self.apply_reencoded(h, *encoding, entry),
             Event::Recovered { h, notices } => self.apply_recovered(h, notices),
             Event::Announced { submission, receiver, how, at } => {
                 if let Some(sealed) = self.sealed_mut(submission, receiver) {

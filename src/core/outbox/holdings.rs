@@ -1,6 +1,6 @@
 //! What the members say they hold, and what follows from it: safe(f). It counts words that were signed, never plans (R8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,9 @@ impl Outbox {
         let at = signed.at.min(now.wall + CLOCK_AHEAD_MAX);
         let news = signed.items.iter().filter(|item| self.is_news(signed.member, at, item)).cloned().collect();
         let mut batch = Batch::default();
+        let of: BTreeSet<MailId> = signed.items.iter().map(|item| item.h).collect();
         self.record_words(&mut batch, signed.member, at, news);
+        self.moved_on(&of);
         batch.reply(token, Reply::HoldingsTaken);
         self.commit(batch);
     }
@@ -110,6 +112,7 @@ impl Outbox {
         if *self.roster != *roster {
             self.roster = roster;
             self.plan_audits(now);
+            self.plan_reencoding();
             for submission in self.state.waiting.clone() {
                 self.show(submission);
             }

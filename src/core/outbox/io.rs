@@ -163,6 +163,8 @@ pub enum Input {
     SealFailed { submission: SubmissionId, receivers: Vec<Address>, why: SealFailure },
     /// Answers [`Action::Recover`]: mail, manifest and ns are durable; the name in the DHT of each receiver's ns. Or why not.
     Recovered { h: MailId, result: Result<Vec<(Address, Digest)>, String> },
+    /// Answers [`Action::Reencode`]: the manifest is durable. Or why not.
+    Reencoded { h: MailId, encoding: Encoding, result: Result<(), String> },
     /// Answers [`Action::Announce`]; `None` when it reached nobody.
     Announced { h: MailId, receiver: Address, how: Option<How> },
     /// Answers [`Action::DeleteNs`].
@@ -221,6 +223,9 @@ pub enum Action {
     /// Put a mail together from what members hold, check it, make its ns anew, and make all of it durable, the mail last. Comes
     /// back as [`Input::Recovered`].
     Recover(RecoverJob),
+    /// Make the manifest of an own mail for another encoding, durably, beside those it has. Comes back as
+    /// [`Input::Reencoded`].
+    Reencode { facts: MailFacts, encoding: Encoding },
     /// The spool files are not needed any more.
     DropSpool { submission: SubmissionId },
     /// Blob, manifest and ns of a mail are not needed any more.
@@ -396,6 +401,10 @@ pub struct OutboxStatus {
     pub mails: usize,
     /// Of those, mails that no member-readable set holds: safe(f) below zero.
     pub unsafe_mails: usize,
+    /// Open mails that members do not hold yet as the policy says; what they held before stays until they do.
+    pub moving: usize,
+    /// Members that are waited for with these.
+    pub moving_waits_for: Vec<Address>,
     /// Open mails whose blob was not there at start: a broken disk. Members may hold them. At most 100 of them.
     pub missing: BTreeSet<MailId>,
     /// How many they are.

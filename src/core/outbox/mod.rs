@@ -30,6 +30,7 @@ mod holdings;
 pub mod io;
 mod msglist;
 mod recover;
+mod reencode;
 pub mod safety;
 mod served;
 mod show;
@@ -129,6 +130,8 @@ enum Timer {
     Audit(PeerId),
     /// Ask again for a mail that is missing.
     Recover,
+    /// Try again to make a manifest.
+    Reencode,
 }
 
 /// The outbox brain.
@@ -174,6 +177,7 @@ pub struct Outbox {
     /// Open mails without a blob.
     missing: BTreeSet<MailId>,
     recovery: recover::Recovery,
+    reencoding: reencode::Reencoding,
     /// What the members are asked about the own msglist after a start.
     adoption: adopt::Adoption,
     /// What is audited when; none before [`Outbox::audit_every`].
@@ -228,6 +232,7 @@ impl Outbox {
             told_in_vain: BTreeMap::new(),
             missing: BTreeSet::new(),
             recovery: recover::Recovery::default(),
+            reencoding: reencode::Reencoding::default(),
             adoption: adopt::Adoption::default(),
             audits: None,
             rebase_at: None,
@@ -387,6 +392,7 @@ impl Outbox {
             Timer::AskOwnList(member) => self.ask_own_list_again(member),
             Timer::Audit(member) => self.audit(now, member),
             Timer::Recover => self.recover_next(now),
+            Timer::Reencode => self.reencode_next(),
         }
     }
 
@@ -401,6 +407,7 @@ impl Outbox {
             Input::Sealed { submission, receivers, entry } => self.sealed(submission, receivers, entry),
             Input::SealFailed { submission, receivers, why } => self.seal_failed(now, submission, &receivers, why),
             Input::Recovered { h, result } => self.recovered(now, h, result),
+            Input::Reencoded { h, encoding, result } => self.reencoded(now, h, encoding, result),
             Input::Announced { h, receiver, how } => self.announced(now, h, &receiver, how),
             Input::NsDeleted { h, receiver, done } => self.ns_deleted(now, h, &receiver, done),
             Input::GoneTold { h, receiver, done } => self.gone_told(now, h, &receiver, done),

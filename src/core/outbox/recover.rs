@@ -89,6 +89,7 @@ impl Outbox {
                 // Once that is durable it is announced.
                 batch.mark.sealed.push(h);
                 self.commit(batch);
+                self.plan_reencoding_of(h);
             }
             Err(_) => {
                 let pause = RETRY_FIRST.saturating_mul(1 << self.recovery.tries.min(16)).min(RETRY_OTHER_MAX);

@@ -82,8 +82,11 @@ impl Outbox {
             *by_safe.entry(self.safe_of(mail)).or_insert(0) += 1;
         }
         let missing = self.missing.iter().filter(|h| self.state.open.contains(*h));
+        let (moving, moving_waits_for) = self.shown_moves();
         OutboxStatus {
             unsafe_mails: by_safe.range(..0).map(|(_, mails)| *mails).sum(),
+            moving,
+            moving_waits_for,
             by_safe,
             head: self.state.list.head().to_string(),
             waiting: self.state.waiting.len(),

@@ -244,6 +244,8 @@ impl Outbox {
             let mut batch = Batch::default();
             self.record(&mut batch, Event::Sealed { submission: id, facts, receivers, entry, counted: true });
             self.commit(batch);
+            // The policy may have changed while it was being sealed.
+            self.plan_reencoding_of(h);
             self.seal_what_is_at_hand(id);
             self.seal_next();
         }

@@ -2,6 +2,7 @@ mod announce;
 mod audit;
 mod cancel;
 mod endings;
+mod reencode;
 mod truth;
 mod world;
 

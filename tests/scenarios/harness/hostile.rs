@@ -102,7 +102,7 @@ impl PeerApi for Lies {
     async fn sealed(&self, _: PeerId, h: MailId) -> Result<BodySource, ApiError> {
         self.told().mails.get(&h).map_or_else(nothing, |(sealed, _)| Ok(BodySource::Bytes(sealed.clone())))
     }
-    async fn manifest(&self, _: PeerId, h: MailId) -> Result<BodySource, ApiError> {
+    async fn manifest(&self, _: PeerId, h: MailId, _: Option<u8>) -> Result<BodySource, ApiError> {
         self.told().mails.get(&h).map_or_else(nothing, |(_, manifest)| Ok(BodySource::Bytes(manifest.clone())))
     }
     async fn fragments(&self, _: PeerId, h: MailId) -> Result<FragmentList, ApiError> {

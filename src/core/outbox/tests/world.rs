@@ -76,6 +76,8 @@ pub(super) struct Rules {
     pub(super) liars: BTreeSet<PeerId>,
     /// Members that cannot be asked for it.
     pub(super) silent: BTreeSet<PeerId>,
+    /// No manifest can be written.
+    pub(super) disk_full: bool,
     /// Mails of which the members that can be reached hold too little.
     pub(super) nobody_has: BTreeSet<MailId>,
 }
@@ -321,6 +323,11 @@ impl World {
                 self.tell(Input::FiledLocally { submission });
             }
             Action::Seal(job) => self.seal(job),
+            Action::Reencode { facts, encoding } => {
+                assert!(self.outside.blobs.contains(&facts.h), "only what is on disk is re-encoded");
+                let result = if self.rules.disk_full { Err("no room".to_owned()) } else { Ok(()) };
+                self.tell(Input::Reencoded { h: facts.h, encoding, result });
+            }
             Action::Recover(job) => self.recover(job),
             Action::DropSpool { submission } => {
                 assert!(self.outside.shown.contains_key(&submission), "the Outbox mailbox still needs the spool files");

@@ -1,0 +1,183 @@
+//! Re-encoding: after a change of the policy, or of who is in the group, an own mail gets a new manifest and a new msglist entry for
+//! the same h. It never takes anything away: members give up what they held only once every holder now placed has confirmed
+//! its own (R3), so that at no moment fewer losses are survived than before.
+//!
+//! ```text
+//!   as the policy says --policy or group changed--> due --> manifest made, durable --> listed anew (moving)
+//!           ^                                        ^              | not now: again after a pause    |
+//!           |                                        '--------------'                                 |
+//!           '---------------- every member that is placed has confirmed its part of it ---------------'
+//! ```
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::events::{Event, Mail, State};
+use super::holdings::is_held;
+use super::io::Action;
+use super::{Batch, Outbox, Timer};
+use crate::core::placement::{Place, live_others, whole_copies};
+use crate::core::replicator::scheme::scheme;
+use crate::model::msglist::{EntryBody, MailEntry};
+use crate::model::{Address, Encoding, MailId, Now, PeerId};
+use crate::wire::msglist::decode_entry;
+
+/// Manifests made at a time: each reads its mail once.
+const AT_ONCE: usize = 2;
+/// Pause before a manifest that could not be made is tried again: the disk was full or failed.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Most mails that are looked at to say for whom is waited.
+const SHOWN_MAX: usize = 1000;
+
+/// What is on its way to another encoding. Found again after a restart.
+#[derive(Debug, Default)]
+pub(super) struct Reencoding {
+    /// Mails that are kept in another way than the policy says.
+    due: BTreeSet<MailId>,
+    /// Those whose manifest is being made.
+    under_way: BTreeSet<MailId>,
+    /// Listed anew, and not yet held so by all.
+    moving: BTreeSet<MailId>,
+}
+
+impl Outbox {
+    /// How a mail is to be kept. Members that are lost for now are no reason to move what is there: it is moved when the group
+    /// itself has become too small, and back as soon as enough live members are there.
+    fn encoding_due(&self, mail: &Mail) -> Encoding {
+        let (roster, me, now) = (&self.roster, self.key.peer_id(), mail.facts.encoding);
+        let with = |others| roster.policy.encoding_for(mail.facts.length, others);
+        let live = with(live_others(roster, &me));
+        let is_lost_for_now = with(roster.others().count()) == now;
+        if live == now || is_lost_for_now { now } else { live }
+    }
+
+    fn is_due(&self, h: &MailId) -> bool {
+        let mail = self.state.mails.get(h).filter(|mail| mail.tombstone.is_none() && !self.missing.contains(h));
+        mail.is_some_and(|mail| self.encoding_due(mail) != mail.facts.encoding)
+    }
+
+    /// After the start, once the own msglist is whole.
+    pub(super) fn begin_reencoding(&mut self) {
+        let open = self.state.open.iter().filter_map(|h| self.state.mails.get(h));
+        self.reencoding.moving = open.filter(|mail| is_mixed(mail)).map(|mail| mail.facts.h).collect();
+        self.plan_reencoding();
+    }
+
+    /// The policy or the group changed: looks which mails are to be kept in another way.
+    pub(super) fn plan_reencoding(&mut self) {
+        if self.adoption.holding {
+            return;
+        }
+        self.reencoding.due = self.state.open.iter().filter(|h| self.is_due(h)).copied().collect();
+        self.reencode_next();
+    }
+
+    /// The same for one mail.
+    pub(super) fn plan_reencoding_of(&mut self, h: MailId) {
+        if !self.adoption.holding && self.is_due(&h) {
+            self.reencoding.due.insert(h);
+            self.reencode_next();
+        }
+    }
+
+    /// Has the next manifests made.
+    pub(super) fn reencode_next(&mut self) {
+        if self.timers.is_set(&Timer::Reencode) {
+            return;
+        }
+        while self.reencoding.under_way.len() < AT_ONCE {
+            let Some(h) = self.reencoding.due.pop_first() else { return };
+            let Some(mail) = self.state.mails.get(&h).filter(|_| self.is_due(&h)) else { continue };
+            let (facts, encoding) = (mail.facts.clone(), self.encoding_due(mail));
+            if self.reencoding.under_way.insert(h) {
+                self.out.act(Action::Reencode { facts, encoding });
+            }
+        }
+    }
+
+    /// A manifest is there: the mail is listed anew. Unless the policy was changed again meanwhile, or the mail is gone.
+    pub(super) fn reencoded(&mut self, now: Now, h: MailId, encoding: Encoding, result: Result<(), String>) {
+        self.reencoding.under_way.remove(&h);
+        let is_due = self.is_due(&h);
+        let due = self.state.mails.get(&h).filter(|_| is_due).map(|mail| self.encoding_due(mail));
+        match (result, due) {
+            (_, None) => {}
+            (Ok(()), Some(due)) if due == encoding => self.list_anew(h, encoding),
+            (Ok(()), Some(_)) => {
+                self.reencoding.due.insert(h);
+            }
+            (Err(_), Some(_)) => {
+                self.reencoding.due.insert(h);
+                self.timers.set(Timer::Reencode, now.mono + AGAIN);
+            }
+        }
+        self.reencode_next();
+    }
+
+    fn list_anew(&mut self, h: MailId, encoding: Encoding) {
+        let Some(mail) = self.state.mails.get(&h) else { return };
+        let Some(entry) = self.state.list.entry(mail.entry_at).and_then(|bytes| decode_entry(bytes).ok()) else {
+            return;
+        };
+        let EntryBody::Mail(entry) = entry.body else { return };
+        let (_, entry) = self.state.list.next_entry(EntryBody::Mail(MailEntry { encoding, ..entry }));
+        let mut batch = Batch::default();
+        self.record(&mut batch, Event::Reencoded { h, encoding, entry });
+        self.commit(batch);
+        self.reencoding.moving.insert(h);
+    }
+
+    /// Members said something about these mails: those that are held as they should be have arrived.
+    pub(super) fn moved_on(&mut self, of: &BTreeSet<MailId>) {
+        let arrived: Vec<MailId> =
+            self.reencoding.moving.intersection(of).filter(|h| self.has_arrived(h)).copied().collect();
+        for h in arrived {
+            self.reencoding.moving.remove(&h);
+        }
+    }
+
+    fn has_arrived(&self, h: &MailId) -> bool {
+        let mail = self.state.mails.get(h).filter(|mail| mail.tombstone.is_none());
+        mail.is_none_or(|mail| self.waits_for(mail).is_empty() && !is_mixed(mail))
+    }
+
+    /// Members that placement names for a mail and that have not confirmed a part of it as it is kept now.
+    fn waits_for(&self, mail: &Mail) -> BTreeSet<PeerId> {
+        let me = self.key.peer_id();
+        let members: Vec<PeerId> = self.roster.others().map(|m| m.peer_id).collect();
+        let (h, encoding, whole_copies) = (&mail.facts.h, mail.facts.encoding, whole_copies(&self.roster, &me));
+        let place = Place { h, encoding, whole_copies, members: &members, lost: &self.roster.lost };
+        let kind = scheme(encoding, whole_copies);
+        let has = |member: &PeerId| {
+            mail.holdings.iter().any(|((who, part), word)| who == member && is_held(word) && kind.fits(*part))
+        };
+        place.placed().into_iter().filter(|member| !has(member)).collect()
+    }
+
+    /// How many mails are on their way, and for whom is waited.
+    pub(super) fn shown_moves(&self) -> (usize, Vec<Address>) {
+        let looked: Vec<&MailId> = self.reencoding.moving.iter().take(SHOWN_MAX).collect();
+        let moving: Vec<&MailId> = looked.iter().filter(|h| !self.has_arrived(h)).copied().collect();
+        let mails = moving.iter().filter_map(|h| self.state.mails.get(*h));
+        let waits: BTreeSet<PeerId> = mails.flat_map(|mail| self.waits_for(mail)).collect();
+        let members = self.roster.members.iter().filter(|m| waits.contains(&m.peer_id));
+        let arrived = looked.len() - moving.len();
+        (self.reencoding.moving.len() - arrived, members.map(|m| m.address.clone()).collect())
+    }
+}
+
+/// Whether some member holds what is left from an earlier encoding.
+fn is_mixed(mail: &Mail) -> bool {
+    let kind = scheme(mail.facts.encoding, 1);
+    mail.holdings.iter().any(|((_, part), word)| is_held(word) && !kind.fits(*part))
+}
+
+impl State {
+    /// A mail is listed anew, in another encoding.
+    pub(super) fn apply_reencoded(&mut self, h: &MailId, encoding: Encoding, entry: &[u8]) {
+        let at = self.list.append(entry);
+        if let Some(mail) = self.mails.get_mut(h) {
+            (mail.facts.encoding, mail.entry_at) = (encoding, at);
+        }
+    }
+}

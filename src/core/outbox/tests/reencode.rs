@@ -1,0 +1,140 @@
+//! What is kept in another way after a change of the policy or of the group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::MINUTE;
+use super::world::{Rules, World, address, roster};
+use crate::core::Brain;
+use crate::core::outbox::{Event, Input, OutboxStatus};
+use crate::model::group::Roster;
+use crate::model::holding::HoldingState;
+use crate::model::msglist::EntryBody;
+use crate::model::policy::KOfN;
+use crate::model::{Encoding, MailId, Part, Policy};
+use crate::wire::msglist::decode_entry;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+const OLD: Encoding = Encoding::Fragments { k: 3, n: 5 };
+const NEW: Encoding = Encoding::Fragments { k: 2, n: 4 };
+
+fn with(others: u8, k: u8, n: u8) -> Arc<Roster> {
+    let policy = Policy { fragments: KOfN { k, n }, copies: n - k + 1, ..Policy::default() };
+    Arc::new(Roster { policy, ..(*roster(others)).clone() })
+}
+
+fn lost(others: u8, gone: usize) -> Arc<Roster> {
+    let mut roster = (*roster(others)).clone();
+    roster.lost = roster.others().take(gone).map(|m| m.peer_id).collect();
+    Arc::new(roster)
+}
+
+fn status(world: &World) -> OutboxStatus {
+    world.brain.observe(world.now)
+}
+
+/// The encodings under which the journal's msglist names the mail, in order.
+fn listed(world: &World) -> Vec<Encoding> {
+    let encoding = |entry: &[u8]| match decode_entry(entry).unwrap().body {
+        EntryBody::Mail(mail) => Some(mail.encoding),
+        _ => None,
+    };
+    let of = |event: &Event| match event {
+        Event::Sealed { entry, .. } | Event::Reencoded { entry, .. } => encoding(entry),
+        _ => None,
+    };
+    world.outside.journal.iter().filter_map(of).collect()
+}
+
+fn sealed(rules: Rules) -> (World, MailId) {
+    let mut world = World::new(5, rules);
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = world.sealed_of(1);
+    assert_eq!(listed(&world), [OLD]);
+    (world, h)
+}
+
+#[test]
+fn a_change_of_policy_lists_a_mail_anew_and_says_for_whom_it_waits() {
+    let (mut world, h) = sealed(Rules::default());
+    for member in 2..=6 {
+        let part = Part::Fragment { k: 3, i: member - 2 };
+        world.holds(member, h, part, HoldingState::Held, world.now.wall);
+    }
+    assert_eq!((status(&world).moving, status(&world).submissions[0].mails[0].safe), (0, 2));
+    world.tell(Input::Roster(with(5, 2, 4)));
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD, NEW]);
+    let shown = status(&world);
+    assert_eq!((shown.moving, shown.moving_waits_for.len(), shown.submissions[0].mails[0].safe), (1, 4, 2));
+    assert_eq!(shown.submissions[0].mails[0].encoding, NEW);
+
+    // Those that placement names confirm one after the other; what was held before counts until it is dropped.
+    let placed: Vec<u8> =
+        (2..=6).filter(|m| shown.moving_waits_for.contains(&address(&format!("m{m}@acme")))).collect();
+    for (i, member) in (0..).zip(&placed) {
+        assert_eq!(status(&world).moving_waits_for.len(), 4 - usize::from(i));
+        world.holds(*member, h, Part::Fragment { k: 2, i }, HoldingState::Held, world.now.wall);
+        assert!(status(&world).submissions[0].mails[0].safe >= 2);
+    }
+    assert_eq!((status(&world).moving, status(&world).moving_waits_for.len()), (1, 0), "the old parts are still there");
+    for member in 2..=6 {
+        let (part, served) = (Part::Fragment { k: 3, i: member - 2 }, Vec::new());
+        world.holds(member, h, part, HoldingState::Dropped { served }, world.now.wall);
+        assert!(status(&world).submissions[0].mails[0].safe >= 2);
+    }
+    assert_eq!((status(&world).moving, status(&world).submissions[0].mails[0].safe), (0, 2));
+}
+
+#[test]
+fn a_mail_keeps_its_encoding_while_members_are_lost_for_now_and_moves_when_the_group_is_too_small_for_good() {
+    let (mut world, _) = sealed(Rules::default());
+    world.tell(Input::Roster(lost(5, 2)));
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD], "lost for now");
+    world.tell(Input::Roster(roster(3)));
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD, Encoding::Whole], "removed");
+    world.tell(Input::Roster(lost(5, 1)));
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD, Encoding::Whole], "not yet large enough");
+    world.tell(Input::Roster(roster(5)));
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD, Encoding::Whole, OLD], "large enough again");
+}
+
+#[test]
+fn a_manifest_that_cannot_be_made_is_tried_again_and_one_for_a_policy_of_before_is_not_listed() {
+    let (mut world, h) = sealed(Rules { disk_full: true, ..Rules::default() });
+    world.tell(Input::Roster(with(5, 2, 4)));
+    world.run(HOUR);
+    assert_eq!(listed(&world), [OLD]);
+    world.rules.disk_full = false;
+    world.run(2 * MINUTE);
+    assert_eq!(listed(&world), [OLD, NEW]);
+    world.tell(Input::Reencoded { h, encoding: Encoding::Whole, result: Ok(()) });
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD, NEW], "nobody wants it whole");
+}
+
+#[test]
+fn a_power_cut_at_any_step_of_a_re_encoding_ends_in_the_encoding_of_the_policy() {
+    let mut last = 0;
+    for fuse in 0..60 {
+        let (mut world, _) = sealed(Rules::default());
+        let begun = world.steps;
+        world.fuse = Some(fuse);
+        world.tell(Input::Roster(with(5, 2, 4)));
+        world.run(MINUTE);
+        world.fuse = None;
+        // After a crash the world starts with the roster of before.
+        world.tell(Input::Roster(with(5, 2, 4)));
+        world.run(10 * MINUTE);
+        assert_eq!(listed(&world).last(), Some(&NEW), "cut after {fuse} steps");
+        assert_eq!(status(&world).submissions[0].mails[0].encoding, NEW);
+        last = world.steps - begun;
+    }
+    assert!(last > 0);
+}

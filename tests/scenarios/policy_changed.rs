@@ -1,0 +1,66 @@
+//! A policy is changed while mail waits: it moves to the new encoding, and at no moment fewer losses are survived than before.
+
+use std::collections::BTreeSet;
+
+use roost::console::protocol::{GroupStatus, Request};
+use roost::model::policy::KOfN;
+use roost::model::{MailId, Mode, Part, Policy};
+
+use crate::harness::{Mail, Team, wait_for};
+
+const OTHERS: [&str; 5] = ["bob", "carol", "dave", "erin", "frank"];
+
+fn team() -> Team {
+    Team::of_text(
+        "[[group]]\nname = \"acme\"\nmembers = [\"alice\", \"bob\", \"carol\", \"dave\", \"erin\", \"frank\"]\n\
+         [group.replication]\nmode = \"full\"\ncopies = 3\nwhole_below = \"1 KiB\"\n",
+    )
+}
+
+fn change(team: &Team, change: impl FnOnce(Policy) -> Policy) {
+    let now: GroupStatus = team.ask("alice", &Request::GroupStatus);
+    let _: GroupStatus = team.ask("alice", &Request::GroupPolicy { policy: change(now.policy) });
+}
+
+/// Waits until the mail is kept as `encoding` by `holders` members, and by nobody in another way; it is safe(2) all the time.
+fn arrives(team: &Team, mail: &Mail, encoding: &str, holders: usize) {
+    wait_for("it has arrived in the new encoding", || {
+        let sealed = team.outbox_line(mail)?.sealed.into_iter().next()?;
+        assert!(sealed.safe >= 2, "safe({}) on the way to {encoding}: {:?}", sealed.safe, sealed.holders);
+        let moving = team.status("alice").brains["outbox"]["moving"] == 0;
+        (sealed.encoding == encoding && moving && sealed.holders.len() == holders).then_some(())
+    });
+}
+
+/// What the others have of the mail on their disks.
+fn on_disks(team: &Team, h: &MailId) -> Vec<BTreeSet<Part>> {
+    let owner = team.address("alice");
+    let of = |name| team.home(name).mirrored_parts(&owner).unwrap().into_iter().filter(|(held, _)| held == h);
+    OTHERS
+        .map(|name| of(name).map(|(_, part)| part).collect())
+        .into_iter()
+        .filter(|p: &BTreeSet<_>| !p.is_empty())
+        .collect()
+}
+
+#[test]
+fn a_waiting_mail_moves_from_copies_to_fragments_to_others_and_back_and_two_losses_are_survived_all_the_time() {
+    let team = team();
+    let mail = team.submit("alice", &["bob"], team.letter("alice", "bob", 400_000));
+    let h = team.wait_until_safe(&mail, 2).h;
+    let fragments = |k, n| {
+        change(&team, |now| Policy { mode: Mode::Fragments, fragments: KOfN { k, n }, ..now });
+        arrives(&team, &mail, &format!("fragments {k} of {n}"), usize::from(n));
+        let parts: BTreeSet<Part> = on_disks(&team, &h).into_iter().flatten().collect();
+        assert_eq!(parts, (0..n).map(|i| Part::Fragment { k, i }).collect());
+    };
+    fragments(3, 5);
+    fragments(2, 4);
+    change(&team, |now| Policy { mode: Mode::Full, ..now });
+    arrives(&team, &mail, "whole", 3);
+    assert_eq!(on_disks(&team, &h), vec![BTreeSet::from([Part::Whole]); 3]);
+    fragments(3, 5);
+    // Which encoding it has outlives its owner.
+    team.kill(&["alice", "carol", "dave"]);
+    team.reader("bob").reads_every_byte_of(&mail);
+}
