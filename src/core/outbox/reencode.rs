@@ -47,8 +47,10 @@ impl Outbox {
         let (roster, me, now) = (&self.roster, self.key.peer_id(), mail.facts.encoding);
         let with = |others| roster.policy.encoding_for(mail.facts.length, others);
         let live = with(live_others(roster, &me));
+        // Alone, or no member any more: there is nobody to hold it in another way.
+        let is_alone = roster.others().next().is_none();
         let is_lost_for_now = with(roster.others().count()) == now;
-        if live == now || is_lost_for_now { now } else { live }
+        if live == now || is_lost_for_now || is_alone { now } else { live }
     }
 
     fn is_due(&self, h: &MailId) -> bool {
