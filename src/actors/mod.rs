@@ -10,7 +10,6 @@ pub mod fetcher;
 pub mod group_master;
 pub mod hellos;
 pub mod identity;
-pub mod kept_manifests;
 pub mod neighbours;
 pub mod outbox;
 pub mod peer;

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 
-use crate::actors::kept_manifests::{covers, find, is_of};
 use crate::core::replicator::KnownMail;
 use crate::fragment::stream::FragmentReader;
 use crate::fragment::{Codec, FragmentError, Layout};
@@ -19,6 +18,7 @@ use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::peer_api::ApiError;
 use crate::store::home::Home;
 use crate::store::listing::later_manifests;
+use crate::store::manifests::{covers, find, is_of};
 use crate::wire::http::FragmentList;
 
 /// Blocks that are made in one step on the blocking pool: 512 KiB.

@@ -8,6 +8,7 @@ pub mod home;
 pub mod index;
 pub mod journal;
 pub mod listing;
+pub mod manifests;
 
 pub use files::{DurableWriter, FileError};
 pub use home::{Home, HomeError, HomeLock};

@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Tools;
-use crate::actors::kept_manifests;
 use crate::core::outbox::Input;
 use crate::fragment::{Layout, MailName, check_manifest, verify_block};
 use crate::model::manifest::{BLOCK_BYTES, Manifest};
 use crate::model::{MailId, Part, PeerId};
 use crate::net::peer_answer::NetError;
+use crate::store::manifests;
 use crate::wire::Signed;
 
 /// One block of a part: where it lies, and how it is checked.
@@ -54,7 +54,7 @@ fn data_block(layout: &Layout, stripe: u64, random: u64) -> Option<(u8, Range<u6
 pub(super) async fn audit(tools: Arc<Tools>, (member, h): (PeerId, MailId), part: Part, random: u64) -> Option<Input> {
     let path = tools.home.outbox_manifest(&h);
     let read = tokio::task::spawn_blocking(move || {
-        let (_, manifest) = kept_manifests::find(&path, |manifest| kept_manifests::covers(manifest.encoding, part))?;
+        let (_, manifest) = manifests::find(&path, |manifest| manifests::covers(manifest.encoding, part))?;
         Block::of(manifest, part, random)
     });
     let block = read.await.ok().flatten()?;

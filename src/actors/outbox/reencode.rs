@@ -4,11 +4,11 @@
 use std::fs::File;
 
 use super::seal::Sealer;
-use crate::actors::kept_manifests;
 use crate::core::outbox::{Input, MailFacts};
 use crate::fragment::ManifestBuilder;
 use crate::model::Encoding;
 use crate::store::files::{FILE_MODE, write_durable};
+use crate::store::manifests;
 
 /// The answer to [`crate::core::outbox::Action::Reencode`]. Blocking.
 pub(super) fn reencode(sealer: &Sealer, facts: &MailFacts, encoding: Encoding) -> Input {
@@ -23,7 +23,7 @@ pub(super) fn reencode(sealer: &Sealer, facts: &MailFacts, encoding: Encoding) -
 
 fn make(sealer: &Sealer, facts: &MailFacts, encoding: Encoding) -> Result<(), String> {
     let first = sealer.home.outbox_manifest(&facts.h);
-    if kept_manifests::find(&first, |manifest| manifest.encoding == encoding).is_some() {
+    if manifests::find(&first, |manifest| manifest.encoding == encoding).is_some() {
         return Ok(());
     }
     let path = sealer.home.outbox_blob(&facts.h);

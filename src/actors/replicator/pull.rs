@@ -6,7 +6,6 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::actors::kept_manifests::{covers, find};
 use crate::core::replicator::{MirrorFailure, MirrorOrder};
 use crate::fragment::stream::FragmentReader;
 use crate::fragment::{Codec, FragmentError, Layout, MailName, check_manifest, verify_block};
@@ -16,6 +15,7 @@ use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
 use crate::store::files::{DurableWriter, FILE_MODE, FileError, is_disk_full, write_durable};
 use crate::store::home::Home;
+use crate::store::manifests::{covers, find};
 use crate::wire::Signed;
 
 use super::{Rebuild, RebuildOrder};

@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::files::read_bounded;
+use super::listing::later_manifests;
 use crate::fragment::{MailName, check_manifest};
 use crate::model::manifest::Manifest;
 use crate::model::{Encoding, Part};
-use crate::store::files::read_bounded;
-use crate::store::listing::later_manifests;
 use crate::wire::Signed;
 
 /// Largest manifest that is read: that of a mail of 32 GiB.
