@@ -53,6 +53,8 @@ mod outsider_reads;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod replication_bench;
+#[cfg(test)]
 mod restored_after_total_loss;
 #[cfg(test)]
 mod restored_owner;

@@ -2,9 +2,12 @@
 
 use anyhow::anyhow;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Width and height, in pixels.
 const SIZE: (u32, u32) = (860, 520);
+/// Between the lines of a bar's name.
+const LINE_HEIGHT: i32 = 18;
 /// The bars; blue and orange stay apart also for most who see fewer colours.
 const REACHED: RGBColor = RGBColor(86, 180, 233);
 /// The bounds.
@@ -83,11 +86,16 @@ fn draw(svg: &mut String, all: &Bars<'_>, top: f64) -> Result<(), Box<dyn std::e
     let bounds = placed().map(|(x, bar)| PathElement::new(vec![(x - 0.4, bar.bound), (x + 0.4, bar.bound)], line));
     let stroke = move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], line);
     chart.draw_series(bounds)?.label(all.bound).legend(stroke);
-    let words = placed().map(|(x, bar)| {
+    // In the middle of the bar, a line for each part of the name.
+    let middle = Pos::new(HPos::Center, VPos::Center);
+    let style = TextStyle::from(("sans-serif", 14).into_font()).pos(middle);
+    for (x, bar) in placed() {
         let text = format!("{}: {:.1}", bar.name, bar.reached);
-        Text::new(text, (x - 0.28, bar.reached.min(bar.bound) * 0.5), ("sans-serif", 15))
-    });
-    chart.draw_series(words)?;
+        for (line, part) in (0..).zip(text.split(", ")) {
+            let at = EmptyElement::at((x, bar.reached.min(bar.bound) * 0.5));
+            chart.draw_series([at + Text::new(part.to_owned(), (0, line * LINE_HEIGHT), style.clone())])?;
+        }
+    }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)

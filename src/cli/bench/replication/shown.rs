@@ -3,7 +3,7 @@
 use super::arms::Comparison;
 use super::lines::{Criterion, Lines};
 use super::measure::real;
-use super::rows::{Kept, Repair, Row};
+use super::rows::{Kept, Repair, Row, median};
 use crate::cli::bench::bars::{Bar, Bars};
 use crate::cli::bench::plot::{Axis, Chart, Line};
 use crate::cli::bench::report::table;
@@ -213,18 +213,26 @@ pub(super) fn charts(rows: &[Row]) -> Vec<(&'static str, Chart)> {
 /// What repairs moved beside what they had to.
 pub(super) fn bars(rows: &[Row]) -> Option<Bars<'static>> {
     let mib = |bytes: u64| real(bytes) / 1_048_576.0;
-    let bar = |row: &Row| {
-        let repair = row.repair?;
-        let name = format!("{}, {}", row.arm.replace("fragments ", ""), repair.repaired_from);
-        Some(Bar { name, reached: mib(repair.repair_bytes), bound: mib(repair.must_move_bytes) })
+    let mut all: Vec<(String, Vec<Repair>)> = Vec::new();
+    for (row, repair) in once(rows).filter_map(|row| Some((row, row.repair?))) {
+        let name = format!("{}, from {}", row.arm, repair.repaired_from);
+        match all.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, runs)) => runs.push(repair),
+            None => all.push((name, vec![repair])),
+        }
+    }
+    let bar = |(name, runs): (String, Vec<Repair>)| Bar {
+        reached: median(runs.iter().map(|repair| mib(repair.repair_bytes)).collect()),
+        bound: median(runs.iter().map(|repair| mib(repair.must_move_bytes)).collect()),
+        name,
     };
-    let bars: Vec<Bar> = once(rows).filter_map(bar).collect();
+    let bars: Vec<Bar> = all.into_iter().map(bar).collect();
     (!bars.is_empty()).then(|| Bars {
         title: "Repair after one member was lost".to_owned(),
-        x: "how mails are kept, and who has what is missing",
-        y: "MiB",
-        reached: "moved",
-        bound: "must move",
+        x: "how mails are kept, and from whom they are repaired",
+        y: "served by peers, MiB",
+        reached: "moved, median of the runs",
+        bound: "must move: what was lost, or what it is rebuilt from",
         bars,
     })
 }
