@@ -180,6 +180,15 @@ pub(super) fn charts(rows: &[Row]) -> Vec<(&'static str, Chart)> {
             "stored",
             by_size(
                 rows,
+                "Stored on the members' disks: parts and manifests",
+                Axis::linear("bytes for each byte of sealed mail"),
+                |_, kept| kept.stored_ratio,
+            ),
+        ),
+        (
+            "disk",
+            by_size(
+                rows,
                 "Stored on the members' disks, in whole blocks",
                 Axis::log("bytes for each byte of sealed mail"),
                 |row, kept| share(kept.allocated_bytes, row),
