@@ -64,8 +64,6 @@ impl Seen {
             degraded: report::group_status(&group, peer).degraded.is_some(),
             own_bytes: used.own_bytes,
             mirror_bytes: used.mirror_bytes,
-            own_bytes,
-            mirror_bytes,
             served_bytes: peer.upload.passed(),
             journal_bytes: peer.journal.bytes(),
             journal_failed: peer.journal.health().is_err(),

@@ -66,7 +66,8 @@ fn draw(svg: &mut String, all: &Bars<'_>, top: f64) -> Result<(), Box<dyn std::e
         .x_label_area_size(46)
         .y_label_area_size(76)
         .build_cartesian_2d(0.5..right, 0.0..top)?;
-    let rate = |value: &f64| format!("{value:.0}");
+    let digits = usize::from(top < 10.0);
+    let rate = |value: &f64| format!("{value:.digits$}");
     chart
         .configure_mesh()
         .disable_x_mesh()

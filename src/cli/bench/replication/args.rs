@@ -15,7 +15,9 @@ use crate::model::{ByteSize, Span};
                   roost bench replication --uplink 20 --sizes 64KiB,1MiB,8MiB\n\n\
                   The arms: full copies; fragments at equal storage (3/9 stores as much as 3 copies); fragments at equal losses survived\n\
                   (3/5 survives 2 losses, as 3 copies do); and, in the mix, the default policy, which keeps mails below whole_below whole.\n\
-                  Peers are processes on this machine. Attachments are random bytes, as compressed photos and archives are.\n\
+                  Peers are processes on this machine; run nothing else on it: what the loopback carries is counted for the whole machine.\n\
+                  A group that has to notice a loss soon beats more often, every third of --lost-after: --lost-after \"30 s\" beats as usual.\n\
+                  Attachments are random bytes, as compressed photos and archives are.\n\
                   The mix is an assumption, no measurement: of 100 mails 70 have 1 to 16 KiB, 15 have 16 to 128 KiB, 12 have 128 KiB\n\
                   to 2 MiB, 3 have 2 to 16 MiB, even in the logarithm within each class.")]
 pub(in crate::cli) struct ReplicationArgs {
