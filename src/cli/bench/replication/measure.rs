@@ -5,11 +5,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use crate::cli::bench::cpu;
 use crate::fragment::Layout;
 use crate::model::{Encoding, MailId, Part};
 
-/// Ticks a second of the times in `/proc/PID/stat`, on every Linux that runs here.
-const TICKS: f64 = 100.0;
 /// Bytes of a block as `stat` counts them.
 const STAT_BLOCK: u64 = 512;
 
@@ -78,13 +77,7 @@ pub(super) fn parts_to_rebuild(part: Part) -> u64 {
 
 /// Processor time that a process has used, seconds; nothing when it is gone.
 pub(super) fn cpu_seconds(pid: u32) -> f64 {
-    cpu_in(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default())
-}
-
-fn cpu_in(stat: &str) -> f64 {
-    // The command's name stands in brackets and may hold spaces; the times are the 14th and 15th field.
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    after.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS
+    cpu::seconds(pid).unwrap_or(0.0)
 }
 
 /// Bytes that a process had written to disk.
@@ -148,8 +141,6 @@ mod tests {
 
     #[test]
     fn what_the_kernel_tells_is_read() {
-        assert_eq!(cpu_in("7 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0"), 2.0);
-        assert_eq!(cpu_in(""), 0.0);
         let devices = "Inter-|   Receive\n face |bytes    packets errs\n    lo: 1234 56 0 0\n  eth0: 9 9 0 0\n";
         assert_eq!(loopback_in(devices), Loopback { bytes: 1234, packets: 56 });
         assert_eq!(real(u64::from(u32::MAX) + 1), 4_294_967_296.0);
