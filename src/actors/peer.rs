@@ -136,6 +136,8 @@ pub struct Peer {
     pub postbox: PostboxPort,
     /// Takes mail programs' mail.
     pub spool: Spool,
+    /// What it serves to others passes here.
+    pub upload: Arc<UploadLimit>,
     https: tokio::sync::Mutex<Option<HttpsServer>>,
     _lock: HomeLock,
 }
@@ -439,9 +441,10 @@ impl Peer {
         let _ = late.outbox.set(outbox.handle().clone());
         let api = common.api(&group, &outbox, &replicator, &postbox);
         let _ = late.api.set(api.clone());
-        let limit = Arc::new(UploadLimit::new(common.config.net.upload_limit.0));
+        let upload = Arc::new(UploadLimit::new(common.config.net.upload_limit.0));
         let listen_error = |source| StartError::Listen { what: "HTTPS", addr: ports.https, source };
-        let https = HttpsServer::start(listener, &tls, api, limit, ServerBounds::default()).map_err(listen_error)?;
+        let bounds = ServerBounds::default();
+        let https = HttpsServer::start(listener, &tls, api, Arc::clone(&upload), bounds).map_err(listen_error)?;
         spread_rosters(&group, outbox.handle().clone(), replicator.clone(), postbox.clone(), common.dht.clone());
         let Common { home, config, identity, clock, directory, client, dht, .. } = common;
         let (group_port, group, outbox) = (group.clone(), group.handle.clone(), outbox.handle().clone());
@@ -466,6 +469,7 @@ impl Peer {
             fetch,
             postbox,
             spool,
+            upload,
             https,
             _lock: lock,
         })

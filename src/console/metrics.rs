@@ -82,6 +82,8 @@ fn peer(scrape: &mut Scrape, seen: &Seen) {
     let started = std::time::Duration::from_millis(seen.started.0).as_secs_f64();
     scrape.seconds("start_time_seconds", "When this peer started, since 1970", started);
     scrape.gauge("attention_sentences", "Things that need attention: see roost status", seen.attention.len());
+    let help = "Bytes of mails, parts and manifests that were served to others";
+    scrape.counter("served_bytes", help, seen.served_bytes);
     scrape.gauge("journal_bytes", "Bytes of the journal's records", seen.journal_bytes);
     scrape.gauge("journal_failed", "1 when the journal takes nothing any more", i64::from(seen.journal_failed));
     scrape.gauge("disk_full", "1 while events wait for room on the disk", i64::from(seen.disk_full));

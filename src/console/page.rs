@@ -334,6 +334,7 @@ mod tests {
             attention: vec!["<script>alert('x')</script>".to_owned()],
             stored_own_bytes: 1,
             stored_mirror_bytes: 2,
+            served_bytes: 3,
             brains: std::collections::BTreeMap::new(),
         };
         let request = RequestInfo {

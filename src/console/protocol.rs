@@ -534,6 +534,9 @@ pub struct PeerStatus {
     pub stored_own_bytes: u64,
     /// Bytes on disk: parts of other members' mails.
     pub stored_mirror_bytes: u64,
+    /// Bytes of mails, parts and manifests that it served to others since it started.
+    #[serde(default)]
+    pub served_bytes: u64,
     /// Each brain's own status, by its name.
     pub brains: BTreeMap<String, serde_json::Value>,
 }

@@ -185,6 +185,7 @@ pub(super) fn status_of(peer: &Peer, seen: &Seen) -> PeerStatus {
         attention: seen.attention.clone(),
         stored_own_bytes: seen.own_bytes,
         stored_mirror_bytes: seen.mirror_bytes,
+        served_bytes: seen.served_bytes,
         brains: BTreeMap::from([
             ("group".to_owned(), json(&seen.group)),
             ("outbox".to_owned(), json(&seen.outbox)),

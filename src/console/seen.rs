@@ -24,6 +24,8 @@ pub(super) struct Seen {
     /// Bytes on disk: own sealed mails, and parts of other members' mails.
     pub(super) own_bytes: u64,
     pub(super) mirror_bytes: u64,
+    /// Bytes served to others since the start.
+    pub(super) served_bytes: u64,
     pub(super) journal_bytes: u64,
     pub(super) journal_failed: bool,
     pub(super) disk_full: bool,
@@ -62,6 +64,7 @@ impl Seen {
             degraded: report::group_status(&group, peer).degraded.is_some(),
             own_bytes: used.own_bytes,
             mirror_bytes: used.mirror_bytes,
+            served_bytes: peer.upload.passed(),
             journal_bytes: peer.journal.bytes(),
             journal_failed: peer.journal.health().is_err(),
             disk_full: peer.journal.is_waiting_for_room(),
@@ -130,6 +133,7 @@ impl Seen {
             degraded: false,
             own_bytes: 0,
             mirror_bytes: 0,
+            served_bytes: 0,
             journal_bytes: 0,
             journal_failed: false,
             disk_full: false,

@@ -55,6 +55,8 @@ mod policy_changed;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod replication_bench;
+#[cfg(test)]
 mod restored_after_total_loss;
 #[cfg(test)]
 mod restored_owner;

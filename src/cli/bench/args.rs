@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::fetch::args::FetchArgs;
 use super::outbox::args::OutboxBenchArgs;
+use super::replication::args::ReplicationArgs;
 use crate::model::policy::KOfN;
 
 /// `roost bench …`.
@@ -18,6 +19,8 @@ pub(in crate::cli) enum BenchCommand {
     Fetch(FetchArgs),
     /// What an outbox of 100 000 mails costs: one mail more, one less, an idle hour, a start; beside smaller ones
     Outbox(OutboxBenchArgs),
+    /// What full copies and fragments cost: bytes stored and moved, time to safe, processor time, repair; by mail size
+    Replication(ReplicationArgs),
 }
 
 /// Where plots go.

@@ -3,11 +3,13 @@
 
 pub(super) mod args;
 mod availability;
+mod bars;
 mod cpu;
 mod fetch;
 mod machine;
 mod outbox;
 mod plot;
+mod replication;
 mod report;
 
 use super::output::Shown;
@@ -19,5 +21,6 @@ pub(super) fn run(command: &BenchCommand) -> anyhow::Result<Shown> {
         BenchCommand::Availability(args) => availability::run(args),
         BenchCommand::Fetch(args) => fetch::run(args),
         BenchCommand::Outbox(args) => outbox::run(args),
+        BenchCommand::Replication(args) => replication::run(args),
     }
 }

@@ -1,6 +1,7 @@
 //! Line charts as SVG: a title, two axes with units, a legend. It draws what it is given and computes nothing.
 
 use anyhow::{Context as _, anyhow};
+use plotters::coord::combinators::BindKeyPoints as _;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
@@ -94,9 +95,11 @@ impl Chart {
         let (x_lin, y_lin) = (x.0..x.1, y.0..y.1);
         match (self.x.log, self.y.log) {
             (false, false) => self.draw(x_lin, y_lin),
-            (true, false) => self.draw(x_lin.log_scale(), y_lin),
-            (false, true) => self.draw(x_lin, y_lin.log_scale()),
-            (true, true) => self.draw(x_lin.log_scale(), y_lin.log_scale()),
+            (true, false) => self.draw(x_lin.log_scale().with_key_points(marks(x)), y_lin),
+            (false, true) => self.draw(x_lin, y_lin.log_scale().with_key_points(marks(y))),
+            (true, true) => {
+                self.draw(x_lin.log_scale().with_key_points(marks(x)), y_lin.log_scale().with_key_points(marks(y)))
+            }
         }
     }
 
@@ -155,6 +158,13 @@ impl Chart {
     }
 }
 
+/// Where a logarithmic axis has its marks: at 1, 2 and 5 in each power of ten, and at 1 alone where there are many of those.
+fn marks((low, high): (f64, f64)) -> Vec<f64> {
+    let steps: &[f64] = if high / low > 1e5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let all = (-15..=18).flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
+    all.filter(|mark| (low..=high).contains(mark)).collect()
+}
+
 /// A number on an axis, short.
 fn number(value: f64) -> String {
     let size = value.abs();
@@ -205,5 +215,11 @@ mod tests {
     fn numbers_on_axes_are_short() {
         let shown = [0.0, 0.5, 0.125, 20.0, 1e-5, 2e6].map(number);
         assert_eq!(shown, ["0", "0.5", "0.125", "20", "1e-5", "2e6"]);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_marks_from_end_to_end() {
+        assert_eq!(marks((1.3, 30.0)), [2.0, 5.0, 10.0, 20.0]);
+        assert_eq!(marks((0.5, 1e6)), [1.0, 10.0, 100.0, 1000.0, 1e4, 1e5, 1e6]);
     }
 }

@@ -22,6 +22,9 @@ pub(super) struct Report<P, R> {
     pub(super) parameters: P,
     /// What was measured.
     pub(super) rows: Vec<R>,
+    /// What follows from the rows, by names of their own.
+    #[serde(flatten)]
+    pub(super) findings: serde_json::Map<String, serde_json::Value>,
     /// The plots that were written.
     pub(super) plots: Vec<PathBuf>,
 }
@@ -29,7 +32,15 @@ pub(super) struct Report<P, R> {
 impl<P: Serialize, R: Serialize> Report<P, R> {
     /// What `bench` measured, on this machine.
     pub(super) fn new(bench: &'static str, parameters: P, rows: Vec<R>) -> Self {
-        Self { bench, commit: commit(), machine: Machine::this(), parameters, rows, plots: Vec::new() }
+        Self {
+            bench,
+            commit: commit(),
+            machine: Machine::this(),
+            parameters,
+            rows,
+            findings: serde_json::Map::new(),
+            plots: Vec::new(),
+        }
     }
 
     /// Writes the plots as SVG files `BENCH-NAME.svg` into `folder`, which is made when it is not there.
@@ -37,16 +48,25 @@ impl<P: Serialize, R: Serialize> Report<P, R> {
     /// # Errors
     /// When a file cannot be written.
     pub(super) fn plot(&mut self, folder: Option<&Path>, charts: &[(&str, Chart)]) -> anyhow::Result<()> {
+        for (name, chart) in charts {
+            self.plot_svg(folder, name, chart.svg()?)?;
+        }
+        Ok(())
+    }
+
+    /// The same for a plot that is SVG already.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn plot_svg(&mut self, folder: Option<&Path>, name: &str, svg: String) -> anyhow::Result<()> {
         let Some(folder) = folder else {
             return Ok(());
         };
         let cannot = || format!("plots cannot be written to {}", folder.display());
         std::fs::create_dir_all(folder).with_context(cannot)?;
-        for (name, chart) in charts {
-            let path = folder.join(format!("{}-{name}.svg", self.bench));
-            std::fs::write(&path, chart.svg()?).with_context(cannot)?;
-            self.plots.push(path);
-        }
+        let path = folder.join(format!("{}-{name}.svg", self.bench));
+        std::fs::write(&path, svg).with_context(cannot)?;
+        self.plots.push(path);
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 //! one whole copy, from whole copies by Range, and from fragments; with the sender off, and with faults.
 
 pub(super) mod args;
-mod bars;
 mod group;
 mod play;
 
@@ -11,13 +10,13 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::bars::{self, Bar, Bars};
 use super::plot::{Axis, Chart, Line};
 use super::report::{Report, table};
 use crate::cli::output::{Shown, WrongUse, size};
 use crate::core::fetch::bound_of_fragments;
 use crate::model::ByteSize;
 use args::{ArmArg, FaultArg, FetchArgs};
-use bars::Bar;
 
 /// Length of the attachment when none is asked for.
 const SIZE: ByteSize = ByteSize::mib(64);
@@ -269,7 +268,14 @@ fn plot(args: &FetchArgs, rows: &[Row]) -> anyhow::Result<String> {
     };
     let bars: Vec<Bar> = groups(rows).into_iter().map(bar).collect();
     let uplinks: Vec<String> = args.uplinks.iter().map(u64::to_string).collect();
-    bars::svg(&format!("Fetching {} from uplinks of {} Mbit/s", attachment(args), uplinks.join(", ")), &bars)
+    bars::svg(&Bars {
+        title: format!("Fetching {} from uplinks of {} Mbit/s", attachment(args), uplinks.join(", ")),
+        x: "how the mail is kept and pulled",
+        y: "rate, Mbit/s",
+        reached: "reached, median of the runs",
+        bound: "bound of sources without a fault",
+        bars,
+    })
 }
 
 /// When the first block was here, run by run.
