@@ -2,6 +2,7 @@ mod announce;
 mod audit;
 mod cancel;
 mod endings;
+mod growth;
 mod truth;
 mod world;
 
