@@ -15,6 +15,7 @@
 pub mod availability;
 pub mod dht;
 pub mod fetch;
+pub mod few;
 pub mod group;
 pub mod jitter;
 pub mod outbox;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +43,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
         impl $name {
             /// The name as text, in lower case.
             pub fn as_str(&self) -> &str {
@@ -52,7 +53,7 @@ macro_rules! name {
         impl FromStr for $name {
             type Err = AddressError;
             fn from_str(text: &str) -> Result<Self, AddressError> {
-                check_name(text).map(Self)
+                check_name(text).map(|name| Self(name.into()))
             }
         }
         impl TryFrom<String> for $name {
@@ -63,7 +64,7 @@ macro_rules! name {
         }
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.to_string()
             }
         }
         impl fmt::Display for $name {

@@ -7,6 +7,8 @@ mod audits;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bench_outbox;
+#[cfg(test)]
 mod by_hand;
 #[cfg(test)]
 mod candidates;

@@ -13,6 +13,9 @@ use crate::core::jitter::Jitter;
 use crate::model::holding::HoldingState;
 use crate::model::{Address, MailId, Now, Part, PeerId, WallTime};
 
+/// Mails among which one is chosen, however many are open.
+const LOOKED_AT_MAX: usize = 4096;
+
 /// When and what is audited.
 #[derive(Debug)]
 pub(super) struct Audits {
@@ -48,14 +51,19 @@ impl Outbox {
         if !self.is_other_member(&member) {
             return;
         }
-        let here = self.state.open.iter().filter(|h| !self.missing.contains(*h));
+        let Some(audits) = &mut self.audits else { return };
+        // Names are as good as random, and so is a stretch of them from any point on.
+        let mut from = [0; MailId::LEN];
+        from[..8].copy_from_slice(&audits.jitter.below(u64::MAX).to_be_bytes());
+        let from = MailId::new(from);
+        let stretch = self.state.open.range(from..).chain(self.state.open.range(..from)).take(LOOKED_AT_MAX);
+        let here = stretch.filter(|h| !self.missing.contains(*h));
         let mails = here.filter_map(|h| self.state.mails.get(h));
         let held: Vec<(MailId, Part)> = mails
             .flat_map(|mail| mail.holdings.iter().map(|(key, word)| (mail.facts.h, key, word)))
             .filter(|(_, (who, _), word)| *who == member && is_held(word))
             .map(|(h, (_, part), _)| (h, *part))
             .collect();
-        let Some(audits) = &mut self.audits else { return };
         let count = u64::try_from(held.len()).unwrap_or(u64::MAX);
         let which = usize::try_from(audits.jitter.below(count.max(1))).unwrap_or(0);
         if let Some((h, part)) = held.get(which).copied() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::msglist::Msglist;
+use crate::core::few::{FewMap, FewSet};
 use crate::model::holding::{Holding, HoldingState};
 use crate::model::msglist::{Cursor, Ending, Epoch, Seq};
 use crate::model::notification::Refusal;
@@ -153,7 +154,7 @@ pub struct Submission {
     pub facts: Facts,
     /// Its receivers.
     #[serde(rename = "r")]
-    pub receivers: BTreeMap<Address, Receiver>,
+    pub receivers: FewMap<Address, Receiver>,
 }
 
 impl Submission {
@@ -217,7 +218,7 @@ pub struct Mail {
     pub facts: MailFacts,
     /// Whom it is sealed to.
     #[serde(rename = "r")]
-    pub receivers: BTreeSet<Address>,
+    pub receivers: FewSet<Address>,
     /// Its msglist entry.
     #[serde(rename = "a")]
     pub entry_at: Cursor,
@@ -226,10 +227,10 @@ pub struct Mail {
     pub tombstone: Option<(Cursor, Ending)>,
     /// What the members said about its parts.
     #[serde(rename = "o", default)]
-    pub holdings: BTreeMap<(PeerId, Part), Word>,
+    pub holdings: FewMap<(PeerId, Part), Word>,
     /// Bytes that this peer served to whom; `None` when that was not counted from the start.
     #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
-    pub served: Option<BTreeMap<PeerId, u64>>,
+    pub served: Option<FewMap<PeerId, u64>>,
 }
 
 /// A receiver that a mail was sealed to.
@@ -426,7 +427,7 @@ impl State {
             Event::Sealed { submission, facts, receivers, entry, counted } => {
                 self.apply_sealed(*submission, facts, receivers, entry);
                 if let Some(mail) = self.mails.get_mut(&facts.h).filter(|_| *counted) {
-                    mail.served = Some(BTreeMap::new());
+                    mail.served = Some(FewMap::default());
                 }
             }
             Event::Reencoded { h, encoding, entry } => self.apply_reencoded(h, *encoding, entry),
@@ -519,17 +520,17 @@ impl State {
     }
     fn apply_submitted(&mut self, submission: SubmissionId, facts: &Facts, receivers: &[(Address, bool)]) {
         let one = |(address, bcc): &(Address, bool)| (address.clone(), Receiver { bcc: *bcc, ..Receiver::default() });
-        let fresh = || Submission { facts: facts.clone(), receivers: BTreeMap::new() };
+        let fresh = || Submission { facts: facts.clone(), receivers: FewMap::default() };
         let known = self.submissions.entry(submission).or_insert_with(fresh);
         // One that was adopted from the msglist may know only some of its receivers.
         for (address, receiver) in receivers.iter().map(one) {
-            known.receivers.entry(address).or_insert(receiver);
+            known.receivers.insert_new(address, receiver);
         }
     }
     fn apply_sealed(&mut self, submission: SubmissionId, facts: &MailFacts, to: &[SealedReceiver], entry: &[u8]) {
         let entry_at = self.list.append(entry);
         let receivers = to.iter().map(|r| r.address.clone()).collect();
-        let (facts, holdings) = (facts.clone(), BTreeMap::new());
+        let (facts, holdings) = (facts.clone(), FewMap::default());
         let h = facts.h;
         self.mails.insert(h, Mail { submission, facts, receivers, entry_at, tombstone: None, holdings, served: None });
         self.open.insert(h);

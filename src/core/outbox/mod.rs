@@ -160,8 +160,8 @@ pub struct Outbox {
     polls: BTreeMap<Token, Cursor>,
     /// Who waits for safe(f) of what.
     safe_waits: BTreeMap<Token, (SubmissionId, i32)>,
-    /// What the Outbox mailbox was told last.
-    shown: BTreeMap<SubmissionId, ShownMail>,
+    /// What the Outbox mailbox was told last, in short.
+    shown: BTreeMap<SubmissionId, [u8; 16]>,
     /// Submissions that the Outbox mailbox has taken what it needs from.
     shown_taken: BTreeSet<SubmissionId>,
     /// Submissions whose spool files are there, as far as is known.

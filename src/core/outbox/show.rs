@@ -9,6 +9,7 @@ use super::events::{EndedAs, Mail, Receiver, Submission};
 use super::io::{Action, EndedStatus, MailStatus, OutboxStatus, Reply, ShownMail, WaitingStatus};
 use crate::core::Token;
 use crate::model::{Address, Now, PeerId, SubmissionId, WallTime};
+use crate::wire;
 
 /// Most submissions that wait in a status.
 const STATUS_MAX: usize = 1000;
@@ -20,6 +21,13 @@ pub(super) const NAMED_MAX: usize = 100;
 const LATELY: Duration = Duration::from_secs(7 * 86_400);
 /// Most submissions that ended in a status.
 const ENDED_MAX: usize = 200;
+
+/// Enough to notice that a submission looks different.
+fn in_short(shown: &ShownMail) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&blake3::hash(&wire::encode(shown)).as_bytes()[..16]);
+    short
+}
 
 impl Outbox {
     /// Shows a submission in the Outbox mailbox, if it looks different from what was shown last.
@@ -37,13 +45,14 @@ impl Outbox {
             mails: submission.mails(),
             done: submission.is_done(),
         };
-        if self.shown.get(&id) == Some(&shown) {
+        let in_short = in_short(&shown);
+        if self.shown.get(&id) == Some(&in_short) {
             return;
         }
         if shown.done {
             self.shown.remove(&id);
         } else {
-            self.shown.insert(id, shown.clone());
+            self.shown.insert(id, in_short);
         }
         self.out.act(Action::Show(shown));
     }

@@ -3,6 +3,7 @@ mod audit;
 mod cancel;
 mod endings;
 mod reencode;
+mod growth;
 mod truth;
 mod world;
 

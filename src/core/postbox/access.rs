@@ -213,6 +213,13 @@ pub enum MailboxRequest {
     List,
     /// One mailbox and its messages, ascending by UID. Answered with `Opened`.
     Open(MailboxName),
+    /// The same unless it is what it was at this version. Answered with `Opened` or `Unchanged`.
+    OpenUnless {
+        /// Which.
+        mailbox: MailboxName,
+        /// As an earlier answer said.
+        version: u64,
+    },
     /// Changes flags; unknown UIDs are passed over. Answered with `Changed`.
     Flags {
         /// Where.
@@ -304,6 +311,8 @@ pub enum MailboxReply {
         /// Its messages.
         messages: Vec<Message>,
     },
+    /// The mailbox is what it was.
+    Unchanged,
     /// Messages whose flags are different now, as they are now.
     Changed(Vec<Message>),
     /// Source and target UID of each message, with the target's UIDVALIDITY; empty when targets are new messages (a request).

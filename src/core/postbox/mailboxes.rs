@@ -65,6 +65,10 @@ impl Postbox {
         let done = match request {
             MailboxRequest::List => Ok(MailboxReply::Mailboxes(self.list(view))),
             MailboxRequest::Open(name) => self.opened_mailbox(view, &name),
+            MailboxRequest::OpenUnless { mailbox, version } => match self.find(&mailbox) {
+                Ok((_, known)) if known.version == version => Ok(MailboxReply::Unchanged),
+                _ => self.opened_mailbox(view, &mailbox),
+            },
             MailboxRequest::Body { mailbox, uid } => return self.open_body(now, token, view, &mailbox, uid),
             MailboxRequest::Progress { key } => return self.progress(token, key),
             MailboxRequest::Append { mailbox, file, flags, internal_date } => {

@@ -210,3 +210,33 @@ impl Postbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::postbox::Settings;
+
+    #[test]
+    fn what_is_shown_already_is_not_looked_at_when_something_is_due() {
+        let mut postbox = Postbox::new(Settings::new("alice@acme".parse().unwrap()));
+        let now = Now::default();
+        let shown = |n: u8, done| Shown {
+            submission: SubmissionId::new([n; 16]),
+            keywords: BTreeSet::new(),
+            at: WallTime(1),
+            mails: BTreeSet::new(),
+            done,
+        };
+        for n in 0..200 {
+            postbox.show(now, shown(n, false));
+        }
+        assert_eq!((postbox.outbox.due.len(), postbox.outbox.next()), (200, Some(now.mono + SHOW_AFTER)));
+        postbox.show(now, shown(7, true));
+        let later = now.after(SHOW_AFTER);
+        postbox.write_shown(later);
+        assert_eq!((postbox.outbox.due.len(), postbox.outbox.next()), (0, None), "199 shown, and none is due");
+        assert_eq!(postbox.writing.len(), 199);
+        postbox.outbox.show_later(later, &SubmissionId::new([8; 16]));
+        assert_eq!(postbox.outbox.next(), Some(later.mono + SHOW_AGAIN));
+    }
+}

@@ -282,9 +282,16 @@ impl<S: MailStore, R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Co
 
     /// Tells what changed in the open mailbox.
     pub(super) async fn sync_now(&mut self, may_expunge: bool) -> Result<(), End> {
-        let Some(name) = self.state.selected().map(|selected| selected.name.clone()) else { return Ok(()) };
+        let Some(selected) = self.state.selected() else { return Ok(()) };
+        let mailbox = selected.name.clone();
+        // Most changes are of other mailboxes, and this one may be large.
+        let request = match selected.version() {
+            Some(version) => MailboxRequest::OpenUnless { mailbox, version },
+            None => MailboxRequest::Open(mailbox),
+        };
         self.changes.mark_unchanged();
-        match self.ask(MailboxRequest::Open(name)).await {
+        match self.ask(request).await {
+            MailboxReply::Unchanged => Ok(()),
             MailboxReply::Opened { info, messages } => {
                 let view = self.state.view().unwrap_or(View::Stubs);
                 let Some(selected) = self.state.selected_mut() else { return Ok(()) };

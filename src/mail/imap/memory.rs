@@ -235,7 +235,7 @@ impl Inner {
                 let names: Vec<_> = self.folders.keys().cloned().collect();
                 MailboxReply::Mailboxes(names.iter().map(|name| self.info(view, name).unwrap().0).collect())
             }
-            MailboxRequest::Open(name) => {
+            MailboxRequest::Open(name) | MailboxRequest::OpenUnless { mailbox: name, .. } => {
                 let (info, messages) = self.info(view, &name).ok_or(MailboxFailure::NoMailbox(name))?;
                 MailboxReply::Opened { info, messages }
             }
@@ -317,8 +317,13 @@ impl MailStore for Memory {
                 MailboxReply::Appended(validity, uid)
             }
             request => {
-                let asks =
-                    matches!(request, MailboxRequest::List | MailboxRequest::Open(_) | MailboxRequest::Progress { .. });
+                let asks = matches!(
+                    request,
+                    MailboxRequest::List
+                        | MailboxRequest::Open(_)
+                        | MailboxRequest::OpenUnless { .. }
+                        | MailboxRequest::Progress { .. }
+                );
                 let reply = self.lock().answer(view, request).unwrap_or_else(MailboxReply::Failed);
                 if !asks {
                     self.changed();

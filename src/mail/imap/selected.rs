@@ -96,6 +96,11 @@ impl Selected {
         self.version == Some(info.version)
     }
 
+    /// The version of which everything was told.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.version
+    }
+
     /// Whether something was not told yet.
     pub(crate) fn holds_back(&self) -> bool {
         self.version.is_none()

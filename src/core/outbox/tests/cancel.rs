@@ -132,7 +132,7 @@ fn nothing_is_served_once_a_mail_is_cancelled_and_nothing_more_is_counted() {
     let (mut world, h) = kept(Rules::default());
     world.tell(Input::Served { h, caller: key(2).peer_id(), bytes: 500 });
     world.settle();
-    assert_eq!(world.brain.state.mails[&h].served.as_ref().unwrap()[&key(2).peer_id()], 500);
+    assert_eq!(world.brain.state.mails[&h].served.as_ref().unwrap().get(&key(2).peer_id()), Some(&500));
     cancel(&mut world);
     assert!(!world.serves(peer(&rita()), h));
     world.tell(Input::Served { h, caller: key(2).peer_id(), bytes: 5000 });
