@@ -74,7 +74,14 @@ pub enum ApiError {
 pub trait Answer<T>: Future<Output = Result<T, ApiError>> + Send {}
 impl<T, F: Future<Output = Result<T, ApiError>> + Send> Answer<T> for F {}
 
-/// The peer behind the routes. `caller` has proved that it is that peer; nothing else is known of it.
+/// The answer of a route that this peer does not serve.
+fn not_here<T: Send>(what: &str) -> impl Answer<T> {
+    let what = what.to_owned();
+    async { Err(ApiError::NotFound { what }) }
+}
+
+/// The peer behind the routes. `caller` has proved that it is that peer; nothing else is known of it. A route that an
+/// implementation leaves out answers 404; the account of what was served has no default.
 pub trait PeerApi: Clone + Send + Sync + 'static {
     /// Whether this caller may use the connections that are kept free of strangers (a member, a contact). Must be quick.
     fn is_known(&self, caller: &PeerId) -> bool;
@@ -91,38 +98,64 @@ pub trait PeerApi: Clone + Send + Sync + 'static {
     fn served(&self, caller: &PeerId, h: &MailId, bytes: u64);
 
     /// `GET /pubkey`: this peer's own OpenPGP certificate.
-    fn own_pubkey(&self, caller: PeerId) -> impl Answer<Bytes>;
+    fn own_pubkey(&self, _caller: PeerId) -> impl Answer<Bytes> {
+        not_here("A certificate")
+    }
     /// `GET /pubkey/{address}`: the certificate of `address`, if this peer holds it.
-    fn pubkey(&self, caller: PeerId, address: Address) -> impl Answer<Bytes>;
+    fn pubkey(&self, _caller: PeerId, _address: Address) -> impl Answer<Bytes> {
+        not_here("That certificate")
+    }
     /// `GET /outbox/{h}`: a sealed mail, owned or mirrored whole.
-    fn sealed(&self, caller: PeerId, h: MailId) -> impl Answer<BodySource>;
+    fn sealed(&self, _caller: PeerId, _h: MailId) -> impl Answer<BodySource> {
+        not_here("That mail")
+    }
     /// `GET /outbox/{h}/manifest`: the signed manifest; `?k=3`: that for fragments any 3 of which are enough, if there are two.
-    fn manifest(&self, caller: PeerId, h: MailId, k: Option<u8>) -> impl Answer<BodySource>;
+    fn manifest(&self, _caller: PeerId, _h: MailId, _k: Option<u8>) -> impl Answer<BodySource> {
+        not_here("That manifest")
+    }
     /// `GET /outbox/{h}/fragments`: which fragments this peer holds.
-    fn fragments(&self, caller: PeerId, h: MailId) -> impl Answer<FragmentList>;
+    fn fragments(&self, _caller: PeerId, _h: MailId) -> impl Answer<FragmentList> {
+        not_here("That mail")
+    }
     /// `GET /outbox/{h}/fragments/{k}/{i}`: the fragment's blocks, one after the other.
-    fn fragment(&self, caller: PeerId, h: MailId, k: u8, i: u8) -> impl Answer<BodySource>;
+    fn fragment(&self, _caller: PeerId, _h: MailId, _k: u8, _i: u8) -> impl Answer<BodySource> {
+        not_here("That fragment")
+    }
     /// `GET /outbox/msglist`: entries after `since`; waits for one, at most `wait`, and answers an empty page then. Dropped
     /// when the caller goes away.
-    fn msglist(&self, caller: PeerId, since: Cursor, wait: Duration) -> impl Answer<Page>;
+    fn msglist(&self, _caller: PeerId, _since: Cursor, _wait: Duration) -> impl Answer<Page> {
+        not_here("A msglist")
+    }
     /// `POST /outbox/holdings`: answers once the batch is on disk (R1), or compares buckets.
-    fn holdings(&self, caller: PeerId, post: HoldingsPost) -> impl Answer<HoldingsAnswer>;
+    fn holdings(&self, _caller: PeerId, _post: HoldingsPost) -> impl Answer<HoldingsAnswer> {
+        not_here("An outbox")
+    }
     /// `GET /mirror/{address}/msglist`: a member's msglist as this peer knows it.
-    fn mirror_msglist(&self, caller: PeerId, address: Address, since: Cursor) -> impl Answer<Page>;
+    fn mirror_msglist(&self, _caller: PeerId, _address: Address, _since: Cursor) -> impl Answer<Page> {
+        not_here("That msglist")
+    }
     /// `POST /notify`: answers once everything in it is on disk (R1).
-    fn notify(&self, caller: PeerId, notices: Vec<Notice>) -> impl Answer<()>;
+    fn notify(&self, _caller: PeerId, _notices: Vec<Notice>) -> impl Answer<()> {
+        not_here("A postbox")
+    }
     /// `GET /group`: the signed gd.
-    fn group(&self, caller: PeerId) -> impl Answer<Bytes>;
+    fn group(&self, _caller: PeerId) -> impl Answer<Bytes> {
+        not_here("A group")
+    }
     /// `POST /group/heartbeat`.
-    fn heartbeat(&self, caller: PeerId, heartbeat: Heartbeat) -> impl Answer<HeartbeatAnswer>;
+    fn heartbeat(&self, _caller: PeerId, _heartbeat: Heartbeat) -> impl Answer<HeartbeatAnswer> {
+        not_here("A group")
+    }
     /// `POST /group/join`: the signed gd that names the caller.
-    fn join(&self, caller: PeerId, request: JoinRequest) -> impl Answer<Bytes>;
+    fn join(&self, _caller: PeerId, _request: JoinRequest) -> impl Answer<Bytes> {
+        not_here("A group")
+    }
     /// `POST /group/key`: the group key, sealed to the caller, which the gd names as a holder.
     fn group_key(&self, _caller: PeerId) -> impl Answer<Bytes> {
-        async { Err(ApiError::NotFound { what: "A group key".to_owned() }) }
+        not_here("A group key")
     }
     /// `POST /group/leave`: the signed gd that says what the caller wants to be said of itself.
     fn leave(&self, _caller: PeerId, _stage: LeaveStage) -> impl Answer<Bytes> {
-        async { Err(ApiError::NotFound { what: "A group".to_owned() }) }
+        not_here("A group")
     }
 }

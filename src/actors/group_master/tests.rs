@@ -20,9 +20,7 @@ use crate::core::group::{Event, Group, GroupError, Input, Reply};
 use crate::model::card::{Invite, JoinRequest};
 use crate::model::dht::DhtKey;
 use crate::model::group::{Heartbeat, HeartbeatAnswer, PeerAddr};
-use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, PeerId, Policy, Secret, WallTime};
-use crate::net::body_source::BodySource;
 use crate::net::https_client::{ClientBounds, PeerClient};
 use crate::net::https_server::{HttpsServer, ServerBounds};
 use crate::net::peer_api::{ApiError, PeerApi};
@@ -30,8 +28,6 @@ use crate::net::tls::TlsIdentity;
 use crate::net::upload_limit::UploadLimit;
 use crate::store::home::Home;
 use crate::wire::decode;
-use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost};
-use crate::wire::msglist::Page;
 use crate::wire::notify::Notice;
 
 #[derive(Clone, Default)]
@@ -79,33 +75,9 @@ impl PeerApi for Api {
     }
     fn give_back(&self, _: &PeerId, _: &MailId, _: u64) {}
     fn served(&self, _: &PeerId, _: &MailId, _: u64) {}
-    async fn own_pubkey(&self, _: PeerId) -> Result<Bytes, ApiError> {
-        nothing()
-    }
     async fn pubkey(&self, _: PeerId, address: Address) -> Result<Bytes, ApiError> {
         let held = self.directory.snapshot().at(&address).and_then(|known| known.certificate.clone());
         held.map_or_else(nothing, |certificate| Ok(Bytes::from(certificate.to_vec())))
-    }
-    async fn sealed(&self, _: PeerId, _: MailId) -> Result<BodySource, ApiError> {
-        nothing()
-    }
-    async fn manifest(&self, _: PeerId, _: MailId, _: Option<u8>) -> Result<BodySource, ApiError> {
-        nothing()
-    }
-    async fn fragments(&self, _: PeerId, _: MailId) -> Result<FragmentList, ApiError> {
-        nothing()
-    }
-    async fn fragment(&self, _: PeerId, _: MailId, _: u8, _: u8) -> Result<BodySource, ApiError> {
-        nothing()
-    }
-    async fn msglist(&self, _: PeerId, _: Cursor, _: Duration) -> Result<Page, ApiError> {
-        nothing()
-    }
-    async fn holdings(&self, _: PeerId, _: HoldingsPost) -> Result<HoldingsAnswer, ApiError> {
-        nothing()
-    }
-    async fn mirror_msglist(&self, _: PeerId, _: Address, _: Cursor) -> Result<Page, ApiError> {
-        nothing()
     }
     async fn notify(&self, caller: PeerId, notices: Vec<Notice>) -> Result<(), ApiError> {
         let hellos = notices.iter().filter(|notice| **notice == Notice::Hello).map(|_| caller);

@@ -20,14 +20,11 @@ use crate::core::postbox::io::{Settings, Shown};
 use crate::core::postbox::{Event, PostboxStatus};
 use crate::fragment::{Codec, Layout, ManifestBuilder};
 use crate::mime;
-use crate::model::card::JoinRequest;
 use crate::model::dht::value_hash;
-use crate::model::group::{GroupDescriptor, Heartbeat, HeartbeatAnswer, Member, PeerAddr, Roster};
+use crate::model::group::{GroupDescriptor, Member, PeerAddr, Roster};
 use crate::model::manifest::Manifest;
-use crate::model::msglist::Cursor;
 use crate::model::notification::{Nr, Ns, Outcome};
 use crate::model::{Encoding, Policy};
-use crate::net::body_source::BodySource;
 use crate::net::https_client::ClientBounds;
 use crate::net::https_server::{HttpsServer, ServerBounds};
 use crate::net::locate::{Locate, Located};
@@ -35,8 +32,6 @@ use crate::net::peer_api::{ApiError, PeerApi};
 use crate::net::tls::TlsIdentity;
 use crate::net::upload_limit::UploadLimit;
 use crate::seal::{decrypt_nr, seal_mail, seal_ns};
-use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost};
-use crate::wire::msglist::Page;
 use crate::wire::notify::Notice;
 use crate::wire::{PeerKey, Signed};
 
@@ -64,10 +59,6 @@ struct AlicePeer {
     taken: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-fn nothing<T>() -> Result<T, ApiError> {
-    Err(ApiError::NotFound { what: "It".to_owned() })
-}
-
 impl PeerApi for AlicePeer {
     fn is_known(&self, _: &PeerId) -> bool {
         true
@@ -84,42 +75,6 @@ impl PeerApi for AlicePeer {
         });
         self.taken.lock().unwrap().extend(sealed);
         Ok(())
-    }
-    async fn own_pubkey(&self, _: PeerId) -> Result<Bytes, ApiError> {
-        nothing()
-    }
-    async fn pubkey(&self, _: PeerId, _: Address) -> Result<Bytes, ApiError> {
-        nothing()
-    }
-    async fn sealed(&self, _: PeerId, _: MailId) -> Result<BodySource, ApiError> {
-        nothing()
-    }
-    async fn manifest(&self, _: PeerId, _: MailId, _: Option<u8>) -> Result<BodySource, ApiError> {
-        nothing()
-    }
-    async fn fragments(&self, _: PeerId, _: MailId) -> Result<FragmentList, ApiError> {
-        nothing()
-    }
-    async fn fragment(&self, _: PeerId, _: MailId, _: u8, _: u8) -> Result<BodySource, ApiError> {
-        nothing()
-    }
-    async fn msglist(&self, _: PeerId, _: Cursor, _: Duration) -> Result<Page, ApiError> {
-        nothing()
-    }
-    async fn holdings(&self, _: PeerId, _: HoldingsPost) -> Result<HoldingsAnswer, ApiError> {
-        nothing()
-    }
-    async fn mirror_msglist(&self, _: PeerId, _: Address, _: Cursor) -> Result<Page, ApiError> {
-        nothing()
-    }
-    async fn group(&self, _: PeerId) -> Result<Bytes, ApiError> {
-        nothing()
-    }
-    async fn heartbeat(&self, _: PeerId, _: Heartbeat) -> Result<HeartbeatAnswer, ApiError> {
-        nothing()
-    }
-    async fn join(&self, _: PeerId, _: JoinRequest) -> Result<Bytes, ApiError> {
-        nothing()
     }
 }
 

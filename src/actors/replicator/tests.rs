@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -15,8 +14,7 @@ use crate::actors::shell::Append;
 use crate::core::replicator::{Config, Lookup, MirrorFailure, MirrorOrder, Reply};
 use crate::fragment::stream::FragmentReader;
 use crate::fragment::{Layout, ManifestBuilder};
-use crate::model::card::JoinRequest;
-use crate::model::group::{Heartbeat, HeartbeatAnswer, Member, PeerAddr};
+use crate::model::group::{Member, PeerAddr};
 use crate::model::holding::{HoldingRefusal, HoldingState};
 use crate::model::manifest::Manifest;
 use crate::model::msglist::{Ending, Entry, EntryBody, Epoch, Head, MailEntry, Seq, Tombstone};
@@ -30,9 +28,8 @@ use crate::net::tls::TlsIdentity;
 use crate::net::upload_limit::UploadLimit;
 use crate::store::files::{FILE_MODE, write_durable};
 use crate::wire::Signed;
-use crate::wire::http::{FragmentList, HoldingsAnswer};
+use crate::wire::http::HoldingsAnswer;
 use crate::wire::msglist::{Page, Run, chain_next, chain_start, encode_entry};
-use crate::wire::notify::Notice;
 
 const KN: Encoding = Encoding::Fragments { k: 3, n: 5 };
 
@@ -157,30 +154,6 @@ impl PeerApi for AlicePeer {
             self.outbox.lock().unwrap().told.extend(told);
         }
         Ok(HoldingsAnswer::default())
-    }
-    async fn own_pubkey(&self, _: PeerId) -> Result<Bytes, ApiError> {
-        nothing()
-    }
-    async fn pubkey(&self, _: PeerId, _: Address) -> Result<Bytes, ApiError> {
-        nothing()
-    }
-    async fn fragments(&self, _: PeerId, _: MailId) -> Result<FragmentList, ApiError> {
-        nothing()
-    }
-    async fn mirror_msglist(&self, _: PeerId, _: Address, _: Cursor) -> Result<Page, ApiError> {
-        nothing()
-    }
-    async fn notify(&self, _: PeerId, _: Vec<Notice>) -> Result<(), ApiError> {
-        nothing()
-    }
-    async fn group(&self, _: PeerId) -> Result<Bytes, ApiError> {
-        nothing()
-    }
-    async fn heartbeat(&self, _: PeerId, _: Heartbeat) -> Result<HeartbeatAnswer, ApiError> {
-        nothing()
-    }
-    async fn join(&self, _: PeerId, _: JoinRequest) -> Result<Bytes, ApiError> {
-        nothing()
     }
 }
 

@@ -221,14 +221,16 @@ impl Replicator {
         self.conclude(owner, h, me, &assigned, answers);
     }
 
-    /// Plans to ask whether somebody else took the part that was chosen here by asking.
-    pub(super) fn confirm_choice(&mut self, owner: PeerId, h: MailId) {
+    /// Plans to ask whether somebody else took the part that was chosen here by asking; a restart forgets the plan, but not that
+    /// there was a choice.
+    pub(super) fn confirm_choice(&mut self, owner: PeerId, h: MailId, batch: &mut Vec<Event>) {
         let at = self.now.mono + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         if mail.encoding != Encoding::Whole && mail.noted.is_none() {
             mail.chosen = true;
             mail.confirm_at = Some(at);
             self.timers.insert((at, owner, h));
+            self.record(batch, Event::Chosen { owner, h, settled: false });
         }
     }
 
@@ -269,6 +271,10 @@ impl Replicator {
         let missing = mail.goal.filter(|part| !mail.held.contains(part));
         let extras: Vec<Part> = mail.held.iter().copied().filter(|part| mail.goal != Some(*part)).collect();
         if missing.is_some() || extras.is_empty() {
+            // Somebody who holds the same would have given this peer another goal.
+            if missing.is_none() && mail.unsettled && mail.doubt.is_empty() {
+                self.commit_each(vec![Event::Chosen { owner, h, settled: true }]);
+            }
             self.evaluate(owner, h);
             return;
         }
@@ -350,8 +356,8 @@ impl Replicator {
         self.start_scan();
     }
 
-    /// Whose answer was missing when a part was chosen is not known any more after a start. What rank would not give this peer
-    /// was chosen by asking: the others are asked once more.
+    /// Whose answer was missing when a part was chosen is not known any more after a start. Where the choice was not settled, or
+    /// rank would not give this peer what it holds, the others are asked once more.
     fn confirm_after_start(&mut self, address: &Address) {
         let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
         let of_address = self.owners.iter().filter(|(_, o)| o.address == *address);
@@ -364,7 +370,7 @@ impl Replicator {
             let by_rank = self.by_rank(&owner, &h, &me);
             let at = self.now.mono + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
             let Some(mail) = self.owners.mail_mut(&owner, &h) else { continue };
-            if by_rank.is_some_and(|part| !mail.held.contains(&part)) {
+            if mail.unsettled || by_rank.is_some_and(|part| !mail.held.contains(&part)) {
                 mail.confirm_at = Some(at);
                 self.timers.insert((at, owner, h));
             }

@@ -141,9 +141,9 @@ impl Replicator {
                 // Also when it is over by now: then it is dropped like every part.
                 let mut batch = Vec::new();
                 self.record(&mut batch, Event::Held { owner, h, part });
+                self.confirm_choice(owner, h, &mut batch);
                 self.commit(batch, Vec::new());
                 self.plan_scrub(owner, h, part);
-                self.confirm_choice(owner, h);
                 self.evaluate(owner, h);
             }
             Err(_) if over => self.evaluate(owner, h),

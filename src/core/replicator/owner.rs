@@ -67,6 +67,8 @@ pub(super) struct Mail {
     pub(super) encoding: Encoding,
     pub(super) held: BTreeSet<Part>,
     pub(super) served: BTreeMap<PeerId, u64>,
+    /// Whether its part was chosen by asking the others, and not all of them have answered since that they hold another one.
+    pub(super) unsettled: bool,
     // What follows is found again after a restart.
     pub(super) task: Task,
     /// The part that this peer should hold, once that is known.
@@ -294,6 +296,11 @@ impl Owners {
                 o.hold(*h, *part, true);
                 o.say(*h, *part, HoldingState::Held);
             }
+            Event::Chosen { h, settled, .. } => {
+                if let Some(mail) = o.mails.get_mut(h) {
+                    mail.unsettled = !settled;
+                }
+            }
             Event::Lost { h, part, .. } => {
                 o.hold(*h, *part, false);
                 o.say(*h, *part, HoldingState::Lost);
@@ -339,6 +346,7 @@ impl Owners {
             for (h, mail) in &o.mails {
                 events.push(mail.noted_event(owner, *h));
                 events.extend(mail.held.iter().map(|part| Event::Held { owner, h: *h, part: *part }));
+                events.extend(mail.unsettled.then_some(Event::Chosen { owner, h: *h, settled: false }));
                 let served = mail.served.iter();
                 events.extend(served.map(|(caller, n)| Event::Served { owner, h: *h, caller: *caller, bytes: *n }));
             }
@@ -366,6 +374,7 @@ impl Mail {
             encoding,
             held: BTreeSet::new(),
             served: BTreeMap::new(),
+            unsettled: false,
             task: Task::Idle,
             goal: None,
             noted: None,
@@ -399,6 +408,7 @@ fn owner_of(event: &Event) -> &PeerId {
         | Event::Noted { owner, .. }
         | Event::Tombstoned { owner, .. }
         | Event::Held { owner, .. }
+        | Event::Chosen { owner, .. }
         | Event::Lost { owner, .. }
         | Event::Refused { owner, .. }
         | Event::Dropped { owner, .. }

@@ -393,6 +393,15 @@ pub enum Event {
         /// Which part.
         part: Part,
     },
+    /// The part that is held was chosen by asking the others, of whom another may have chosen the same at the same time.
+    Chosen {
+        /// Whose.
+        owner: PeerId,
+        /// Which mail.
+        h: MailId,
+        /// Whether all others answered since, and none of them holds the same.
+        settled: bool,
+    },
     /// A part was on disk and is not any more, or is bad.
     Lost {
         /// Whose.

@@ -12,7 +12,6 @@ use roost::clock::system_wall;
 use roost::config::Config;
 use roost::fragment::{Codec, ManifestBuilder};
 use roost::mime;
-use roost::model::card::JoinRequest;
 use roost::model::group::{Heartbeat, HeartbeatAnswer, PeerAddr};
 use roost::model::msglist::Cursor;
 use roost::model::notification::{Nr, Ns};
@@ -27,7 +26,7 @@ use roost::net::tls::TlsIdentity;
 use roost::net::upload_limit::UploadLimit;
 use roost::seal::{SecretIdentity, decrypt_nr, seal_mail, seal_ns};
 use roost::wire::PeerKey;
-use roost::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost};
+use roost::wire::http::FragmentList;
 use roost::wire::msglist::Page;
 use roost::wire::notify::Notice;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -93,9 +92,6 @@ impl PeerApi for Lies {
     }
     fn give_back(&self, _: &PeerId, _: &MailId, _: u64) {}
     fn served(&self, _: &PeerId, _: &MailId, _: u64) {}
-    async fn own_pubkey(&self, _: PeerId) -> Result<Bytes, ApiError> {
-        nothing()
-    }
     async fn pubkey(&self, _: PeerId, address: Address) -> Result<Bytes, ApiError> {
         self.told().certificates.get(&address).cloned().map_or_else(nothing, Ok)
     }
@@ -118,12 +114,6 @@ impl PeerApi for Lies {
         *told.asked.entry(caller).or_default() += 1;
         Ok(told.page.clone())
     }
-    async fn holdings(&self, _: PeerId, _: HoldingsPost) -> Result<HoldingsAnswer, ApiError> {
-        nothing()
-    }
-    async fn mirror_msglist(&self, _: PeerId, _: Address, _: Cursor) -> Result<Page, ApiError> {
-        nothing()
-    }
     async fn notify(&self, _: PeerId, notices: Vec<Notice>) -> Result<(), ApiError> {
         let nr = notices.into_iter().filter_map(|notice| match notice {
             Notice::Nr { sealed, .. } => Some(sealed.into_vec()),
@@ -138,9 +128,6 @@ impl PeerApi for Lies {
     async fn heartbeat(&self, _: PeerId, heartbeat: Heartbeat) -> Result<HeartbeatAnswer, ApiError> {
         let at = system_wall() + self.told().ahead;
         Ok(HeartbeatAnswer { gd_version: heartbeat.gd_version, at, ..HeartbeatAnswer::default() })
-    }
-    async fn join(&self, _: PeerId, _: JoinRequest) -> Result<Bytes, ApiError> {
-        nothing()
     }
 }
 
