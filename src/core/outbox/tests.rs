@@ -2,8 +2,8 @@ mod announce;
 mod audit;
 mod cancel;
 mod endings;
-mod reencode;
 mod growth;
+mod reencode;
 mod truth;
 mod world;
 

@@ -190,6 +190,8 @@ impl Group {
                 Ok(aware.then_some(()))
             })?;
         }
+        // What the change itself costs is over when the measuring begins.
+        std::thread::sleep(SETTLE);
         let before = self.begin()?;
         std::thread::sleep(SETTLE);
         self.done_since(&before)

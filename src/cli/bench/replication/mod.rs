@@ -63,7 +63,7 @@ pub(super) fn run(args: &ReplicationArgs) -> anyhow::Result<Shown> {
         rows.extend(play::sizes(&mut group, args, &arms, &mut idle)?);
     }
     rows.extend(play::mixed(&mut group, args, &arms, &mut idle)?);
-    rows.extend(repair::repairs(&mut group, args, &arms, &mut idle)?);
+    rows.extend(repair::repairs(&mut group, args, &arms)?);
     drop(group);
     let both = [Comparison::EqualStorage, Comparison::EqualLosses];
     let lines: Vec<(Comparison, Lines)> =

@@ -12,33 +12,28 @@ use super::args::ReplicationArgs;
 use super::arms::Arm;
 use super::group::{Group, Sent};
 use super::measure::{part_bytes, parts_to_rebuild, real};
-use super::rows::{Idle, Repair, Row, thousandths};
+use super::rows::{Repair, Row, thousandths};
 use crate::cli::progress::Progress;
 use crate::model::{Address, Encoding, MailId, Part};
 
 /// Repairs of every arm.
-pub(super) fn repairs(
-    group: &mut Group,
-    args: &ReplicationArgs,
-    arms: &[Arm],
-    idle: &mut Idle,
-) -> anyhow::Result<Vec<Row>> {
+pub(super) fn repairs(group: &mut Group, args: &ReplicationArgs, arms: &[Arm]) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     if args.repair_mails == 0 {
         return Ok(rows);
     }
     for _ in 0..args.runs {
         for arm in arms {
-            rows.extend(of_arm(group, args, arm, idle)?);
+            rows.extend(of_arm(group, args, arm)?);
         }
     }
     Ok(rows)
 }
 
 /// Sends mails, loses a member, gets it back, loses the sender and a member, and has the mails read.
-fn of_arm(group: &mut Group, args: &ReplicationArgs, arm: &Arm, idle: &mut Idle) -> anyhow::Result<Vec<Row>> {
+fn of_arm(group: &mut Group, args: &ReplicationArgs, arm: &Arm) -> anyhow::Result<Vec<Row>> {
     let bar = Progress::start(&format!("{}: mails for a repair", arm.name()));
-    idle.add(&group.prepare(arm, Some(args.lost_after))?);
+    group.prepare(arm, Some(args.lost_after))?;
     all_heard(group, args)?;
     let (mut imap, first) = group.reader()?;
     let mut sent: Vec<Sent> = Vec::new();
@@ -50,14 +45,14 @@ fn of_arm(group: &mut Group, args: &ReplicationArgs, arm: &Arm, idle: &mut Idle)
     let spare = usize::from(args.members).saturating_sub(1 + arm.places(u64::MAX));
     ensure!(spare > 0, "{} needs a spare member for a repair: raise --members", arm.name());
     bar.at(&format!("{}: repair from the sender", arm.name()), None);
-    let mut repairs = vec![lose_one(group, args, arm, &sent, *idle)?];
+    let mut repairs = vec![lose_one(group, args, arm, &sent)?];
     if !args.only_with_sender {
         let sender = group.sender.address.clone();
         group.stage.cluster.kill(std::slice::from_ref(&sender))?;
         let witness = group.running()?.into_iter().next().context("no member runs")?;
         wait_lost(group, &witness, &sender, true)?;
         bar.at(&format!("{}: repair while the sender is off", arm.name()), None);
-        repairs.push(lose_one(group, args, arm, &sent, *idle)?);
+        repairs.push(lose_one(group, args, arm, &sent)?);
     }
     bar.at(&format!("{}: opening the mails", arm.name()), None);
     group.read(&mut imap, first, &sent)?;
@@ -127,7 +122,7 @@ fn complete(arm: &Arm, sent: &[Sent], held: &BTreeMap<MailId, Vec<Part>>, none_o
 }
 
 /// Kills the member that holds the most, waits until everything is repaired, watches whether the group rests, and gets it back.
-fn lose_one(group: &Group, args: &ReplicationArgs, arm: &Arm, sent: &[Sent], idle: Idle) -> anyhow::Result<Repair> {
+fn lose_one(group: &Group, args: &ReplicationArgs, arm: &Arm, sent: &[Sent]) -> anyhow::Result<Repair> {
     let running = group.stage.cluster.who_runs()?;
     let from_sender = running.contains(&group.sender.address);
     let mut victims: Vec<(BTreeSet<(MailId, Part)>, Address)> = Vec::new();
@@ -157,6 +152,8 @@ fn lose_one(group: &Group, args: &ReplicationArgs, arm: &Arm, sent: &[Sent], idl
     let quiet = group.begin()?;
     std::thread::sleep(Duration::from_secs(args.quiet.into()));
     let rested = group.done_since(&quiet)?;
+    // What the heartbeats of this `lost_after` cost without a repair.
+    let idle_cpu = rested.cpu / rested.seconds * done.seconds;
     let quiet_bytes = group.done_since(&before)?.served.saturating_sub(done.served);
     let peers = group.stage.cluster.who_runs()?.len();
 
@@ -175,7 +172,7 @@ fn lose_one(group: &Group, args: &ReplicationArgs, arm: &Arm, sent: &[Sent], idl
         repair_ratio: thousandths(real(done.served) / real(must_move)),
         detect_seconds: thousandths(detect_seconds.as_secs_f64()),
         repair_seconds: thousandths(repair_seconds.as_secs_f64()),
-        cpu_s: thousandths((done.cpu - idle.cpu_in(done.seconds)).max(0.0)),
+        cpu_s: thousandths((done.cpu - idle_cpu).max(0.0)),
         quiet_seconds: thousandths(rested.seconds),
         quiet_bytes,
         quiet_written_bytes: rested.written,
