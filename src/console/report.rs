@@ -218,6 +218,7 @@ pub(super) fn attention(
     outbox: &OutboxStatus,
     replicator: &crate::core::replicator::Status,
     fetch: &fetch::Status,
+    damaged_messages: usize,
 ) -> Vec<String> {
     let mut sentences = Vec::new();
     if outbox.unsafe_mails > 0 {
@@ -233,6 +234,12 @@ pub(super) fn attention(
         sentences.push(format!(
             "{} sealed mail(s) are missing on this disk; they are put together again from what members hold",
             outbox.missing_mails
+        ));
+    }
+    if damaged_messages > 0 {
+        sentences.push(format!(
+            "{damaged_messages} message(s) in the mailboxes have lost their files on this disk; bring them back from a backup \
+             (`roost init --restore`), and have the disk looked at"
         ));
     }
     if outbox.moving > 0 {
@@ -256,7 +263,10 @@ pub(super) fn attention(
     sentences.extend(conflicts::of_keys(group, peer.clock.now().wall));
     sentences.extend(conflicts::of_lists(replicator));
     for lost in group.members.iter().filter(|m| m.lost) {
-        sentences.push(format!("{} is lost", lost.address));
+        sentences.push(format!(
+            "{} is lost: others take over what it held; switch it on again, or take it out with `roost group remove {}`",
+            lost.address, lost.address
+        ));
     }
     let snapshot = peer.directory.snapshot();
     for (liar, times) in &fetch.liars {
@@ -284,8 +294,13 @@ pub(super) async fn doctor(peer: &Peer) -> Result<Vec<Check>, String> {
         check("clock", !group.clock_off, format!("{} ms off the members' median", group.clock_offset_ms)),
         check(
             "index",
-            !peer.index_rebuilt,
-            if peer.index_rebuilt { "it was rebuilt at this start" } else { "it was opened as it was" }.to_owned(),
+            true,
+            if peer.index_rebuilt {
+                "it was rebuilt at this start; nothing is to be done"
+            } else {
+                "it was opened as it was"
+            }
+            .to_owned(),
         ),
     ];
     for member in group.members.iter().filter(|m| m.peer_id != group.peer_id) {

@@ -60,7 +60,7 @@ impl Seen {
         };
         Ok(Self {
             started: peer.started,
-            attention: report::attention(peer, &group, &outbox, &replicator, &fetch),
+            attention: report::attention(peer, &group, &outbox, &replicator, &fetch, postbox.damaged),
             degraded: report::group_status(&group, peer).degraded.is_some(),
             own_bytes: used.own_bytes,
             mirror_bytes: used.mirror_bytes,

@@ -2,6 +2,7 @@
 //! all rests.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use roost::core::postbox::access::Standard;
 
@@ -24,8 +25,14 @@ const IDLE_MINUTES: u64 = 30;
 /// Runs one seed; the violation, if there is one.
 pub(crate) fn run(seed: u64, saboteur: Option<Saboteur>) -> Option<Violation> {
     let mut world = World::new(Params::draw(seed, saboteur), false);
-    world.play();
+    world.play_or_name(seed, saboteur);
     world.violation
+}
+
+/// The line that runs a seed once more.
+fn again(seed: u64, saboteur: Option<Saboteur>) -> String {
+    let by = saboteur.map(|s| format!("ROOST_SIM_SABOTEUR={s:?} ")).unwrap_or_default();
+    format!("again: ROOST_SIM_SEED={seed} {by}cargo test --test simulation -- one_seed --nocapture")
 }
 
 /// Runs one seed and tells what happens: parameters first, the trace's tail at a violation.
@@ -33,15 +40,14 @@ pub(crate) fn tell(seed: u64, saboteur: Option<Saboteur>) -> Option<Violation> {
     let params = Params::draw(seed, saboteur);
     println!("{params}");
     let mut world = World::new(params, true);
-    world.play();
+    world.play_or_name(seed, saboteur);
     println!("{}", world.summary());
     if let Some(violation) = &world.violation {
         for line in &world.trace {
             println!("{line}");
         }
         println!("{:?} at {} ms: {}", violation.rule, violation.at_ms, violation.why);
-        let by = saboteur.map(|s| format!("ROOST_SIM_SABOTEUR={s:?} ")).unwrap_or_default();
-        println!("again: ROOST_SIM_SEED={seed} {by}cargo test --test simulation -- one_seed --nocapture");
+        println!("{}", again(seed, saboteur));
     }
     world.violation
 }
@@ -59,6 +65,16 @@ impl World {
         format!(
             "{letters} mails, sealed as {mails}, ended {ends:?}; {lives} crashes, {messages} messages, {commits} commits"
         )
+    }
+
+    /// The whole run; a brain that panics names its seed first.
+    fn play_or_name(&mut self, seed: u64, saboteur: Option<Saboteur>) {
+        let played = catch_unwind(AssertUnwindSafe(|| self.play()));
+        if let Err(panic) = played {
+            eprintln!("a brain panicked: {}", Params::draw(seed, saboteur));
+            eprintln!("{}", again(seed, saboteur));
+            resume_unwind(panic);
+        }
     }
 
     /// The whole run.
