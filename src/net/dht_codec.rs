@@ -57,7 +57,7 @@ async fn read_body<T: AsyncRead + Unpin>(stream: &mut T, head: &[u8; HEAD], limi
     if body.len() != usize::try_from(length).unwrap_or(usize::MAX) {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    tap::saw(&body);
+    tap::saw(tap::Flow::Dht, &body);
     Ok(Frame { number: u32::from_be_bytes([n0, n1, n2, n3]), body })
 }
 

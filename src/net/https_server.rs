@@ -254,7 +254,7 @@ async fn connection(tcp: TcpStream, handshake: OwnedSemaphorePermit, shared: Arc
     drop(handshake);
     let router = shared.router.clone();
     let service = service_fn(move |request: Request<Incoming>| routes::call(router.clone(), peer, request));
-    let http = http(shared.bounds.idle_timeout).serve_connection(TokioIo::new(Tapped(stream)), service);
+    let http = http(shared.bounds.idle_timeout).serve_connection(TokioIo::new(Tapped::new(stream)), service);
     if let Err(error) = watcher.watch(http).await {
         tracing::debug!(%peer, %error, "a connection ended with an error");
     }
@@ -285,7 +285,7 @@ async fn refuse(stream: PeerTls) {
         async move { Ok::<_, std::convert::Infallible>(answer) }
     });
     let mut http = http(REFUSAL_TIMEOUT);
-    let serving = http.keep_alive(false).serve_connection(TokioIo::new(Tapped(stream)), service);
+    let serving = http.keep_alive(false).serve_connection(TokioIo::new(Tapped::new(stream)), service);
     // Whether the caller hears it is its own affair.
     tokio::time::timeout(REFUSAL_TIMEOUT, serving).await.ok();
 }
