@@ -27,7 +27,7 @@ use super::replicator;
 use super::shell::{EventLog, Handle};
 use super::spool::{Spool, SpoolError};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Notify, Pull};
+use crate::config::{Config, ConfigError, Notify, Pull, place_of};
 use crate::core::dht::Dht;
 use crate::core::fetch::Fetch;
 use crate::core::group::Group;
@@ -83,16 +83,16 @@ pub enum StartError {
     #[error("the operating system gives no randomness: {why}")]
     Random { why: String },
     /// A port is taken.
-    #[error(
-        "{what} cannot listen on {addr}: {source}; stop what has the port, or change it in config.toml and tell the members"
-    )]
+    #[error("{what} cannot listen on {addr}: {why}; stop what has the port, or change {place} and tell the members")]
     Listen {
         /// Which service.
         what: &'static str,
         /// Where.
         addr: SocketAddr,
         /// What the operating system says.
-        source: std::io::Error,
+        why: String,
+        /// Where the config says so.
+        place: String,
     },
 }
 
@@ -409,15 +409,16 @@ impl Peer {
         let Opened { lock, identity, journal, brains, index } = open(&home, &config)?;
         let index_rebuilt = index.as_ref().is_some_and(Index::is_rebuilt);
         let share = index.map(|index| Arc::new(DhtShare::new(index)));
-        let listener = bind_https(ports.https).await?;
+        let config_file = home.config_file();
+        let https_taken = |e: std::io::Error| taken(&config_file, "HTTPS", "https_port", ports.https, e.to_string());
+        let listener = TcpListener::bind(ports.https).await.map_err(https_taken)?;
         let tls = TlsIdentity::new(&identity.key)?;
         let log: Arc<dyn EventLog> = Arc::new(JournalLog::new(journal.clone()));
         let (failed, failed_dials) = mpsc::channel(LOOK_AGAIN_MAX);
         let directory = brains.directory.clone();
         let locator = Locator::new(directory.clone(), config.net.dial_private, failed);
         let client = PeerClient::new(tls.clone(), Arc::new(locator), ClientBounds::default());
-        let listen = SwarmConfig::tcp(config.net.listen, config.net.libp2p_port, config.net.dial_private);
-        let running = swarm::start(listen, &identity.key).await?;
+        let running = start_swarm(&config, &identity, ports.libp2p, &config_file).await?;
         let dht = dht_client::start(brains.dht, running, log.clone(), clock.clone(), share);
         let codec = Arc::new(Codec::default());
         let common = Common { home, config, identity, clock, log, codec, directory, client, dht };
@@ -442,9 +443,8 @@ impl Peer {
         let api = common.api(&group, &outbox, &replicator, &postbox);
         let _ = late.api.set(api.clone());
         let upload = Arc::new(UploadLimit::new(common.config.net.upload_limit.0));
-        let listen_error = |source| StartError::Listen { what: "HTTPS", addr: ports.https, source };
         let bounds = ServerBounds::default();
-        let https = HttpsServer::start(listener, &tls, api, Arc::clone(&upload), bounds).map_err(listen_error)?;
+        let https = HttpsServer::start(listener, &tls, api, Arc::clone(&upload), bounds).map_err(https_taken)?;
         spread_rosters(&group, outbox.handle().clone(), replicator.clone(), postbox.clone(), common.dht.clone());
         let Common { home, config, identity, clock, directory, client, dht, .. } = common;
         let (group_port, group, outbox) = (group.clone(), group.handle.clone(), outbox.handle().clone());
@@ -492,8 +492,21 @@ impl Peer {
     }
 }
 
-async fn bind_https(addr: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(addr).await.map_err(|source| StartError::Listen { what: "HTTPS", addr, source })
+async fn start_swarm(
+    config: &Config,
+    identity: &Identity,
+    addr: SocketAddr,
+    config_file: &Path,
+) -> Result<swarm::Running, StartError> {
+    let listen = SwarmConfig::tcp(config.net.listen, config.net.libp2p_port, config.net.dial_private);
+    swarm::start(listen, &identity.key).await.map_err(|error| match error {
+        SwarmError::Listen { why, .. } => taken(config_file, "libp2p", "libp2p_port", addr, why),
+        other => other.into(),
+    })
+}
+
+fn taken(config_file: &Path, what: &'static str, key: &str, addr: SocketAddr, why: String) -> StartError {
+    StartError::Listen { what, addr, why, place: place_of(config_file, "net", key) }
 }
 
 /// Tells every brain of each new picture of the group, of the clock's doubts, and the DHT of who is known.

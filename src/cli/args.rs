@@ -122,12 +122,15 @@ pub(super) enum GroupCommand {
         #[command(flatten)]
         policy: PolicyArgs,
     },
-    /// Prints an invite: one line and a QR code, good once, for 24 h
-    #[command(after_help = "Example:\n  roost group invite --as bob")]
+    /// Prints an invite: one line and a QR code, good once, for a day
+    #[command(after_help = "Examples:\n  roost group invite --as bob\n  roost group invite --as bob --valid 7d")]
     Invite {
         /// The name that the new member gets
         #[arg(long = "as", value_name = "NAME")]
         name: LocalName,
+        /// How long it is good, for example "10 min"; at most "30 d"
+        #[arg(long, value_name = "SPAN", default_value = "24 h")]
+        valid: Span,
     },
     /// Joins a group by an invite; on an empty home it does `init` first
     #[command(after_help = "Example:\n  roost group join roost-invite:…")]

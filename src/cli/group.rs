@@ -11,14 +11,14 @@ use super::output::{self, Shown};
 use super::{join, qr};
 use crate::console::protocol::{Founded, GroupChanged, GroupStatus, Line, MemberStatus, Request};
 use crate::model::policy::KOfN;
-use crate::model::{GroupName, LocalName, Mode, Policy};
+use crate::model::{GroupName, LocalName, Mode, Policy, Span};
 
 /// Does what was asked of the group of the peer on `home`.
 pub(super) fn run(home: &Path, command: &GroupCommand) -> anyhow::Result<Shown> {
     let control = Control::of(home);
     match command {
         GroupCommand::Create { name, policy } => create(&control, name, policy),
-        GroupCommand::Invite { name } => invite(&control, name),
+        GroupCommand::Invite { name, valid } => invite(&control, name, *valid),
         GroupCommand::Join { code } => join::run(home, code),
         GroupCommand::Policy(set) => policy(&control, set),
         GroupCommand::Grant { address } => changed(&control, &Request::GroupGrant { address: address.clone() }),
@@ -48,9 +48,9 @@ fn create(control: &Control, name: &GroupName, set: &PolicyArgs) -> anyhow::Resu
     Shown::of(&founded, text)
 }
 
-fn invite(control: &Control, name: &LocalName) -> anyhow::Result<Shown> {
-    let line: Line = control.ask(&Request::GroupInvite { name: name.clone() })?;
-    output::note(&format!("For {name}, good once and for 24 h. On the new machine: roost group join CODE"));
+fn invite(control: &Control, name: &LocalName, valid: Span) -> anyhow::Result<Shown> {
+    let line: Line = control.ask(&Request::GroupInvite { name: name.clone(), valid: Some(valid) })?;
+    output::note(&format!("For {name}, good once and for {valid}. On the new machine: roost group join CODE"));
     Shown::of(&json!({ "invite": line.line, "name": name }), qr::with_code(&line.line))
 }
 

@@ -1,5 +1,6 @@
 //! `roost up`: runs a peer in the foreground until SIGTERM, SIGINT or a command stops it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use super::init::settle_ports;
 use crate::actors::peer::Peer;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, place_of};
 use crate::console::control;
 use crate::console::login::ConsoleToken;
 use crate::console::web::WebPages;
@@ -79,8 +80,8 @@ pub async fn serve(home: Home, config: Config) -> Result<()> {
     let peer = Arc::new(Peer::start(home, config, Clock::system()).await?);
     let (stop, mut stopped) = watch::channel(false);
 
-    let smtp_listener = bind("SMTP", peer.ports.smtp).await?;
-    let imap_listener = bind("IMAP", peer.ports.imap).await?;
+    let smtp_listener = bind("SMTP", peer.ports.smtp, &peer, ("mail", "smtp_port")).await?;
+    let imap_listener = bind("IMAP", peer.ports.imap, &peer, ("mail", "imap_port")).await?;
     let smtp_config = smtp::SmtpConfig::new(peer.clock.clone());
     let smtp = tokio::spawn(smtp::serve(smtp_listener, SmtpPort::new(peer.clone()), smtp_config, stop.subscribe()));
     let imap = tokio::spawn(imap::serve(
@@ -90,7 +91,7 @@ pub async fn serve(home: Home, config: Config) -> Result<()> {
         stop.subscribe(),
     ));
     if let Some(addr) = peer.ports.console {
-        let listener = bind("the console", addr).await?;
+        let listener = bind("the console", addr, &peer, ("console", "console_port")).await?;
         let home = peer.home.clone();
         let token = tokio::task::spawn_blocking(move || ConsoleToken::of(&home)).await??;
         let pages = Arc::new(WebPages::new(peer.clone(), token, addr.port()));
@@ -121,8 +122,10 @@ pub async fn serve(home: Home, config: Config) -> Result<()> {
     Ok(())
 }
 
-async fn bind(what: &'static str, addr: std::net::SocketAddr) -> Result<TcpListener> {
+/// Listens; `key` is where the config says where.
+async fn bind(what: &str, addr: SocketAddr, peer: &Peer, key: (&str, &str)) -> Result<TcpListener> {
+    let place = || place_of(&peer.home.config_file(), key.0, key.1);
     TcpListener::bind(addr)
         .await
-        .with_context(|| format!("{what} cannot listen on {addr}; stop what has the port, or change it in config.toml"))
+        .with_context(|| format!("{what} cannot listen on {addr}; stop what has the port, or change {}", place()))
 }

@@ -257,6 +257,21 @@ pub fn set_ports(path: &Path, text: &str, ports: &[(&str, &str, u16)]) -> Result
     Ok(document.to_string())
 }
 
+/// Where `key` of a section stands in a config file, for people: the key, the file, and the line if there is one.
+pub fn place_of(path: &Path, section: &str, key: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let (mut here, head) = (false, format!("[{section}]"));
+    let is_it = |line: &str| line.split_once('=').is_some_and(|(name, _)| name.trim() == key);
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim_start().starts_with('[') {
+            here = line.trim_start().starts_with(&head);
+        } else if here && is_it(line) {
+            return format!("{key} in {}, line {number}", path.display());
+        }
+    }
+    format!("{key} under {head} in {}", path.display())
+}
+
 /// `cluster-config/reference.toml`: every key of a home's config and of a cluster file, with its default and what it does.
 pub fn reference() -> String {
     let mut out = String::from(
@@ -315,6 +330,20 @@ mod tests {
         std::fs::write(&path, "address = \"a@b\"\n[mail]\nsmpt_port = 25\n").unwrap();
         let why = Config::load(&path).unwrap_err().to_string();
         assert!(why.contains("smpt_port") && why.contains("line 3"), "{why}");
+    }
+
+    #[test]
+    fn the_place_of_a_key_is_its_line_in_its_own_section() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(
+            &path,
+            "address = \"a@b\"\n[net]\n# smtp_port = 1\nsmtp_port = 2\n[mail] # mine\n smtp_port=3\n",
+        )
+        .unwrap();
+        assert_eq!(place_of(&path, "mail", "smtp_port"), format!("smtp_port in {}, line 6", path.display()));
+        let none = place_of(&path, "mail", "imap_port");
+        assert_eq!(none, format!("imap_port under [mail] in {}", path.display()));
     }
 
     #[test]

@@ -49,9 +49,9 @@ pub(super) async fn answer(peer: &Arc<Peer>, request: Request, progress: Progres
         Request::Cancel { which, wait_s } => value(super::cancel::cancel(peer, &which, wait_s).await?),
         Request::Doctor => value(report::doctor(peer).await?),
         Request::GroupCreate { group, policy } => create(peer, group, policy).await,
-        Request::GroupInvite { name } => {
-            let secret = Secret::new(random()?);
-            let ask = move |token| group::Input::Invite { token, name, secret };
+        Request::GroupInvite { name, valid } => {
+            let (secret, valid) = (Secret::new(random()?), valid.unwrap_or(group::INVITE_VALIDITY));
+            let ask = move |token| group::Input::Invite { token, name, secret, valid };
             match peer.group.ask(ask).await.map_err(stopped)? {
                 group::Reply::Invite(invite) => value(Line { line: code::to_line(&invite) }),
                 other => Err(refusal(other)),

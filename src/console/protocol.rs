@@ -13,7 +13,7 @@ use crate::actors::postbox::Proof;
 use crate::core::group::Candidates;
 use crate::core::outbox::CancelAnswer;
 use crate::core::postbox::Verdict;
-use crate::model::{Address, Fingerprint, GroupName, LocalName, MailId, PeerId, Policy, SubmissionId, WallTime};
+use crate::model::{Address, Fingerprint, GroupName, LocalName, MailId, PeerId, Policy, Span, SubmissionId, WallTime};
 
 /// Longest line, bytes.
 pub const LINE_MAX: usize = 4 * 1024 * 1024;
@@ -35,6 +35,9 @@ pub enum Request {
     GroupInvite {
         /// For whom.
         name: LocalName,
+        /// How long it is good; a day when nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        valid: Option<Span>,
     },
     /// Joins by an invite. Answered with [`GroupStatus`].
     GroupJoin {

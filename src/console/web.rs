@@ -105,8 +105,12 @@ impl WebPages {
             Some("refuse") => (Verdict::Refused, "refused, also for what it sends later"),
             _ => return Err("the form says neither accept nor refuse".to_owned()),
         };
+        // The form names the key, which is what is judged; people know the address that asked with it.
+        let waiting = self.peer.postbox.requests().await.map_err(|e| e.to_string())?.waiting;
+        let asked = waiting.iter().find(|request| request.sender.to_string() == sender);
+        let who = asked.map_or_else(|| sender.to_owned(), |request| request.from.to_string());
         let judged = consent::judge(&self.peer, sender, verdict).await?;
-        Ok(format!("{} is {done} ({} mail(s)).", judged.who, judged.mails))
+        Ok(format!("{who} is {done} ({} mail(s)).", judged.mails))
     }
 
     async fn cancel(&self, request: &PageRequest) -> Result<String, String> {

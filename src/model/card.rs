@@ -35,7 +35,7 @@ pub struct Card {
     pub peers: Vec<CardPeer>,
 }
 
-/// An invite: for one name, once, for 24 h.
+/// An invite: for one name, once, until it expires.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invite {
     /// The group that invites.

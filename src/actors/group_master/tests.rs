@@ -16,7 +16,7 @@ use crate::actors::identity::Identity;
 use crate::actors::shell::{Append, EventLog};
 use crate::clock::{Clock, system_wall};
 use crate::core::Brain;
-use crate::core::group::{Event, Group, GroupError, Input, Reply};
+use crate::core::group::{Event, Group, GroupError, INVITE_VALIDITY, Input, Reply};
 use crate::model::card::{Invite, JoinRequest};
 use crate::model::dht::DhtKey;
 use crate::model::group::{Heartbeat, HeartbeatAnswer, PeerAddr};
@@ -162,7 +162,13 @@ impl Peer {
     }
     async fn invite(&self, name: &str) -> Invite {
         let (name, secret) = (name.parse().unwrap(), Secret::new([7; 32]));
-        match self.group.handle.ask(|token| Input::Invite { token, name, secret }).await.unwrap() {
+        match self
+            .group
+            .handle
+            .ask(|token| Input::Invite { token, name, secret, valid: INVITE_VALIDITY })
+            .await
+            .unwrap()
+        {
             Reply::Invite(invite) => invite,
             other => panic!("{other:?}"),
         }

@@ -151,7 +151,7 @@ fn join(dir: &ClusterDir, group: &ClusterGroup, founder: &Address, name: &LocalN
     if status(dir, &address)?.key.is_some() {
         return Ok(());
     }
-    let invite: Line = ask(dir, founder, &Request::GroupInvite { name: name.clone() })?;
+    let invite: Line = ask(dir, founder, &Request::GroupInvite { name: name.clone(), valid: None })?;
     let _: GroupStatus = ask(dir, &address, &Request::GroupJoin { code: invite.line })?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Why the group's brain says no. Each message says what happened, why, and what to do next; none names a secret.
 
-use crate::model::{Address, Fingerprint, GroupName, LocalName, PolicyError};
+use crate::model::{Address, Fingerprint, GroupName, LocalName, PolicyError, Span};
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +105,14 @@ pub enum GroupError {
         /// Whose.
         address: Address,
     },
+    /// An invite is to be good for no time, or for too long.
+    #[error("an invite can be good for up to {longest}, not for {asked}; name another time")]
+    Validity {
+        /// What was asked for.
+        asked: Span,
+        /// The bound.
+        longest: Span,
+    },
     /// No open invite has this name.
     #[error("there is no open invite for the name {name}; ask for a new one")]
     NoInvite {
@@ -112,7 +120,7 @@ pub enum GroupError {
         name: LocalName,
     },
     /// The invite is over.
-    #[error("the invite for {name} is more than 24 h old; ask for a new one")]
+    #[error("the invite for {name} has expired; ask for a new one")]
     Expired {
         /// The name.
         name: LocalName,

@@ -2,7 +2,6 @@
 //! open invite.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
@@ -16,11 +15,14 @@ use crate::core::{Effect, Token};
 use crate::model::card::{CARD_PEERS_MAX, CardPeer, Invite};
 use crate::model::group::{GroupDescriptor, Member, PROTOCOL};
 use crate::model::policy::MEMBERS_MAX;
-use crate::model::{Address, GroupName, LocalName, Mode, Now, PeerId, Policy, Secret};
+use crate::model::{Address, Fingerprint, GroupName, LocalName, Mode, Now, PeerId, Policy, Secret, Span};
 use crate::seal::check_join_proof;
 
-/// How long an invite is good (DESIGN.md section 6).
-const INVITE_VALIDITY: Duration = Duration::from_secs(86_400);
+/// How long an invite is good when nobody says (DESIGN.md section 6).
+pub const INVITE_VALIDITY: Span = Span::hours(24);
+/// Longest time that one may be good: its secret lets anybody in who finds it.
+pub(super) const INVITE_VALIDITY_MAX: Span = Span::days(30);
+
 /// Whether a gd that the right key signed can be lived with: unique members of this group, not too many.
 pub(super) fn plausible(gd: &GroupDescriptor) -> bool {
     let addresses: BTreeSet<&Address> = gd.members.iter().map(|m| &m.address).collect();
@@ -130,11 +132,11 @@ impl Group {
         self.beat_if_due(now);
     }
 
-    pub(super) fn invite(&mut self, now: Now, token: Token, name: LocalName, secret: Secret) {
-        match self.may_invite(now, &name) {
+    pub(super) fn invite(&mut self, now: Now, token: Token, name: LocalName, secret: Secret, valid: Span) {
+        match self.may_invite(now, &name, valid) {
             Err(error) => self.refuse(token, error),
             Ok(group_key) => {
-                let expiry = now.wall + INVITE_VALIDITY;
+                let expiry = now.wall + valid.duration();
                 let invite = Invite {
                     group: self.group().clone(),
                     name: name.clone(),
@@ -149,7 +151,10 @@ impl Group {
         }
     }
 
-    fn may_invite(&mut self, now: Now, name: &LocalName) -> Result<crate::model::Fingerprint, GroupError> {
+    fn may_invite(&mut self, now: Now, name: &LocalName, valid: Span) -> Result<Fingerprint, GroupError> {
+        if valid.duration().is_zero() || valid > INVITE_VALIDITY_MAX {
+            return Err(GroupError::Validity { asked: valid, longest: INVITE_VALIDITY_MAX });
+        }
         let own = self.changeable()?;
         let (key, members) = (own.key, own.gd.members.len());
         let address = Address::new(name.clone(), self.group().clone());

@@ -39,7 +39,7 @@ pub use changes::{Mine, Overtaken, Wish};
 pub use conflicts::KeyChange;
 pub use error::GroupError;
 pub use events::Event;
-pub use membership::would_do;
+pub use membership::{INVITE_VALIDITY, would_do};
 pub use rotate::Rotation;
 pub use status::{Conflict, InviteStatus, MemberStatus, PinStatus, Role, Status};
 pub use types::{
@@ -505,7 +505,7 @@ impl Brain for Group {
             Input::DescriptorSigned(result) => self.descriptor_signed(now, result),
             Input::CreateGroup { token, group, policy } => self.create_group(now, token, group, policy),
             Input::GroupCreated(result) => self.group_created(now, result),
-            Input::Invite { token, name, secret } => self.invite(now, token, name, secret),
+            Input::Invite { token, name, secret, valid } => self.invite(now, token, name, secret, valid),
             Input::Join { token, invite } => self.join(now, token, invite),
             Input::JoinAnswered { peer, result } => self.join_answered(now, peer, result),
             Input::AdmitJoin { token, caller, descriptor, proof } => {

@@ -13,7 +13,7 @@ use crate::model::card::{Card, Invite};
 use crate::model::group::{
     GroupDescriptor, Heartbeat, HeartbeatAnswer, LeaveStage, Member, PeerAddr, PeerDescriptor, View,
 };
-use crate::model::{Address, Fingerprint, GroupName, LocalName, PeerId, Policy, Secret, WallTime};
+use crate::model::{Address, Fingerprint, GroupName, LocalName, PeerId, Policy, Secret, Span, WallTime};
 use crate::wire::{PeerKey, Signed};
 
 /// This peer, given at construction.
@@ -188,6 +188,8 @@ pub enum Input {
         name: LocalName,
         /// 32 random bytes.
         secret: Secret,
+        /// How long it is good.
+        valid: Span,
     },
     /// `roost group join CODE`.
     Join {

@@ -8,8 +8,8 @@ use serde_bytes::ByteBuf;
 use zeroize::Zeroizing;
 
 use crate::core::group::{
-    Action, Beat, BeatAnswer, CallFailed, Entry, Errand, Event, GdFound, Group, GroupError, Input, Me, NewGroup,
-    OldKey, PeerFound, Picture, RecoveryCode, Reply, SignedDescriptor, SignedGd, Status,
+    Action, Beat, BeatAnswer, CallFailed, Entry, Errand, Event, GdFound, Group, GroupError, INVITE_VALIDITY, Input, Me,
+    NewGroup, OldKey, PeerFound, Picture, RecoveryCode, Reply, SignedDescriptor, SignedGd, Status,
 };
 use crate::core::{Brain, Effect, Token};
 use crate::model::card::Invite;
@@ -249,7 +249,7 @@ impl Network {
         self.next += 1;
         let secret = Secret::new(*blake3::hash(&self.next.to_be_bytes()).as_bytes());
         let name = name.parse().unwrap();
-        match self.ask(holder, |token| Input::Invite { token, name, secret }) {
+        match self.ask(holder, |token| Input::Invite { token, name, secret, valid: INVITE_VALIDITY }) {
             Reply::Invite(invite) => invite,
             other => panic!("{other:?}"),
         }
