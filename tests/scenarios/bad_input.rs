@@ -4,9 +4,13 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use roost::cli::demo::smtp_client::SmtpClient;
-use roost::config::{Config, set_ports};
+use roost::clock::system_wall;
+use roost::config::set_ports;
+use roost::model::card::Invite;
+use roost::wire::code::{from_line, to_line};
 use serde_json::Value;
 
 use crate::harness::{Letter, Mail, ROOST, Team, wait_for};
@@ -156,16 +160,16 @@ fn a_start_that_cannot_be_says_why_and_leaves_the_home_as_it_was() {
     let line = said.split("line ").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()).unwrap();
     assert!(line.parse::<usize>().unwrap() > lines, "{said}");
 
-    // Each of its ports in turn belongs to somebody else.
-    fs::write(&path, &config).unwrap();
-    for (section, key) in [("mail", "smtp_port"), ("mail", "imap_port"), ("net", "https_port"), ("net", "libp2p_port")]
-    {
-        let other = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = other.local_addr().unwrap().port();
-        fs::write(&path, set_ports(&path, &config, &[(section, key, port)]).unwrap()).unwrap();
+    // A wrong key within each section, the first and the last.
+    for head in ["[mail]", "[net]", "[quota]", "[console]"] {
+        let at = config.lines().position(|line| line == head).unwrap_or_else(|| panic!("{head}: {config}"));
+        let mut wrong: Vec<&str> = config.lines().collect();
+        wrong.insert(at + 1, "smtp_prot = 25");
+        fs::write(&path, wrong.join("\n")).unwrap();
         let said = refusal(&home, &["up"]);
-        assert!(said.contains(&port.to_string()) && said.contains("config.toml"), "{key}: {said}");
-        assert_eq!(Config::load(&path).unwrap().net.https_port == port, key == "https_port", "the port is kept");
+        let line = format!("line {},", at + 2);
+        assert!(said.contains("smtp_prot") && said.contains(&line) && said.contains("config.toml"), "{line} {said}");
+        assert!(said.contains("unknown field") && said.contains("expected"), "{said}");
     }
     fs::write(&path, &config).unwrap();
 
@@ -173,6 +177,81 @@ fn a_start_that_cannot_be_says_why_and_leaves_the_home_as_it_was() {
     assert!(said.contains("alice@acme") && said.contains("--home"), "{said}");
     let said = refusal(&dir.path().join("nobody"), &["up"]);
     assert!(said.contains("roost init"), "{said}");
+}
+
+#[test]
+fn each_port_that_is_taken_is_named_with_its_line_in_the_config_and_what_waits_is_not_lost() {
+    let team = Team::of_two();
+    team.stop(&["bob"]);
+    let waiting = team.submit("alice", &["bob"], team.letter("alice", "bob", 30_000));
+    wait_for("it is sealed", || team.outbox_line(&waiting)?.sealed.first().map(drop));
+    team.stop(&["alice"]);
+    let home = team.home_dir("alice");
+    let path = home.join("config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    for (section, key) in [
+        ("mail", "smtp_port"),
+        ("mail", "imap_port"),
+        ("net", "https_port"),
+        ("net", "libp2p_port"),
+        ("console", "console_port"),
+    ] {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let with = set_ports(&path, &config, &[(section, key, port)]).unwrap();
+        fs::write(&path, &with).unwrap();
+        let line = with.lines().position(|line| line == format!("{key} = {port}")).unwrap() + 1;
+        let said = refusal(&home, &["up"]);
+        assert!(said.contains(&format!("127.0.0.1:{port}")), "{key}: {said}");
+        let place = format!("{key} in {}, line {line}", path.display());
+        assert!(said.contains(&place) && said.contains("stop what has the port"), "{place}: {said}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), with, "{key}: the config stays");
+        // It says so before it is started, too.
+        let done = roost(&home, &["doctor"]);
+        let told = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(!done.status.success() && told.contains(&format!("{port} cannot be listened on")), "{told}");
+    }
+    fs::write(&path, &config).unwrap();
+    team.start(&["alice", "bob"]);
+    team.reader("bob").reads_in_the_end(&waiting);
+    wait_for("alice knows", || team.waiting("alice").is_empty().then_some(()));
+}
+
+#[test]
+fn an_invite_is_good_for_as_long_as_was_said_whatever_the_joiners_clock_says() {
+    let team = Team::of_two();
+    let alice = team.peer("alice").home;
+    let carol = team.folder().join("carol");
+    assert!(roost(&carol, &["init", "carol@acme"]).status.success());
+    here_only(&carol);
+    let invited = |valid: &str| {
+        let done = roost(&alice, &["group", "invite", "--as", "carol", "--valid", valid, "--json"]);
+        let made: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"));
+        made["invite"].as_str().unwrap().to_owned()
+    };
+    let refused = |code: &str| {
+        let done = roost(&carol, &["group", "join", code]);
+        assert_eq!(done.status.code(), Some(1), "{done:?}");
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    for (valid, why) in [("31 d", "up to 30 d"), ("0 s", "up to 30 d")] {
+        let said = refusal(&alice, &["group", "invite", "--as", "carol", "--valid", valid]);
+        assert!(said.contains(why), "{said}");
+    }
+    let code = invited("1 ms");
+    let invite: Invite = from_line(&code).unwrap();
+    wait_for("the invite is over", || (system_wall() > invite.expiry).then_some(()));
+    let said = refused(&code);
+    assert!(said.contains("the invite for carol has expired; ask for a new one"), "{said}");
+    // A joiner whose clock is behind, or who altered the line, asks all the same, and the holder of the group key refuses.
+    let later = Invite { expiry: system_wall() + Duration::from_secs(3600), ..invite };
+    let said = refused(&to_line(&later));
+    assert!(said.contains("the group acme refuses") && said.contains("has expired"), "{said}");
+    let members = || team.status("alice").group.members.len();
+    assert_eq!(members(), 2, "nobody came in");
+    let joined = roost(&carol, &["group", "join", &invited("10 min")]);
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    assert_eq!(members(), 3);
 }
 
 #[test]

@@ -1,76 +1,11 @@
 //! The web page of a running peer, as a browser, a script and a stranger's page find it.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
-use roost::console::protocol::{InboxLine, Request};
+use roost::console::protocol::{EndedLine, InboxLine, Request};
+use roost::core::postbox::io::Requests;
 use serde_json::Value;
 
+use crate::harness::browser::{Browser, token};
 use crate::harness::{ROOST, Team, wait_for};
-
-/// An answer: status, head and body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-/// A browser without tabs, images or manners of its own.
-struct Browser {
-    console: String,
-    cookie: Option<String>,
-}
-
-impl Browser {
-    /// Sends `method path` with `headers` (each ends in CRLF) and `body`.
-    fn send(&self, line: &str, headers: &str, body: &str) -> Answer {
-        let mut stream = TcpStream::connect(&self.console).unwrap();
-        let host = if headers.contains("Host: ") { String::new() } else { format!("Host: {}\r\n", self.console) };
-        let cookie = self.cookie.as_ref().map(|cookie| format!("Cookie: {cookie}\r\n")).unwrap_or_default();
-        let length = body.len();
-        let request = format!(
-            "{line} HTTP/1.1\r\n{host}{cookie}{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap();
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
-    }
-    fn get(&self, path: &str) -> Answer {
-        self.send(&format!("GET {path}"), "", "")
-    }
-    fn post(&self, path: &str, form: &str) -> Answer {
-        self.send(&format!("POST {path}"), &format!("Origin: http://{}\r\n", self.console), form)
-    }
-    /// The page after a login with what `roost console` prints.
-    fn logged_in(team: &Team, name: &str) -> Self {
-        let mut command = std::process::Command::new(ROOST);
-        let out = command.args(["console", "--json", "--home"]).arg(team.home(name).root()).output().unwrap();
-        let printed: Value = serde_json::from_slice(&out.stdout).unwrap();
-        let console = team.peer(name).console.expect("the cluster's status names the console");
-        assert_eq!(printed["console"], console.as_str());
-        let mut browser = Self { console, cookie: None };
-        let path = printed["url"].as_str().unwrap().strip_prefix(&format!("http://{}", browser.console)).unwrap();
-        let answer = browser.get(path);
-        assert_eq!(answer.status, 303, "{}", answer.head);
-        let cookie = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
-        assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
-        browser.cookie = cookie.split(';').next().map(str::to_owned);
-        browser
-    }
-    /// What every form of the page carries.
-    fn form(&self) -> String {
-        let page = self.get("/").body;
-        let (_, after) = page.split_once("name=\"form\" value=\"").expect("the page has a form");
-        after.split('"').next().unwrap().to_owned()
-    }
-}
-
-fn token(team: &Team, name: &str) -> String {
-    std::fs::read_to_string(team.home(name).identity_dir().join("console.token")).unwrap()
-}
 
 #[test]
 fn the_page_shows_who_holds_what_and_takes_a_mail_back() {
@@ -114,6 +49,87 @@ fn a_first_mail_is_accepted_on_the_page() {
     assert!(!browser.get("/").body.contains(">Accept</button>"));
     let requests: Vec<InboxLine> = team.ask("rita", &Request::Inbox { mailbox: Some("Requests".to_owned()) });
     assert!(requests.is_empty(), "{requests:?}");
+}
+
+/// What waits for the consent of `name`, and whom it judged.
+fn requests(team: &Team, name: &str) -> Requests {
+    team.ask(name, &Request::Requests)
+}
+
+#[test]
+fn a_sender_is_refused_for_good_on_the_page_and_only_by_the_page() {
+    let team = Team::of_two_groups();
+    let _: Value = team.ask("rita", &Request::ContactRemove { address: team.address("dave") });
+    let mut browser = Browser::logged_in(&team, "rita");
+    let shown = |browser: &Browser, button: &str| {
+        let page = browser.get("/").body;
+        page.contains(&format!(">{button}</button>")).then_some(page)
+    };
+    team.submit("dave", &["rita"], team.letter("dave", "rita", 3_000));
+    let page = wait_for("the request is on the page", || shown(&browser, "Refuse"));
+    // The same form without the login, without what the page gave it, and from a page of somebody else.
+    let (action, form) = Browser::form_of(&page, "Refuse");
+    assert!(action == "/judge" && form.contains("verdict=refuse"), "{action} {form}");
+    let (own, post) = (format!("Origin: http://{}\r\n", browser.console), format!("POST {action}"));
+    let cookie = browser.cookie.take();
+    let without_login = browser.send(&post, &own, &form).status;
+    browser.cookie = cookie;
+    let without_word = browser.send(&post, &own, form.split_once('&').unwrap().1).status;
+    let from_elsewhere = browser.send(&post, "Origin: http://evil.example\r\n", &form).status;
+    assert_eq!([without_login, without_word, from_elsewhere], [403; 3]);
+    assert_eq!(requests(&team, "rita").waiting.len(), 1, "nothing of that did anything");
+
+    assert_eq!(browser.press(&page, "Refuse").status, 303);
+    let said = browser.get("/").body;
+    assert!(said.contains("dave@acme is refused, also for what it sends later"), "{said}");
+    assert!(shown(&browser, "Refuse").is_none());
+    let ended = || -> Vec<EndedLine> { team.ask("dave", &Request::OutboxEnded) };
+    wait_for("his outbox shows it", || (ended().len() == 1).then_some(()));
+    team.submit("dave", &["rita"], team.letter("dave", "rita", 3_000));
+    wait_for("his next mail is refused without a question", || (ended().len() == 2).then_some(()));
+    let outcomes: Vec<String> = ended().into_iter().flat_map(|line| line.receivers.into_values()).collect();
+    assert_eq!(outcomes, ["refused", "refused"]);
+    assert!(requests(&team, "rita").waiting.is_empty());
+    let inbox: Vec<InboxLine> = team.ask("rita", &Request::Inbox { mailbox: None });
+    assert!(inbox.is_empty(), "{inbox:?}");
+}
+
+#[test]
+fn the_page_is_opened_by_its_token_typed_into_the_form_and_its_buttons_are_pressed_as_they_stand() {
+    let team = Team::of_two_groups();
+    let _: Value = team.ask("rita", &Request::ContactRemove { address: team.address("dave") });
+    let mut browser = Browser { console: team.peer("rita").console.unwrap(), cookie: None };
+    let page = browser.get("/");
+    assert_eq!(page.status, 401);
+    let (action, form) = Browser::form_of(&page.body, "Open");
+    assert_eq!((action.as_str(), form.as_str()), ("/login", "token="));
+    let wrong = browser.post("/login", "token=wrong");
+    assert!(wrong.status == 403 && !wrong.head.contains("set-cookie") && wrong.body.contains("not the token"));
+    let good = format!("token={}", token(&team, "rita").trim());
+    let elsewhere = browser.send("POST /login", "Origin: http://evil.example\r\n", &good);
+    assert!(elsewhere.status == 403 && !elsewhere.head.contains("set-cookie"), "another page logs nobody in");
+    let answer = browser.post("/login", &good);
+    assert_eq!(answer.status, 303, "{}", answer.head);
+    let cookie = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+    browser.cookie = cookie.split(';').next().map(str::to_owned);
+
+    let mail = team.submit("dave", &["rita"], team.letter("dave", "rita", 3_000));
+    let page = wait_for("the request is on the page", || {
+        Some(browser.get("/").body).filter(|page| page.contains(">Accept</button>"))
+    });
+    assert_eq!(browser.press(&page, "Accept").status, 303);
+    assert!(browser.get("/").body.contains("dave@acme is accepted"));
+    team.reader("rita").reads_every_byte_of(&mail);
+
+    team.stop(&["dave"]);
+    let back = team.submit("rita", &["dave"], team.letter("rita", "dave", 3_000));
+    wait_for("the mail waits", || team.outbox_line(&back));
+    let page = browser.get("/").body;
+    assert_eq!(browser.press(&page, "Cancel").status, 303);
+    wait_for("nothing waits", || team.waiting("rita").is_empty().then_some(()));
+    team.start(&["dave"]);
+    let uncancelled: Vec<InboxLine> = team.ask("dave", &Request::Inbox { mailbox: None });
+    assert!(uncancelled.is_empty(), "{uncancelled:?}");
 }
 
 #[test]

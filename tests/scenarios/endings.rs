@@ -5,6 +5,7 @@ use std::process::Command;
 use roost::cli::demo::smtp_client::SmtpClient;
 use roost::console::protocol::{EndedLine, InboxLine, OutboxLine, Request};
 
+use crate::harness::browser::served_bytes;
 use crate::harness::{Letter, Mail, Team, wait_for};
 
 /// Reads the newest message in INBOX, as any mail program would, and checks that it is a report as RFC 3464 says.
@@ -95,6 +96,48 @@ fn a_mail_deleted_unread_moves_no_body_byte_sends_no_dsn_and_shows_in_outbox() {
     assert_eq!(ended[0].receivers.values().collect::<Vec<_>>(), ["refused"]);
     assert!(inbox(&team, "alice").is_empty(), "no DSN");
     assert!(team.status("bob").pulls.iter().all(|pull| pull.h != before.h), "no body byte moved");
+}
+
+#[test]
+fn a_mail_deleted_unread_is_served_by_nobody_whole_or_in_fragments_and_one_that_is_opened_is() {
+    // No audit comes between: it serves a block.
+    let team = Team::of_text(
+        "[mail]\naudit_every = \"30 d\"\n[[group]]\nname = \"acme\"\nmembers = [\"alice\", \"bob\", \"carol\", \"dave\"]\n\
+         [group.replication]\nmode = \"fragments\"\nfragments = { k = 2, n = 3 }\ncopies = 2\nwhole_below = \"64 KiB\"\n\
+         [[group]]\nname = \"readers\"\nmembers = [\"rita\"]\n\
+         [[contacts]]\npeer = \"rita@readers\"\nwith = [\"alice@acme\"]\n",
+    );
+    let sources = ["alice", "bob", "carol", "dave"];
+    let served = || sources.map(|source| served_bytes(&team, source));
+    for (size, encoding) in [(20_000, "whole"), (300_000, "fragments")] {
+        let announced = || {
+            let mail = team.submit("alice", &["rita"], team.letter("alice", "rita", size));
+            let sealed = team.wait_until_safe(&mail, 1);
+            assert!(sealed.encoding.contains(encoding), "{}", sealed.encoding);
+            let parts = if encoding == "whole" { 2 } else { 3 };
+            // All of them: what is still on its way to a member would be counted too.
+            wait_for("each has its part", || (team.outbox_line(&mail)?.sealed[0].holders.len() == parts).then_some(()));
+            (mail, sealed)
+        };
+        let (deleted, _) = announced();
+        let before = served();
+        let mut rita = team.reader("rita");
+        let uid = rita.sees(&deleted);
+        rita.imap.command(&format!("UID STORE {uid} +FLAGS (\\Deleted)")).unwrap();
+        rita.imap.command("EXPUNGE").unwrap();
+        wait_for("the outbox is empty", || team.waiting("alice").is_empty().then_some(()));
+        assert_eq!(served(), before, "{encoding}: what alice, bob, carol and dave served");
+        let outcomes = ended(&team, "alice").into_iter().flat_map(|line| line.receivers.into_values());
+        assert!(outcomes.into_iter().all(|outcome| outcome == "refused"));
+
+        // The counters do count: the same again, opened.
+        let (opened, sealed) = announced();
+        let before = served();
+        rita.reads_every_byte_of(&opened);
+        let moved: u64 = served().iter().zip(before).map(|(after, before)| after - before).sum();
+        assert!(moved >= sealed.length, "{encoding}: {moved} bytes of {}", sealed.length);
+        wait_for("the outbox is empty", || team.waiting("alice").is_empty().then_some(()));
+    }
 }
 
 #[test]

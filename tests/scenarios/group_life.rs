@@ -85,7 +85,7 @@ fn a_stolen_laptop_is_removed_the_key_is_replaced_and_members_and_contacts_follo
     let send = Request::Send { file, receivers: vec![team.address("carol")], wait_safe: None };
     let why = refused(&team, "alice", &send);
     assert!(why.contains("no member of its group any more"), "{why}");
-    let why = refused(&team, "alice", &Request::GroupInvite { name: "eve".parse().unwrap() });
+    let why = refused(&team, "alice", &Request::GroupInvite { name: "eve".parse().unwrap(), valid: None });
     assert!(why.contains("no group yet"), "{why}");
     let _: Vec<InboxLine> = team.ask("alice", &Request::Inbox { mailbox: None });
 }
@@ -111,7 +111,7 @@ fn a_member_leaves_once_others_hold_what_it_held_and_comes_back_by_a_new_invite(
     assert!(refused(&team, "carol", &send).contains("no member of its group any more"));
     let _: Vec<InboxLine> = team.ask("carol", &Request::Inbox { mailbox: None });
 
-    let invite: Line = team.ask("alice", &Request::GroupInvite { name: "carol".parse().unwrap() });
+    let invite: Line = team.ask("alice", &Request::GroupInvite { name: "carol".parse().unwrap(), valid: None });
     let joined: GroupStatus = team.ask("carol", &Request::GroupJoin { code: invite.line });
     assert_eq!((joined.role.as_str(), names(&joined)), ("member", vec!["alice".into(), "bob".into(), "carol".into()]));
     let letter = team.letter("carol", "bob", 20_000);

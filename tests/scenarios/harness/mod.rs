@@ -1,6 +1,7 @@
 //! Real peers for scenarios: `Team::of_six()`, `team.kill("bob")`, `team.corrupt("carol", &mail)`,
 //! `team.reader("rita").opens(&mail)`. Everything ends when the team is dropped.
 
+pub(crate) mod browser;
 mod disks;
 pub(crate) mod hostile;
 mod letters;
