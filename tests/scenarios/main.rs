@@ -25,6 +25,8 @@ mod demo;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]
+mod every_choice;
+#[cfg(test)]
 mod false_lists;
 #[cfg(test)]
 mod from_scripts;
@@ -48,6 +50,8 @@ mod little_memory;
 mod lives;
 #[cfg(test)]
 mod mailing;
+#[cfg(test)]
+mod master_killed;
 #[cfg(test)]
 mod member_reads;
 #[cfg(test)]

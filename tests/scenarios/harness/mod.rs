@@ -2,6 +2,7 @@
 //! `team.reader("rita").opens(&mail)`. Everything ends when the team is dropped.
 
 pub(crate) mod browser;
+mod dht_look;
 mod disks;
 pub(crate) mod hostile;
 mod letters;
@@ -21,6 +22,7 @@ use roost::model::{Address, Fingerprint, MailId, SubmissionId};
 use roost::store::home::Home;
 use tempfile::TempDir;
 
+pub(crate) use dht_look::DhtLook;
 pub(crate) use disks::OldDisk;
 pub(crate) use letters::{Letter, Random};
 pub(crate) use machine::Machine;
