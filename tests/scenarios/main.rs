@@ -57,6 +57,8 @@ mod member_reads;
 #[cfg(test)]
 mod outsider_reads;
 #[cfg(test)]
+mod partition;
+#[cfg(test)]
 mod policy_changed;
 #[cfg(test)]
 mod refusals;

@@ -5,24 +5,31 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use roost::store::home::Home;
 use serde_json::Value;
 
-use super::ROOST;
+use super::{Network, ROOST, Side};
 
 /// One person's machine.
 pub(crate) struct Machine {
     home: PathBuf,
     peer: Option<Child>,
+    namespace: Option<String>,
 }
 
 impl Machine {
     /// One whose home will be `dir/NAME`.
     pub(crate) fn new(dir: &Path, name: &str) -> Self {
-        Self { home: dir.join(name), peer: None }
+        Self { home: dir.join(name), peer: None, namespace: None }
     }
 
     /// Runs a command with `--json`; it must succeed.
     pub(crate) fn roost(&self, args: &[&str], input: &str) -> Value {
+        self.try_roost(args, input).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Runs a command with `--json`; or what it said when it failed.
+    pub(crate) fn try_roost(&self, args: &[&str], input: &str) -> Result<Value, String> {
         let mut command = Command::new(ROOST);
         command.args(args).arg("--json").arg("--home").arg(&self.home);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -31,23 +38,44 @@ impl Machine {
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let done = child.wait_with_output().unwrap();
         let (out, said) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.success(), "{args:?}: {out}\n{said}");
-        serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{args:?}: {e}: {out}"))
+        if !done.status.success() {
+            return Err(format!("{args:?}: {out}\n{said}"));
+        }
+        serde_json::from_str(out.lines().last().unwrap_or_default()).map_err(|e| format!("{args:?}: {e}: {out}"))
     }
 
     /// There is no network on a machine that builds: the peer tells others its loopback address.
     pub(crate) fn reachable_on_loopback(&self) {
+        self.reachable_at("127.0.0.1");
+    }
+
+    fn reachable_at(&self, host: &str) {
         let path = self.home.join("config.toml");
         let config = fs::read_to_string(&path).unwrap();
         assert!(config.contains("announce = []"), "{config}");
-        let config = config.replace("announce = []", "announce = [\"127.0.0.1\"]");
-        fs::write(&path, config.replace("listen = \"0.0.0.0\"", "listen = \"127.0.0.1\"")).unwrap();
+        let config = config.replace("announce = []", &format!("announce = [\"{host}\"]"));
+        fs::write(&path, config.replace("listen = \"0.0.0.0\"", &format!("listen = \"{host}\""))).unwrap();
+    }
+
+    /// It is on one side of a network.
+    pub(crate) fn on(&mut self, network: &Network, side: Side) {
+        self.namespace = Some(network.namespace(side));
+        self.reachable_at(&side.host());
+    }
+
+    /// Its home.
+    pub(crate) fn home(&self) -> Home {
+        Home::at(&self.home)
     }
 
     /// Starts the peer, as `roost up &` does: it may not listen yet.
     pub(crate) fn start(&mut self) {
         let log = fs::File::create(self.home.join("log")).unwrap();
-        let mut command = Command::new(ROOST);
+        let mut command = Command::new(if self.namespace.is_some() { "ip" } else { ROOST });
+        if let Some(namespace) = &self.namespace {
+            // It becomes the peer: the process is the same.
+            command.args(["netns", "exec", namespace, ROOST]);
+        }
         command
             .arg("up")
             .arg("--home")

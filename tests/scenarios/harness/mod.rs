@@ -7,6 +7,7 @@ mod disks;
 pub(crate) mod hostile;
 mod letters;
 mod machine;
+mod network;
 mod people;
 
 use std::fs;
@@ -26,6 +27,7 @@ pub(crate) use dht_look::DhtLook;
 pub(crate) use disks::OldDisk;
 pub(crate) use letters::{Letter, Random};
 pub(crate) use machine::Machine;
+pub(crate) use network::{Network, Side};
 pub(crate) use people::Reader;
 
 /// The program under test.
