@@ -53,6 +53,8 @@ mod mailing;
 #[cfg(test)]
 mod master_killed;
 #[cfg(test)]
+mod member_lost;
+#[cfg(test)]
 mod member_reads;
 #[cfg(test)]
 mod outsider_reads;

@@ -3,12 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
 use roost::model::{Address, MailId, Part};
 use serde_json::{Value, json};
 
-use crate::harness::{Machine, Network, Side, wait_for};
+use crate::harness::{Machine, Network, Side, bytes_in, wait_for};
 
 const SIX: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];
 const EAST: [&str; 3] = ["alice", "bob", "carol"];
@@ -125,7 +124,7 @@ impl Halves {
 
     /// Bytes that the journals have taken, which is all that the replication writes besides parts.
     fn written(&self) -> u64 {
-        let bytes = |name: &&str| bytes_in(&self.at(name).home().root().join("journal"));
+        let bytes = |name: &&str| bytes_in(&self.at(name).home().journal_dir());
         SIX.iter().map(bytes).sum()
     }
 }
@@ -134,11 +133,6 @@ struct Sent {
     to: String,
     subject: String,
     text: String,
-}
-
-fn bytes_in(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.metadata().map_or(0, |data| data.len())).sum()
 }
 
 #[test]

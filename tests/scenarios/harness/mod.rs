@@ -34,6 +34,8 @@ pub(crate) use people::Reader;
 pub(crate) const ROOST: &str = env!("CARGO_BIN_EXE_roost");
 /// Longest wait for anything that must happen; never a measure of how fast it is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// A group that writes nothing for so long rests: what is tried again is tried within it, at first.
+const REST: Duration = Duration::from_secs(5);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -47,6 +49,12 @@ pub(crate) fn wait_for<T>(what: &str, mut see: impl FnMut() -> Option<T>) -> T {
         assert!(start.elapsed() < PATIENCE, "not seen after {} s: {what}", PATIENCE.as_secs());
         std::thread::sleep(LOOK);
     }
+}
+
+/// Bytes of the files in a folder.
+pub(crate) fn bytes_in(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.metadata().map_or(0, |data| data.len())).sum()
 }
 
 /// Peers on this machine, in a folder of their own.
@@ -259,6 +267,19 @@ impl Team {
     /// A folder for what a test needs besides.
     pub(crate) fn folder(&self) -> PathBuf {
         self.dir.path().to_owned()
+    }
+
+    /// Waits until none of them writes anything for a while.
+    pub(crate) fn rests(&self, names: &[&str]) {
+        let written = || -> Vec<u64> { names.iter().map(|name| bytes_in(&self.home(name).journal_dir())).collect() };
+        let (mut last, mut since) = (written(), tokio::time::Instant::now());
+        wait_for("the group rests", || {
+            let now = written();
+            if now != last {
+                (last, since) = (now, tokio::time::Instant::now());
+            }
+            (since.elapsed() > REST).then_some(())
+        });
     }
 
     /// Submissions that wait in the outbox of `name`.
