@@ -109,8 +109,12 @@ pub(super) async fn leave(peer: &Peer, now: bool, stay: bool, progress: &Progres
         step(LeaveStage::Stay).await?;
         return changed(peer, None, vec!["this peer stays: parts are placed on it again".to_owned()]).await;
     }
+    let too_small = without_this_peer(peer).await?;
     if !now {
         step(LeaveStage::Begin).await?;
+        if let Some(too_small) = &too_small {
+            progress.tell(too_small.clone(), None);
+        }
         while let Some(waits_for) = waits_for(peer).await? {
             progress.tell(waits_for, None);
             tokio::time::sleep(LOOK).await;
@@ -122,8 +126,21 @@ pub(super) async fn leave(peer: &Peer, now: bool, stay: bool, progress: &Progres
         "this peer is no member any more: its mailboxes stay, it sends nothing; `roost group join` with a new invite brings it back"
             .to_owned(),
     ];
+    notes.extend(too_small);
     notes.extend(cost);
     changed(peer, None, notes).await
+}
+
+/// What becomes of a group that is too small for its policy without this peer.
+async fn without_this_peer(peer: &Peer) -> Result<Option<String>, String> {
+    let status: group::Status = peer.group.observe().await.map_err(stopped)?;
+    let stay = status.members.iter().filter(|m| m.peer_id != status.peer_id && !m.leaving).count();
+    let (others, needed) = (stay.saturating_sub(1), usize::from(status.policy.others_needed()));
+    Ok((others < needed).then(|| {
+        format!(
+            "without this peer the group is smaller than its policy: a sender has {others} other member(s), the policy asks for {needed}; until it grows every mail is kept whole at each of them"
+        )
+    }))
 }
 
 /// What is here that others need: parts that they do not hold yet, and own mails that wait.
@@ -141,7 +158,9 @@ async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
         return Err("this peer is not on its way out any more: somebody removed it, or it was told to stay".to_owned());
     }
     let (parts, mails) = here(peer).await?;
-    let parts = (parts > 0).then(|| format!("{parts} part(s) here that others do not all hold yet"));
+    let parts = (parts > 0).then(|| {
+        format!("{parts} part(s) here that others do not all hold yet, or whose sender is off and nobody is to spare")
+    });
     let mails = (mails > 0).then(|| format!("{mails} mail(s) in the outbox that are not read yet"));
     let what: Vec<String> = [parts, mails].into_iter().flatten().collect();
     Ok((!what.is_empty()).then(|| format!("{}; `--now` does not wait", what.join(", "))))

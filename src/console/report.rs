@@ -40,8 +40,11 @@ pub(super) fn group_status(status: &group::Status, peer: &Peer) -> GroupStatus {
     };
     let others = status.members.iter().filter(|m| m.peer_id != status.peer_id && !m.lost && !m.leaving).count();
     let needed = usize::from(status.policy.others_needed());
+    // Whoever is lost may be back: what is kept as fragments stays so, and new mail is kept whole.
+    let staying = status.members.iter().filter(|m| m.peer_id != status.peer_id && !m.leaving).count();
+    let which = if staying < needed { "every mail" } else { "new mail" };
     let degraded = (status.gd_version > 0 && status.members.len() > 1 && others < needed).then(|| {
-        format!("the policy needs {needed} members besides a sender, {others} are here: every mail is kept whole at each of them")
+        format!("the policy needs {needed} members besides a sender, {others} are here: {which} is kept whole at each of them")
     });
     GroupStatus {
         group: peer.config.address.group().clone(),

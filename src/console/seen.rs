@@ -104,6 +104,7 @@ impl Seen {
             policy: crate::model::Policy::default(),
             members: vec![me.clone(), bob.clone()],
             lost: std::collections::BTreeSet::new(),
+            leaving: std::collections::BTreeSet::new(),
         };
         let key = std::sync::Arc::new(key);
         let certificate = std::sync::Arc::new(Vec::new());

@@ -229,12 +229,22 @@ pub struct Roster {
     pub members: Vec<Member>,
     /// Members that the acting master's view calls lost, and those on their way out: nothing is placed on them.
     pub lost: BTreeSet<PeerId>,
+    /// Those of them that are on their way out and that the view does not call lost: what they hold counts until they have gone.
+    pub leaving: BTreeSet<PeerId>,
 }
 
 impl Roster {
     /// Every member but this one.
     pub fn others(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|m| m.peer_id != self.me.peer_id)
+    }
+    /// Every member but this one that is not on its way out: the group as it is to be.
+    pub fn staying(&self) -> impl Iterator<Item = &Member> {
+        self.others().filter(|m| !self.leaving.contains(&m.peer_id))
+    }
+    /// Whether what `peer` holds counts: it is a member, and nobody calls it lost.
+    pub fn counts(&self, peer: &PeerId) -> bool {
+        self.has(peer) && (!self.lost.contains(peer) || self.leaving.contains(peer))
     }
     /// Whether `peer` is a member.
     pub fn has(&self, peer: &PeerId) -> bool {

@@ -45,6 +45,8 @@ mod joined_since;
 #[cfg(test)]
 mod killed_after_yes;
 #[cfg(test)]
+mod leaving_without_spare;
+#[cfg(test)]
 mod little_memory;
 #[cfg(test)]
 mod lives;

@@ -99,6 +99,7 @@ impl World {
             policy: params.policy.clone(),
             members,
             lost: std::collections::BTreeSet::new(),
+            leaving: std::collections::BTreeSet::new(),
         };
         let mut peers: Vec<Peer> =
             group.into_iter().map(|(m, key)| Peer::new(&m, key, roster(&m, "acme", members.clone()), true)).collect();

@@ -163,7 +163,15 @@ impl Stager<'_> {
         let mut events = Events::read(Journal::read_pinned(journal, good)?)?;
         let me = self.identity.member(self.address);
         let (group, members) = (self.address.group().clone(), vec![me.clone()]);
-        let roster = Roster { me, group, gd_version: 0, policy: Policy::default(), members, lost: BTreeSet::new() };
+        let roster = Roster {
+            me,
+            group,
+            gd_version: 0,
+            policy: Policy::default(),
+            members,
+            lost: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+        };
         let mut outbox = Outbox::new(Arc::new(self.identity.key.clone()), Arc::new(roster), Notify::DirectFirst);
         events.replay(&mut outbox)?;
         let mut postbox = Postbox::new(Settings::new(self.address.clone()));

@@ -233,6 +233,7 @@ impl World {
             policy: Policy::default(),
             members,
             lost: BTreeSet::new(),
+            leaving: BTreeSet::new(),
         };
         let tools = Tools {
             client: self.client.clone(),

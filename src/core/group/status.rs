@@ -154,10 +154,13 @@ impl Group {
                 gd_version: self.own_version(),
                 policy: Policy::default(),
                 lost: BTreeSet::new(),
+                leaving: BTreeSet::new(),
             },
             Some(own) => {
                 let mut lost = self.view.as_ref().map(|view| view.lost.clone()).unwrap_or_default();
-                lost.extend(own.gd.members.iter().filter(|m| own.gd.leaving.contains(&m.address)).map(|m| m.peer_id));
+                let leaving = own.gd.members.iter().filter(|m| own.gd.leaving.contains(&m.address));
+                let mut leaving: BTreeSet<PeerId> = leaving.map(|m| m.peer_id).collect();
+                leaving.retain(|peer| lost.insert(*peer));
                 Roster {
                     me,
                     group,
@@ -165,6 +168,7 @@ impl Group {
                     policy: own.gd.policy.clone(),
                     members: own.gd.members.clone(),
                     lost: lost.into_iter().filter(|peer| own.gd.member(peer).is_some()).collect(),
+                    leaving,
                 }
             }
         }

@@ -88,7 +88,7 @@ impl Outbox {
     pub(super) fn held(&self, mail: &Mail) -> Held {
         let mut held: Held = BTreeMap::new();
         for ((member, part), _) in mail.holdings.iter().filter(|(_, word)| is_held(word)) {
-            if self.is_other_member(member) && !self.roster.lost.contains(member) {
+            if self.is_other_member(member) && self.roster.counts(member) {
                 held.entry(*member).or_default().insert(*part);
             }
         }

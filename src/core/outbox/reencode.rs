@@ -42,14 +42,14 @@ pub(super) struct Reencoding {
 
 impl Outbox {
     /// How a mail is to be kept. Members that are lost for now are no reason to move what is there: it is moved when the group
-    /// itself has become too small, and back as soon as enough live members are there.
+    /// itself has become too small, or is about to as members leave it, and back as soon as enough live members are there.
     fn encoding_due(&self, mail: &Mail) -> Encoding {
         let (roster, me, now) = (&self.roster, self.key.peer_id(), mail.facts.encoding);
         let with = |others| roster.policy.encoding_for(mail.facts.length, others);
         let live = with(live_others(roster, &me));
         // Alone, or no member any more: there is nobody to hold it in another way.
         let is_alone = roster.others().next().is_none();
-        let is_lost_for_now = with(roster.others().count()) == now;
+        let is_lost_for_now = with(roster.staying().count()) == now;
         if live == now || is_lost_for_now || is_alone { now } else { live }
     }
 

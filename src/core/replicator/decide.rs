@@ -70,7 +70,9 @@ impl Replicator {
     fn judge(&mut self, owner: &PeerId, h: &MailId) -> Option<Verdict> {
         let over = self.is_over(owner, h);
         let placed = self.placed(owner, h)?;
-        let me = self.roster.as_ref()?.me.peer_id;
+        let roster = self.roster.as_ref()?;
+        // Whoever left, or was removed, is a group of one: nothing is placed there, though it knows of the mails.
+        let (me, is_alone) = (roster.me.peer_id, roster.others().next().is_none());
         let chosen = self.owners.mail(owner, h)?.goal.is_some();
         let rank_part = if chosen { None } else { self.by_rank(owner, h, &me) };
         let o = self.owners.get_mut(owner)?;
@@ -89,9 +91,14 @@ impl Replicator {
             let meant = mail.goal.or(rank_part);
             return Some(if parts.is_empty() { Verdict::Forget(meant) } else { Verdict::Drop(parts) });
         }
+        if is_alone {
+            return Some(Verdict::Rest);
+        }
         if !placed.contains(&me) {
             mail.goal = None;
-            return Some(if mail.held.is_empty() { Verdict::Rest } else { Verdict::Ask });
+            // Without a spare member nobody takes over what is here: it counts until its owner keeps the mail in another way.
+            let has_heir = placed.len() >= scheme(mail.encoding, placed.len()).places();
+            return Some(if mail.held.is_empty() || !has_heir { Verdict::Rest } else { Verdict::Ask });
         }
         let confirm = mail.confirm_at.take_if(|at| *at <= self.now.mono).is_some();
         if std::mem::take(&mut mail.ask_again) || confirm {

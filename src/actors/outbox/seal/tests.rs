@@ -56,6 +56,7 @@ async fn desk(mail: &[u8], policy: Policy) -> Desk {
         gd_version: 1,
         policy: policy.clone(),
         lost: BTreeSet::new(),
+        leaving: BTreeSet::new(),
     });
     let group = KnownGroup {
         key: Fingerprint::new([5; 20]),

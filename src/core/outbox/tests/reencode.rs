@@ -106,6 +106,24 @@ fn a_mail_keeps_its_encoding_while_members_are_lost_for_now_and_moves_when_the_g
 }
 
 #[test]
+fn a_mail_moves_before_a_member_has_left_that_the_policy_cannot_spare() {
+    let (mut world, _) = sealed(Rules::default());
+    let leaving = |others| {
+        let lost = (*lost(others, 1)).clone();
+        Arc::new(Roster { leaving: lost.lost.clone(), ..lost })
+    };
+    world.tell(Input::Roster(leaving(6)));
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD], "there is one to spare");
+    world.tell(Input::Roster(leaving(5)));
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD, Encoding::Whole]);
+    world.tell(Input::Roster(roster(4)));
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD, Encoding::Whole], "and it has gone");
+}
+
+#[test]
 fn a_manifest_that_cannot_be_made_is_tried_again_and_one_for_a_policy_of_before_is_not_listed() {
     let (mut world, h) = sealed(Rules { disk_full: true, ..Rules::default() });
     world.tell(Input::Roster(with(5, 2, 4)));

@@ -46,6 +46,7 @@ pub(super) fn roster(others: u8) -> Arc<Roster> {
         policy: Policy::default(),
         members: (1..=others + 1).map(member).collect(),
         lost: BTreeSet::new(),
+        leaving: BTreeSet::new(),
     })
 }
 

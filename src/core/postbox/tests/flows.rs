@@ -107,7 +107,15 @@ fn a_mail_larger_than_the_group_takes_is_refused_before_anything_is_kept_for_it(
     let me = Member { address, peer_id: PeerId::new([9; 32]), fingerprint: Fingerprint::new([9; 20]) };
     let (group, members) = (me.address.group().clone(), vec![me.clone()]);
     let limit = policy.max_sealed();
-    world.tell(Input::Roster(Arc::new(Roster { me, group, gd_version: 1, policy, members, lost: BTreeSet::new() })));
+    world.tell(Input::Roster(Arc::new(Roster {
+        me,
+        group,
+        gd_version: 1,
+        policy,
+        members,
+        lost: BTreeSet::new(),
+        leaving: BTreeSet::new(),
+    })));
     world.send(&Ns { length: limit + 1, ..ns(1) }, true);
     let mut huge = ns(2);
     huge.structure.size = u64::MAX;
@@ -248,7 +256,15 @@ fn many_pulls_that_fail_are_tried_again_one_at_a_time_and_at_once_when_a_member_
     let other = Member { peer_id: member, ..me.clone() };
     let (policy, lost) = (crate::model::Policy::default(), BTreeSet::new());
     let members = vec![me.clone(), other];
-    world.tell(Input::Roster(Arc::new(Roster { me, group, gd_version: 1, policy, members, lost })));
+    world.tell(Input::Roster(Arc::new(Roster {
+        me,
+        group,
+        gd_version: 1,
+        policy,
+        members,
+        leaving: lost.clone(),
+        lost,
+    })));
     world.sender.way = Way::Up;
     world.tell(Input::PeerIsBack(member));
     assert!(world.listed(Standard::Inbox).iter().all(|stub| stub.body == BodyState::Here));

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{HOUR, NAMES, SIX, World, id};
+use super::{HOUR, NAMES, SIX, World, all_five, id, indices};
 use crate::core::replicator::Input;
 use crate::core::replicator::tests::world::KN;
+use crate::model::{Encoding, Part};
 
 /// Alice's mail, placed once everybody but `slow` had heard that frank is lost.
 fn sent_before_all_heard(slow: &str) -> World {
@@ -127,4 +128,42 @@ fn r12_a_choice_that_nobody_confirmed_is_not_forgotten_in_a_crash() {
         assert_eq!(world.distinct("alice", 1), 5, "without {gone}: {:?}", world.holders("alice", 1));
     }
     assert!(twins > 0, "no stand-in took what another held: this shows nothing");
+}
+
+#[test]
+fn without_a_spare_member_who_leaves_keeps_its_fragment_until_the_others_hold_the_mail_in_another_way() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    world.lost.insert(id("frank"));
+    world.set_roster();
+    world.run(HOUR);
+    assert_eq!(indices(&world, 1), all_five(), "as many losses are survived as before");
+    assert_eq!(world.holders("alice", 1)["frank"].len(), 1);
+    // Its owner lists it anew for the group as it is going to be.
+    world.send("alice", 1, Encoding::Whole);
+    world.run(HOUR);
+    let held = world.holders("alice", 1);
+    assert_eq!(held.len(), 4, "{held:?}");
+    assert!(!held.contains_key("frank") && held.values().all(|parts| *parts == [Part::Whole]), "{held:?}");
+    // It has gone: it still knows of the mail, and is a group of one.
+    let mut alone = world.roster("frank");
+    (alone.members, alone.lost) = (vec![alone.me.clone()], std::collections::BTreeSet::new());
+    world.tell("frank", Input::Roster(alone));
+    world.settle();
+    assert!(!world.holders("alice", 1).contains_key("frank"), "it takes nothing any more");
+}
+
+#[test]
+fn who_is_called_lost_for_a_moment_in_a_group_without_a_spare_member_moves_nothing() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    world.log.clear();
+    world.lost.insert(id("frank"));
+    world.set_roster();
+    world.run(HOUR);
+    world.lost.clear();
+    world.set_roster();
+    world.run(HOUR);
+    assert_eq!(indices(&world, 1), all_five());
+    assert_eq!(world.count("Mirror("), 0, "{:?}", world.log);
 }

@@ -169,6 +169,7 @@ impl World {
             policy: self.policy.clone(),
             members: self.names.iter().map(|n| member(n)).collect(),
             lost: self.lost.clone(),
+            leaving: BTreeSet::new(),
         }
     }
     pub(super) fn peer(&mut self, name: &str) -> &mut Peer {
