@@ -20,7 +20,7 @@ use crate::fragment::stream::Put;
 use crate::fragment::{Assembler, Codec, FragmentError, Layout, MailName, check_manifest};
 use crate::model::manifest::Manifest;
 use crate::model::msglist::Tombstone;
-use crate::model::{MailId, MonoTime, Part, PeerId};
+use crate::model::{MailId, MonoTime, Part, PeerId, Urgency};
 use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
@@ -103,16 +103,14 @@ impl Origins {
         }
         Ok(bytes.freeze())
     }
-    async fn part(&self, h: MailId, source: PeerId, part: Part, range: Range<u64>) -> Tried<Blocks> {
+    async fn part(&self, get: &Get, part: Part, range: Range<u64>) -> Tried<Blocks> {
+        let (h, source) = (get.h, get.source);
         if source == self.me {
             let body = self.own.part(h, part).await.map_err(SourceFailure::Unreachable)?;
             return Ok(Blocks::Own(body.into_chunks(range, OWN_CHUNK)));
         }
-        let body = match part {
-            Part::Whole => self.client.get_sealed(source, &h, Some(range)).await,
-            Part::Fragment { k, i } => self.client.get_fragment(source, &h, (k, i), Some(range)).await,
-        };
-        body.map(Blocks::Peer).map_err(|e| unreachable(&e))
+        let client = self.client.with_urgency(get.urgency);
+        client.get_part(source, &h, part, Some(range)).await.map(Blocks::Peer).map_err(|e| unreachable(&e))
     }
 }
 
@@ -216,6 +214,7 @@ struct Get {
     request: RequestId,
     k: u8,
     run: Run,
+    urgency: Urgency,
 }
 
 /// When the brain was last told of bytes of a block that is not whole yet, and how many had come then.
@@ -269,7 +268,7 @@ impl Get {
                 (Part::Whole, range)
             }
         };
-        self.origins.part(self.h, self.source, part, range).await
+        self.origins.part(self, part, range).await
     }
 
     /// Reads block after block, verifies it into the file, and tells.
@@ -427,9 +426,9 @@ impl Perform<Fetch> for Fetcher {
                 }
             }
             Action::Open { h, manifest } => self.open(h, *manifest, back),
-            Action::Get { h, source, request, k, run } => {
+            Action::Get { h, source, request, k, run, urgency } => {
                 let Some(mail) = lock(&self.mails).get(&h).cloned() else { return };
-                let get = Get { origins, clock: self.clock.clone(), mail, back, h, source, request, k, run };
+                let get = Get { origins, clock: self.clock.clone(), mail, back, h, source, request, k, run, urgency };
                 self.requests.retain(|_, task| !task.is_finished());
                 self.requests.insert(request, tokio::spawn(get.run()).abort_handle());
             }

@@ -24,7 +24,9 @@ use crate::core::outbox::{CancelTarget, Dsn, Input, MailFacts, Outbox, ShownMail
 use crate::core::postbox::access::Standard;
 use crate::core::postbox::io::Shown;
 use crate::model::dht::{DhtKey, EntryTerms, password_hash};
-use crate::model::{Address, Digest, Fingerprint, GroupName, MailId, Part, PeerId, Secret, SubmissionId, WallTime};
+use crate::model::{
+    Address, Digest, Fingerprint, GroupName, MailId, Part, PeerId, Secret, SubmissionId, Urgency, WallTime,
+};
 use crate::net::body_source::BodySource;
 use crate::net::peer_api::PeerApi;
 use crate::store::files::remove_durable;
@@ -95,7 +97,14 @@ impl outbox::Neighbours for Neighbours {
     }
     fn fetch_own(&self, facts: &MailFacts, sources: Vec<PeerId>) -> BoxFuture<'static, Result<File, String>> {
         let (late, owner) = (self.late.clone(), self.me);
-        let order = Order { h: facts.h, length: facts.length, digest: facts.digest, owner, sources };
+        let order = Order {
+            h: facts.h,
+            length: facts.length,
+            digest: facts.digest,
+            owner,
+            sources,
+            urgency: Urgency::Background,
+        };
         Box::pin(async move {
             let fetch = late.fetch.get().ok_or_else(starting)?;
             fetch_file(fetch.clone(), order).await
@@ -273,7 +282,7 @@ async fn get(dht: &DhtPort, key: DhtKey) -> Result<Vec<Bytes>, String> {
 
 fn wanted(order: RebuildOrder) -> Order {
     let RebuildOrder { h, owner, length, digest, sources } = order;
-    Order { h, length, digest, owner, sources }
+    Order { h, length, digest, owner, sources, urgency: Urgency::Background }
 }
 
 /// The whole mail as an open file.

@@ -15,9 +15,11 @@ pub mod policy;
 pub mod size;
 pub mod structure;
 pub mod time;
+pub mod urgency;
 
 pub use address::{Address, AddressError, GroupName, LocalName};
 pub use ids::{Digest, Fingerprint, IdError, MailId, PeerId, Secret, SubmissionId};
 pub use policy::{Encoding, Mode, Part, Policy, PolicyError};
 pub use size::{ByteSize, SizeError};
 pub use time::{MonoTime, Now, Span, WallTime};
+pub use urgency::Urgency;

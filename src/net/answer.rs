@@ -1,5 +1,5 @@
 //! Answers of the HTTPS routes: bodies with ranges, through the upload limit and the caller's account, and errors as sentences.
-//! It never reads a request but for its `Range`.
+//! It never reads a request but for its `Range` and its `Priority`.
 
 use std::io;
 use std::sync::Arc;
@@ -18,8 +18,10 @@ use hyper::header::{
 
 use super::body_source::{BodySource, ChunkStream};
 use super::peer_api::ApiError;
+use super::priority::urgency;
 use super::range::{ByteRange, content_range, content_range_none};
 use super::upload_limit::UploadLimit;
+use crate::model::Urgency;
 
 /// The header of a 403 for membership: the version of the gd that says so.
 pub(super) const GD_VERSION: &str = "roost-gd-version";
@@ -88,7 +90,7 @@ pub(super) fn body(source: BodySource, request: &HeaderMap, mut meter: Meter) ->
         return error(&refusal);
     }
     let chunks = source.into_chunks(range.clone(), meter.limit.chunk_bytes());
-    let frames = metered(chunks, size, meter).map(|chunk| chunk.map(Frame::data));
+    let frames = metered(chunks, size, urgency(request), meter).map(|chunk| chunk.map(Frame::data));
     let status = if asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let mut answer = response(status, OCTETS, Body::new(StreamBody::new(frames)));
     let headers = answer.headers_mut();
@@ -111,8 +113,8 @@ fn single(request: &HeaderMap) -> Option<&str> {
 
 /// Lets chunks through as the limit allows and counts them; ends at exactly `size` bytes, or with an error when there are
 /// fewer or more, so that a wrong source never passes for a whole body.
-fn metered(chunks: ChunkStream, size: u64, meter: Meter) -> ChunkStream {
-    stream::unfold(Some((chunks, Bytes::new(), size, meter)), |state| async move {
+fn metered(chunks: ChunkStream, size: u64, urgency: Urgency, meter: Meter) -> ChunkStream {
+    stream::unfold(Some((chunks, Bytes::new(), size, meter)), move |state| async move {
         let (mut chunks, mut rest, left, mut meter) = state?;
         let wrong = |why| Some((Err(io::Error::new(io::ErrorKind::InvalidData, why)), None));
         if rest.is_empty() {
@@ -129,7 +131,7 @@ fn metered(chunks: ChunkStream, size: u64, meter: Meter) -> ChunkStream {
         let Some(left) = left.checked_sub(bytes) else {
             return wrong("the body has more bytes than it said");
         };
-        meter.limit.take(now.len()).await;
+        meter.limit.take(now.len(), urgency).await;
         meter.account.sent(bytes);
         Some((Ok(now), Some((chunks, rest, left, meter))))
     })

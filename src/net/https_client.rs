@@ -19,13 +19,14 @@ use tokio::sync::Semaphore;
 use super::dial::{Connector, DialError, DialTiming, host_of};
 use super::locate::Locate;
 use super::peer_answer::{Answer, NetError, PeerBody, millis};
+use super::priority::{PRIORITY, priority_header};
 use super::range::range_header;
 use super::routes::WAIT_MAX_S;
 use super::tls::TlsIdentity;
 use crate::model::card::JoinRequest;
 use crate::model::group::{Heartbeat, HeartbeatAnswer, LeaveStage};
 use crate::model::msglist::Cursor;
-use crate::model::{Address, MailId, PeerId};
+use crate::model::{Address, MailId, Part, PeerId, Urgency};
 use crate::wire::http::{
     CERTIFICATE_BYTES_MAX, FRAGMENTS_LISTED_MAX, FragmentList, GD_BYTES_MAX, HEARTBEAT_BYTES_MAX, HOLDING_BUCKETS,
     HoldingsAnswer, HoldingsPost, PAGE_BYTES_MAX,
@@ -76,6 +77,7 @@ pub struct PeerClient {
     pool: Client<Connector, Full<Bytes>>,
     in_flight: Arc<Semaphore>,
     bounds: ClientBounds,
+    urgency: Urgency,
 }
 
 /// One request before it is sent; it may be sent twice.
@@ -98,7 +100,7 @@ impl Ask {
     fn post<T: Serialize>(peer: PeerId, what: &'static str, path: &str, body: &T) -> Self {
         Self { body: Some(Bytes::from(encode(body))), ..Self::get(peer, what, path.to_owned()) }
     }
-    fn request(&self) -> Result<Request<Full<Bytes>>, NetError> {
+    fn request(&self, urgency: Urgency) -> Result<Request<Full<Bytes>>, NetError> {
         let malformed = |why: String| NetError::Malformed { peer: self.peer, what: self.what, why };
         let uri: Result<Uri, _> = format!("https://{}{}", host_of(&self.peer), self.path).parse();
         let mut request = Request::new(Full::new(self.body.clone().unwrap_or_default()));
@@ -114,6 +116,9 @@ impl Ask {
             let value = HeaderValue::from_str(&range_header(range)).map_err(|e| malformed(e.to_string()))?;
             request.headers_mut().insert(RANGE, value);
         }
+        if let Some(value) = priority_header(urgency) {
+            request.headers_mut().insert(PRIORITY, value);
+        }
         Ok(request)
     }
 }
@@ -127,7 +132,13 @@ impl PeerClient {
             .pool_idle_timeout(bounds.pool_idle)
             .pool_max_idle_per_host(bounds.pool_idle_per_peer)
             .build(Connector::new(tls, locate, bounds.dial));
-        Self { pool, in_flight: Arc::new(Semaphore::new(bounds.in_flight)), bounds }
+        Self { pool, in_flight: Arc::new(Semaphore::new(bounds.in_flight)), bounds, urgency: Urgency::Prompt }
+    }
+
+    /// The same client, whose requests say how soon their answers are needed.
+    #[must_use]
+    pub fn with_urgency(&self, urgency: Urgency) -> Self {
+        Self { urgency, ..self.clone() }
     }
 
     /// The peer's own OpenPGP certificate (`GET /pubkey`).
@@ -152,6 +163,23 @@ impl PeerClient {
     /// [`NetError`]; [`NetError::Gone`] carries the tombstone.
     pub async fn get_sealed(&self, peer: PeerId, h: &MailId, range: Option<Range<u64>>) -> Result<PeerBody, NetError> {
         self.body(Ask { range, ..Ask::get(peer, "sealed mail", format!("/outbox/{h}")) }).await
+    }
+
+    /// A part of a mail, or a range of it: one of the two routes.
+    ///
+    /// # Errors
+    /// [`NetError`]; [`NetError::Gone`] carries the tombstone.
+    pub async fn get_part(
+        &self,
+        peer: PeerId,
+        h: &MailId,
+        part: Part,
+        range: Option<Range<u64>>,
+    ) -> Result<PeerBody, NetError> {
+        match part {
+            Part::Whole => self.get_sealed(peer, h, range).await,
+            Part::Fragment { k, i } => self.get_fragment(peer, h, (k, i), range).await,
+        }
     }
 
     /// The signed manifest (`GET /outbox/{h}/manifest`); the caller knows from the mail's length how long it may be.
@@ -307,8 +335,8 @@ impl PeerClient {
         let permit = Arc::clone(&self.in_flight).try_acquire_owned().map_err(busy)?;
         let Ask { peer, what, wait, .. } = ask;
         let exchange = async {
-            match self.pool.request(ask.request()?).await {
-                Err(error) if !error.is_connect() => self.pool.request(ask.request()?).await,
+            match self.pool.request(ask.request(self.urgency)?).await {
+                Err(error) if !error.is_connect() => self.pool.request(ask.request(self.urgency)?).await,
                 first => first,
             }
             .map_err(|error| explain(peer, &error))

@@ -15,6 +15,7 @@ pub mod locate;
 pub mod peer_answer;
 pub mod peer_api;
 pub mod ports;
+mod priority;
 pub mod range;
 mod request_body;
 pub mod routes;

@@ -2,7 +2,8 @@
 //!
 //! A token bucket in the form of one moment, `free_at`: when the last byte let through will have been paid for. Whoever
 //! wants to send waits for its turn first come first served, one chunk a turn, so streams share the rate evenly. A timer that
-//! fires late loses nothing: the next chunk is reckoned from when this one was due. Every body of a mail or manifest goes
+//! fires late loses nothing: the next chunk is reckoned from when this one was due. Everything that nobody waits for, such as repair,
+//! is one stream together: it has the whole rate while nobody else wants it, and at most half of it while somebody does. Every body of a mail or manifest goes
 //! through it, whoever asks and from wherever, this machine too: readers, members that mirror or repair, audits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+
+use crate::model::Urgency;
 
 /// How much may go out at once after a pause: a twenty-fifth of a second of the rate. Enough for timers that fire late on a
 /// busy machine, and less than a hundredth of what goes out in five seconds.
@@ -28,6 +31,8 @@ pub struct UploadLimit {
     rate: AtomicU64,
     /// When what was let through is paid for. Tokio's mutex queues fairly.
     free_at: Mutex<Option<Instant>>,
+    /// Held by the one background stream that is in the queue.
+    background: Mutex<()>,
     /// Bytes let through since the start.
     passed: AtomicU64,
 }
@@ -38,6 +43,7 @@ impl UploadLimit {
         Self {
             rate: AtomicU64::new(bytes_per_second.unwrap_or(0)),
             free_at: Mutex::new(None),
+            background: Mutex::new(()),
             passed: AtomicU64::new(0),
         }
     }
@@ -60,8 +66,12 @@ impl UploadLimit {
         self.passed.load(Ordering::Relaxed)
     }
     /// Waits until `bytes` may go out. A caller that gives up while it waits takes nothing from the others.
-    pub async fn take(&self, bytes: usize) {
+    pub async fn take(&self, bytes: usize, urgency: Urgency) {
         if self.get().is_some() {
+            let _turn = match urgency {
+                Urgency::Prompt => None,
+                Urgency::Background => Some(self.background.lock().await),
+            };
             self.wait_for_turn(bytes).await;
         }
         self.passed.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -96,7 +106,7 @@ mod tests {
         let limit = UploadLimit::new(Some(1_000_000));
         let start = Instant::now();
         for _ in 0..100 {
-            limit.take(100_000).await;
+            limit.take(100_000, Urgency::Prompt).await;
         }
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(9_800) && took <= Duration::from_millis(10_000), "{took:?}");
@@ -110,7 +120,7 @@ mod tests {
             let limit = limit.clone();
             tokio::spawn(async move {
                 loop {
-                    limit.take(limit.chunk_bytes()).await;
+                    limit.take(limit.chunk_bytes(), Urgency::Prompt).await;
                 }
             });
         }
@@ -141,7 +151,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let start = Instant::now();
         for _ in 0..100 {
-            limit.take(10_000).await;
+            limit.take(10_000, Urgency::Prompt).await;
         }
         assert!(start.elapsed() >= Duration::from_millis(940), "{:?}", start.elapsed());
     }
@@ -158,7 +168,7 @@ mod tests {
         let limit = UploadLimit::new(None);
         let start = Instant::now();
         for _ in 0..1000 {
-            limit.take(1 << 20).await;
+            limit.take(1 << 20, Urgency::Prompt).await;
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
@@ -171,7 +181,7 @@ mod tests {
             let (limit, sent) = (limit.clone(), sent.clone());
             tokio::spawn(async move {
                 loop {
-                    limit.take(10_000).await;
+                    limit.take(10_000, Urgency::Prompt).await;
                     sent[stream].fetch_add(10_000, Ordering::Relaxed);
                 }
             });
@@ -183,31 +193,62 @@ mod tests {
         }
     }
 
+    /// Bytes that prompt and background streams were let send within 20 s at 100 000 bytes a second.
+    async fn shares(prompt: usize, background: usize) -> (u64, u64) {
+        let limit = Arc::new(UploadLimit::new(Some(100_000)));
+        let sent: Arc<[AtomicU64; 2]> = Arc::default();
+        let all = [(prompt, Urgency::Prompt), (background, Urgency::Background)];
+        for (class, urgency) in all.into_iter().enumerate().flat_map(|(at, (n, u))| std::iter::repeat_n((at, u), n)) {
+            let (limit, sent) = (limit.clone(), sent.clone());
+            tokio::spawn(async move {
+                loop {
+                    limit.take(1000, urgency).await;
+                    sent[class].fetch_add(1000, Ordering::Relaxed);
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        (sent[0].load(Ordering::Relaxed), sent[1].load(Ordering::Relaxed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repair_has_the_rate_that_nobody_else_wants_and_at_most_half_of_it_otherwise() {
+        let (_, alone) = shares(0, 10).await;
+        assert!((1_980_000..=2_020_000).contains(&alone), "{alone}");
+        let (reader, repair) = shares(1, 10).await;
+        assert!(reader >= 990_000, "a reader beside ten repairs: {reader} and {repair}");
+        assert!(repair >= 900_000, "the repair goes on: {repair}");
+        let (readers, repair) = shares(4, 10).await;
+        assert!(readers >= 1_580_000 && repair >= 360_000, "four readers: {readers} and {repair}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_waiting_takes_nothing() {
         let limit = UploadLimit::new(Some(1000));
-        limit.take(2000).await;
+        limit.take(2000, Urgency::Prompt).await;
         let start = Instant::now();
         for _ in 0..10 {
-            assert!(tokio::time::timeout(Duration::from_millis(1), limit.take(100_000)).await.is_err());
+            assert!(
+                tokio::time::timeout(Duration::from_millis(1), limit.take(100_000, Urgency::Prompt)).await.is_err()
+            );
         }
-        limit.take(1).await;
+        limit.take(1, Urgency::Prompt).await;
         assert!(start.elapsed() <= Duration::from_millis(2100), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_can_be_changed_and_lifted_while_running() {
         let limit = UploadLimit::new(Some(1000));
-        limit.take(1000).await;
+        limit.take(1000, Urgency::Prompt).await;
         limit.set(Some(1_000_000));
         let start = Instant::now();
         for _ in 0..10 {
-            limit.take(100_000).await;
+            limit.take(100_000, Urgency::Prompt).await;
         }
         assert!(start.elapsed() <= Duration::from_secs(2));
         limit.set(None);
         let start = Instant::now();
-        limit.take(1 << 30).await;
+        limit.take(1 << 30, Urgency::Prompt).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

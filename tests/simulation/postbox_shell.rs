@@ -10,7 +10,7 @@ use roost::core::placement::rank;
 use roost::core::postbox::access::{MailboxReply, MessageKey};
 use roost::core::postbox::io::{NrItem, NrSent, OpenResult};
 use roost::core::postbox::{Action, Input, Reply};
-use roost::model::{MailId, PeerId, SubmissionId};
+use roost::model::{MailId, PeerId, SubmissionId, Urgency};
 
 use super::dht::DhtOp;
 use super::disk::{DiskOp, MailFile, SealedNr};
@@ -31,7 +31,7 @@ impl World {
             Action::Fetch { key, h, length, digest, owner, .. } => {
                 let sources = self.sources(h, owner);
                 let token = self.wait(p, Waiter::Pull { key, h });
-                let order = Order { h, length, digest, owner, sources };
+                let order = Order { h, length, digest, owner, sources, urgency: Urgency::Prompt };
                 self.hand(p, Tell::Fetch(fetch::Input::Want(token, order)));
             }
             Action::AskProgress { token, h } => {

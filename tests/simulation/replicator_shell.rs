@@ -185,7 +185,8 @@ impl World {
         }
         let mut sources = vec![order.owner];
         sources.extend(&order.sources);
-        let wanted = Order { h: order.h, length: order.length, digest: order.digest, owner: order.owner, sources };
+        let (h, length, digest, owner, urgency) = (order.h, order.length, order.digest, order.owner, order.urgency);
+        let wanted = Order { h, length, digest, owner, sources, urgency };
         let token = self.wait(p, Waiter::Rebuild(order));
         self.hand(p, Tell::Fetch(fetch::Input::Want(token, wanted)));
     }

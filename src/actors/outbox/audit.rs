@@ -84,10 +84,7 @@ async fn read_block(
     range: Range<u64>,
 ) -> Result<Vec<u8>, NetError> {
     let limit = usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX);
-    let body = match part {
-        Part::Whole => tools.client.get_sealed(*member, h, Some(range)).await?,
-        Part::Fragment { k, i } => tools.client.get_fragment(*member, h, (k, i), Some(range)).await?,
-    };
+    let body = tools.client.get_part(*member, h, part, Some(range)).await?;
     Ok(body.collect(limit).await?.to_vec())
 }
 

@@ -25,7 +25,7 @@ use crate::core::postbox::access::MessageKey;
 use crate::core::postbox::io::{FetchFailure, OpenResult};
 use crate::core::postbox::{Action, Input, Postbox};
 use crate::model::dht::DhtKey;
-use crate::model::{Address, Digest, Fingerprint, GroupName, MailId, PeerId, Secret, SubmissionId, WallTime};
+use crate::model::{Address, Digest, Fingerprint, GroupName, MailId, PeerId, Secret, SubmissionId, Urgency, WallTime};
 use crate::net::https_client::PeerClient;
 use crate::seal::SecretIdentity;
 use crate::store::files::remove_durable;
@@ -241,7 +241,7 @@ impl Performer {
             found.await;
             let sources = sources(&directory.snapshot(), &wanted);
             let Wanted { h, length, digest, owner, .. } = wanted;
-            let order = Order { h, length, digest, owner, sources };
+            let order = Order { h, length, digest, owner, sources, urgency: Urgency::Prompt };
             let result = match fetcher.ask(move |token| fetch::Input::Want(token, order)).await {
                 Ok(fetch::Reply::Fetched(path)) => Ok(path),
                 Ok(fetch::Reply::Failed(failure)) => Err(failure_of(&failure)),

@@ -244,10 +244,8 @@ impl Puller {
     }
 
     async fn part_from(&self, order: &MirrorOrder, checked: Checked, source: PeerId) -> Result<(), Failure> {
-        let mut body = match order.part {
-            Part::Whole => self.client.get_sealed(source, &order.h, None).await?,
-            Part::Fragment { k, i } => self.client.get_fragment(source, &order.h, (k, i), None).await?,
-        };
+        let client = self.client.with_urgency(order.urgency);
+        let mut body = client.get_part(source, &order.h, order.part, None).await?;
         let mut writer =
             PartWriter::new(checked, order.part, self.home.mirror_part(&order.address, &order.h, order.part));
         if body.total() != writer.total() {

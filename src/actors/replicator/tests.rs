@@ -18,7 +18,7 @@ use crate::model::group::{Member, PeerAddr};
 use crate::model::holding::{HoldingRefusal, HoldingState};
 use crate::model::manifest::Manifest;
 use crate::model::msglist::{Ending, Entry, EntryBody, Epoch, Head, MailEntry, Seq, Tombstone};
-use crate::model::{ByteSize, Encoding, Fingerprint, Policy, WallTime};
+use crate::model::{ByteSize, Encoding, Fingerprint, Policy, Urgency, WallTime};
 use crate::net::body_source::BodySource;
 use crate::net::https_client::ClientBounds;
 use crate::net::https_server::{HttpsServer, ServerBounds};
@@ -266,6 +266,7 @@ impl World {
             expiry: WallTime(u64::MAX),
             owner_answers,
             sources: vec![],
+            urgency: Urgency::Prompt,
         }
     }
 }

@@ -83,7 +83,8 @@ impl Fluid {
         let layout = Layout::new(length, encoding).unwrap();
         let uplinks: BTreeMap<PeerId, Uplink> = uplinks.into_iter().enumerate().map(|(i, u)| (peer(i), u)).collect();
         let (h, digest, owner) = (MailId::new([7; 20]), Digest::new([8; 32]), key.peer_id());
-        let order = Order { h, length, digest, owner, sources: uplinks.keys().copied().collect() };
+        let order =
+            Order { h, length, digest, owner, sources: uplinks.keys().copied().collect(), urgency: Urgency::Prompt };
         let block_digests = Vec::new();
         let manifest = Manifest { owner, h, length, digest, encoding, block_bytes: 65_536, block_digests };
         Self {
@@ -488,6 +489,22 @@ fn a_silent_sender_and_a_dead_member_do_not_delay_the_first_block() {
     assert!(matches!(fluid.run(), Reply::Fetched(_)));
     let first_ms = (fluid.first_block_us.unwrap() - 1_000_000) / 1000;
     assert!(first_ms <= 70, "{first_ms} ms");
+}
+
+#[test]
+fn what_nobody_waits_for_is_pulled_once() {
+    for rates in [UPLINKS[0], UPLINKS[1], [1, 90, 3, 50, 2]] {
+        for length in [MIB / 2, 2 * MIB, 16 * MIB] {
+            let all = rates.iter().enumerate().map(|(i, rate)| fragment(i, mbit(*rate), Fault::None)).collect();
+            let mut fluid = Fluid::new(length, Encoding::Fragments { k: 3, n: 5 }, all);
+            fluid.order.urgency = Urgency::Background;
+            assert!(matches!(fluid.run(), Reply::Fetched(_)));
+            let report = fluid.brain.observe(fluid.now()).reports[0].clone();
+            let bytes: u64 = report.sources.values().map(|s| s.bytes).sum();
+            // Parity of the last stripe is as long as its longest block.
+            assert!(bytes <= length + 3 * BLOCK, "{rates:?}: {bytes} of {length}, {} twice", fluid.duplicates);
+        }
+    }
 }
 
 #[test]

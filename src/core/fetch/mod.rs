@@ -30,7 +30,7 @@ use super::peer_score::{PeerScores, Score};
 use super::{Brain, Effect, Outgoing, Token, earliest};
 use crate::fragment::Layout;
 use crate::model::manifest::Manifest;
-use crate::model::{Digest, MailId, MonoTime, Now, PeerId};
+use crate::model::{Digest, MailId, MonoTime, Now, PeerId, Urgency};
 use crate::wire::Signed;
 
 /// Mails that are pulled at a time; the others wait their turn.
@@ -55,6 +55,8 @@ pub struct Order {
     pub owner: PeerId,
     /// Who may have it: the owner and members in rendezvous order, at most n + 4.
     pub sources: Vec<PeerId>,
+    /// How soon it is needed.
+    pub urgency: Urgency,
 }
 
 /// What the fetch brain is told.
@@ -209,6 +211,8 @@ pub enum Action {
         k: u8,
         /// Which blocks.
         run: Run,
+        /// How soon they are needed.
+        urgency: Urgency,
     },
     /// Stop a request; nobody waits for it any more.
     Cancel {
@@ -376,11 +380,10 @@ impl Fetch {
     fn want(&mut self, now: Now, token: Token, order: Order) {
         let is_free = self.pulls.len() < PULLS_MAX;
         match self.pulls.get_mut(&order.h) {
-            Some(pull) if pull.is_of(&order) => pull.waiters.push(token),
+            Some(pull) if pull.is_of(&order) => pull.join(token, order.urgency),
             None if is_free => {
                 let h = order.h;
-                let mut pull = Pull::new(now, order);
-                pull.waiters.push(token);
+                let mut pull = Pull::new(now, token, order);
                 pull.start(&self.lied, &mut self.out);
                 self.pulls.insert(h, pull);
                 self.settle(now, h);

@@ -11,7 +11,7 @@ use crate::core::peer_score::PeerScores;
 use crate::core::{Outgoing, Token};
 use crate::fragment::Layout;
 use crate::model::manifest::Manifest;
-use crate::model::{Digest, MailId, MonoTime, Now, PeerId};
+use crate::model::{Digest, MailId, MonoTime, Now, PeerId, Urgency};
 use crate::wire::Signed;
 
 /// A pull fails when no verified block came for this long (DESIGN.md section 8).
@@ -116,11 +116,11 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    pub(super) fn new(now: Now, order: Order) -> Self {
+    pub(super) fn new(now: Now, token: Token, order: Order) -> Self {
         let sources = order.sources.iter().map(|s| (*s, Source::default())).collect();
         Self {
             order,
-            waiters: Vec::new(),
+            waiters: vec![token],
             phase: Phase::Asking,
             sources,
             manifest_asked: now.mono,
@@ -131,6 +131,12 @@ impl Pull {
             last_block: now.mono,
             look: now.mono + LOOK,
         }
+    }
+
+    /// Somebody else wants the same mail; it hurries if one of them waits for it.
+    pub(super) fn join(&mut self, token: Token, urgency: Urgency) {
+        self.waiters.push(token);
+        self.order.urgency = self.order.urgency.min(urgency);
     }
 
     /// That `source` lied about this mail.
@@ -397,9 +403,9 @@ impl Pull {
             schedule.ended(now.mono, request, scores);
             out.act(Action::Cancel { request });
         }
-        let k = schedule.plan().layout().k();
-        for (request, source, run) in schedule.hand_out(now.mono, next) {
-            out.act(Action::Get { h: self.order.h, source, request, k, run });
+        let (k, urgency) = (schedule.plan().layout().k(), self.order.urgency);
+        for (request, source, run) in schedule.hand_out(now.mono, urgency, next) {
+            out.act(Action::Get { h: self.order.h, source, request, k, run, urgency });
         }
         self.turn_to_other_encoding(now, out);
     }

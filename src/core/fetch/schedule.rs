@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::plan::{BLOCK, Plan, Request, RequestId, Run, Usable};
 use super::share::{Supply, least_time_us};
 use crate::core::peer_score::{Meter, PeerScores};
-use crate::model::{MonoTime, PeerId};
+use crate::model::{MonoTime, PeerId, Urgency};
 
 /// How much of a source's time is asked for ahead, milliseconds, besides its delay: a request every quarter of a second, and
 /// little is lost with a source that dies.
@@ -173,7 +173,12 @@ impl Schedule {
     }
 
     /// The requests that go out now.
-    pub(super) fn hand_out(&mut self, now: MonoTime, next: &mut u64) -> Vec<(RequestId, PeerId, Run)> {
+    pub(super) fn hand_out(
+        &mut self,
+        now: MonoTime,
+        urgency: Urgency,
+        next: &mut u64,
+    ) -> Vec<(RequestId, PeerId, Run)> {
         let mut out = Vec::new();
         if ms(self.looked, now) >= LOOK_MS {
             self.looked = now;
@@ -185,7 +190,7 @@ impl Schedule {
         let rest = self.rest(&sources);
         let owners: BTreeMap<PeerId, Now> = sources.iter().map(|s| (s.source, *s)).collect();
         for source in &mut sources {
-            while let Some(run) = self.next_for(source, rest, &owners) {
+            while let Some(run) = self.next_for(source, rest, &owners, urgency) {
                 self.send(source, run, now, next, &mut out);
             }
         }
@@ -260,7 +265,7 @@ impl Schedule {
     }
 
     /// The next request for a source, if its window has room and it has something to give.
-    fn next_for(&self, source: &Now, rest: Rest, owners: &BTreeMap<PeerId, Now>) -> Option<Run> {
+    fn next_for(&self, source: &Now, rest: Rest, owners: &BTreeMap<PeerId, Now>, urgency: Urgency) -> Option<Run> {
         let window = self.window(source, rest);
         let is_full = source.requests > 0 && source.in_flight * 2 > window;
         if source.is_stalled || is_full || source.requests >= REQUESTS_PER_SOURCE {
@@ -281,10 +286,10 @@ impl Schedule {
         let sparing = (rest.reserved | rest.unknown, false);
         let (first, second) = if source.is_measured { (sparing, (0, true)) } else { ((0, true), sparing) };
         let unasked = |(reserved, alone)| self.plan.unasked(source.offer, (reserved, alone), most);
-        unasked(first)
-            .or_else(|| unasked(second))
-            .or_else(|| unasked((rest.reserved, false)))
-            .or_else(|| self.take_over(source, most, owners))
+        unasked(first).or_else(|| unasked(second)).or_else(|| unasked((rest.reserved, false))).or_else(|| {
+            // What is under way elsewhere and not overdue is asked for twice only where somebody waits.
+            (urgency == Urgency::Prompt).then(|| self.take_over(source, most, owners))?
+        })
     }
 
     /// Bytes that a source should have under way.

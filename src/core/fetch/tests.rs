@@ -56,7 +56,14 @@ impl World {
             .map(|(i, s)| (PeerId::new([u8::try_from(i).unwrap() + 10; 32]), s))
             .collect();
         let (h, digest) = (MailId::new([7; 20]), Digest::new([8; 32]));
-        let order = Order { h, length, digest, owner: key.peer_id(), sources: sources.keys().copied().collect() };
+        let order = Order {
+            h,
+            length,
+            digest,
+            owner: key.peer_id(),
+            sources: sources.keys().copied().collect(),
+            urgency: Urgency::Prompt,
+        };
         let manifest = key.sign(Manifest {
             owner: key.peer_id(),
             h,

@@ -8,7 +8,7 @@ use super::owner::{Task, Wait};
 use super::types::{Action, Event, MirrorFailure, MirrorOrder};
 use super::{Replicator, part_bytes};
 use crate::model::holding::HoldingRefusal;
-use crate::model::{MailId, MonoTime, Part, PeerId};
+use crate::model::{MailId, MonoTime, Part, PeerId, Urgency};
 
 /// Parts pulled at a time: enough that many fsyncs share one commit of the file system.
 const UNDER_WAY_MAX: usize = 16;
@@ -111,6 +111,8 @@ impl Replicator {
         let address = o.address.clone();
         let Some(mail) = o.mails.get_mut(&h) else { return };
         mail.task = Task::Pulling;
+        // What the list has just named waits to be safe; all else was placed before, and moves or is repaired.
+        let urgency = if mail.noted.is_some() { Urgency::Prompt } else { Urgency::Background };
         self.out.act(Action::Mirror(MirrorOrder {
             owner,
             address,
@@ -122,6 +124,7 @@ impl Replicator {
             expiry: mail.expiry,
             owner_answers,
             sources,
+            urgency,
         }));
     }
 

@@ -10,7 +10,7 @@ use crate::core::Token;
 use crate::model::group::Roster;
 use crate::model::holding::{Holding, HoldingRefusal, Holdings};
 use crate::model::msglist::Cursor;
-use crate::model::{Address, ByteSize, Digest, Encoding, MailId, Part, PeerId, WallTime};
+use crate::model::{Address, ByteSize, Digest, Encoding, MailId, Part, PeerId, Urgency, WallTime};
 use crate::wire::msglist::Page;
 
 /// What is fixed when the brain is made.
@@ -254,6 +254,8 @@ pub struct MirrorOrder {
     pub owner_answers: bool,
     /// Other members that placement names, in rank: where to rebuild it from when the owner is off.
     pub sources: Vec<PeerId>,
+    /// Whether the owner waits for it to be safe, or it is moved or repaired.
+    pub urgency: Urgency,
 }
 
 /// What the replicator asks its shell to do.

@@ -188,6 +188,11 @@ fn a_clock_that_is_ahead_at_a_start_frees_nothing_before_it_was_compared() {
 fn a_lost_member_is_replaced_and_nothing_that_stayed_moves() {
     let mut world = World::new(&NAMES);
     world.send("alice", 1, KN);
+    assert_eq!(
+        (world.count("urgency: Prompt"), world.count("urgency: Background")),
+        (5, 0),
+        "a new mail is waited for"
+    );
     let before = world.holders("alice", 1);
     let gone = *before.keys().next().unwrap();
     world.kill(gone);
@@ -202,6 +207,7 @@ fn a_lost_member_is_replaced_and_nothing_that_stayed_moves() {
         assert_eq!(&after[name], parts);
     }
     assert_eq!(world.count("Mirror("), 1);
+    assert_eq!(world.count("urgency: Background"), 1, "nobody waits for a repair");
     // It comes back: what it holds it keeps, and the one that stood in gives its part up, but not before it is asked.
     world.start(gone);
     world.lost.remove(&id(gone));
