@@ -230,6 +230,7 @@ impl Brains {
         }
         let quota = config.quota.per_member;
         let mut replicator = Replicator::new(crate::core::replicator::Config { quota, seed: seed()? });
+        replicator.scrub_every(config.quota.scrub_every.duration());
         events.replay_into(&mut replicator, journal)?;
         let poll = match config.mail.notify {
             Notify::Dht => DHT_POLL.min(config.mail.poll.duration()),

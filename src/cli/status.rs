@@ -147,6 +147,7 @@ mod tests {
                 encoding: "fragments 3 of 5".to_owned(),
                 safe: 1,
                 holders: [("bob@acme".parse().unwrap(), "fragment 0".to_owned())].into(),
+                refused: std::collections::BTreeMap::new(),
             }],
             receivers: [("rita@readers".parse().unwrap(), "announced".to_owned())].into(),
             size: 900_000,

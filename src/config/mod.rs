@@ -127,6 +127,8 @@ section! {
     Quota {
         /// Most bytes of sealed mail that each other member may keep here.
         per_member: ByteSize = ByteSize::gib(20);
+        /// How often each part that is kept here for others is read again and checked.
+        scrub_every: Span = Span::days(7);
     }
 }
 

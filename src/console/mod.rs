@@ -12,6 +12,7 @@ mod metrics;
 mod page;
 mod proof;
 pub mod protocol;
+mod refused_parts;
 mod report;
 mod seen;
 mod standing;

@@ -181,8 +181,12 @@ fn sealed(mail: &SealedLine) -> String {
     let holders = mail.holders.iter();
     let holders: String =
         holders.map(|(who, part)| format!("<li>{} has {}</li>", escaped(&who.to_string()), escaped(part))).collect();
+    let refused = mail.refused.iter();
+    let refused: String = refused
+        .map(|(who, why)| format!("<li>{} takes no part: {}</li>", escaped(&who.to_string()), escaped(why)))
+        .collect();
     format!(
-        "<span class=\"{class}\">{}</span> <span class=\"small\">{}, {}</span><br><code>{}</code><ul>{holders}</ul>",
+        "<span class=\"{class}\">{}</span> <span class=\"small\">{}, {}</span><br><code>{}</code><ul>{holders}{refused}</ul>",
         safe(mail.safe),
         size(mail.length),
         escaped(&mail.encoding),
@@ -302,6 +306,7 @@ mod tests {
             encoding: "fragments 3 of 5".to_owned(),
             safe: -1,
             holders: [("bob@acme".parse().unwrap(), "fragment 0".to_owned())].into(),
+            refused: [("carol@acme".parse().unwrap(), "its disk is full".to_owned())].into(),
         };
         let line = OutboxLine {
             submission: SubmissionId::new([1; 16]),

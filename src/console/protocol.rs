@@ -464,6 +464,9 @@ pub struct SealedLine {
     pub safe: i32,
     /// Who confirmed which part: address to `whole` or `fragment I`.
     pub holders: BTreeMap<Address, String>,
+    /// Who does not take its part: address to the reason in a few words.
+    #[serde(default)]
+    pub refused: BTreeMap<Address, String>,
 }
 
 /// What became of a mail that was taken back.

@@ -11,6 +11,7 @@ use super::listing;
 use super::protocol::{
     Check, Contact, EndedLine, GroupStatus, MemberStatus, OutboxLine, OutboxPage, PeerStatus, Ports, SealedLine,
 };
+use super::refused_parts;
 use super::seen::Seen;
 use super::standing;
 use crate::actors::peer::{Listening, Peer};
@@ -128,6 +129,11 @@ fn lines(waiting: &[WaitingStatus]) -> Vec<OutboxLine> {
         },
         safe: mail.safe,
         holders: mail.holders.iter().map(|(address, part)| (address.clone(), part_word(*part))).collect(),
+        refused: mail
+            .refused
+            .iter()
+            .map(|(who, why)| (who.clone(), refused_parts::in_short(*why).to_owned()))
+            .collect(),
     };
     let line = |waiting: &WaitingStatus| OutboxLine {
         submission: waiting.submission,
@@ -233,6 +239,7 @@ pub(super) fn attention(
             miss.member, miss.h
         ));
     }
+    sentences.extend(outbox.refusals.iter().map(refused_parts::sentence));
     if outbox.missing_mails > 0 {
         sentences.push(format!(
             "{} sealed mail(s) are missing on this disk; they are put together again from what members hold",

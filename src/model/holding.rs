@@ -40,7 +40,7 @@ pub enum HoldingState {
 }
 
 /// Why a member did not take a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HoldingRefusal {
     /// The owner's quota at this member is used up.

@@ -65,6 +65,7 @@ mod partition;
 #[cfg(test)]
 mod policy_changed;
 #[cfg(test)]
+mod quota;
 mod refusals;
 #[cfg(test)]
 mod replication_bench;

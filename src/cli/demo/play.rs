@@ -295,6 +295,7 @@ mod tests {
             encoding: encoding.to_owned(),
             safe: 0,
             holders: std::collections::BTreeMap::new(),
+            refused: std::collections::BTreeMap::new(),
         };
         assert_eq!(encoding(&sealed("fragments 2 of 4")), Encoding::Fragments { k: 2, n: 4 });
         assert_eq!(encoding(&sealed("whole")), Encoding::Whole);

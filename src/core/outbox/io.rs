@@ -11,7 +11,7 @@ use super::dsn::Dsn;
 use super::events::{How, MailFacts, SealedReceiver};
 use crate::core::Token;
 use crate::model::group::Roster;
-use crate::model::holding::Holdings;
+use crate::model::holding::{HoldingRefusal, Holdings};
 use crate::model::msglist::{Cursor, Ending, MailEntry};
 use crate::model::notification::Nr;
 use crate::model::{
@@ -413,6 +413,8 @@ pub struct OutboxStatus {
     pub audits_missed: BTreeMap<Address, u64>,
     /// Members that could not show what they had confirmed, and have not confirmed it anew; at most 100.
     pub audit_misses: Vec<AuditMiss>,
+    /// Members that do not take parts of open mails, and why.
+    pub refusals: Vec<PartsRefused>,
     /// Mails by how they ended.
     pub ended: BTreeMap<Ending, usize>,
     /// Submissions that ended within 7 days in another way than being received, the newest first, at most 200.
@@ -447,6 +449,17 @@ pub struct AuditMiss {
     pub at: WallTime,
 }
 
+/// A member that does not take parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartsRefused {
+    /// Who.
+    pub member: Address,
+    /// Why.
+    pub why: HoldingRefusal,
+    /// Of how many mails.
+    pub mails: usize,
+}
+
 /// A submission that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WaitingStatus {
@@ -477,4 +490,6 @@ pub struct MailStatus {
     pub safe: i32,
     /// Who confirmed what.
     pub holders: Vec<(Address, Part)>,
+    /// Who does not take a part, and why.
+    pub refused: Vec<(Address, HoldingRefusal)>,
 }

@@ -52,7 +52,8 @@ pub use dsn::Dsn;
 pub use events::{EndedAs, Event, How, MailFacts, SealedReceiver};
 pub use io::{
     Action, Announcement, CancelAnswer, CancelTarget, Certificate, EndedStatus, Input, Lookup, MailStatus, Mark,
-    NrFrom, OutboxRefusal, OutboxStatus, RecoverJob, Reply, SealFailure, SealJob, ShownMail, Spooled, WaitingStatus,
+    NrFrom, OutboxRefusal, OutboxStatus, PartsRefused, RecoverJob, Reply, SealFailure, SealJob, ShownMail, Spooled,
+    WaitingStatus,
 };
 
 use crate::core::{Brain, Effect, Outgoing, Token};

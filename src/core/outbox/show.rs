@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::Outbox;
 use super::events::{EndedAs, Mail, Receiver, Submission};
-use super::io::{Action, EndedStatus, MailStatus, OutboxStatus, Reply, ShownMail, WaitingStatus};
+use super::holdings::is_held;
+use super::io::{Action, EndedStatus, MailStatus, OutboxStatus, PartsRefused, Reply, ShownMail, WaitingStatus};
 use crate::core::Token;
+use crate::model::holding::{HoldingRefusal, HoldingState};
 use crate::model::{Address, Now, PeerId, SubmissionId, WallTime};
 use crate::wire;
 
@@ -27,6 +29,20 @@ fn in_short(shown: &ShownMail) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&blake3::hash(&wire::encode(shown)).as_bytes()[..16]);
     short
+}
+
+/// Who said that it does not take a part of this mail, and holds no other of it; each once.
+fn refusals(mail: &Mail) -> impl Iterator<Item = (PeerId, HoldingRefusal)> {
+    let mut refused = BTreeMap::new();
+    for ((member, _), word) in &mail.holdings {
+        if let HoldingState::Refused(why) = word.state {
+            refused.insert(*member, why);
+        }
+    }
+    for ((member, _), _) in mail.holdings.iter().filter(|(_, word)| is_held(word)) {
+        refused.remove(member);
+    }
+    refused.into_iter()
 }
 
 impl Outbox {
@@ -104,6 +120,7 @@ impl Outbox {
             missing_mails: missing.count(),
             audits_missed: self.missed_so_far(),
             audit_misses: self.shown_misses(),
+            refusals: self.shown_refusals(),
             ended,
             ended_lately: Vec::new(),
             submissions: self.listed(self.state.by_age.iter().take(STATUS_MAX)),
@@ -141,17 +158,33 @@ impl Outbox {
     }
 
     fn mail_status(&self, mail: &Mail) -> MailStatus {
-        let address =
-            |peer: &PeerId| self.roster.members.iter().find(|m| m.peer_id == *peer).map(|m| m.address.clone());
         let held = self.held(mail);
-        let holders = held.iter().filter_map(|(peer, parts)| Some((address(peer)?, parts)));
+        let holders = held.iter().filter_map(|(peer, parts)| Some((self.address_of(peer)?, parts)));
+        let refused = refusals(mail).filter_map(|(peer, why)| Some((self.address_of(&peer)?, why)));
         MailStatus {
             h: mail.facts.h,
             length: mail.facts.length,
             encoding: mail.facts.encoding,
             safe: self.safe_of(mail),
             holders: holders.flat_map(|(who, parts)| parts.iter().map(move |part| (who.clone(), *part))).collect(),
+            refused: refused.collect(),
         }
+    }
+
+    fn address_of(&self, member: &PeerId) -> Option<Address> {
+        self.roster.members.iter().find(|m| m.peer_id == *member).map(|m| m.address.clone())
+    }
+
+    /// Members that do not take parts of open mails.
+    fn shown_refusals(&self) -> Vec<PartsRefused> {
+        let mut mails: BTreeMap<(PeerId, HoldingRefusal), usize> = BTreeMap::new();
+        for refusal in self.state.open.iter().filter_map(|h| self.state.mails.get(h)).flat_map(refusals) {
+            *mails.entry(refusal).or_default() += 1;
+        }
+        let named = mails.into_iter().filter_map(|((peer, why), mails)| {
+            self.address_of(&peer).map(|member| PartsRefused { member, why, mails })
+        });
+        named.collect()
     }
 
     /// Submissions that ended of late in another way than being received, or of which it is not known yet: the newest first.

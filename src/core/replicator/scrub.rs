@@ -1,4 +1,4 @@
-//! Scrubbing: held parts are read again and checked, one at a time, each about once a week. It never reads more than one part
+//! Scrubbing: held parts are read again and checked, one at a time, each about once a week by default. It never reads more than one part
 //! at a time, and repairs nothing itself: a bad part is lost, reported, and mirrored again.
 
 use std::collections::BTreeSet;
@@ -8,18 +8,29 @@ use super::Replicator;
 use super::types::{Action, Event, Scrub};
 use crate::model::{Address, MailId, MonoTime, Part, PeerId};
 
-/// How often each part is checked. Disks go bad over months; a week finds it while others still have theirs.
+/// How often each part is checked, unless told otherwise. Disks go bad over months; a week finds it while others still have theirs.
 const EVERY: Duration = Duration::from_secs(7 * 86_400);
+/// Never more often than this.
+const EVERY_LEAST: Duration = Duration::from_secs(1);
+/// Checks of a start begin after this, or sooner where a round is shorter: a start has enough to do.
+const FIRST: Duration = Duration::from_secs(60);
 /// Pause after a part could not be read for another reason than being bad.
 const AGAIN: Duration = Duration::from_secs(3600);
 
 /// When which part is checked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scrubs {
+    every: Duration,
     due: BTreeSet<(MonoTime, PeerId, MailId, Part)>,
     /// Parts that are confirmed again only once they have passed a check: their owner's audit missed them.
     pub(super) doubted: BTreeSet<(PeerId, MailId, Part)>,
     under_way: bool,
+}
+
+impl Default for Scrubs {
+    fn default() -> Self {
+        Self { every: EVERY, due: BTreeSet::new(), doubted: BTreeSet::new(), under_way: false }
+    }
 }
 
 impl Scrubs {
@@ -29,18 +40,22 @@ impl Scrubs {
 }
 
 impl Replicator {
+    /// Has every held part checked this often.
+    pub fn scrub_every(&mut self, every: Duration) {
+        self.scrubs.every = every.max(EVERY_LEAST);
+    }
     /// After a start: spreads the checks of an address's parts over the whole time.
     pub(super) fn plan_scrubs(&mut self, address: &Address) {
         for (id, owner) in self.owners.iter().filter(|(_, o)| o.address == *address) {
             for (h, part) in owner.mails.iter().flat_map(|(h, mail)| mail.held.iter().map(move |part| (h, part))) {
-                let at = self.now.mono + self.jitter.between(Duration::from_secs(60), EVERY);
+                let at = self.now.mono + self.jitter.between(FIRST.min(self.scrubs.every / 2), self.scrubs.every);
                 self.scrubs.due.insert((at, *id, *h, *part));
             }
         }
     }
     /// Plans the next check of a part that has just been written or checked.
     pub(super) fn plan_scrub(&mut self, owner: PeerId, h: MailId, part: Part) {
-        let at = self.now.mono + self.jitter.between(EVERY * 3 / 4, EVERY);
+        let at = self.now.mono + self.jitter.between(self.scrubs.every * 3 / 4, self.scrubs.every);
         self.scrubs.due.insert((at, owner, h, part));
     }
     /// Starts the check that is due, if none is under way.

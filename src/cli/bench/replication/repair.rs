@@ -196,7 +196,14 @@ mod tests {
     fn a_mail_is_complete_with_as_many_copies_as_its_arm_names() {
         let arm = super::super::arms::tests_arm();
         let h = MailId::new([1; 20]);
-        let sealed = SealedLine { h, length: 10, encoding: "whole".to_owned(), safe: 2, holders: BTreeMap::new() };
+        let sealed = SealedLine {
+            h,
+            length: 10,
+            encoding: "whole".to_owned(),
+            safe: 2,
+            holders: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        };
         let sent = [Sent { mail: Vec::new(), sealed, seconds_to_safe: 0.0 }];
         let holding = |copies| BTreeMap::from([(h, vec![Part::Whole; copies])]);
         assert!(!complete(&arm, &sent, &holding(2), false) && complete(&arm, &sent, &holding(3), true));

@@ -7,7 +7,7 @@ use super::world::{Rules, World, key};
 use super::{DAY, MINUTE, only_mail};
 use crate::core::outbox::{Event, Input, Reply};
 use crate::core::{Brain, Token};
-use crate::model::holding::HoldingState;
+use crate::model::holding::{HoldingRefusal, HoldingState};
 use crate::model::{MailId, Part, PeerId};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -89,4 +89,18 @@ fn a_miss_is_kept_by_a_compacted_journal_and_goes_with_its_mail() {
     assert!(world.brain.snapshot().iter().any(|event| matches!(event, Event::Missed { h: of, .. } if *of == h)));
     world.run(8 * DAY);
     assert!(world.brain.status().audit_misses.is_empty(), "it expired");
+}
+
+#[test]
+fn who_refuses_a_part_is_shown_with_the_reason_until_it_takes_one() {
+    let (mut world, h) = held_by_five(Rules::default());
+    let refused = HoldingState::Refused(HoldingRefusal::Quota);
+    world.holds(3, h, part(1), HoldingState::Lost, world.now.wall);
+    world.holds(3, h, part(1), refused, world.now.wall);
+    let refusals = world.brain.status().refusals;
+    assert_eq!((refusals.len(), refusals[0].member.to_string(), refusals[0].mails), (1, "m3@acme".to_owned(), 1));
+    let shown = world.brain.status().submissions[0].mails[0].refused.clone();
+    assert_eq!(shown, [("m3@acme".parse().unwrap(), HoldingRefusal::Quota)]);
+    world.holds(3, h, part(1), HoldingState::Held, world.now.wall);
+    assert!(world.brain.status().refusals.is_empty());
 }

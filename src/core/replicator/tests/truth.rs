@@ -54,6 +54,25 @@ fn r8_a_part_that_its_owners_audit_missed_is_checked_before_it_is_confirmed_anew
 }
 
 #[test]
+fn r6_a_part_that_rots_is_found_within_a_round_of_the_scrub_and_made_again() {
+    for every in [HOUR, 24 * HOUR] {
+        let mut world = World::new(&SIX);
+        for name in SIX {
+            world.peer(name).brain.as_mut().unwrap().scrub_every(every);
+        }
+        world.send("alice", 1, KN);
+        let (name, part) = holder(&world);
+        world.run(every * 3);
+        world.peer(name).rotten.insert((id("alice"), h(1), part));
+        world.log.clear();
+        world.run(every + HOUR);
+        assert_eq!(world.count("Mirror("), 1, "every {every:?}");
+        assert!(world.peer(name).rotten.is_empty());
+        assert_eq!(world.told("alice", name, 1), [(part, HoldingState::Held)]);
+    }
+}
+
+#[test]
 fn r12_what_its_owner_reads_for_an_audit_is_written_nowhere() {
     let mut world = World::new(&SIX);
     world.send("alice", 1, KN);
