@@ -108,6 +108,17 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
+/// The value in the middle, or between the two there; 0 of none.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match (values.get(middle.wrapping_sub(1)), values.get(middle)) {
+        (Some(below), Some(above)) if values.len().is_multiple_of(2) => (below + above) / 2.0,
+        (_, Some(one)) => *one,
+        _ => 0.0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +127,12 @@ mod tests {
     fn columns_stand_under_each_other() {
         let rows = [vec!["whole".to_owned(), "7".to_owned()], vec!["fragments".to_owned(), "1234".to_owned()]];
         assert_eq!(table(&["arm", "bytes"], &rows), "arm        bytes\nwhole          7\nfragments   1234");
+    }
+
+    #[test]
+    fn the_middle_of_an_even_number_is_between_two() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(Vec::new()), 0.0);
     }
 }

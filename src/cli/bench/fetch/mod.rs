@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::bars::{self, Bar, Bars};
 use super::plot::{Axis, Chart, Line};
-use super::report::{Report, table};
+use super::report::{Report, median, table};
 use crate::cli::output::{Shown, WrongUse, size};
 use crate::core::fetch::bound_of_fragments;
 use crate::model::ByteSize;
@@ -245,16 +245,6 @@ fn groups(rows: &[Row]) -> Vec<(String, Vec<&Row>)> {
     groups
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match (values.get(middle.wrapping_sub(1)), values.get(middle)) {
-        (Some(below), Some(above)) if values.len().is_multiple_of(2) => (below + above) / 2.0,
-        (_, Some(one)) => *one,
-        _ => 0.0,
-    }
-}
-
 fn millis(ms: u64) -> f64 {
     u32::try_from(ms).map_or(f64::from(u32::MAX), f64::from)
 }
@@ -334,13 +324,6 @@ mod tests {
         ] {
             assert!(check(&wrong).unwrap_err().is::<WrongUse>(), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn the_middle_of_an_even_number_is_between_two() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median(Vec::new()), 0.0);
     }
 
     #[test]

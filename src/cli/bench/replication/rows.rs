@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::arms::{Arm, Comparison};
 use super::group::Done;
 use super::measure::{Stored, real};
+use crate::cli::bench::report::median;
 
 /// A row: an arm at one size, in the mix, or in a repair. The rows of full copies stand in each comparison, with the same figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -131,17 +132,6 @@ pub(super) fn thousandths(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// The value in the middle, or between the two in the middle.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match (values.get(middle.wrapping_sub(1)), values.get(middle)) {
-        (Some(below), Some(above)) if values.len().is_multiple_of(2) => (below + above) / 2.0,
-        (_, Some(one)) => *one,
-        _ => 0.0,
-    }
-}
-
 /// The turns of one arm at one size, or in the mix, as its rows.
 pub(super) fn kept_rows(arm: &Arm, size: Option<u64>, turns: &[Turn], idle: Idle) -> Vec<Row> {
     let mails: Vec<(u64, f64)> = turns.iter().flat_map(|turn| turn.mails.iter().copied()).collect();
@@ -218,13 +208,5 @@ mod tests {
         let kept = rows[0].kept.unwrap();
         assert_eq!((kept.cpu_s, kept.wire_bytes, kept.seconds_to_safe), (1.0, 5900, 0.6));
         assert_eq!((kept.stored_ratio, kept.moved_ratio, kept.theory_ratio), (1.7, 1.75, 3.0));
-    }
-
-    #[test]
-    fn the_middle_of_an_even_number_is_between_two() {
-        assert_eq!(
-            (median(vec![3.0, 1.0, 2.0]), median(vec![4.0, 1.0, 2.0, 3.0]), median(Vec::new())),
-            (2.0, 2.5, 0.0)
-        );
     }
 }

@@ -3,10 +3,10 @@
 use super::arms::Comparison;
 use super::lines::{Criterion, Lines};
 use super::measure::real;
-use super::rows::{Kept, Repair, Row, median};
+use super::rows::{Kept, Repair, Row};
 use crate::cli::bench::bars::{Bar, Bars};
 use crate::cli::bench::plot::{Axis, Chart, Line};
-use crate::cli::bench::report::table;
+use crate::cli::bench::report::{median, table};
 use crate::cli::output::size;
 
 /// From this sealed length on, bytes stored and moved must be what theory says.
