@@ -13,6 +13,7 @@ use roost::core::replicator::MirrorOrder;
 use roost::fragment::Layout;
 use roost::model::holding::{HoldingState, Holdings};
 use roost::model::manifest::Manifest;
+use roost::model::msglist::Ending;
 use roost::model::notification::Outcome;
 use roost::model::structure::Structure;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId, WallTime};
@@ -20,6 +21,7 @@ use roost::wire::{self, Signed};
 
 use super::disk::Record;
 use super::network::{Answer, CallRef, Pending};
+use super::restore::Belief;
 use super::world::World;
 
 /// The rules of DESIGN.md section 2 that are checked.
@@ -84,20 +86,46 @@ pub(crate) struct Truth {
     pub(crate) nrs: BTreeMap<(SubmissionId, MailId, Address), Outcome>,
     /// What got a 250.
     pub(crate) acknowledged: BTreeSet<SubmissionId>,
-    pub(crate) restored: BTreeSet<usize>,
-    /// Who will come back with an old disk, and therefore owns no mail.
-    pub(crate) will_restore: Option<usize>,
-    /// Parts that members reported to the owner, true when they were reported.
-    pub(crate) reported: BTreeMap<MailId, BTreeMap<PeerId, BTreeSet<Part>>>,
-    /// Mails of an owner whose disk died, that were safe and announced then, with their readers.
-    pub(crate) orphans: Vec<(MailId, Address)>,
+    /// Who came back with an old disk, and when.
+    pub(crate) restored: BTreeMap<usize, u64>,
+    /// What was accepted before a restore.
+    pub(crate) submitted_before: BTreeSet<SubmissionId>,
+    /// Tombstones that were durable before a restore.
+    pub(crate) endings_before: BTreeMap<MailId, Ending>,
+    /// Bodies that a restored reader had.
+    pub(crate) lost_bodies: BTreeSet<(usize, MailKey)>,
+    /// What restored owners believe of members.
+    pub(crate) beliefs: BTreeMap<(usize, PeerId), Belief>,
+    /// Who served blocks of what to whom, and when last.
+    pub(crate) served: BTreeMap<(usize, MailId, usize), u64>,
+    /// What was served to whom by somebody who cannot know it.
+    pub(crate) unknown_service: BTreeSet<(MailId, usize)>,
+    /// For whom a mail was said to be cancelled, and when last.
+    pub(crate) cancelled_for: BTreeMap<(SubmissionId, Address), u64>,
+    /// Parts that members reported to the owner, true when they were reported, and when that was.
+    pub(crate) reported: BTreeMap<MailId, BTreeMap<PeerId, BTreeMap<Part, u64>>>,
+    /// Audits that members missed, as the owner knows, and since when: what was reported before does not count.
+    pub(crate) missed: BTreeMap<(MailId, PeerId), u64>,
+    /// Mails of owners whose disk died, that were announced then.
+    pub(crate) orphans: Vec<Orphan>,
+}
+
+/// A mail of an owner whose disk died, for one reader.
+#[derive(Debug)]
+pub(crate) struct Orphan {
+    pub(crate) h: MailId,
+    pub(crate) reader: Address,
+    /// safe(f) as it was shown at that moment.
+    pub(crate) safe: i32,
+    /// Members that were not counted then.
+    pub(crate) uncounted: BTreeSet<PeerId>,
 }
 
 impl World {
     /// R1: SMTP says 250 only when the mail is in the spool and in the journal.
     pub(crate) fn check_accepted(&mut self, p: usize, submission: SubmissionId) {
         let disk = &self.peers[p].disk;
-        if !disk.ledger.submitted.contains(&submission) {
+        if !disk.ledger.submitted.contains_key(&submission) {
             self.violate(Rule::R1, format!("{} says 250 to {submission} before it is durable", self.name(p)));
         }
     }
@@ -131,8 +159,9 @@ impl World {
         }
     }
 
-    /// R1: only what is durable, blob and journal, is announced.
+    /// R1: only what is durable, blob and journal, is announced; and R7, only what is there.
     pub(crate) fn check_announced(&mut self, p: usize, what: &Announcement) {
+        self.check_not_gone(p, &what.h, "announces");
         let disk = &self.peers[p].disk;
         if !disk.ledger.sealed.contains(&what.h) || !disk.blobs.contains_key(&what.h) {
             self.violate(Rule::R1, format!("{} announces {} before it is durable", self.name(p), what.h));
@@ -151,7 +180,8 @@ impl World {
                     let why = format!("{} reports {} of {} before it is durable", self.name(p), item.part, item.h);
                     self.violate(Rule::R1, why);
                 }
-                self.truth.reported.entry(item.h).or_default().entry(me).or_default().insert(item.part);
+                let reported = self.truth.reported.entry(item.h).or_default().entry(me).or_default();
+                reported.insert(item.part, self.t);
             }
         }
     }
@@ -176,7 +206,7 @@ impl World {
     /// R1: a blob goes only when its end is durable.
     pub(crate) fn check_blob_dropped(&mut self, p: usize, h: MailId) {
         let ledger = &self.peers[p].disk.ledger;
-        if ledger.sealed.contains(&h) && !ledger.tombstoned.contains(&h) {
+        if ledger.sealed.contains(&h) && !ledger.tombstoned.contains_key(&h) {
             self.violate(Rule::R1, format!("{} removes its mail {h} before its end is durable", self.name(p)));
         }
     }
@@ -190,7 +220,7 @@ impl World {
     /// R3: a part goes for a tombstone, for expiry, or when every holder now placed confirmed its own.
     pub(crate) fn check_drop(&mut self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) {
         let Some(mail) = self.truth.mails.get(&h) else { return };
-        let tombstoned = self.peers[mail.owner].disk.ledger.tombstoned.contains(&h);
+        let tombstoned = self.was_tombstoned(&h);
         let expired = mail.expiry <= self.now(p).wall;
         if tombstoned && !expired && !self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {
             // It may be a move all the same.
@@ -233,7 +263,9 @@ impl World {
                 let mail = &self.truth.mails[&h];
                 let ended = &self.peers[p].disk.ledger.ended;
                 let open = mail.receivers.iter().find(|r| !ended.contains_key(&(mail.submission, (*r).clone())));
-                if let Some(open) = open {
+                // One that is adopted is as true as it was before.
+                if !self.truth.endings_before.contains_key(&h)
+                    && let Some(open) = open {
                     self.violate(Rule::R4, format!("{} entombs {h}, for which {open} still waits", self.name(p)));
                 }
             }
@@ -257,8 +289,7 @@ impl World {
             EndedAs::Expired => letter.at + life <= self.now(p).wall,
             EndedAs::Filed => *receiver == self.peers[p].address,
             EndedAs::UnknownAddress => self.at(receiver).is_none(),
-            // Only after a restore: owners of these runs are never restored.
-            EndedAs::Forgotten => false,
+            EndedAs::Forgotten => self.is_end_forgotten(&submission, receiver),
             EndedAs::Lost => {
                 return self.violate(Rule::R2, format!("{} lost {submission}, to which it said 250", self.name(p)));
             }
@@ -330,9 +361,7 @@ impl World {
         let Some(brains) = &self.peers[p].brains else { return };
         let status = brains.outbox.observe(now);
         for mail in status.submissions.into_iter().flat_map(|s| s.mails) {
-            let mut held = self.truth.reported.get(&mail.h).cloned().unwrap_or_default();
-            held.retain(|member, _| !self.peers[p].roster.lost.contains(member));
-            let counted = survives(&held.into_values().collect::<Vec<_>>());
+            let counted = survives(&self.counted(p, &mail.h));
             if mail.safe >= 0 && mail.safe > counted {
                 let why = format!("{} shows safe({}) for {}, counted are {counted}", self.name(p), mail.safe, mail.h);
                 self.violate(Rule::R8, why);
@@ -342,8 +371,37 @@ impl World {
     }
 }
 
+impl World {
+    /// How it ended before a restore, which its tombstone does not say for each receiver.
+    fn is_end_forgotten(&self, id: &SubmissionId, receiver: &Address) -> bool {
+        let vague = |ending: &Ending, receivers: usize| match ending {
+            Ending::Refused => true,
+            Ending::Expired => receivers > 1,
+            Ending::Received | Ending::Cancelled => false,
+        };
+        self.truth.endings_before.iter().any(|(h, ending)| {
+            let mail = &self.truth.mails[h];
+            mail.submission == *id && mail.receivers.contains(receiver) && vague(ending, mail.receivers.len())
+        })
+    }
+
+    /// What each member that is not lost holds of a mail of `p`, as the owner may count it: reported, and no audit missed since.
+    fn counted(&self, p: usize, h: &MailId) -> Vec<BTreeSet<Part>> {
+        let members = self.peers[p].roster.members.iter().map(|m| m.peer_id);
+        let live = members.filter(|member| !self.peers[p].roster.lost.contains(member));
+        let parts = |member: PeerId| {
+            let missed = self.truth.missed.get(&(*h, member));
+            let reported = self.truth.reported.get(h).and_then(|all| all.get(&member)).into_iter().flatten();
+            let since = reported.filter(|(_, at)| missed.is_none_or(|missed| *at >= missed)).map(|(part, _)| *part);
+            let believed = self.truth.beliefs.get(&(p, member)).and_then(|belief| belief.get(h));
+            since.chain(believed.into_iter().flatten().copied()).collect::<BTreeSet<Part>>()
+        };
+        live.map(parts).filter(|parts| !parts.is_empty()).collect()
+    }
+}
+
 /// Whether a mail can be read from these parts.
-fn readable<'a>(parts: impl Iterator<Item = &'a Part>) -> bool {
+pub(crate) fn readable<'a>(parts: impl Iterator<Item = &'a Part>) -> bool {
     let mut fragments: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
     for part in parts {
         match part {

@@ -96,7 +96,7 @@ impl World {
         let alive = self.peers[p].life == life;
         match op {
             DhtOp::PutNs(what, sealed) => {
-                let name = digest_of(&sealed.ns, &sealed.signer);
+                let name = sealed.name();
                 if works {
                     let entry =
                         Entry { value: DhtValue::Ns(sealed), password: ns_password(&what.secret), expiry: what.expiry };

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost::core::outbox::{self, EndedAs, Spooled};
-use roost::core::postbox::access::MessageKey;
+use roost::core::postbox::access::{BodyState, MessageKey};
 use roost::core::{postbox, replicator};
+use roost::model::msglist::{Ending, EntryBody};
 use roost::model::notification::{Nr, Ns};
 use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
 use roost::wire;
+use roost::wire::msglist::decode_entry;
 
 /// An ns as it travels: sealing is a model.
 #[derive(Debug, Clone)]
@@ -16,7 +18,17 @@ pub(crate) struct SealedNs {
     pub(crate) ns: Ns,
     /// Whose signature is on it.
     pub(crate) signer: Fingerprint,
+    /// Sealed once more, it is another ciphertext.
+    pub(crate) nonce: u64,
 }
+
+impl SealedNs {
+    /// Its name in the DHT.
+    pub(crate) fn name(&self) -> Digest {
+        digest_of(&(&self.ns, self.nonce), &self.signer)
+    }
+}
+
 /// An nr as it travels.
 #[derive(Debug, Clone)]
 pub(crate) struct SealedNr {
@@ -63,6 +75,8 @@ pub(crate) enum DiskOp {
     Body(MessageKey, bool),
     Remove(Vec<MessageKey>),
     DropFetched(MailId),
+    /// The mark of a restore goes.
+    ForgetRestored,
 }
 
 /// What is durable.
@@ -78,6 +92,8 @@ pub(crate) struct Disk {
     pub(crate) files: BTreeMap<MessageKey, MailFile>,
     /// Blocks of mails being pulled: whether each is right.
     pub(crate) fetched: BTreeMap<MailId, BTreeMap<(u64, u8), bool>>,
+    /// The mark that `roost init --restore` leaves.
+    pub(crate) restored: bool,
 }
 
 impl Disk {
@@ -97,6 +113,7 @@ impl Disk {
             DiskOp::Body(key, good) => self.files.entry(key).or_default().body = Some(good),
             DiskOp::Remove(keys) => self.files.retain(|key, _| !keys.contains(key)),
             DiskOp::DropFetched(h) => drop(self.fetched.remove(&h)),
+            DiskOp::ForgetRestored => self.restored = false,
         }
     }
     /// Makes a record durable.
@@ -109,10 +126,15 @@ impl Disk {
 /// What the journal says, for the checker: kept beside it and never used by a brain.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
-    pub(crate) submitted: BTreeSet<SubmissionId>,
+    /// With the receivers that are known.
+    pub(crate) submitted: BTreeMap<SubmissionId, BTreeSet<Address>>,
     pub(crate) sealed: BTreeSet<MailId>,
     pub(crate) ended: BTreeMap<(SubmissionId, Address), EndedAs>,
-    pub(crate) tombstoned: BTreeSet<MailId>,
+    pub(crate) tombstoned: BTreeMap<MailId, Ending>,
+    /// Audits that members missed.
+    pub(crate) missed: BTreeSet<(PeerId, MailId)>,
+    /// Mails that members' msglists name, as read.
+    pub(crate) read: BTreeSet<(PeerId, MailId)>,
     pub(crate) held: BTreeSet<(PeerId, MailId, Part)>,
     /// Also those that were given up since.
     pub(crate) held_once: BTreeSet<(PeerId, MailId, Part)>,
@@ -120,6 +142,9 @@ pub(crate) struct Ledger {
     /// ns that were taken.
     pub(crate) announced: BTreeSet<postbox::MailKey>,
     pub(crate) pulled: BTreeSet<postbox::MailKey>,
+    /// Mails of others that were taken back, as this peer knows: those with a stub, those without.
+    pub(crate) withdrawn: BTreeSet<postbox::MailKey>,
+    pub(crate) buried: BTreeSet<MailId>,
     /// What was filed from here, and how often.
     pub(crate) filed: BTreeMap<SubmissionId, usize>,
 }
@@ -134,12 +159,15 @@ impl Ledger {
     }
     fn learn_outbox(&mut self, event: outbox::Event) {
         match event {
-            outbox::Event::Submitted { submission, .. } => drop(self.submitted.insert(submission)),
+            outbox::Event::Submitted { submission, receivers, .. } => {
+                self.submitted.entry(submission).or_default().extend(receivers.into_iter().map(|(a, _)| a));
+            }
             outbox::Event::Sealed { facts, .. } => drop(self.sealed.insert(facts.h)),
             outbox::Event::Ended { submission, receiver, why, .. } => {
                 self.ended.insert((submission, receiver), why);
             }
-            outbox::Event::Tombstoned { h, .. } => drop(self.tombstoned.insert(h)),
+            outbox::Event::Tombstoned { h, ending, .. } => drop(self.tombstoned.insert(h, ending)),
+            outbox::Event::Missed { member, h, .. } => drop(self.missed.insert((member, h))),
             _ => {}
         }
     }
@@ -155,6 +183,13 @@ impl Ledger {
                     self.held.remove(&(owner, h, part));
                 }
             }
+            replicator::Event::Read { owner, run } => {
+                for entry in run.entries.iter().filter_map(|bytes| decode_entry(bytes).ok()) {
+                    if let EntryBody::Mail(mail) = entry.body {
+                        self.read.insert((owner, mail.h));
+                    }
+                }
+            }
             replicator::Event::Tombstoned { owner, h, .. } => drop(self.buried_parts.insert((owner, h))),
             _ => {}
         }
@@ -163,6 +198,8 @@ impl Ledger {
         match event {
             postbox::Event::Announced { id, .. } => drop(self.announced.insert(id)),
             postbox::Event::Pulled { id, .. } => drop(self.pulled.insert(id)),
+            postbox::Event::Ended { id, body: BodyState::Cancelled } => drop(self.withdrawn.insert(id)),
+            postbox::Event::Buried { h, .. } => drop(self.buried.insert(h)),
             postbox::Event::Filed { message, .. } => {
                 if let postbox::Origin::Local(id, _) = message.origin {
                     *self.filed.entry(id).or_default() += 1;

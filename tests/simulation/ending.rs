@@ -8,40 +8,22 @@ use roost::core::placement::{Place, whole_copies};
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, outbox};
 use roost::model::holding::HoldingState;
-use roost::model::{Address, Encoding, MailId, PeerId, SubmissionId};
+use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId};
 
-use super::checker::{Letter, Rule, survives};
+use super::checker::{Letter, Orphan, Rule, survives};
 use super::world::World;
 
 /// Messages that a member may send a minute while nothing happens.
 const MESSAGES_A_MINUTE: u64 = 60;
 
 impl World {
-    /// Remembers what a dying disk leaves to the others: mails that were shown as safe and that their readers know of.
-    pub(crate) fn note_death(&mut self, p: usize) {
-        let now = self.now(p);
-        let Some(brains) = &self.peers[p].brains else { return };
-        let status = brains.outbox.observe(now);
-        // A liar is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
-        let off = self.params.liars + usize::from(self.params.old_disk);
-        let off = i32::try_from(off).unwrap();
-        let safe: BTreeSet<MailId> =
-            status.submissions.iter().flat_map(|s| &s.mails).filter(|m| m.safe >= off).map(|m| m.h).collect();
-        for h in safe {
-            let mail = &self.truth.mails[&h];
-            let key = MailKey { sender: self.peers[p].fingerprint, submission: mail.submission };
-            for reader in &mail.receivers {
-                let told = self.at(reader).filter(|r| self.peers[*r].disk.ledger.announced.contains(&key));
-                if told.is_some() {
-                    self.truth.orphans.push((h, reader.clone()));
-                }
-            }
-        }
-    }
-
     /// An owner took a word: from now on it knows what its member does not hold.
     pub(crate) fn note_told(&mut self, member: PeerId, word: &roost::model::holding::Holdings) {
         for item in &word.items {
+            let belief = self.truth.beliefs.get_mut(&(self.index(&word.owner), member));
+            if let Some(parts) = belief.and_then(|belief| belief.get_mut(&item.h)) {
+                parts.remove(&item.part);
+            }
             if item.state != HoldingState::Held
                 && let Some(parts) = self.truth.reported.get_mut(&item.h).and_then(|m| m.get_mut(&member))
             {
@@ -52,7 +34,7 @@ impl World {
 
     /// Owners that are there, with their open mails.
     fn open_mails(&self) -> Vec<(usize, MailId)> {
-        let is_open = |p: usize, h: &MailId| !self.peers[p].disk.ledger.tombstoned.contains(h);
+        let is_open = |p: usize, h: &MailId| !self.peers[p].disk.ledger.tombstoned.contains_key(h);
         let mut all = Vec::new();
         for (p, peer) in self.peers.iter().enumerate().filter(|(_, peer)| peer.is_up()) {
             all.extend(peer.disk.ledger.sealed.iter().filter(|h| is_open(p, h)).map(|h| (p, *h)));
@@ -64,7 +46,7 @@ impl World {
     pub(crate) fn check_target(&mut self) {
         for (p, h) in self.open_mails() {
             let (owner, mail) = (&self.peers[p], &self.truth.mails[&h]);
-            if mail.expiry <= self.now(p).wall || !owner.in_group {
+            if mail.expiry <= self.now(p).wall || !owner.in_group || self.is_unreadable(&h) {
                 continue;
             }
             let members: Vec<PeerId> = owner.roster.others().map(|m| m.peer_id).collect();
@@ -76,26 +58,33 @@ impl World {
                 members: &members,
                 lost: &owner.roster.lost,
             };
-            let mut held = Vec::new();
-            for member in place.placed() {
-                let disk = &self.peers[self.index(&member)].disk;
-                held.push(
-                    disk.parts
-                        .iter()
-                        .filter(|(o, m, _)| (*o, *m) == (owner.id, h))
-                        .map(|(.., part)| *part)
-                        .collect::<BTreeSet<_>>(),
-                );
+            let placed: Vec<usize> = place.placed().iter().map(|member| self.index(member)).collect();
+            // So many died that nobody may say who counts as lost: nothing can be repaired.
+            if placed.iter().any(|member| self.peers[*member].dead) {
+                continue;
             }
+            let parts_of = |member: usize| -> BTreeSet<Part> {
+                let parts = self.peers[member].disk.parts.iter().filter(|(o, m, _)| (*o, *m) == (owner.id, h));
+                parts.map(|(.., part)| *part).collect()
+            };
+            let held: Vec<BTreeSet<Part>> = placed.iter().map(|member| parts_of(*member)).collect();
             let distinct: BTreeSet<_> = held.iter().flatten().collect();
             let enough = match mail.encoding {
                 Encoding::Whole => true,
                 Encoding::Fragments { n, .. } => distinct.len() >= held.len().min(usize::from(n)),
             };
-            let shown = self.shown_safe(p, h).unwrap_or(i32::MIN);
-            let (name, counted) = (self.name(p), survives(&held));
+            // A second sealed form of a mail, from before a restore, is not shown on its own.
+            let Some(shown) = self.shown_safe(p, h).or_else(|| self.form_of_before(p, &h)) else { continue };
+            // A liar confirms what it then cannot show, again and again.
+            let honest: Vec<_> = placed.iter().filter(|m| !self.peers[**m].liar).map(|m| parts_of(*m)).collect();
+            let (name, counted) = (self.name(p), survives(&honest));
+            let live = members.iter().filter(|member| !owner.roster.lost.contains(member));
+            let really = survives(&live.map(|member| parts_of(self.index(member))).collect::<Vec<_>>());
             if held.iter().any(BTreeSet::is_empty) || !enough {
                 return self.violate(Rule::R12, format!("{h} of {name} is not held as placed: {held:?}"));
+            }
+            if shown >= 0 && shown > really {
+                return self.violate(Rule::R8, format!("{name} shows safe({shown}) of {h}, and members hold {really}"));
             }
             if !held.is_empty() && shown < counted {
                 return self
@@ -113,22 +102,34 @@ impl World {
     pub(crate) fn all_ended(&self) -> bool {
         let ended = |(id, letter): (&SubmissionId, &Letter)| {
             let owner = &self.peers[letter.from];
-            let waits = owner.is_up() && owner.disk.ledger.submitted.contains(id);
-            !waits
-                || letter.receivers.iter().all(|r| self.end_of(id, letter, r).is_some() || self.is_excused(letter, r))
+            let waits = owner.is_up() && owner.disk.ledger.submitted.contains_key(id);
+            let over = |r: &Address| self.end_of(id, letter, r).is_some() || self.is_excused(id, letter, r);
+            !waits || letter.receivers.iter().all(over)
         };
         self.truth.letters.iter().all(ended)
             && (0..self.peers.len()).all(|p| self.open_nr(p) == 0)
-            && self.truth.orphans.iter().all(|(h, reader)| !self.is_missed(h, reader))
+            && self.truth.orphans.iter().all(|orphan| !self.is_missed(orphan))
     }
 
-    /// Whether the reader of a mail whose owner's disk died has neither had it nor refused it, and still could.
-    fn is_missed(&self, h: &MailId, reader: &Address) -> bool {
+    /// Whether the reader of a mail whose owner's disk died has neither had it nor refused it, and still could: of the members
+    /// that its safe(f) counted, no more were lost than it said may go.
+    fn is_missed(&self, Orphan { h, reader, safe, uncounted }: &Orphan) -> bool {
+        // A liar is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
+        let owner = self.truth.mails[h].owner;
+        let is_off = |m: usize| self.peers[m].dead || self.peers[m].liar || self.truth.restored.contains_key(&m);
+        let counted = |m: &usize| *m != owner && !uncounted.contains(&self.peers[*m].id);
+        let lost = (0..self.params.members).filter(counted).filter(|m| is_off(*m)).count();
+        if i32::try_from(lost).unwrap() > *safe {
+            return false;
+        }
         let mail = &self.truth.mails[h];
         let key = MailKey { sender: self.peers[mail.owner].fingerprint, submission: mail.submission };
-        let there = |r: &usize| self.peers[*r].is_up() && !self.truth.restored.contains(r);
+        // A restored reader that knows of it must get it too.
+        let knows = |r: &usize| self.peers[*r].disk.ledger.announced.contains(&key);
+        let there = |r: &usize| self.peers[*r].is_up() && knows(r);
         let Some(r) = self.at(reader).filter(there) else { return false };
-        let said = self.truth.nrs.contains_key(&(mail.submission, *h, reader.clone()));
+        let cancelled = self.truth.cancelled.contains(&mail.submission);
+        let said = cancelled || self.truth.nrs.contains_key(&(mail.submission, *h, reader.clone()));
         !said && !self.peers[r].disk.ledger.pulled.contains(&key) && mail.expiry > self.now(r).wall
     }
 
@@ -136,10 +137,14 @@ impl World {
         self.peers[letter.from].disk.ledger.ended.get(&(*id, receiver.clone())).copied()
     }
 
-    /// Whether nobody can say anything about a mail before it expires: its reader is gone for good.
-    fn is_excused(&self, letter: &Letter, receiver: &Address) -> bool {
+    /// Whether nobody can say anything about a mail before it expires: its reader is gone for good, or the mail is, with its
+    /// owner's disk. Nor of a receiver that a restored owner truly cannot know.
+    fn is_excused(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
+        if self.is_forgotten(id, letter, receiver) {
+            return true;
+        }
         let gone = self.at(receiver).is_some_and(|r| self.peers[r].dead || self.peers[r].left);
-        gone && letter.at + self.params.policy.life.duration() + Duration::from_secs(600) > self.now(letter.from).wall
+        (gone || self.is_beyond_recovery(id, letter, receiver)) && letter.at + self.params.policy.life.duration() + Duration::from_secs(600) > self.now(letter.from).wall
     }
 
     /// nr that a peer owes to somebody who is there.
@@ -154,16 +159,16 @@ impl World {
         let mut wrong = Vec::new();
         for (id, letter) in &self.truth.letters {
             let owner = &self.peers[letter.from];
-            if !owner.is_up() || !owner.disk.ledger.submitted.contains(id) {
-                if self.truth.acknowledged.contains(id) && owner.is_up() && !self.truth.restored.contains(&letter.from)
-                {
+            if !owner.is_up() || !owner.disk.ledger.submitted.contains_key(id) {
+                let all_forgotten = || letter.receivers.iter().all(|r| self.is_forgotten(id, letter, r));
+                if self.truth.acknowledged.contains(id) && owner.is_up() && !all_forgotten() {
                     wrong.push(format!("{id} of {} got a 250 and is gone", owner.address));
                 }
                 continue;
             }
             for receiver in &letter.receivers {
                 let Some(why) = self.end_of(id, letter, receiver) else {
-                    if self.is_excused(letter, receiver) {
+                    if self.is_excused(id, letter, receiver) {
                         continue;
                     }
                     wrong.push(format!("{id} of {} never ends for {receiver}", owner.address));
@@ -177,14 +182,15 @@ impl World {
                 let reader = self.at(receiver);
                 let key = MailKey { sender: owner.fingerprint, submission: *id };
                 if why == EndedAs::Received
-                    && let Some(reader) = reader.filter(|r| !self.truth.restored.contains(r))
+                    && let Some(reader) = reader.filter(|r| !self.is_body_lost(*r, key))
                     && !self.peers[reader].disk.ledger.pulled.contains(&key)
                 {
                     wrong.push(format!("{id} counts as received by {receiver}, who has it not"));
                 }
             }
         }
-        for (h, reader) in self.truth.orphans.iter().filter(|(h, reader)| self.is_missed(h, reader)) {
+        for orphan in self.truth.orphans.iter().filter(|orphan| self.is_missed(orphan)) {
+            let Orphan { h, reader, .. } = orphan;
             wrong.push(format!("{h} was safe when its owner was lost, and {reader} cannot read it"));
         }
         if let Some(why) = wrong.into_iter().next() {
@@ -194,9 +200,10 @@ impl World {
 
     /// R7: nothing that is gone is still on a disk. An owner that is lost itself may have told nobody.
     pub(crate) fn check_gone(&mut self) {
+        self.check_adopted();
         let gone = |h: &MailId| {
             let owner = &self.peers[self.truth.mails[h].owner];
-            owner.is_up() && owner.disk.ledger.tombstoned.contains(h)
+            owner.is_up() && owner.disk.ledger.tombstoned.contains_key(h)
         };
         let mut wrong = None;
         for peer in self.peers.iter().filter(|p| p.is_up()) {

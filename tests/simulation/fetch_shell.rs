@@ -207,6 +207,7 @@ impl World {
                 self.hand(p, Tell::Postbox(postbox::Input::Fetched { key, h, result }));
             }
             Waiter::Rebuild(order) => self.rebuilt(p, &order, reply),
+            Waiter::Recover(job) => self.recovered(p, *job, reply),
             Waiter::Progress(token) => {
                 let percent = if let Reply::Progress(percent) = reply { percent } else { None };
                 self.hand(p, Tell::Postbox(postbox::Input::Progressed { token, percent }));

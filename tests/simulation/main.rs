@@ -10,6 +10,8 @@
 //! ```
 
 #[cfg(test)]
+mod cancel;
+#[cfg(test)]
 mod checker;
 #[cfg(test)]
 mod dht;
@@ -19,6 +21,8 @@ mod disk;
 mod ending;
 #[cfg(test)]
 mod fetch_shell;
+#[cfg(test)]
+mod losses;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
@@ -31,6 +35,8 @@ mod peer;
 mod postbox_shell;
 #[cfg(test)]
 mod replicator_shell;
+#[cfg(test)]
+mod restore;
 #[cfg(test)]
 mod rng;
 #[cfg(test)]
@@ -147,6 +153,22 @@ mod tests {
     #[test]
     fn r7_a_part_that_stays_after_the_tombstone_is_caught() {
         is_caught(Saboteur::KeepsTombstoned);
+    }
+    #[test]
+    fn r7_an_owner_that_forgets_its_tombstones_in_a_restore_is_caught() {
+        is_caught(Saboteur::ForgetsTombstones);
+    }
+    #[test]
+    fn r7_an_uncertain_cancel_that_is_called_cancelled_is_caught() {
+        is_caught(Saboteur::SaysCancelled);
+    }
+    #[test]
+    fn r7_an_uncertain_cancel_that_is_called_too_late_is_caught() {
+        is_caught(Saboteur::SaysTooLate);
+    }
+    #[test]
+    fn r8_a_missed_audit_that_lowers_nothing_is_caught() {
+        is_caught(Saboteur::IgnoresMisses);
     }
     #[test]
     fn r8_a_word_that_is_counted_twice_is_caught() {

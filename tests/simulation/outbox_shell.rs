@@ -20,7 +20,7 @@ use roost::wire::msglist::decode_entry;
 
 use super::checker::SealedMail;
 use super::dht::DhtOp;
-use super::disk::{DiskOp, SealedNs, digest_of};
+use super::disk::{DiskOp, SealedNs};
 use super::network::{Answer, Notice, Pending, Request};
 use super::peer::{After, Tell, Waiter};
 use super::sabotage::Saboteur;
@@ -41,11 +41,7 @@ impl World {
                 self.hand(p, Tell::Postbox(postbox::Input::FileSpooled { token, submission, mailbox }));
             }
             Action::Seal(job) => self.seal(p, &job),
-            // Owners of these runs lose no mail but with their whole disk.
-            Action::Recover(job) => {
-                let result = Err("nobody has it".to_owned());
-                self.tell_later(p, 50, Tell::Outbox(Input::Recovered { h: job.facts.h, result }));
-            }
+            Action::Recover(job) => self.recover(p, job),
             // Mails of these runs keep the encoding that they were sealed with: no manifest is ever ready.
             Action::Reencode { .. } => {}
             Action::DropSpool { submission } => self.disk(p, DiskOp::DropSpool(submission), After::Nothing),
@@ -89,7 +85,7 @@ impl World {
                 self.call(p, to, request, Pending::OwnList { member, since });
             }
             Action::Audit { member, h, part, block } => self.audit(p, member, h, part, block),
-            Action::ForgetRestored => {}
+            Action::ForgetRestored => self.disk(p, DiskOp::ForgetRestored, After::Nothing),
             Action::ShowOnly(waiting) => self.hand(p, Tell::Postbox(postbox::Input::ShowOnly(waiting))),
             Action::Show(shown) => {
                 let submission = shown.submission;
@@ -105,6 +101,11 @@ impl World {
     /// A member told what it has of the own msglist; the notes in it are not sealed here.
     pub(crate) fn own_list_came(&mut self, p: usize, member: PeerId, since: Cursor, answer: Answer) {
         let answer = if let Answer::Page(page) = answer {
+            let before = self.peers[p].told_gone.len();
+            self.note_told_gone(p, &page);
+            if self.is(Saboteur::ForgetsTombstones) && self.peers[p].told_gone.len() > before {
+                return self.hand(p, Tell::Outbox(Input::OwnList { member, since, answer: None }));
+            }
             let mut notes = BTreeMap::new();
             for bytes in page.runs.iter().flat_map(|run| &run.entries) {
                 if let Ok(Entry { body: EntryBody::Mail(mail), .. }) = decode_entry(bytes) {
@@ -134,7 +135,7 @@ impl World {
             _ => false,
         };
         if missed {
-            self.hand(p, Tell::Outbox(Input::AuditMissed { member, h }));
+            self.audit_missed(p, member, h);
         }
     }
 
@@ -202,8 +203,9 @@ impl World {
                 structure: letter.structure.clone(),
                 secret: secret.clone(),
             };
-            let name = digest_of(&ns, &peer.fingerprint);
-            notices.push((address.clone(), SealedNs { ns, signer: peer.fingerprint }));
+            let sealed = SealedNs { ns, signer: peer.fingerprint, nonce };
+            let name = sealed.name();
+            notices.push((address.clone(), sealed));
             let (address, fingerprint, peer) = (address.clone(), *fingerprint, *receiver);
             sealed_for.push(SealedReceiver { address, fingerprint, peer, secret, ns: name });
         }

@@ -45,8 +45,14 @@ pub(crate) struct Params {
     pub(crate) eager: bool,
     /// Whether the outside reader leaves for good, so that mails to it expire.
     pub(crate) reader_leaves: bool,
-    /// Members whose disk dies for good.
-    pub(crate) dead_disks: usize,
+    /// Whether disks die for good: a member's, and as many others as one of its mails says may go.
+    pub(crate) dead_disks: bool,
+    /// How many more than that.
+    pub(crate) beyond_safe: usize,
+    /// How often users take a mail back.
+    pub(crate) cancels: u64,
+    /// How often each member is audited, milliseconds.
+    pub(crate) audit_every_ms: u64,
     /// Whether a member comes back with an old disk.
     pub(crate) old_disk: bool,
     /// Clocks differ by up to this, milliseconds.
@@ -80,7 +86,10 @@ impl Params {
             by_dht,
             eager: rng.chance(200),
             reader_leaves,
-            dead_disks: usize::from(rng.chance(150)),
+            dead_disks: rng.chance(200),
+            beyond_safe: usize::from(rng.chance(250)),
+            cancels: rng.between(0, 3),
+            audit_every_ms: *rng.pick(&[600_000, 3_600_000]),
             old_disk: rng.chance(200),
             skew_ms: *rng.pick(&[0, 500, 20_000]),
             saboteur,
@@ -134,9 +143,10 @@ impl fmt::Display for Params {
         )?;
         write!(
             f,
-            "eager {}, reader leaves {}, dead disks {}, old disk {}, ",
-            self.eager, self.reader_leaves, self.dead_disks, self.old_disk
+            "eager {}, reader leaves {}, dead disks {} ({} beyond safe), old disk {}, ",
+            self.eager, self.reader_leaves, self.dead_disks, self.beyond_safe, self.old_disk
         )?;
+        write!(f, "{} cancels, audits every {} min, ", self.cancels, self.audit_every_ms / 60_000)?;
         write!(f, "skew {} ms, saboteur {:?}", self.skew_ms, self.saboteur)
     }
 }

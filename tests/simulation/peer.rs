@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use roost::core::fetch::{self, Fetch};
-use roost::core::outbox::{self, Outbox};
+use roost::core::outbox::{self, Outbox, RecoverJob};
 use roost::core::postbox::{self, Postbox};
 use roost::core::replicator::MirrorOrder;
 use roost::core::replicator::{self, Replicator};
@@ -16,6 +16,7 @@ use roost::wire::PeerKey;
 
 use super::disk::{Disk, DiskOp, Record};
 use super::network::{CallRef, Pending};
+use super::restore::Image;
 
 /// The brains of a running peer.
 pub(crate) struct Brains {
@@ -101,6 +102,10 @@ pub(crate) enum Waiter {
     Serve(CallRef, MailId, Wanted),
     /// The user at a mailbox.
     Listed(Deed),
+    /// The user who took a mail back.
+    Cancel,
+    /// The outbox, for a mail of its own that its disk has not.
+    Recover(Box<RecoverJob>),
     /// The user who grants.
     Judging,
     /// Nobody looks at it.
@@ -153,7 +158,7 @@ pub(crate) struct Peer {
     pub(crate) liar: bool,
     pub(crate) disk: Disk,
     /// An older image of the disk, to be restored.
-    pub(crate) image: Option<Disk>,
+    pub(crate) image: Option<Image>,
     /// Its disk is gone for good.
     pub(crate) dead: bool,
     /// It is off and stays off.
@@ -183,6 +188,8 @@ pub(crate) struct Peer {
     /// Peers that were named as liars, by mail, since the pull began.
     pub(crate) named: BTreeSet<(MailId, PeerId)>,
     pub(crate) polling_nr: bool,
+    /// Own mails that members said to be gone.
+    pub(crate) told_gone: BTreeSet<MailId>,
     /// Files of pulls under way that have no name any more.
     pub(crate) unlinked: BTreeSet<MailId>,
     /// Effects until it crashes, and whether after the effect or before.
@@ -222,6 +229,7 @@ impl Peer {
             read: BTreeSet::new(),
             named: BTreeSet::new(),
             polling_nr: false,
+            told_gone: BTreeSet::new(),
             unlinked: BTreeSet::new(),
             fuse: None,
         }
@@ -241,6 +249,7 @@ impl Peer {
         self.read.clear();
         self.named.clear();
         self.polling_nr = false;
+        self.told_gone.clear();
         for h in std::mem::take(&mut self.unlinked) {
             self.disk.fetched.remove(&h);
         }

@@ -47,7 +47,7 @@ impl World {
             Action::SendNr { peer, items } => self.send_nr(p, peer, items),
             Action::Cancel { submission } => {
                 self.truth.cancelled.insert(submission);
-                let token = self.wait(p, Waiter::Nobody);
+                let token = self.wait(p, Waiter::Cancel);
                 let target = CancelTarget::Submission(submission);
                 self.hand(p, Tell::Outbox(outbox::Input::Cancel { token, target }));
             }
@@ -143,6 +143,7 @@ impl World {
             return self.tell_later(p, 2, Tell::Postbox(Input::Opened { key, result }));
         }
         self.check_body(p, h, good);
+        self.check_not_cancelled(p, h);
         let told = Tell::Postbox(Input::Opened { key, result: OpenResult::Here });
         self.disk(p, DiskOp::Body(key, good), After::Tell(Box::new(told)));
     }

@@ -101,6 +101,10 @@ impl World {
             self.check_gone();
         }
         self.check_mailboxes();
+        // Nobody finds anything out any more.
+        for peer in &mut self.peers {
+            peer.liar = false;
+        }
         self.run(2 * HOUR);
         self.idle = true;
         let (commits, messages) = (self.commits.clone(), self.messages.clone());
@@ -149,6 +153,9 @@ impl World {
             ]);
             plan.push((self.rng.below(end), act));
         }
+        for _ in 0..self.params.cancels {
+            plan.push((self.rng.below(end), UserAct::Cancel(self.rng.index(members))));
+        }
         for _ in 0..self.params.crashes {
             plan.push((self.rng.below(end), UserAct::Fuse(self.rng.index(peers))));
         }
@@ -176,16 +183,15 @@ impl World {
             self.later(from, Happening::Side(p, 1));
             self.later(until, Happening::Side(p, 0));
         }
-        for _ in 0..self.params.dead_disks {
+        if self.params.dead_disks {
             let p = self.rng.index(members);
             let at = self.rng.between(end / 2, end);
-            self.later(at, Happening::DiskDies(p));
+            self.later(at, Happening::DisksDie(p, self.params.beyond_safe));
         }
         if self.params.old_disk {
             let p = self.rng.index(self.peers.len());
             let from = self.rng.below(end / 2);
             let until = self.rng.between(end / 2, end);
-            self.truth.will_restore = Some(p);
             self.later(from, Happening::Image(p));
             self.later(until, Happening::Restore(p));
         }
@@ -216,6 +222,7 @@ impl World {
                 self.user(UserAct::At(p, Standard::Inbox, Deed::OpenAll));
                 self.user(UserAct::At(p, Standard::Trash, Deed::OpenAll));
             }
+            self.ask_about_cancelled();
             self.run(HOUR);
         }
         if self.violation.is_none() && !self.all_ended() {

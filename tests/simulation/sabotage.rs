@@ -25,11 +25,19 @@ pub(crate) enum Saboteur {
     CountsTwice,
     /// A member takes every other one to be back whenever it has asked it.
     NeverRests,
+    /// An owner that was restored passes over what members tell it of its own tombstones.
+    ForgetsTombstones,
+    /// A cancel that is uncertain is said to be `cancelled`.
+    SaysCancelled,
+    /// A cancel that is uncertain is said to be `too late`.
+    SaysTooLate,
+    /// A missed audit takes nothing from safe(f).
+    IgnoresMisses,
 }
 
 impl Saboteur {
     /// All of them.
-    pub(crate) const ALL: [Saboteur; 9] = [
+    pub(crate) const ALL: [Saboteur; 13] = [
         Saboteur::YesBeforeDurable,
         Saboteur::SwallowsDsn,
         Saboteur::EmptyListDeletes,
@@ -39,6 +47,10 @@ impl Saboteur {
         Saboteur::KeepsTombstoned,
         Saboteur::CountsTwice,
         Saboteur::NeverRests,
+        Saboteur::ForgetsTombstones,
+        Saboteur::SaysCancelled,
+        Saboteur::SaysTooLate,
+        Saboteur::IgnoresMisses,
     ];
     /// The rule that it breaks.
     pub(crate) fn breaks(self) -> Rule {
@@ -49,8 +61,11 @@ impl Saboteur {
             Saboteur::AnySignerFrees => Rule::R4,
             Saboteur::FilesTwice => Rule::R5,
             Saboteur::SkipsVerification => Rule::R6,
-            Saboteur::KeepsTombstoned => Rule::R7,
-            Saboteur::CountsTwice => Rule::R8,
+            Saboteur::KeepsTombstoned
+            | Saboteur::ForgetsTombstones
+            | Saboteur::SaysCancelled
+            | Saboteur::SaysTooLate => Rule::R7,
+            Saboteur::CountsTwice | Saboteur::IgnoresMisses => Rule::R8,
             Saboteur::NeverRests => Rule::R12,
         }
     }
@@ -60,6 +75,9 @@ impl Saboteur {
             Saboteur::AnySignerFrees => params.hostile = true,
             Saboteur::SkipsVerification => params.liars = 1,
             Saboteur::FilesTwice => params.duplicate = 100,
+            Saboteur::ForgetsTombstones => params.old_disk = true,
+            Saboteur::SaysCancelled | Saboteur::SaysTooLate => params.cancels += 4,
+            Saboteur::IgnoresMisses => params.liars = 2,
             _ => {}
         }
     }

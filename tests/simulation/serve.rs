@@ -129,7 +129,13 @@ impl World {
             (Waiter::Answer(from), reply) => {
                 let answer = match reply {
                     outbox::Reply::NrTaken | outbox::Reply::HoldingsTaken => Answer::Done,
-                    outbox::Reply::Differ { differ, missed } => Answer::Differ(differ, missed),
+                    outbox::Reply::Differ { differ, missed } => {
+                        if differ.is_empty() {
+                            let member = self.peers[from.caller].id;
+                            self.truth.beliefs.remove(&(p, member));
+                        }
+                        Answer::Differ(differ, missed)
+                    }
                     outbox::Reply::Page(page) => Answer::Page(page),
                     outbox::Reply::Refused(why) => Answer::Refused(why.to_string()),
                     other => unreachable!("{other:?}"),
@@ -150,6 +156,7 @@ impl World {
                     self.hand(p, Tell::Replicator(replicator::Input::Lookup { token, h }));
                 }
             },
+            (Waiter::Cancel, outbox::Reply::Cancel(id, answers)) => self.cancel_answered(p, id, answers),
             (Waiter::Serve(from, h, what), outbox::Reply::Serve(true)) => {
                 let bytes = if let Wanted::Part(_, blocks) = &what { blocks.len() } else { 0 };
                 self.serve_owned(p, from, h, what);
@@ -162,6 +169,9 @@ impl World {
     }
 
     fn serve_owned(&mut self, p: usize, from: CallRef, h: MailId, what: Wanted) {
+        if matches!(what, Wanted::Part(..)) && from.caller != p {
+            self.note_served(p, h, from.caller);
+        }
         let answer = match what {
             _ if !self.peers[p].disk.blobs.contains_key(&h) => Answer::Later("it cannot be read here now".to_owned()),
             Wanted::Offer => Answer::Offer([Part::Whole].into()),
@@ -213,6 +223,7 @@ impl World {
         if !good {
             self.truth.lied.insert((h, self.peers[p].id));
         }
+        self.note_served(p, h, from.caller);
         let bytes = u64::try_from(blocks.len()).unwrap() * 65_536;
         self.answer(p, from, Answer::Blocks(blocks.into_iter().map(|(s, i)| (s, i, good)).collect()));
         let caller = self.peers[from.caller].id;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use roost::core::outbox::{self, CancelTarget, Spooled};
+use roost::core::outbox::{self, Spooled};
 use roost::core::postbox::access::{BodyState, Flag, FlagChange, MailboxName, MailboxRequest, Message, Standard, View};
 use roost::core::postbox::io::{Requests, SenderName};
 use roost::core::postbox::{self, Verdict};
@@ -45,7 +45,7 @@ impl World {
     pub(crate) fn user(&mut self, act: UserAct) {
         self.say(|_| format!("user: {act:?}"));
         match act {
-            UserAct::Submit(p) if self.peers[p].is_up() && self.truth.will_restore != Some(p) => self.submit(p),
+            UserAct::Submit(p) if self.peers[p].is_up() => self.submit(p),
             UserAct::At(p, mailbox, deed) if self.peers[p].is_up() => {
                 let token = self.wait(p, Waiter::Listed(deed));
                 let request = MailboxRequest::Open(MailboxName::standard(mailbox));
@@ -113,19 +113,6 @@ impl World {
         self.say(|w| format!("{} says 250 to {submission}", w.name(p)));
         self.check_accepted(p, submission);
         self.truth.acknowledged.insert(submission);
-    }
-
-    fn cancel(&mut self, p: usize) {
-        let own: Vec<SubmissionId> =
-            self.truth.letters.iter().filter(|(_, letter)| letter.from == p).map(|(id, _)| *id).collect();
-        if own.is_empty() {
-            return;
-        }
-        let submission = *self.rng.pick(&own);
-        self.truth.cancelled.insert(submission);
-        let token = self.wait(p, Waiter::Nobody);
-        let target = CancelTarget::Submission(submission);
-        self.tell(p, Tell::Outbox(outbox::Input::Cancel { token, target }));
     }
 
     fn forge_nr(&mut self) {
@@ -225,23 +212,6 @@ impl World {
         self.tell(p, Tell::Outbox(outbox::Input::PeerIsBack(peer)));
         self.tell(p, Tell::Replicator(roost::core::replicator::Input::PeerIsBack(peer)));
         self.tell(p, Tell::Postbox(postbox::Input::PeerIsBack(peer)));
-    }
-
-    /// A disk dies, and its peer with it.
-    pub(crate) fn disk_dies(&mut self, p: usize) {
-        self.say(|w| format!("the disk of {} dies", w.name(p)));
-        self.note_death(p);
-        self.crash(p);
-        self.peers[p].dead = true;
-    }
-
-    /// A peer comes back with an old image of its disk.
-    pub(crate) fn restore(&mut self, p: usize) {
-        let Some(image) = self.peers[p].image.take() else { return };
-        self.say(|w| format!("{} is restored from an old disk", w.name(p)));
-        self.crash(p);
-        self.truth.restored.insert(p);
-        self.peers[p].disk = image;
     }
 
     /// Notes since when a peer is silent, and lets the view be made when that was long.

@@ -41,7 +41,9 @@ pub(crate) enum Happening {
     DhtDo { p: usize, life: u64, op: DhtOp },
     Starts(usize),
     Side(usize, u8),
-    DiskDies(usize),
+    /// The disk of a member dies, and with it those of as many others as its safe(f) says may go, or of so many more.
+    DisksDie(usize, usize),
+    LooksAtSafety { p: usize, life: u64 },
     Image(usize),
     Restore(usize),
     View,
@@ -220,8 +222,9 @@ impl World {
             Happening::DhtDo { p, life, op } => self.dht_do(p, life, op),
             Happening::Starts(p) => self.start(p),
             Happening::Side(p, side) => self.set_side(p, side),
-            Happening::DiskDies(p) => self.disk_dies(p),
-            Happening::Image(p) => self.peers[p].image = Some(self.peers[p].disk.clone()),
+            Happening::DisksDie(owner, beyond) => self.disks_die(owner, beyond),
+            Happening::LooksAtSafety { p, life } if self.peers[p].life == life => self.check_shown_safety(p),
+            Happening::Image(p) => self.take_image(p),
             Happening::Restore(p) => self.restore(p),
             Happening::View => self.spread_view(),
             Happening::User(act) => self.user(act),
@@ -235,7 +238,7 @@ impl World {
             return;
         }
         self.say(|w| format!("{} starts", w.name(p)));
-        let seed = self.rng.next();
+        let (seed, audit_seed) = (self.rng.next(), self.rng.next());
         let peer = &mut self.peers[p];
         peer.started = self.t;
         peer.durable_at = self.t;
@@ -254,6 +257,10 @@ impl World {
                 Record::Replicator(bytes) => brains.replicator.replay(wire::decode(bytes).unwrap()),
                 Record::Postbox(bytes) => brains.postbox.replay(wire::decode(bytes).unwrap()),
             }
+        }
+        brains.outbox.audit_every(Duration::from_millis(self.params.audit_every_ms), audit_seed);
+        if peer.disk.restored {
+            brains.outbox.mark_restored();
         }
         if self.rng.chance(250) {
             peer.disk.journal = compacted(&brains);
@@ -310,6 +317,7 @@ impl World {
             }
         }
         self.peers[p].forget();
+        self.forget_misses(p);
         self.note_silence(p);
         self.break_connections(p);
         let down = if self.faulty { *self.rng.pick(&[500, 20_000, 600_000, 3_000_000]) } else { 1000 };

@@ -124,7 +124,9 @@ impl State {
     pub(super) fn apply_missed(&mut self, member: PeerId, h: MailId, at: WallTime, parts: &[Part]) {
         let Some(mail) = self.mails.get_mut(&h) else { return };
         for part in parts {
-            mail.holdings.insert((member, *part), super::events::Word { at, state: HoldingState::Lost });
+            // By the member's own clock, which may be behind this one: any word that it signs later is a new one.
+            let said = mail.holdings.get(&(member, *part)).map_or(at, |word| word.at);
+            mail.holdings.insert((member, *part), super::events::Word { at: said, state: HoldingState::Lost });
         }
         self.misses.insert((member, h), at);
     }

@@ -83,6 +83,20 @@ fn r8_a_missed_audit_counts_as_lost_until_the_part_is_confirmed_anew_after_it() 
 }
 
 #[test]
+fn r8_a_member_whose_clock_is_behind_confirms_anew_after_a_miss() {
+    let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
+    let before = world.now.wall;
+    world.run(HOUR + MINUTE);
+    assert_eq!(safe(&world), 1);
+    world.holds(3, h, part(1), HoldingState::Held, before);
+    assert_eq!(safe(&world), 1, "the word that was proved wrong, once more");
+    world.crash();
+    world.run(MINUTE);
+    world.holds(3, h, part(1), HoldingState::Held, before + MINUTE);
+    assert_eq!(safe(&world), 2, "signed after the miss, by a clock that is behind");
+}
+
+#[test]
 fn a_miss_is_kept_by_a_compacted_journal_and_goes_with_its_mail() {
     let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
     world.run(2 * HOUR);

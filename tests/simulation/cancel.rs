@@ -1,0 +1,110 @@
+//! What a cancel was answered, and whether that stays true: nobody reads what was `cancelled`, and `too late` is said only of
+//! what its reader has.
+
+use roost::core::outbox::{self, CancelAnswer, CancelTarget};
+use roost::core::postbox::MailKey;
+use roost::model::notification::Outcome;
+use roost::model::{Address, MailId, SubmissionId};
+
+use super::checker::Rule;
+use super::peer::{Tell, Waiter};
+use super::sabotage::Saboteur;
+use super::world::World;
+
+impl World {
+    /// A user takes one of its mails back, or asks again how that stands.
+    pub(crate) fn cancel(&mut self, p: usize) {
+        let own: Vec<SubmissionId> =
+            self.truth.letters.iter().filter(|(_, letter)| letter.from == p).map(|(id, _)| *id).collect();
+        if !own.is_empty() {
+            let submission = *self.rng.pick(&own);
+            self.cancel_this(p, submission);
+        }
+    }
+
+    fn cancel_this(&mut self, p: usize, submission: SubmissionId) {
+        self.truth.cancelled.insert(submission);
+        let token = self.wait(p, Waiter::Cancel);
+        let target = CancelTarget::Submission(submission);
+        self.tell(p, Tell::Outbox(outbox::Input::Cancel { token, target }));
+    }
+
+    /// Users ask how it stands with what they took back.
+    pub(crate) fn ask_about_cancelled(&mut self) {
+        for submission in self.truth.cancelled.clone() {
+            let from = self.truth.letters[&submission].from;
+            if self.peers[from].is_up() {
+                self.cancel_this(from, submission);
+            }
+        }
+    }
+
+    /// What the outbox says about a cancel.
+    pub(crate) fn cancel_answered(&mut self, p: usize, id: SubmissionId, answers: Vec<(Address, CancelAnswer)>) {
+        for (receiver, mut answer) in answers {
+            if self.is(Saboteur::SaysCancelled) && answer == CancelAnswer::Uncertain {
+                answer = CancelAnswer::Cancelled;
+            }
+            if self.is(Saboteur::SaysTooLate) && answer == CancelAnswer::Uncertain {
+                answer = CancelAnswer::TooLate;
+            }
+            self.say(|w| format!("{} says of {id} for {receiver}: {}", w.name(p), answer.word()));
+            match answer {
+                CancelAnswer::Cancelled => self.check_cancelled(p, id, receiver),
+                CancelAnswer::TooLate => self.check_too_late(p, id, &receiver),
+                CancelAnswer::Uncertain => {}
+            }
+        }
+    }
+
+    fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {
+        let key = MailKey { sender: self.peers[p].fingerprint, submission: id };
+        if let Some(reader) = self.at(&receiver) {
+            let has = self.peers[reader].disk.ledger.pulled.contains(&key) && reader != p;
+            if has && !self.is_service_unknown(id, reader) {
+                let why = format!("{} says that {id} is cancelled for {receiver}, who has it", self.name(p));
+                return self.violate(Rule::R7, why);
+            }
+        }
+        self.truth.cancelled_for.insert((id, receiver), self.t);
+    }
+
+    fn check_too_late(&mut self, p: usize, id: SubmissionId, receiver: &Address) {
+        let said = |((submission, _, reader), outcome): (&(SubmissionId, MailId, Address), &Outcome)| {
+            *submission == id && reader == receiver && *outcome == Outcome::Received
+        };
+        if *receiver != self.peers[p].address && !self.truth.nrs.iter().any(said) {
+            let why = format!("{} says that it is too late to cancel {id} for {receiver}, who has not", self.name(p));
+            self.violate(Rule::R7, why);
+        }
+    }
+
+    /// Whether somebody served a form of this mail to a reader and lost the memory of it with its disk.
+    fn is_service_unknown(&self, id: SubmissionId, reader: usize) -> bool {
+        let forms = self.truth.mails.iter().filter(|(_, mail)| mail.submission == id);
+        forms.into_iter().any(|(h, _)| self.truth.unknown_service.contains(&(*h, reader)))
+    }
+
+    /// Notes to whom what was served. A restored owner that nobody told yet that the mail is gone cannot know better.
+    pub(crate) fn note_served(&mut self, server: usize, h: MailId, reader: usize) {
+        self.truth.served.insert((server, h, reader), self.t);
+        let owner = self.truth.mails[&h].owner;
+        if self.truth.restored.contains_key(&owner) && self.was_tombstoned(&h) && !self.owner_knows_tombstone(&h) {
+            self.truth.unknown_service.insert((h, reader));
+        }
+    }
+
+    /// R7: a mail that was `cancelled` for a reader is not read by it.
+    pub(crate) fn check_not_cancelled(&mut self, p: usize, h: MailId) {
+        let mail = &self.truth.mails[&h];
+        let (id, owner) = (mail.submission, mail.owner);
+        let Some(at) = self.truth.cancelled_for.get(&(id, self.peers[p].address.clone())).copied() else { return };
+        // A cancel that a restore took back, and that nobody else was told of, is none any more.
+        let restored = self.truth.restored.get(&owner).is_some_and(|when| *when >= at);
+        let taken_back = restored && !self.owner_knows_tombstone(&h);
+        if !taken_back && !self.is_service_unknown(id, p) {
+            let why = format!("{} reads {h}, of which its sender was told at {at} ms that it is cancelled", self.name(p));
+            self.violate(Rule::R7, why);
+        }
+    }
+}

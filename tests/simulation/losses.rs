@@ -1,0 +1,163 @@
+//! Disks that die, as many at once as safe(f) says may go or one more, and mails that their own owners must get back: what is
+//! readable from what is left, and what is not.
+
+use std::collections::BTreeSet;
+
+use roost::core::outbox::{self, RecoverJob};
+use roost::core::postbox::MailKey;
+use roost::core::{Brain, fetch};
+use roost::model::notification::Ns;
+use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
+
+use super::checker::{Letter, Orphan, readable};
+use super::disk::{DiskOp, SealedNs};
+use super::peer::{After, Tell, Waiter};
+use super::sabotage::Saboteur;
+use super::world::{Happening, World};
+
+impl World {
+    /// The disk of `owner` dies, and at the same moment those of as many other members as safe(f) of one of its mails allows;
+    /// or of `beyond` more.
+    pub(crate) fn disks_die(&mut self, owner: usize, beyond: usize) {
+        let now = self.now(owner);
+        let status = self.peers[owner].brains.as_ref().map(|brains| brains.outbox.observe(now));
+        let promised = status.iter().flat_map(|s| &s.submissions).flat_map(|s| &s.mails).map(|m| m.safe).max();
+        let f = usize::try_from(promised.unwrap_or(0)).unwrap_or(0);
+        let most = self.rng.between(0, 1000);
+        let many = if most < 700 { f } else { self.rng.index(f + 1) } + beyond;
+        let mut others: Vec<usize> = (0..self.params.members).filter(|m| *m != owner && !self.peers[*m].dead).collect();
+        let mut dying = vec![owner];
+        while dying.len() <= many && !others.is_empty() {
+            dying.push(others.swap_remove(self.rng.index(others.len())));
+        }
+        self.say(|w| format!("safe({f}) is shown; the disks of {:?} die", dying.iter().map(|p| w.name(*p)).collect::<Vec<_>>()));
+        for p in &dying {
+            self.note_death(*p);
+        }
+        for p in dying {
+            self.crash(p);
+            self.peers[p].dead = true;
+        }
+    }
+
+    /// Remembers what a dying disk leaves to the others: mails that their readers know of, and how safe they were shown to be.
+    fn note_death(&mut self, p: usize) {
+        let now = self.now(p);
+        let Some(brains) = &self.peers[p].brains else { return };
+        let status = brains.outbox.observe(now);
+        let uncounted: &BTreeSet<PeerId> = &self.peers[p].roster.lost;
+        for mail in status.submissions.iter().flat_map(|s| &s.mails).filter(|mail| mail.safe >= 0) {
+            let sealed = &self.truth.mails[&mail.h];
+            let key = MailKey { sender: self.peers[p].fingerprint, submission: sealed.submission };
+            for reader in &sealed.receivers {
+                let told = self.at(reader).filter(|r| self.peers[*r].disk.ledger.announced.contains(&key));
+                if told.is_some() {
+                    let (h, safe, reader, uncounted) = (mail.h, mail.safe, reader.clone(), uncounted.clone());
+                    self.truth.orphans.push(Orphan { h, reader, safe, uncounted });
+                }
+            }
+        }
+    }
+
+    /// An owner learns that a member missed an audit: what that one reported before does not count any more.
+    pub(crate) fn audit_missed(&mut self, p: usize, member: PeerId, h: MailId) {
+        self.say(|w| format!("{} finds that {} cannot show {h}", w.name(p), w.name(w.index(&member))));
+        self.truth.missed.insert((h, member), self.t);
+        if let Some(belief) = self.truth.beliefs.get_mut(&(p, member)) {
+            belief.remove(&h);
+        }
+        if !self.is(Saboteur::IgnoresMisses) {
+            self.hand(p, Tell::Outbox(outbox::Input::AuditMissed { member, h }));
+        }
+        // What it shows must be lower as soon as that is durable.
+        let life = self.peers[p].life;
+        let soon = self.params.fsync_ms * 4 + 1000;
+        self.later(soon, Happening::LooksAtSafety { p, life });
+    }
+
+    /// A crash lets an owner forget what was not durable yet.
+    pub(crate) fn forget_misses(&mut self, p: usize) {
+        let (mails, known) = (&self.truth.mails, &self.peers[p].disk.ledger.missed);
+        self.truth.missed.retain(|(h, member), _| mails[h].owner != p || known.contains(&(*member, *h)));
+    }
+
+    /// Puts an own mail together again from what members hold, as the actor does it.
+    pub(crate) fn recover(&mut self, p: usize, job: RecoverJob) {
+        let facts = &job.facts;
+        let (h, length, digest, owner) = (facts.h, facts.length, facts.digest, self.peers[p].id);
+        let order = fetch::Order { h, length, digest, owner, sources: job.sources.clone() };
+        let token = self.wait(p, Waiter::Recover(Box::new(job)));
+        self.hand(p, Tell::Fetch(fetch::Input::Want(token, order)));
+    }
+
+    /// It was pulled, or not: mail and ns made anew become durable.
+    pub(crate) fn recovered(&mut self, p: usize, job: RecoverJob, reply: fetch::Reply) {
+        let h = job.facts.h;
+        match reply {
+            fetch::Reply::Fetched(_) => {
+                self.peers[p].disk.fetched.remove(&h);
+                let notices: Vec<(Address, SealedNs)> =
+                    job.receivers.iter().map(|(to, ..)| (to.clone(), self.sealed_again(p, &job, to))).collect();
+                let names: Vec<(Address, Digest)> = notices.iter().map(|(to, ns)| (to.clone(), ns.name())).collect();
+                let told = Tell::Outbox(outbox::Input::Recovered { h, result: Ok(names) });
+                self.disk(p, DiskOp::Blob(h, notices), After::Tell(Box::new(told)));
+            }
+            fetch::Reply::Failed(why) => {
+                let result = Err(why.to_string());
+                self.tell_later(p, 50, Tell::Outbox(outbox::Input::Recovered { h, result }));
+            }
+            fetch::Reply::Progress(_) => {}
+        }
+    }
+
+    fn sealed_again(&mut self, p: usize, job: &RecoverJob, to: &Address) -> SealedNs {
+        let letter = &self.truth.letters[&job.submission];
+        let secret = job.receivers.iter().find(|(address, ..)| address == to).map(|(.., secret)| secret.clone());
+        let peer = &self.peers[p];
+        let ns = Ns {
+            submission: job.submission,
+            h: job.facts.h,
+            length: job.facts.length,
+            digest: job.facts.digest,
+            to: to.clone(),
+            from: peer.address.clone(),
+            from_fingerprint: peer.fingerprint,
+            owner: peer.id,
+            group: peer.address.group().clone(),
+            group_key: Fingerprint::new([3; 20]),
+            expiry: job.expiry,
+            header_block: letter.header_block.clone(),
+            structure: letter.structure.clone(),
+            secret: secret.unwrap(),
+        };
+        SealedNs { ns, signer: peer.fingerprint, nonce: self.fresh() }
+    }
+
+    /// Whether a restored owner has lost the sealed mail for a receiver, and what members that are there hold does not make it.
+    pub(crate) fn is_beyond_recovery(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
+        let owner = &self.peers[letter.from];
+        let forms = self.truth.mails.iter().filter(|(h, mail)| {
+            mail.submission == *id && mail.receivers.contains(receiver) && owner.disk.ledger.sealed.contains(*h)
+        });
+        let mut forms = forms.peekable();
+        forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h))
+    }
+
+    /// Whether a restored owner has lost a sealed mail, and what members that are there hold does not make it.
+    pub(crate) fn is_unreadable(&self, h: &MailId) -> bool {
+        let at = self.truth.mails[h].owner;
+        let owner = &self.peers[at];
+        let there = self.peers.iter().filter(|p| p.is_up() && !p.liar);
+        let parts = there.flat_map(|p| p.disk.parts.iter()).filter(|(o, m, _)| (*o, m) == (owner.id, h));
+        let parts: Vec<Part> = parts.map(|(.., part)| *part).collect();
+        self.truth.restored.contains_key(&at) && !owner.disk.blobs.contains_key(h) && !readable(parts.iter())
+    }
+
+    /// What is shown for a mail that is not shown: less than anything, but for one of two sealed forms of one submission.
+    pub(crate) fn form_of_before(&self, p: usize, h: &MailId) -> Option<i32> {
+        let of = |other: &MailId| self.truth.mails[other].submission == self.truth.mails[h].submission;
+        let mut others = self.peers[p].disk.ledger.sealed.iter().filter(|other| *other != h);
+        let is_double = self.truth.restored.contains_key(&p) && others.any(of);
+        (!is_double).then_some(i32::MIN)
+    }
+}

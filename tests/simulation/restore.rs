@@ -1,0 +1,147 @@
+//! A peer that comes back with an old disk: what of the time between it truly cannot know any more, and what it must learn again
+//! from the others. Nothing else is excused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost::core::postbox::{self, MailKey};
+use roost::model::msglist::{Entry, EntryBody, Tombstone};
+use roost::model::{Address, MailId, Part, PeerId, SubmissionId};
+use roost::wire::msglist::{Page, decode_entry};
+use roost::wire::{self, Signed};
+
+use super::checker::{Letter, Rule};
+use super::disk::{Disk, Record};
+use super::world::World;
+
+/// An older image of a disk.
+#[derive(Debug)]
+pub(crate) struct Image {
+    disk: Disk,
+    /// When it was taken.
+    at: u64,
+    /// What members held of this peer's mails then, as it had been told.
+    told: BTreeMap<PeerId, Belief>,
+}
+
+/// What a restored owner still believes that a member holds, until that one says otherwise, or the two have compared.
+pub(crate) type Belief = BTreeMap<MailId, BTreeSet<Part>>;
+
+impl World {
+    /// An image of a disk is taken.
+    pub(crate) fn take_image(&mut self, p: usize) {
+        let mut told: BTreeMap<PeerId, Belief> = BTreeMap::new();
+        let own = self.truth.reported.iter().filter(|(h, _)| self.truth.mails[h].owner == p);
+        for (h, members) in own {
+            for (member, parts) in members {
+                told.entry(*member).or_default().insert(*h, parts.keys().copied().collect());
+            }
+        }
+        self.peers[p].image = Some(Image { disk: self.peers[p].disk.clone(), at: self.t, told });
+    }
+
+    /// A peer comes back with an old image of its disk: out of a backup, which leaves a mark, or as a copy that nobody marked.
+    pub(crate) fn restore(&mut self, p: usize) {
+        let Some(Image { disk, at, told }) = self.peers[p].image.take() else { return };
+        if self.peers[p].dead || self.peers[p].left {
+            return;
+        }
+        let marked = self.rng.chance(500);
+        self.say(|w| format!("{} is restored from a disk of {at} ms, marked: {marked}", w.name(p)));
+        self.crash(p);
+        let old = std::mem::replace(&mut self.peers[p].disk, disk).ledger;
+        let new = &self.peers[p].disk.ledger;
+        self.truth.lost_bodies.extend(old.pulled.difference(&new.pulled).map(|key| (p, *key)));
+        self.truth.endings_before.extend(old.tombstoned.iter().map(|(h, ending)| (*h, *ending)));
+        let known = new.missed.clone();
+        let mails = &self.truth.mails;
+        self.truth.missed.retain(|(h, member), _| mails[h].owner != p || known.contains(&(*member, *h)));
+        // Marked, an owner knows that it does not know whom it served.
+        let forgotten = |(server, h, _): &(usize, MailId, usize), when: u64| {
+            *server == p && when >= at && !(marked && mails[h].owner == p)
+        };
+        let unknown = self.truth.served.iter().filter(|(which, when)| forgotten(which, **when));
+        let unknown: Vec<(MailId, usize)> = unknown.map(|((_, h, reader), _)| (*h, *reader)).collect();
+        self.truth.unknown_service.extend(unknown);
+        for (member, parts) in told {
+            self.truth.beliefs.insert((p, member), parts);
+        }
+        self.truth.restored.insert(p, self.t);
+        self.truth.submitted_before.extend(old.submitted.keys().copied());
+        if marked {
+            self.peers[p].disk.restored = true;
+            self.peers[p].disk.append(Record::Postbox(wire::encode(&postbox::Event::Restored)));
+        }
+    }
+
+    /// Whether somebody else who is still there has read in the owner's msglist that it has this mail.
+    fn is_listed_elsewhere(&self, h: &MailId) -> bool {
+        let owner = self.peers[self.truth.mails[h].owner].id;
+        let others = self.peers.iter().filter(|p| p.id != owner && !p.dead && !p.left);
+        others.into_iter().any(|p| p.disk.ledger.read.contains(&(owner, *h)))
+    }
+
+    /// Whether somebody else who is still there has read that it is gone.
+    pub(crate) fn is_entombed_elsewhere(&self, h: &MailId) -> bool {
+        let owner = self.peers[self.truth.mails[h].owner].id;
+        let others = self.peers.iter().filter(|p| p.id != owner && !p.dead && !p.left);
+        others.into_iter().any(|p| p.disk.ledger.buried_parts.contains(&(owner, *h)))
+    }
+
+    /// Whether a tombstone of this mail was ever durable at its owner.
+    pub(crate) fn was_tombstoned(&self, h: &MailId) -> bool {
+        let owner = &self.peers[self.truth.mails[h].owner];
+        owner.disk.ledger.tombstoned.contains_key(h) || self.truth.endings_before.contains_key(h)
+    }
+
+    /// Whether the owner of a mail knows that it is gone: a member told it, or it is on its disk.
+    pub(crate) fn owner_knows_tombstone(&self, h: &MailId) -> bool {
+        let owner = &self.peers[self.truth.mails[h].owner];
+        owner.disk.ledger.tombstoned.contains_key(h) || owner.told_gone.contains(h)
+    }
+
+    /// Whether a restored owner truly cannot know of this receiver of a mail that it accepted before: it is not on its old disk,
+    /// and nobody who is still there has read of anything sealed for it.
+    pub(crate) fn is_forgotten(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
+        let known = self.peers[letter.from].disk.ledger.submitted.get(id).is_some_and(|all| all.contains(receiver));
+        let mut forms = self.truth.mails.iter().filter(|(_, m)| m.submission == *id && m.receivers.contains(receiver));
+        let before = self.truth.restored.contains_key(&letter.from) && self.truth.submitted_before.contains(id);
+        before && !known && !forms.any(|(h, _)| self.is_listed_elsewhere(h))
+    }
+
+    /// Whether a restored reader lost a body that it had said it has.
+    pub(crate) fn is_body_lost(&self, reader: usize, key: MailKey) -> bool {
+        self.truth.lost_bodies.contains(&(reader, key))
+    }
+
+    /// Notes which tombstones of its own an owner is told.
+    pub(crate) fn note_told_gone(&mut self, p: usize, page: &Page) {
+        for bytes in page.runs.iter().flat_map(|run| &run.entries) {
+            let Ok(Entry { body: EntryBody::Tombstone(signed), .. }) = decode_entry(bytes) else { continue };
+            if let Ok(tombstone) = Signed::<Tombstone>::verify(&signed.0) {
+                self.peers[p].told_gone.insert(tombstone.h);
+            }
+        }
+    }
+
+    /// R7: an owner that was told, or knows itself, that a mail is gone does not speak of it as if it were there.
+    pub(crate) fn check_not_gone(&mut self, p: usize, h: &MailId, does: &str) {
+        if self.owner_knows_tombstone(h) {
+            self.violate(Rule::R7, format!("{} {does} {h} again, which is gone", self.name(p)));
+        }
+    }
+
+    /// R7: what was tombstoned before a restore is gone for its owner again, as soon as everybody could tell it.
+    pub(crate) fn check_adopted(&mut self) {
+        let before = self.truth.endings_before.keys();
+        let open = before.into_iter().find(|h| {
+            let owner = &self.peers[self.truth.mails[h].owner];
+            let ledger = &owner.disk.ledger;
+            let is_open = ledger.sealed.contains(h) && !ledger.tombstoned.contains_key(h);
+            owner.is_up() && is_open && self.is_entombed_elsewhere(h)
+        });
+        if let Some(h) = open.copied() {
+            let owner = self.name(self.truth.mails[&h].owner);
+            self.violate(Rule::R7, format!("{owner} still has {h} as open, which members know to be gone"));
+        }
+    }
+}
