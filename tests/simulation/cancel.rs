@@ -103,7 +103,8 @@ impl World {
         let restored = self.truth.restored.get(&owner).is_some_and(|when| *when >= at);
         let taken_back = restored && !self.owner_knows_tombstone(&h);
         if !taken_back && !self.is_service_unknown(id, p) {
-            let why = format!("{} reads {h}, of which its sender was told at {at} ms that it is cancelled", self.name(p));
+            let why =
+                format!("{} reads {h}, of which its sender was told at {at} ms that it is cancelled", self.name(p));
             self.violate(Rule::R7, why);
         }
     }

@@ -213,6 +213,11 @@ impl World {
 
     /// R2: a sender takes the true word of a reader.
     pub(crate) fn check_nr_refused(&mut self, p: usize, item: &NrItem, why: &str) {
+        let owner = self.truth.mails[&item.nr.h].owner;
+        // A restored owner that has not learned of the mail again is told of it by another nr, once it has.
+        if self.truth.restored.contains_key(&owner) && !self.peers[owner].disk.ledger.sealed.contains(&item.nr.h) {
+            return;
+        }
         let why = format!("the true nr of {} for {} is refused: {why}", self.name(p), item.nr.h);
         self.violate(Rule::R2, why);
     }
@@ -265,7 +270,8 @@ impl World {
                 let open = mail.receivers.iter().find(|r| !ended.contains_key(&(mail.submission, (*r).clone())));
                 // One that is adopted is as true as it was before.
                 if !self.truth.endings_before.contains_key(&h)
-                    && let Some(open) = open {
+                    && let Some(open) = open
+                {
                     self.violate(Rule::R4, format!("{} entombs {h}, for which {open} still waits", self.name(p)));
                 }
             }

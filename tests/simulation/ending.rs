@@ -144,7 +144,8 @@ impl World {
             return true;
         }
         let gone = self.at(receiver).is_some_and(|r| self.peers[r].dead || self.peers[r].left);
-        (gone || self.is_beyond_recovery(id, letter, receiver)) && letter.at + self.params.policy.life.duration() + Duration::from_secs(600) > self.now(letter.from).wall
+        (gone || self.is_beyond_recovery(id, letter, receiver))
+            && letter.at + self.params.policy.life.duration() + Duration::from_secs(600) > self.now(letter.from).wall
     }
 
     /// nr that a peer owes to somebody who is there.

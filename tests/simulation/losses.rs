@@ -30,7 +30,9 @@ impl World {
         while dying.len() <= many && !others.is_empty() {
             dying.push(others.swap_remove(self.rng.index(others.len())));
         }
-        self.say(|w| format!("safe({f}) is shown; the disks of {:?} die", dying.iter().map(|p| w.name(*p)).collect::<Vec<_>>()));
+        self.say(|w| {
+            format!("safe({f}) is shown; the disks of {:?} die", dying.iter().map(|p| w.name(*p)).collect::<Vec<_>>())
+        });
         for p in &dying {
             self.note_death(*p);
         }

@@ -155,8 +155,8 @@ mod tests {
         is_caught(Saboteur::KeepsTombstoned);
     }
     #[test]
-    fn r7_an_owner_that_forgets_its_tombstones_in_a_restore_is_caught() {
-        is_caught(Saboteur::ForgetsTombstones);
+    fn r7_an_owner_that_announces_after_a_restore_what_is_gone_is_caught() {
+        is_caught(Saboteur::Resurrects);
     }
     #[test]
     fn r7_an_uncertain_cancel_that_is_called_cancelled_is_caught() {

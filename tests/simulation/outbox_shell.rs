@@ -101,10 +101,8 @@ impl World {
     /// A member told what it has of the own msglist; the notes in it are not sealed here.
     pub(crate) fn own_list_came(&mut self, p: usize, member: PeerId, since: Cursor, answer: Answer) {
         let answer = if let Answer::Page(page) = answer {
-            let before = self.peers[p].told_gone.len();
-            self.note_told_gone(p, &page);
-            if self.is(Saboteur::ForgetsTombstones) && self.peers[p].told_gone.len() > before {
-                return self.hand(p, Tell::Outbox(Input::OwnList { member, since, answer: None }));
+            for h in self.note_told_gone(p, &page) {
+                self.resurrect(p, h);
             }
             let mut notes = BTreeMap::new();
             for bytes in page.runs.iter().flat_map(|run| &run.entries) {
@@ -117,6 +115,19 @@ impl World {
             None
         };
         self.hand(p, Tell::Outbox(Input::OwnList { member, since, answer }));
+    }
+
+    /// A broken owner speaks of what is gone as it did before.
+    fn resurrect(&mut self, p: usize, h: MailId) {
+        if !self.is(Saboteur::Resurrects) {
+            return;
+        }
+        let notices = self.peers[p].disk.blobs.get(&h).cloned().unwrap_or_default();
+        for (receiver, SealedNs { ns, .. }) in notices {
+            let Some(peer) = self.at(&receiver).map(|at| self.peers[at].id) else { continue };
+            let (secret, expiry) = (ns.secret, ns.expiry);
+            self.announce(p, Announcement { h, receiver, peer, secret, expiry, direct_first: true, dht: true });
+        }
     }
 
     fn audit(&mut self, p: usize, member: PeerId, h: MailId, part: Part, block: u64) {

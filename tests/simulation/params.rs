@@ -53,8 +53,8 @@ pub(crate) struct Params {
     pub(crate) cancels: u64,
     /// How often each member is audited, milliseconds.
     pub(crate) audit_every_ms: u64,
-    /// Whether a member comes back with an old disk.
-    pub(crate) old_disk: bool,
+    /// Peers that come back with an old disk.
+    pub(crate) old_disks: usize,
     /// Clocks differ by up to this, milliseconds.
     pub(crate) skew_ms: u64,
     /// A deliberately broken brain.
@@ -90,7 +90,7 @@ impl Params {
             beyond_safe: usize::from(rng.chance(250)),
             cancels: rng.between(0, 3),
             audit_every_ms: *rng.pick(&[600_000, 3_600_000]),
-            old_disk: rng.chance(200),
+            old_disks: *rng.pick(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 2]),
             skew_ms: *rng.pick(&[0, 500, 20_000]),
             saboteur,
         };
@@ -143,8 +143,8 @@ impl fmt::Display for Params {
         )?;
         write!(
             f,
-            "eager {}, reader leaves {}, dead disks {} ({} beyond safe), old disk {}, ",
-            self.eager, self.reader_leaves, self.dead_disks, self.beyond_safe, self.old_disk
+            "eager {}, reader leaves {}, dead disks {} ({} beyond safe), old disks {}, ",
+            self.eager, self.reader_leaves, self.dead_disks, self.beyond_safe, self.old_disks
         )?;
         write!(f, "{} cancels, audits every {} min, ", self.cancels, self.audit_every_ms / 60_000)?;
         write!(f, "skew {} ms, saboteur {:?}", self.skew_ms, self.saboteur)

@@ -114,13 +114,14 @@ impl World {
     }
 
     /// Notes which tombstones of its own an owner is told.
-    pub(crate) fn note_told_gone(&mut self, p: usize, page: &Page) {
+    pub(crate) fn note_told_gone(&mut self, p: usize, page: &Page) -> Vec<MailId> {
+        let mut told = Vec::new();
         for bytes in page.runs.iter().flat_map(|run| &run.entries) {
             let Ok(Entry { body: EntryBody::Tombstone(signed), .. }) = decode_entry(bytes) else { continue };
-            if let Ok(tombstone) = Signed::<Tombstone>::verify(&signed.0) {
-                self.peers[p].told_gone.insert(tombstone.h);
-            }
+            told.extend(Signed::<Tombstone>::verify(&signed.0).map(|tombstone| tombstone.h));
         }
+        self.peers[p].told_gone.extend(&told);
+        told
     }
 
     /// R7: an owner that was told, or knows itself, that a mail is gone does not speak of it as if it were there.

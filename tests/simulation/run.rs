@@ -153,8 +153,15 @@ impl World {
             ]);
             plan.push((self.rng.below(end), act));
         }
+        let submits: Vec<(u64, UserAct)> =
+            plan.iter().filter(|(_, a)| matches!(a, UserAct::Submit(_))).copied().collect();
         for _ in 0..self.params.cancels {
-            plan.push((self.rng.below(end), UserAct::Cancel(self.rng.index(members))));
+            // Most are taken back soon.
+            let (at, submit) = *self.rng.pick(&submits);
+            let soon = *self.rng.pick(&[5_000, 120_000, 1_200_000]);
+            if let UserAct::Submit(from) = submit {
+                plan.push((at + self.rng.below(soon), UserAct::Cancel(from)));
+            }
         }
         for _ in 0..self.params.crashes {
             plan.push((self.rng.below(end), UserAct::Fuse(self.rng.index(peers))));
@@ -188,7 +195,7 @@ impl World {
             let at = self.rng.between(end / 2, end);
             self.later(at, Happening::DisksDie(p, self.params.beyond_safe));
         }
-        if self.params.old_disk {
+        for _ in 0..self.params.old_disks {
             let p = self.rng.index(self.peers.len());
             let from = self.rng.below(end / 2);
             let until = self.rng.between(end / 2, end);

@@ -25,8 +25,8 @@ pub(crate) enum Saboteur {
     CountsTwice,
     /// A member takes every other one to be back whenever it has asked it.
     NeverRests,
-    /// An owner that was restored passes over what members tell it of its own tombstones.
-    ForgetsTombstones,
+    /// An owner that was restored announces again what members tell it to be gone.
+    Resurrects,
     /// A cancel that is uncertain is said to be `cancelled`.
     SaysCancelled,
     /// A cancel that is uncertain is said to be `too late`.
@@ -47,7 +47,7 @@ impl Saboteur {
         Saboteur::KeepsTombstoned,
         Saboteur::CountsTwice,
         Saboteur::NeverRests,
-        Saboteur::ForgetsTombstones,
+        Saboteur::Resurrects,
         Saboteur::SaysCancelled,
         Saboteur::SaysTooLate,
         Saboteur::IgnoresMisses,
@@ -61,10 +61,9 @@ impl Saboteur {
             Saboteur::AnySignerFrees => Rule::R4,
             Saboteur::FilesTwice => Rule::R5,
             Saboteur::SkipsVerification => Rule::R6,
-            Saboteur::KeepsTombstoned
-            | Saboteur::ForgetsTombstones
-            | Saboteur::SaysCancelled
-            | Saboteur::SaysTooLate => Rule::R7,
+            Saboteur::KeepsTombstoned | Saboteur::Resurrects | Saboteur::SaysCancelled | Saboteur::SaysTooLate => {
+                Rule::R7
+            }
             Saboteur::CountsTwice | Saboteur::IgnoresMisses => Rule::R8,
             Saboteur::NeverRests => Rule::R12,
         }
@@ -75,8 +74,9 @@ impl Saboteur {
             Saboteur::AnySignerFrees => params.hostile = true,
             Saboteur::SkipsVerification => params.liars = 1,
             Saboteur::FilesTwice => params.duplicate = 100,
-            Saboteur::ForgetsTombstones => params.old_disk = true,
-            Saboteur::SaysCancelled | Saboteur::SaysTooLate => params.cancels += 4,
+            Saboteur::Resurrects => (params.old_disks, params.eager, params.mails) = (4, true, 8),
+            Saboteur::SaysCancelled => (params.cancels, params.eager, params.mails, params.by_dht) = (8, true, 8, true),
+            Saboteur::SaysTooLate => params.cancels += 4,
             Saboteur::IgnoresMisses => params.liars = 2,
             _ => {}
         }

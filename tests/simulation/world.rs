@@ -32,18 +32,46 @@ const STEPS_MAX: u64 = 20_000;
 /// Something that happens at a moment.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    Arrives { to: usize, from: CallRef, request: Request },
-    Answered { to: CallRef, answer: Answer },
-    Told { p: usize, life: u64, tell: Tell },
-    DiskDone { p: usize, life: u64, op: u64 },
-    Durable { p: usize, life: u64 },
-    Wake { p: usize, life: u64 },
-    DhtDo { p: usize, life: u64, op: DhtOp },
+    Arrives {
+        to: usize,
+        from: CallRef,
+        request: Request,
+    },
+    Answered {
+        to: CallRef,
+        answer: Answer,
+    },
+    Told {
+        p: usize,
+        life: u64,
+        tell: Tell,
+    },
+    DiskDone {
+        p: usize,
+        life: u64,
+        op: u64,
+    },
+    Durable {
+        p: usize,
+        life: u64,
+    },
+    Wake {
+        p: usize,
+        life: u64,
+    },
+    DhtDo {
+        p: usize,
+        life: u64,
+        op: DhtOp,
+    },
     Starts(usize),
     Side(usize, u8),
     /// The disk of a member dies, and with it those of as many others as its safe(f) says may go, or of so many more.
     DisksDie(usize, usize),
-    LooksAtSafety { p: usize, life: u64 },
+    LooksAtSafety {
+        p: usize,
+        life: u64,
+    },
     Image(usize),
     Restore(usize),
     View,

@@ -24,6 +24,9 @@ use crate::wire::msglist::{Page, Run, VerifiedRun, decode_entry};
 
 /// How long new entries wait for the members' answers (DESIGN.md section 5).
 const HOLD: Duration = Duration::from_secs(5);
+/// An epoch that was opened within this is not taken for the whole truth: whoever knows more of the ones before it may have been
+/// away since. As long as any mail lives.
+const DOUBTED: Duration = Duration::from_secs(30 * 86_400);
 /// Most inputs that wait until the members have answered; what comes beyond is taken at once.
 const DEFERRED_MAX: usize = 4096;
 
@@ -60,8 +63,12 @@ pub(super) struct Adoption {
     restored: bool,
     answered: bool,
     adopted: bool,
+    /// From where on members are asked.
+    since: Cursor,
     /// Who is being asked, and from where on.
     asked: BTreeMap<PeerId, Cursor>,
+    /// Who was heard of while it was being asked: a question that then comes to nothing is asked again.
+    heard: BTreeSet<PeerId>,
     /// Who is read to the end.
     read: BTreeSet<PeerId>,
     /// Who is asked for all, because its tail does not continue the list here.
@@ -96,10 +103,21 @@ impl Outbox {
             return self.release(now);
         }
         self.adoption.holding = true;
+        self.adoption.since = self.doubted_since(now);
         self.timers.set(Timer::Adoption, now.mono + HOLD);
         for member in members {
-            self.ask_own_list(member, self.state.list.head());
+            self.ask_own_list(member, self.adoption.since);
         }
+    }
+
+    /// Where the part of the list begins that members may know more of: what comes after the end of the last epoch, unless that
+    /// one was opened lately, above others, for want of an answer.
+    fn doubted_since(&self, now: Now) -> Cursor {
+        let epochs: Vec<Epoch> = self.state.list.epochs().collect();
+        let old = |epoch: &&Epoch| WallTime(epoch.0) + DOUBTED <= now.wall;
+        let Some(epoch) = epochs.iter().rev().find(old).or(epochs.first()).copied() else { return Cursor::default() };
+        let entries = u64::try_from(self.state.list.entries(epoch).count()).unwrap_or(u64::MAX);
+        Cursor { epoch, seq: Seq(self.base_of(epoch).0.saturating_add(entries)) }
     }
 
     fn ask_own_list(&mut self, member: PeerId, since: Cursor) {
@@ -111,15 +129,16 @@ impl Outbox {
     /// Asks a member again that could not be asked.
     pub(super) fn ask_own_list_again(&mut self, member: PeerId) {
         if self.adoption.holding && !self.adoption.asked.contains_key(&member) {
-            self.ask_own_list(member, self.state.list.head());
+            self.ask_own_list(member, self.adoption.since);
         }
     }
 
     /// A member is there that has not been read since the start.
     pub(super) fn ask_own_list_of(&mut self, member: &PeerId) {
-        let known = self.adoption.read.contains(member) || self.adoption.asked.contains_key(member);
-        if !known && self.is_other_member(member) {
-            self.ask_own_list(*member, self.state.list.head());
+        if self.adoption.asked.contains_key(member) {
+            self.adoption.heard.insert(*member);
+        } else if !self.adoption.read.contains(member) && self.is_other_member(member) {
+            self.ask_own_list(*member, self.adoption.since);
         }
     }
 
@@ -129,10 +148,12 @@ impl Outbox {
             return;
         }
         self.adoption.asked.remove(&member);
+        let was_heard = self.adoption.heard.remove(&member);
         match answer {
             None if self.adoption.holding => {
                 self.timers.set(Timer::AskOwnList(member), now.mono + RETRY_FIRST);
             }
+            None if was_heard => self.ask_own_list(member, since),
             None => {}
             Some(OwnPage { page, notes }) => {
                 let last = page.runs.iter().filter_map(head_of).next_back();

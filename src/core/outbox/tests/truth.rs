@@ -254,6 +254,57 @@ fn r7_a_member_that_comes_later_still_tells_and_what_it_tells_is_listed_again() 
     assert_eq!(listed(&mut world), before);
 }
 
+/// An owner that cancelled a mail, which its members know, and that is restored from before that.
+fn restored_from_before_a_cancel(rules: impl FnOnce(&mut World)) -> (World, MailId) {
+    let mut world = World::new(5, Rules::default());
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    let h = only_mail(&world);
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
+    world.run(MINUTE);
+    members_know(&mut world);
+    rules(&mut world);
+    world.restore(&backup);
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), None, "nobody told it");
+    (world, h)
+}
+
+#[test]
+fn r7_a_member_that_is_heard_of_while_it_is_asked_is_asked_again_when_that_comes_to_nothing() {
+    let (mut world, h) = restored_from_before_a_cancel(|world| world.rules.unheard = true);
+    let member = key(3).peer_id();
+    let since = world.outside.own_list_asked.iter().rfind(|(who, _)| *who == member).unwrap().1;
+    // The partition ends: the member compares, and only then the question of before is given up.
+    let digests = crate::model::holding::bucket_digests([]);
+    world.tell(Input::HoldingBuckets { token: Token(60), member, digests });
+    world.rules.unheard = false;
+    world.tell(Input::OwnList { member, since, answer: None });
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
+}
+
+#[test]
+fn r7_members_are_asked_from_before_an_epoch_that_was_opened_for_want_of_an_answer() {
+    let (mut world, _) = restored_from_before_a_cancel(silence);
+    let before = world.outside.own_list_asked.last().unwrap().1;
+    assert_eq!((before.seq, epochs(&mut world)), (Seq(1), 2));
+    // A member may have read of the second epoch meanwhile, and still know more of the first.
+    let asked = world.outside.own_list_asked.len();
+    world.tell(Input::PeerIsBack(key(3).peer_id()));
+    world.crash();
+    world.run(MINUTE);
+    let since: BTreeSet<Cursor> = world.outside.own_list_asked[asked..].iter().map(|(_, since)| *since).collect();
+    assert_eq!(since, BTreeSet::from([before]), "also after another start");
+    // Long after it no mail of before is left.
+    world.run(31 * DAY);
+    let asked = world.outside.own_list_asked.len();
+    world.crash();
+    world.run(MINUTE);
+    assert!(world.outside.own_list_asked[asked..].iter().all(|(_, since)| since.epoch > before.epoch));
+}
+
 #[test]
 fn a_mail_sealed_again_before_a_member_told_of_the_first_form_ends_in_both_with_one_word() {
     let mut world = World::new(5, Rules::default());
