@@ -7,7 +7,7 @@ use roost::core::outbox::{self, RecoverJob};
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, fetch};
 use roost::model::notification::Ns;
-use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
+use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, Urgency};
 
 use super::checker::{Letter, Orphan, readable};
 use super::disk::{DiskOp, SealedNs};
@@ -87,7 +87,8 @@ impl World {
     pub(crate) fn recover(&mut self, p: usize, job: RecoverJob) {
         let facts = &job.facts;
         let (h, length, digest, owner) = (facts.h, facts.length, facts.digest, self.peers[p].id);
-        let order = fetch::Order { h, length, digest, owner, sources: job.sources.clone() };
+        let (sources, urgency) = (job.sources.clone(), Urgency::Background);
+        let order = fetch::Order { h, length, digest, owner, sources, urgency };
         let token = self.wait(p, Waiter::Recover(Box::new(job)));
         self.hand(p, Tell::Fetch(fetch::Input::Want(token, order)));
     }
