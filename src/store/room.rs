@@ -117,7 +117,7 @@ fn forget(path: &Path, if_it: impl Fn(&Noted) -> bool) {
 pub fn full(root: &Path) -> Vec<Full> {
     full_by(root, |folder| {
         let disk = statvfs(folder).ok()?;
-        Some(u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size())))
+        Some(disk.blocks_available().saturating_mul(disk.fragment_size()))
     })
 }
 

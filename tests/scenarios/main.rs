@@ -68,6 +68,7 @@ mod partition;
 mod policy_changed;
 #[cfg(test)]
 mod quota;
+#[cfg(test)]
 mod reach;
 #[cfg(test)]
 mod refusals;
