@@ -25,6 +25,7 @@ use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
 use crate::store::home::Home;
+use crate::store::room;
 use crate::wire::Signed;
 
 /// Bytes of a manifest beside its digests: ids, lengths, signature.
@@ -335,9 +336,13 @@ impl Get {
 
     /// Puts a verified block into the file; false when there is no room for it before stripes that are begun are done.
     async fn put(&self, stripe: u64, index: u8, block: Vec<u8>) -> Result<bool, Broken> {
-        let assembler = self.mail.assembler.clone();
+        let (assembler, path) = (self.mail.assembler.clone(), self.mail.path.clone());
         let put = tokio::task::spawn_blocking(move || match lock(&assembler).as_mut() {
-            Some(assembler) => assembler.put(stripe, index, &block),
+            Some(assembler) => assembler.put(stripe, index, &block).inspect_err(|error| {
+                if let FragmentError::Io { source } = error {
+                    room::ran_out(&path, source);
+                }
+            }),
             None => Ok(Put::Spare),
         });
         match put.await {

@@ -3,6 +3,7 @@
 pub mod allowance;
 pub mod backup;
 pub mod dht_client;
+pub mod dial_back;
 pub mod directory;
 pub mod disk_use;
 pub mod event_log;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::allowance::Allowance;
 use super::backup;
 use super::dht_client::{self, DhtPort};
+use super::dial_back::DialBack;
 use super::directory::{Directory, Locator};
 use super::event_log::JournalLog;
 use super::fetcher::{self, Origins};
@@ -171,7 +172,8 @@ impl Listening {
     }
 }
 
-fn announced(config: &Config) -> Vec<PeerAddr> {
+/// Where this peer says that it can be reached: `[net] announce`, else the addresses of this machine.
+pub fn announced(config: &Config) -> Vec<PeerAddr> {
     let mut hosts = config.net.announce.clone();
     if hosts.is_empty() {
         hosts = match config.net.listen {
@@ -303,6 +305,7 @@ struct Common {
     directory: Directory,
     client: PeerClient,
     dht: DhtPort,
+    tls: TlsIdentity,
 }
 
 impl Common {
@@ -395,6 +398,7 @@ impl Common {
             clock: self.clock.clone(),
             allowance: Allowance::default(),
             hellos: Hellos::default(),
+            dial_back: DialBack::new(self.tls.clone()),
         }))
     }
 }
@@ -422,7 +426,7 @@ impl Peer {
         let running = start_swarm(&config, &identity, ports.libp2p, &config_file).await?;
         let dht = dht_client::start(brains.dht, running, log.clone(), clock.clone(), share);
         let codec = Arc::new(Codec::default());
-        let common = Common { home, config, identity, clock, log, codec, directory, client, dht };
+        let common = Common { home, config, identity, clock, log, codec, directory, client, dht, tls: tls.clone() };
 
         let group = common.start_group(brains.group, failed_dials);
         let late = Arc::new(Late::default());

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::allowance::Allowance;
+use super::dial_back::DialBack;
 use super::directory::Directory;
 use super::group_master::GroupPort;
 use super::hellos::{Hellos, Passing};
@@ -33,7 +34,7 @@ use crate::net::peer_api::{Answer, ApiError, PeerApi};
 use crate::seal::SealError;
 use crate::store::home::Home;
 use crate::wire::Signed;
-use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost};
+use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost, ReachAnswer, ReachPost};
 use crate::wire::msglist::Page;
 use crate::wire::notify::{NOTIFY_BATCH_MAX, Notice};
 
@@ -71,6 +72,8 @@ pub struct Api {
     pub allowance: Allowance,
     /// Who said hello of late.
     pub hellos: Hellos,
+    /// Dials members that ask for it.
+    pub dial_back: DialBack,
 }
 
 /// [`Api`] as the routes hold it.
@@ -421,6 +424,14 @@ impl PeerApi for SharedApi {
     fn leave(&self, caller: PeerId, stage: LeaveStage) -> impl Answer<Bytes> {
         let api = self.0.clone();
         async move { api.group.admit_leave(caller, stage).await }
+    }
+
+    async fn reach(&self, caller: PeerId, post: ReachPost) -> Result<ReachAnswer, ApiError> {
+        self.0.check_member(&caller)?;
+        let roster = self.0.directory.snapshot().roster.clone();
+        let named = roster.members.iter().find(|member| member.peer_id == caller);
+        let named = named.ok_or_else(|| ApiError::NotFound { what: "that member".to_owned() })?;
+        self.0.dial_back.answer(&self.0.clock, named, post).await
     }
 }
 

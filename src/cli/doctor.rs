@@ -94,7 +94,7 @@ fn port(what: &str, listen: IpAddr, port: u16) -> Check {
 
 fn clock(now: WallTime) -> Check {
     if now < EARLIEST {
-        bad("clock", "it is before 2025; set it: mail expires by it".to_owned())
+        bad("clock", "it is before 2025, and mail expires by it; set it (`timedatectl set-ntp true`)".to_owned())
     } else {
         well("clock", format!("{} s since 1970, UTC", now.as_secs()))
     }
@@ -122,11 +122,11 @@ fn rights(home: &Home) -> Check {
 }
 
 fn well(check: &str, what: String) -> Check {
-    Check { check: check.to_owned(), ok: true, what }
+    Check { check: check.to_owned(), ok: true, what, reach: None }
 }
 
 fn bad(check: &str, what: String) -> Check {
-    Check { check: check.to_owned(), ok: false, what }
+    Check { check: check.to_owned(), ok: false, what, reach: None }
 }
 
 #[cfg(test)]

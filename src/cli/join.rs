@@ -13,7 +13,7 @@ use super::output::{self, Shown};
 use super::process::{self, ProcessId};
 use super::{group, init};
 use crate::config::Config;
-use crate::console::protocol::{GroupStatus, PeerStatus, Request};
+use crate::console::protocol::{Check, GroupStatus, PeerStatus, Request};
 use crate::model::Address;
 use crate::model::card::Invite;
 use crate::store::home::Home;
@@ -47,6 +47,7 @@ pub(super) fn run(home: &Path, line: &str) -> anyhow::Result<Shown> {
     let running = if control.is_answered() { None } else { Some(Running::start(home)?) };
     let group: GroupStatus = control.ask(&Request::GroupJoin { code: line.to_owned() })?;
     let mut text = group::text(&group);
+    let reach = reach(&control);
     let ran_for_it = running.is_some();
     if let Some(running) = running {
         running.stop()?;
@@ -55,7 +56,31 @@ pub(super) fn run(home: &Path, line: &str) -> anyhow::Result<Shown> {
             home.display()
         ));
     }
-    Shown::of(&json!({ "group": group, "initialised": made, "stopped_again": ran_for_it }), text)
+    Shown::of(&json!({ "group": group, "initialised": made, "stopped_again": ran_for_it, "reach": reach }), text)
+}
+
+/// What members found when they dialled this peer; said loudly when none of them got through. A join that is done stays done.
+fn reach(control: &Control) -> Vec<Check> {
+    let checks: Vec<Check> = control.ask(&Request::Reach).unwrap_or_else(|error| {
+        output::note(&format!("whether members can reach this peer was not tested: {error}; run: roost doctor"));
+        Vec::new()
+    });
+    if let Some(warning) = warning(&checks) {
+        output::note(&warning);
+    }
+    checks
+}
+
+fn warning(checks: &[Check]) -> Option<String> {
+    let tested: Vec<&Check> = checks.iter().filter(|check| check.reach.is_some()).collect();
+    if tested.is_empty() || tested.iter().any(|check| check.ok) {
+        return None;
+    }
+    let found: Vec<String> = tested.iter().map(|check| format!("  {}: {}\n", check.check, check.what)).collect();
+    Some(format!(
+        "WARNING: no member can reach this peer: none can mirror what it sends, which stays unsafe, or hand it mail directly.\n{}Then run: roost doctor\n",
+        found.concat()
+    ))
 }
 
 /// A peer that runs for a while; when it is dropped without a clean stop it is ended.

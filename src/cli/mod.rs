@@ -101,7 +101,7 @@ fn init(home: &Path, args: &InitArgs) -> anyhow::Result<Shown> {
     let home = Home::at(home).initialised()?;
     let config = Config::load(&home.config_file())?;
     if args.address.as_ref().is_some_and(|address| *address != config.address) {
-        bail!("{} is the home of {}", home.root().display(), config.address);
+        bail!("{} is the home of {}; name the right one with --home", home.root().display(), config.address);
     }
     // A running peer keeps the old hash in memory, so the new password would not be the one that it takes.
     let _lock = home.lock().context("the password can be replaced only while the peer is stopped")?;

@@ -104,7 +104,10 @@ pub(super) fn signal(pid: ProcessId, home: &Path, signal: Signal) -> anyhow::Res
     match kill(raw, signal) {
         Ok(()) => Ok(true),
         Err(Errno::ESRCH) => Ok(false),
-        Err(e) => bail!("the peer on {} (pid {pid}) cannot be signalled: {e}", home.display()),
+        Err(e) => bail!(
+            "the peer on {} (pid {pid}) cannot be signalled: {e}; does it belong to another user?",
+            home.display()
+        ),
     }
 }
 

@@ -53,6 +53,8 @@ fn start_log() {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,roost=info"));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    // Standard error may be a file on a full disk. Saying so there, as is the default, would end the process.
+    let log = log.log_internal_errors(false);
     // Only a second call in one process fails, and then the first one's log is there.
     let _ = log.try_init();
 }

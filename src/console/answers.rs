@@ -48,6 +48,7 @@ pub(super) async fn answer(peer: &Arc<Peer>, request: Request, progress: Progres
         Request::OutboxEnded => value(report::outbox_ended(peer).await?),
         Request::Cancel { which, wait_s } => value(super::cancel::cancel(peer, &which, wait_s).await?),
         Request::Doctor => value(report::doctor(peer).await?),
+        Request::Reach => value(super::reach::checks(peer).await?),
         Request::GroupCreate { group, policy } => create(peer, group, policy).await,
         Request::GroupInvite { name, valid } => {
             let (secret, valid) = (Secret::new(random()?), valid.unwrap_or(group::INVITE_VALIDITY));

@@ -155,7 +155,7 @@ async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
     let status: group::Status = peer.group.observe().await.map_err(stopped)?;
     let own = status.members.iter().find(|m| m.peer_id == status.peer_id);
     if own.is_none_or(|m| !m.leaving) {
-        return Err("this peer is not on its way out any more: somebody removed it, or it was told to stay".to_owned());
+        return Err("this peer is not on its way out any more: somebody removed it, or it was told to stay; see `roost group status`".to_owned());
     }
     let (parts, mails) = here(peer).await?;
     let parts = (parts > 0).then(|| {

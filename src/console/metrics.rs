@@ -86,7 +86,10 @@ fn peer(scrape: &mut Scrape, seen: &Seen) {
     scrape.counter("served_bytes", help, seen.served_bytes);
     scrape.gauge("journal_bytes", "Bytes of the journal's records", seen.journal_bytes);
     scrape.gauge("journal_failed", "1 when the journal takes nothing any more", i64::from(seen.journal_failed));
-    scrape.gauge("disk_full", "1 while events wait for room on the disk", i64::from(seen.disk_full));
+    let is_full = i64::from(!seen.disk_full.is_empty());
+    scrape.gauge("disk_full", "1 while a store of this peer has no room on the disk", is_full);
+    let full = seen.disk_full.iter().map(|full| (full.store.clone(), 1)).collect();
+    scrape.gauges("disk_full_store", "1 for each store that has no room on the disk", "store", full);
     scrape.gauge("index_rebuilt", "1 when the index was rebuilt at this start", i64::from(seen.index_rebuilt));
 }
 

@@ -337,6 +337,7 @@ mod tests {
             outbox_ended: Vec::new(),
             pulls: Vec::new(),
             attention: vec!["<script>alert('x')</script>".to_owned()],
+            disk_full: Vec::new(),
             stored_own_bytes: 1,
             stored_mirror_bytes: 2,
             served_bytes: 3,

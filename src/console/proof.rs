@@ -26,7 +26,7 @@ pub(super) async fn verify(
             messages.into_iter().find(|m| m.uid == Uid(uid)).ok_or(format!("there is no message {uid}"))?
         }
         (None, Some(file)) => copied_from(peer, messages, file).await?,
-        (None, None) => return Err("no message is named".to_owned()),
+        (None, None) => return Err("no message is named; give a UID of `roost inbox`, or a file".to_owned()),
     };
     let proof = peer.postbox.prove(message.key, file, export).await.map_err(|e| e.to_string())?;
     let snapshot = peer.directory.snapshot();

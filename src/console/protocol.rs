@@ -167,6 +167,8 @@ pub enum Request {
     },
     /// What `roost doctor` checks in a running peer. Answered with a list of [`Check`].
     Doctor,
+    /// Whether members reach this peer. Answered with a list of [`Check`]: a member each.
+    Reach,
     /// Holds on to the files of this moment. Answered with [`Staged`](crate::actors::backup::Staged), which the command packs.
     Backup {
         /// The command's process.
@@ -487,6 +489,46 @@ pub struct Check {
     pub ok: bool,
     /// What was found, and what to do when it is not well.
     pub what: String,
+    /// Of a test whether a member reaches this peer: what that member found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<ReachShown>,
+}
+
+/// What a member found when it dialled this peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachShown {
+    /// The member.
+    pub member: Address,
+    /// Whether it reached both ports, be it at different addresses.
+    pub reached: bool,
+    /// Each port of each address.
+    pub ports: Vec<PortDialled>,
+}
+
+/// One port of this peer that a member dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortDialled {
+    /// `https`, which moves mail, or `libp2p`, which finds.
+    pub service: String,
+    /// The address, as this peer announces it.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Whether it answered.
+    pub reached: bool,
+    /// How long that took, milliseconds.
+    pub ms: u64,
+    /// Why it did not.
+    pub why: Option<String>,
+}
+
+/// A store of a home that has no room on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullStore {
+    /// Its folder in the home: `spool`, `outbox`, `mirror`, `mail`, `fetch`, `journal`, …
+    pub store: String,
+    /// What that means and what to do.
+    pub what: String,
 }
 
 /// Where a running peer can be reached.
@@ -536,6 +578,9 @@ pub struct PeerStatus {
     pub pulls: Vec<Pulled>,
     /// What needs attention, a sentence each: unsafe or degraded mails, unreachable members, conflicts, peers that lied.
     pub attention: Vec<String>,
+    /// Stores that have no room on the disk.
+    #[serde(default)]
+    pub disk_full: Vec<FullStore>,
     /// Bytes on disk: own sealed mails.
     pub stored_own_bytes: u64,
     /// Bytes on disk: parts of other members' mails.

@@ -192,6 +192,7 @@ pub(super) fn status_of(peer: &Peer, seen: &Seen) -> PeerStatus {
         outbox_ended: ended(&seen.outbox),
         pulls: answers::pulls(peer, &seen.fetch),
         attention: seen.attention.clone(),
+        disk_full: seen.disk_full.clone(),
         stored_own_bytes: seen.own_bytes,
         stored_mirror_bytes: seen.mirror_bytes,
         served_bytes: seen.served_bytes,
@@ -263,7 +264,8 @@ pub(super) fn attention(
     sentences.extend(group_status(group, peer).degraded);
     if group.clock_off {
         sentences.push(format!(
-            "this clock is {} s off the members': nothing is expired until it is right",
+            "this clock is {} s off the members': nothing is expired until it is right; set it (`timedatectl set-ntp true`), \
+             and this peer notices by itself",
             group.clock_offset_ms / 1000
         ));
     }
@@ -282,10 +284,7 @@ pub(super) fn attention(
     for (liar, times) in &fetch.liars {
         let name = snapshot.peers.get(liar).and_then(|p| p.address.as_ref()).map(ToString::to_string);
         let name = name.unwrap_or_else(|| liar.to_string());
-        sentences.push(format!("{name} served wrong bytes {times} time(s): its disk may be failing"));
-    }
-    if peer.journal.is_waiting_for_room() {
-        sentences.push("the disk is full: nothing new is taken until there is room".to_owned());
+        sentences.push(format!("{name} served wrong bytes {times} time(s): its disk may be failing; tell its user to look at it (`roost doctor` there)"));
     }
     sentences
 }
@@ -293,7 +292,7 @@ pub(super) fn attention(
 /// What `roost doctor` checks in a running peer.
 pub(super) async fn doctor(peer: &Peer) -> Result<Vec<Check>, String> {
     let group = peer.group.observe().await.map_err(stopped)?;
-    let check = |check: &str, ok: bool, what: String| Check { check: check.to_owned(), ok, what };
+    let check = |check: &str, ok: bool, what: String| Check { check: check.to_owned(), ok, what, reach: None };
     let journal = peer.journal.health();
     let mut checks = vec![
         check(
@@ -301,7 +300,7 @@ pub(super) async fn doctor(peer: &Peer) -> Result<Vec<Check>, String> {
             journal.is_ok(),
             journal.err().map_or_else(|| "it takes records".to_owned(), |e| e.to_string()),
         ),
-        check("clock", !group.clock_off, format!("{} ms off the members' median", group.clock_offset_ms)),
+        check("clock", !group.clock_off, clock_sentence(group.clock_off, group.clock_offset_ms)),
         check(
             "index",
             true,
@@ -321,5 +320,24 @@ pub(super) async fn doctor(peer: &Peer) -> Result<Vec<Check>, String> {
         };
         checks.push(check(&format!("reach {}", member.address), reached.is_ok(), what));
     }
+    checks.extend(super::reach::checks(peer).await?);
+    let full = super::full::stores(peer).await;
+    let room = full.iter().map(|store| store.what.as_str()).collect::<Vec<_>>().join("; ");
+    checks.push(check(
+        "room",
+        full.is_empty(),
+        if full.is_empty() { "every store can write".to_owned() } else { room },
+    ));
     Ok(checks)
+}
+
+fn clock_sentence(off: bool, offset_ms: i64) -> String {
+    let found = format!("{offset_ms} ms off the members' median");
+    match off {
+        false => found,
+        true => format!(
+            "{found}: nothing expires here until it is right; set this machine's clock and keep it set \
+             (`timedatectl set-ntp true`), this peer notices by itself. If it is right, the members' clocks are wrong: tell them"
+        ),
+    }
 }

@@ -1,6 +1,7 @@
 //! All brains' own status at one time: what the report, the web page and the metrics are made of. It changes nothing.
 
-use super::report;
+use super::protocol::FullStore;
+use super::{full, report};
 use crate::actors::peer::Peer;
 use crate::actors::shell::Stopped;
 use crate::core::outbox::OutboxStatus;
@@ -28,7 +29,8 @@ pub(super) struct Seen {
     pub(super) served_bytes: u64,
     pub(super) journal_bytes: u64,
     pub(super) journal_failed: bool,
-    pub(super) disk_full: bool,
+    /// Stores without room on the disk.
+    pub(super) disk_full: Vec<FullStore>,
     pub(super) index_rebuilt: bool,
     /// The addresses of peers, where they are known.
     names: std::collections::BTreeMap<PeerId, String>,
@@ -58,17 +60,20 @@ impl Seen {
         let name = |(id, known): (&PeerId, &crate::actors::directory::KnownPeer)| {
             Some((*id, known.address.as_ref()?.to_string()))
         };
+        let disk_full = full::stores(peer).await;
+        let mut attention = report::attention(peer, &group, &outbox, &replicator, &fetch, postbox.damaged);
+        attention.extend(disk_full.iter().map(|store| store.what.clone()));
         Ok(Self {
             started: peer.started,
-            attention: report::attention(peer, &group, &outbox, &replicator, &fetch, postbox.damaged),
+            attention,
             degraded: report::group_status(&group, peer).degraded.is_some(),
             own_bytes: used.own_bytes,
             mirror_bytes: used.mirror_bytes,
             served_bytes: peer.upload.passed(),
             journal_bytes: peer.journal.bytes(),
             journal_failed: peer.journal.health().is_err(),
-            disk_full: peer.journal.is_waiting_for_room(),
             index_rebuilt: peer.index_rebuilt,
+            disk_full,
             names: snapshot.peers.iter().filter_map(name).collect(),
             group,
             outbox,
@@ -137,7 +142,7 @@ impl Seen {
             served_bytes: 0,
             journal_bytes: 0,
             journal_failed: false,
-            disk_full: false,
+            disk_full: Vec::new(),
             index_rebuilt: false,
             names: std::collections::BTreeMap::new(),
             group,
@@ -148,6 +153,7 @@ impl Seen {
 
     #[cfg(test)]
     fn happen_once(&mut self, bob: crate::model::group::Member) {
+        self.disk_full.push(FullStore { store: "spool".to_owned(), what: "x".to_owned() });
         self.outbox.by_safe.insert(-1, 1);
         self.outbox.ended.insert(crate::model::msglist::Ending::Received, 1);
         self.fetch.liars.insert(bob.peer_id, 1);

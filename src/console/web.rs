@@ -103,7 +103,7 @@ impl WebPages {
         let (verdict, done) = match request.field("verdict") {
             Some("accept") => (Verdict::Granted, "accepted: its mail is in INBOX now"),
             Some("refuse") => (Verdict::Refused, "refused, also for what it sends later"),
-            _ => return Err("the form says neither accept nor refuse".to_owned()),
+            _ => return Err("the form says neither accept nor refuse; load the page again".to_owned()),
         };
         // The form names the key, which is what is judged; people know the address that asked with it.
         let waiting = self.peer.postbox.requests().await.map_err(|e| e.to_string())?.waiting;

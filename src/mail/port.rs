@@ -1,8 +1,10 @@
 //! The mail programs' servers tied to the peer: logins, the spool for SMTP, the postbox for IMAP. It decides nothing.
 
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncBufReadExt as _;
@@ -21,6 +23,9 @@ use crate::model::{Address, ByteSize, Fingerprint, SubmissionId};
 
 /// Bytes of a file that are read at a time.
 const READ_BYTES: usize = 64 * 1024;
+
+/// How often is looked whether the journal waits for room, while something waits for the journal.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(50);
 
 /// The spool as SMTP sees it.
 #[derive(Clone)]
@@ -91,6 +96,7 @@ impl Submit for SmtpPort {
             // Its group is known and does not name it: whatever it signed nobody would believe.
             return Err(SubmitError::NoMember { own: own.clone() });
         }
+        need_room(&self.0).await?;
         let begun = self.0.spool.begin().await.map_err(submit_error)?;
         Ok(SpoolingMail { peer: self.0.clone(), begun })
     }
@@ -117,27 +123,54 @@ impl smtp::Spool for SpoolingMail {
 
     async fn commit(self, mail: Submitted) -> Result<Accepted, SubmitError> {
         let submission = self.begun.submission();
-        if self.peer.journal.is_waiting_for_room() {
-            return Err(SubmitError::DiskFull);
-        }
+        let stopping = |_| SubmitError::Busy { why: "it is stopping".to_owned() };
+        // All that may find no room comes before the envelope. With it on the disk the mail is this peer's to deliver, also
+        // after a crash: from there on nobody may be told 452.
+        need_room(&self.peer).await?;
+        // Whoever was written to may answer without asking first.
+        let written_to = certificates_of(&self.peer, mail.envelope.receivers.iter());
+        let known = unless_full(&self.peer, self.peer.postbox.wrote_to(written_to)).await;
+        known.ok_or(SubmitError::DiskFull)?.map_err(stopping)?;
         let envelope = self.begun.commit(mail.envelope.receivers, mail.split).await.map_err(submit_error)?;
         let spooled = spooled(submission, &envelope);
-        let stopping = |_| SubmitError::Busy { why: "it is stopping".to_owned() };
-        // Whoever was written to may answer without asking first.
-        let written_to = certificates_of(&self.peer, spooled.receivers.iter().map(|(address, _)| address));
-        self.peer.postbox.wrote_to(written_to).await.map_err(stopping)?;
         let ask = move |token| Input::Submitted { token: Some(token), spooled };
-        match self.peer.outbox.ask(ask).await.map_err(stopping)? {
-            Reply::Accepted => {}
-            Reply::Full { waiting } => {
+        let asked = unless_full(&self.peer, self.peer.outbox.ask(ask)).await;
+        match asked.transpose().map_err(stopping)? {
+            Some(Reply::Accepted) => {}
+            // The disk became full in this very moment. The spool is what a start reads: the mail is taken, and safe.
+            None => {
+                let text =
+                    format!("taken, submission {submission}; the disk is full now, and it is sent once there is room");
+                return Ok(Accepted { submission, text });
+            }
+            Some(Reply::Full { waiting }) => {
                 let spool = self.peer.spool.clone();
                 let removed = tokio::task::spawn_blocking(move || spool.remove(&submission)).await;
                 removed.map_err(|e| SubmitError::Internal { why: e.to_string() })?.map_err(submit_error)?;
                 return Err(SubmitError::Busy { why: format!("{waiting} mails wait in its outbox already") });
             }
-            other => return Err(SubmitError::Internal { why: format!("an unexpected answer: {other:?}") }),
+            Some(other) => return Err(SubmitError::Internal { why: format!("an unexpected answer: {other:?}") }),
         }
         Ok(Accepted { submission, text: safe_text(&self.peer, submission).await })
+    }
+}
+
+/// A mail is not begun while its events would find no room.
+async fn need_room(peer: &Peer) -> Result<(), SubmitError> {
+    if peer.journal.has_room().await { Ok(()) } else { Err(SubmitError::DiskFull) }
+}
+
+/// What a brain answers once its events are in the journal; nothing when the journal begins to wait for room instead.
+async fn unless_full<T>(peer: &Peer, answer: impl Future<Output = T>) -> Option<T> {
+    let full = async {
+        while !peer.journal.is_waiting_for_room() {
+            tokio::time::sleep(LOOK_FOR_ROOM).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = answer => Some(answer),
+        () = full => None,
     }
 }
 
@@ -185,7 +218,10 @@ fn reached_text(safe: Option<i32>, reached: bool, wanted: u8) -> String {
 pub async fn submit_file(peer: &Arc<Peer>, file: PathBuf, receivers: Vec<Address>) -> Result<SubmissionId, String> {
     let port = SmtpPort::new(peer.clone());
     if receivers.is_empty() || receivers.len() > RECEIVERS_MAX {
-        return Err(format!("a mail goes to 1 to {RECEIVERS_MAX} receivers, not {}", receivers.len()));
+        return Err(format!(
+            "a mail goes to 1 to {RECEIVERS_MAX} receivers, not {}; send it in several parts",
+            receivers.len()
+        ));
     }
     for receiver in &receivers {
         port.check_receiver(receiver).await.map_err(|e| e.to_string())?;

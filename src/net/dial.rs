@@ -120,8 +120,11 @@ impl tower_service::Service<Uri> for Connector {
 }
 
 /// What happened at one address.
-enum Miss {
+#[derive(Debug)]
+pub(super) enum Miss {
+    /// Somebody else answers there.
     WrongPeer(PeerId),
+    /// Why nobody does.
     Failed(String),
 }
 
@@ -171,7 +174,7 @@ impl Dialler {
         let mut running = FuturesUnordered::new();
         loop {
             if let Some(addr) = waiting.pop_front() {
-                running.push(self.attempt(peer, addr, located.private));
+                running.push(attempt(&self.tls, peer, addr, located.private));
             }
             let missed = tokio::select! {
                 Some(result) = running.next() => result,
@@ -187,28 +190,41 @@ impl Dialler {
             }
         }
     }
+}
 
-    async fn attempt(&self, peer: PeerId, addr: &PeerAddr, private: bool) -> Result<PeerStream, Miss> {
-        let at = |why: &dyn std::fmt::Display| Miss::Failed(format!("{}:{}: {why}", addr.host, addr.https));
-        let ips = resolve(addr).await.map_err(|e| at(&e))?;
-        let allowed: Vec<SocketAddr> =
-            ips.into_iter().filter(|ip| private || is_public_ip(ip.ip())).take(IPS_MAX).collect();
-        if allowed.is_empty() {
-            return Err(at(&"a private address, dialled only for members and contacts"));
-        }
-        let tcp = TcpStream::connect(&allowed[..]).await.map_err(|e| at(&e))?;
-        tcp.set_nodelay(true).map_err(|e| at(&e))?;
-        let (connector, name) = self.tls.connector(peer).map_err(|e| at(&e))?;
-        let stream = connector.connect(name, tcp).await.map_err(|e| match reason_of(&e) {
-            Some(TlsError::WrongPeer { answered, .. }) => Miss::WrongPeer(*answered),
-            _ => at(&e),
-        })?;
-        match peer_of(stream.get_ref().1.peer_certificates()) {
-            Ok(answered) if answered == peer => Ok(PeerStream(TokioIo::new(stream))),
-            Ok(answered) => Err(Miss::WrongPeer(answered)),
-            Err(e) => Err(at(&e)),
-        }
+/// Dials one address; whoever answers proved to be `peer`.
+pub(super) async fn attempt(
+    tls: &TlsIdentity,
+    peer: PeerId,
+    addr: &PeerAddr,
+    private: bool,
+) -> Result<PeerStream, Miss> {
+    let at = |why: &dyn std::fmt::Display| Miss::Failed(format!("{}:{}: {why}", addr.host, addr.https));
+    let allowed = allowed(addr, private).await.map_err(Miss::Failed)?;
+    let tcp = TcpStream::connect(&allowed[..]).await.map_err(|e| at(&e))?;
+    tcp.set_nodelay(true).map_err(|e| at(&e))?;
+    let (connector, name) = tls.connector(peer).map_err(|e| at(&e))?;
+    let stream = connector.connect(name, tcp).await.map_err(|e| match reason_of(&e) {
+        Some(TlsError::WrongPeer { answered, .. }) => Miss::WrongPeer(*answered),
+        _ => at(&e),
+    })?;
+    match peer_of(stream.get_ref().1.peer_certificates()) {
+        Ok(answered) if answered == peer => Ok(PeerStream(TokioIo::new(stream))),
+        Ok(answered) => Err(Miss::WrongPeer(answered)),
+        Err(e) => Err(at(&e)),
     }
+}
+
+/// The socket addresses of an address that may be dialled, with its HTTPS port; never none.
+pub(super) async fn allowed(addr: &PeerAddr, private: bool) -> Result<Vec<SocketAddr>, String> {
+    let at = |why: &dyn std::fmt::Display| format!("{}:{}: {why}", addr.host, addr.https);
+    let ips = resolve(addr).await.map_err(|e| at(&e))?;
+    let allowed: Vec<SocketAddr> =
+        ips.into_iter().filter(|ip| private || is_public_ip(ip.ip())).take(IPS_MAX).collect();
+    if allowed.is_empty() {
+        return Err(at(&"a private address, dialled only for members and contacts"));
+    }
+    Ok(allowed)
 }
 
 /// The socket addresses of `addr`: an IP address as it is, a host name by the system's resolver.

@@ -29,7 +29,7 @@ use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, Part, PeerId, Urgency};
 use crate::wire::http::{
     CERTIFICATE_BYTES_MAX, FRAGMENTS_LISTED_MAX, FragmentList, GD_BYTES_MAX, HEARTBEAT_BYTES_MAX, HOLDING_BUCKETS,
-    HoldingsAnswer, HoldingsPost, PAGE_BYTES_MAX,
+    HoldingsAnswer, HoldingsPost, PAGE_BYTES_MAX, ReachAnswer, ReachPost,
 };
 use crate::wire::msglist::Page;
 use crate::wire::notify::Notice;
@@ -308,6 +308,14 @@ impl PeerClient {
     /// [`NetError`].
     pub async fn post_leave(&self, peer: PeerId, stage: LeaveStage) -> Result<Bytes, NetError> {
         self.bytes(Ask::post(peer, "answer to a leave", "/group/leave", &stage), GD_BYTES_MAX).await
+    }
+
+    /// Asks a member whether it reaches this peer at the addresses in this peer's signed descriptor (`POST /group/reach`).
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn post_reach(&self, peer: PeerId, post: &ReachPost) -> Result<ReachAnswer, NetError> {
+        self.cbor(Ask::post(peer, "answer to a test of reach", "/group/reach", post), SMALL_BYTES_MAX).await
     }
 
     async fn bytes(&self, ask: Ask, limit: usize) -> Result<Bytes, NetError> {

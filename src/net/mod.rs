@@ -17,6 +17,7 @@ pub mod peer_api;
 pub mod ports;
 mod priority;
 pub mod range;
+pub mod reach;
 mod request_body;
 pub mod routes;
 mod stall;

@@ -11,7 +11,7 @@ use crate::model::card::JoinRequest;
 use crate::model::group::{Heartbeat, HeartbeatAnswer, LeaveStage};
 use crate::model::msglist::{Cursor, SignedTombstone};
 use crate::model::{Address, MailId, PeerId};
-use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost};
+use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost, ReachAnswer, ReachPost};
 use crate::wire::msglist::Page;
 use crate::wire::notify::Notice;
 
@@ -157,5 +157,9 @@ pub trait PeerApi: Clone + Send + Sync + 'static {
     /// `POST /group/leave`: the signed gd that says what the caller wants to be said of itself.
     fn leave(&self, _caller: PeerId, _stage: LeaveStage) -> impl Answer<Bytes> {
         not_here("A group")
+    }
+    /// `POST /group/reach`: whether this peer reaches the caller at the addresses that the caller signed.
+    fn reach(&self, _caller: PeerId, _post: ReachPost) -> impl Answer<ReachAnswer> {
+        not_here("A test of reach")
     }
 }

@@ -28,7 +28,7 @@ use crate::model::card::JoinRequest;
 use crate::model::group::{Heartbeat, LeaveStage};
 use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, PeerId};
-use crate::wire::http::{HEARTBEAT_BYTES_MAX, HOLDINGS_BYTES_MAX, HoldingsPost, JOIN_BYTES_MAX};
+use crate::wire::http::{HEARTBEAT_BYTES_MAX, HOLDINGS_BYTES_MAX, HoldingsPost, JOIN_BYTES_MAX, ReachPost};
 use crate::wire::notify::{NOTIFY_BATCH_MAX, NOTIFY_BYTES_MAX, Notice};
 use crate::wire::{decode, encode};
 
@@ -78,6 +78,7 @@ pub(super) fn router<A: PeerApi>(api: A, limit: Arc<UploadLimit>) -> Router {
         .route("/group/join", post(join::<A>))
         .route("/group/key", post(group_key::<A>))
         .route("/group/leave", post(leave::<A>))
+        .route("/group/reach", post(reach::<A>))
         .fallback(async || answer::error(&no_route()))
         .with_state(shared)
 }
@@ -391,6 +392,17 @@ async fn leave<A: PeerApi>(
 ) -> Response {
     opaque(match shared.read::<LeaveStage>(caller, request, JOIN_BYTES_MAX).await {
         Ok(stage) => within(THINK_MAX, shared.api.leave(caller, stage)).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn reach<A: PeerApi>(
+    State(shared): State<Shared<A>>,
+    Caller(caller): Caller,
+    request: Request<Body>,
+) -> Response {
+    cbor(match shared.read::<ReachPost>(caller, request, JOIN_BYTES_MAX).await {
+        Ok(post) => within(THINK_MAX, shared.api.reach(caller, post)).await,
         Err(error) => Err(error),
     })
 }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::room;
+
 /// Mode of every file in a home: its owner's only, since keys and clear mail are among them.
 pub const FILE_MODE: u32 = 0o600;
 /// Mode of every folder in a home.
@@ -64,10 +66,12 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// The error for what the operating system said while `action` was done to `path`.
+    /// The error for what the operating system said while `action` was done to `path`. Want of room is noted
+    /// ([`room::ran_out`]), whoever asked.
     pub fn from_io(path: &Path, action: &'static str, error: &io::Error) -> Self {
         let path = path.to_path_buf();
         if is_disk_full(error) {
+            room::ran_out(&path, error);
             FileError::DiskFull { path, action }
         } else if error.kind() == io::ErrorKind::NotFound {
             FileError::NotFound { path }
@@ -160,7 +164,9 @@ impl DurableWriter {
             let _ = fs::remove_file(&self.temporary);
         }
         placed?;
-        sync_folder(folder)
+        sync_folder(folder)?;
+        room::had_room(path);
+        Ok(())
     }
 }
 
@@ -172,7 +178,7 @@ fn finish(buffered: BufWriter<File>, path: &Path) -> Result<(), FileError> {
 impl Write for DurableWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let file = self.file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        let count = file.write(bytes)?;
+        let count = file.write(bytes).inspect_err(|e| room::ran_out(&self.temporary, e))?;
         self.written = self.written.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         Ok(count)
     }
@@ -211,7 +217,9 @@ pub fn rename_durable(from: &Path, to: &Path) -> Result<(), FileError> {
     let file = File::open(from).map_err(|e| FileError::from_io(from, "open", &e))?;
     file.sync_all().map_err(|e| FileError::from_io(from, "fsync", &e))?;
     fs::rename(from, to).map_err(|e| FileError::from_io(to, "rename a file to", &e))?;
-    sync_folder(folder)
+    sync_folder(folder)?;
+    room::had_room(to);
+    Ok(())
 }
 
 /// Gives a file a second name, under which it stays as it is when the first one goes or is taken by another file. Where

@@ -9,6 +9,7 @@ pub mod index;
 pub mod journal;
 pub mod listing;
 pub mod manifests;
+pub mod room;
 
 pub use files::{DurableWriter, FileError};
 pub use home::{Home, HomeError, HomeLock};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::model::group::PeerAddr;
 use crate::model::{MailId, Part};
 
 /// Most bytes of a `POST /outbox/holdings`: a full batch takes about 100 KB, `dropped` with many readers more.
@@ -55,6 +56,47 @@ pub struct HoldingsAnswer {
     pub missed: Vec<(MailId, Part)>,
 }
 
+/// What `POST /group/reach` carries, from a member that wants to know whether it can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachPost {
+    /// The caller's own peer descriptor, signed: the only addresses that are dialled.
+    #[serde(rename = "d")]
+    pub descriptor: ByteBuf,
+}
+
+/// What `POST /group/reach` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct ReachAnswer {
+    /// Each address that was dialled.
+    #[serde(rename = "a", default)]
+    pub addrs: Vec<Reached>,
+}
+
+/// What came of dialling one address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The address.
+    #[serde(rename = "a")]
+    pub addr: PeerAddr,
+    /// Its HTTPS port: whether the caller proved to be there.
+    #[serde(rename = "s")]
+    pub https: Dialled,
+    /// Its libp2p port: whether it takes connections.
+    #[serde(rename = "p")]
+    pub libp2p: Dialled,
+}
+
+/// What came of dialling one port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dialled {
+    /// How long it took, milliseconds.
+    #[serde(rename = "t")]
+    pub ms: u64,
+    /// Why it was not reached; nothing when it was.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +108,10 @@ mod tests {
         assert_eq!(decode::<FragmentList>(&encode(&list)).unwrap(), list);
         let post = HoldingsPost::Buckets(ByteBuf::from(vec![1; HOLDING_BUCKETS * BUCKET_DIGEST_BYTES]));
         assert_eq!(decode::<HoldingsPost>(&encode(&post)).unwrap(), post);
+        let addr = PeerAddr { host: "192.0.2.1".to_owned(), https: 1, libp2p: 2 };
+        let (https, libp2p) = (Dialled { ms: 3, why: None }, Dialled { ms: 4, why: Some("silent".to_owned()) });
+        let reach = ReachAnswer { addrs: vec![Reached { addr, https, libp2p }] };
+        assert_eq!(decode::<ReachAnswer>(&encode(&reach)).unwrap(), reach);
         let answer = HoldingsAnswer {
             differ: ByteBuf::from(vec![0, 255]),
             missed: vec![(MailId::new([3; 20]), Part::Fragment { k: 3, i: 1 })],

@@ -31,6 +31,8 @@ mod false_lists;
 #[cfg(test)]
 mod from_scripts;
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod gone_mail;
 #[cfg(test)]
 mod group_life;
@@ -66,6 +68,9 @@ mod partition;
 mod policy_changed;
 #[cfg(test)]
 mod quota;
+#[cfg(test)]
+mod reach;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod replication_bench;

@@ -255,6 +255,8 @@ fn a_stranger_on_members_routes_is_refused_with_a_sentence_and_so_is_a_word_that
     members_only("buckets", stranger.asks(async |c| c.post_holdings(alice, &buckets).await).map(drop));
     let beat = stranger.asks(async |c| c.post_heartbeat(alice, &heartbeat()).await).map(drop);
     assert_eq!(beat.unwrap_err().0, 403);
+    let (nobody_dials, reach) = stranger.wants_to_be_dialled();
+    members_only("reach", stranger.asks(async |c| c.post_reach(alice, &reach).await).map(drop));
     let join = JoinRequest { descriptor: vec![1; 100], proof: vec![2; 32] };
     let (status, text) = stranger.asks(async |c| c.post_join(alice, &join).await).unwrap_err();
     assert!((400..404).contains(&status), "{status} {text}");
@@ -270,6 +272,10 @@ fn a_stranger_on_members_routes_is_refused_with_a_sentence_and_so_is_a_word_that
     let forged = HoldingsPost::Batch(forged.into());
     let answer = bob.asks(async |c| c.post_holdings(alice, &forged).await).map(drop);
     assert_eq!(answer.expect_err("a word that bob did not sign").0, 400);
+
+    let answer = bob.asks(async |c| c.post_reach(alice, &reach).await).map(drop);
+    said("another's addresses", answer, 400, "its own signed peer descriptor");
+    assert!(nobody_dials.accept().is_err(), "neither was dialled");
 
     team.start(&["bob"]);
     team.reader("carol").reads_every_byte_of(&mail);

@@ -242,7 +242,7 @@ impl ClusterDir {
         let pid = self.state()?.peers.get(peer).and_then(|known| known.pid);
         match pid.map(|pid| process::signal(pid, &self.home_of(peer), signal)).transpose()? {
             Some(true) => Ok(()),
-            _ => bail!("{peer} does not run"),
+            _ => bail!("{peer} does not run; `roost cluster start {peer}` starts it"),
         }
     }
 
@@ -257,7 +257,9 @@ impl ClusterDir {
             match self.control_of(address).ask::<serde_json::Value>(&Request::Stop) {
                 Ok(_) => {}
                 // It may still be starting, or stopping already; the signal means the same.
-                Err(ControlError::Refused { why }) => bail!("{address} does not stop: {why}"),
+                Err(ControlError::Refused { why }) => {
+                    bail!("{address} does not stop: {why}; `roost cluster kill {address}` ends it")
+                }
                 Err(_) => {
                     process::signal(*pid, &self.home_of(address), Signal::SIGTERM)?;
                 }
@@ -338,7 +340,9 @@ impl ClusterDir {
     fn wait_for_the_last(&self, address: &Address) -> anyhow::Result<()> {
         let last = self.state()?.peers.get(address).and_then(|peer| peer.pid);
         match last.filter(|pid| !process::wait_gone(*pid, &self.home_of(address), STOP)) {
-            Some(pid) => bail!("{address} cannot start: its last process (pid {pid}) does not end"),
+            Some(pid) => bail!(
+                "{address} cannot start: its last process (pid {pid}) does not end; look at its log, then end it with `kill -9 {pid}`"
+            ),
             None => Ok(()),
         }
     }

@@ -92,7 +92,11 @@ pub(super) fn whole_groups(dir: &ClusterDir, cluster: &Cluster) -> anyhow::Resul
             unaware.is_none()
         });
         if !agreed {
-            bail!("the group {} does not agree: {}", group.name, unaware.unwrap_or_default());
+            bail!(
+                "the group {} does not agree: {}; run the same command again, it goes on where it stopped",
+                group.name,
+                unaware.unwrap_or_default()
+            );
         }
     }
     Ok(())

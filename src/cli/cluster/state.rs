@@ -87,7 +87,11 @@ impl StateFile {
             format!("{} is damaged; remove the folder and bring the cluster up again", self.path.display())
         })?;
         if state.version != VERSION {
-            bail!("{} is of version {}; this build reads {VERSION}", self.path.display(), state.version);
+            bail!(
+                "{} is of version {}, this build reads {VERSION}; use the Roost that made it, or another folder with --home",
+                self.path.display(),
+                state.version
+            );
         }
         Ok(Some(state))
     }
@@ -102,7 +106,10 @@ impl StateFile {
         let mut state = match (self.read()?, initial) {
             (Some(state), _) => state,
             (None, Some(file)) => State::new(file.clone()),
-            (None, None) => bail!("there is no cluster here: {} is missing", self.path.display()),
+            (None, None) => bail!(
+                "there is no cluster here: {} is missing; make one with `roost cluster up FILE`",
+                self.path.display()
+            ),
         };
         let before = state.clone();
         let done = change(&mut state);

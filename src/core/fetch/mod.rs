@@ -277,16 +277,16 @@ pub enum Failure {
         silent_s: u64,
     },
     /// The sources have the owner's tombstone.
-    #[error("the mail is gone: its sender took it back, or its time was over")]
+    #[error("the mail is gone: its sender took it back, or its time was over; ask for it to be sent again")]
     Gone,
     /// The blocks fit the manifest, the whole does not fit the ns.
-    #[error("what was pulled is not what was announced: {why}")]
+    #[error("what was pulled is not what was announced: {why}; ask its sender to send it again")]
     Mismatch {
         /// What does not fit.
         why: String,
     },
     /// The own disk failed.
-    #[error("this peer's disk failed: {why}")]
+    #[error("this peer's disk failed: {why}; see `roost doctor`, then open it again")]
     Disk {
         /// What it said.
         why: String,

@@ -14,7 +14,9 @@ pub enum GroupError {
         asked: GroupName,
     },
     /// There is a group already.
-    #[error("this peer is in the group {group} already")]
+    #[error(
+        "this peer is in the group {group} already; `roost group status` shows it, `roost group leave` takes this peer out of it"
+    )]
     HasGroup {
         /// Its group.
         group: GroupName,
@@ -42,7 +44,9 @@ pub enum GroupError {
         address: Address,
     },
     /// As many members as there may be.
-    #[error("the group has {members} members, and there is no room for more")]
+    #[error(
+        "the group has {members} members, the most there may be; take out one that is gone (`roost group remove ADDRESS`), or found another group"
+    )]
     Full {
         /// How many there are.
         members: usize,
@@ -207,7 +211,7 @@ pub enum GroupError {
         why: String,
     },
     /// Only members may.
-    #[error("{caller} is no member of {group}")]
+    #[error("{caller} is no member of {group}; it joins by an invite that a member makes (`roost group invite`)")]
     NotMember {
         /// Who asked.
         caller: String,
@@ -225,7 +229,7 @@ pub enum GroupError {
         what: &'static str,
     },
     /// Not a contact.
-    #[error("{address} is no contact")]
+    #[error("{address} is no contact; `roost contacts` lists them")]
     NoContact {
         /// Who.
         address: Address,

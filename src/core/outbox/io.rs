@@ -335,7 +335,7 @@ pub enum OutboxRefusal {
         why: &'static str,
     },
     /// No such mail.
-    #[error("there is no such mail in this outbox")]
+    #[error("there is no such mail in this outbox; `roost outbox --all` lists what waits")]
     NoMail,
 }
 

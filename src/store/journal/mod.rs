@@ -27,6 +27,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -40,6 +41,8 @@ pub use writer::APPEND_BYTES_MAX;
 
 /// Bytes that may wait before an append that need not be taken is refused, each append counting [`QUEUED_BYTES`] more: enough that it fills only when the disk hangs or is full.
 const QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Longest wait for the answer to whether there is room; the thread answers between two writes.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// Below this a compaction saves too little to be worth its fsyncs.
 const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
 
@@ -75,6 +78,7 @@ struct Shared {
     queued_bytes: AtomicU64,
     closing: AtomicBool,
     waiting_for_room: AtomicBool,
+    short_of_room: AtomicBool,
     counts: Mutex<Counts>,
 }
 
@@ -122,6 +126,9 @@ impl Shared {
             _ => {}
         }
     }
+    fn set_short_of_room(&self, short: bool) {
+        self.short_of_room.store(short, Ordering::Relaxed);
+    }
     fn poison(&self, error: JournalError) {
         self.counts().poisoned.get_or_insert(error);
     }
@@ -165,7 +172,7 @@ impl Journal {
         let shared = Arc::new(Shared::default());
         shared.grew(found.by_brain.into_iter().collect::<Vec<_>>().iter());
         let file = Box::new(writer::open_log(&path)?);
-        let writer = Writer { dir: dir.to_path_buf(), number, file, good, shared: shared.clone() };
+        let writer = Writer { dir: dir.to_path_buf(), number, file, good, aside: good, shared: shared.clone() };
         Ok((Self::start(writer, shared)?, replay))
     }
 
@@ -289,6 +296,22 @@ impl Journal {
     /// Whether appends wait because the disk is full; for status and metrics.
     pub fn is_waiting_for_room(&self) -> bool {
         self.inner.shared.waiting_for_room.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is room for what comes next: some has been set aside, or can be now. While there is none, nothing new
+    /// should be begun whose events this journal must take; what ends things still finds what was set aside before.
+    pub async fn has_room(&self) -> bool {
+        if self.is_waiting_for_room() {
+            return false;
+        }
+        if !self.inner.shared.short_of_room.load(Ordering::Relaxed) {
+            return true;
+        }
+        let (done, answer) = oneshot::channel();
+        let asked = self.send(QUEUED_BYTES, WhenFull::Refuse, Command::Look { done });
+        // A thread that has begun to wait for room does not answer before there is some.
+        let looked = async { answer.await.unwrap_or(false) };
+        asked.is_ok() && tokio::time::timeout(LOOK_WITHIN, looked).await.unwrap_or(false)
     }
 
     /// Whether the journal still takes events; for status and metrics.

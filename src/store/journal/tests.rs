@@ -388,6 +388,9 @@ impl LogFile for TestFile {
         self.bytes.lock().unwrap().truncate(usize::try_from(length).unwrap());
         Ok(())
     }
+    fn set_aside(&mut self, _: u64, _: u64) -> io::Result<()> {
+        if self.disk.load(Ordering::SeqCst) == NO_ROOM { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
 }
 
 impl TestFile {
@@ -401,7 +404,7 @@ impl TestFile {
     fn writer(&self, dir: &Path) -> Writer {
         self.bytes.lock().unwrap().extend(record::HEADER);
         let shared = Arc::new(Shared::default());
-        Writer { dir: dir.to_path_buf(), number: 1, file: Box::new(self.clone()), good: self.len(), shared }
+        Writer { dir: dir.to_path_buf(), number: 1, file: Box::new(self.clone()), good: self.len(), aside: 0, shared }
     }
 }
 
@@ -492,7 +495,7 @@ fn however_long_the_disk_is_full_a_brains_append_is_never_too_much() {
     let (dir, good) = (PathBuf::from("/nowhere"), file.len());
     file.fails(NO_ROOM);
     file.full_writes.store(2, Ordering::SeqCst);
-    let writer = Writer { dir, number: 1, file: Box::new(file.clone()), good, shared: shared.clone() };
+    let writer = Writer { dir, number: 1, file: Box::new(file.clone()), good, aside: 0, shared: shared.clone() };
     let journal = Journal::start(writer, shared).unwrap();
     let large = || vec![record("outbox", vec![1; 2 * 1024 * 1024])];
     let waiting: Vec<_> = (0..40).map(|_| journal.append_waiting(large()).unwrap()).collect();
@@ -500,6 +503,22 @@ fn however_long_the_disk_is_full_a_brains_append_is_never_too_much() {
     assert!(matches!(journal.append(large()), Err(JournalError::Busy { .. })), "what need not be taken is refused");
     waiting.into_iter().for_each(|answer| answer.wait().unwrap());
     barrier.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_journal_says_that_it_is_short_of_room_before_a_write_fails_and_when_there_is_some_again() {
+    let file = TestFile::default();
+    file.fails(NO_ROOM);
+    let writer = file.writer(Path::new("/nowhere"));
+    let shared = writer.shared.clone();
+    let journal = Journal::start(writer, shared).unwrap();
+    let barrier = journal.append(Vec::new()).unwrap();
+    barrier.await.unwrap();
+    assert!(!journal.has_room().await);
+    assert!(!journal.is_waiting_for_room(), "nothing was written, so nothing waits");
+    file.fails(WORKS);
+    assert!(journal.has_room().await);
+    journal.append(vec![record("a", "taken")]).unwrap().await.unwrap();
 }
 
 #[test]

@@ -12,9 +12,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::oneshot;
 
 use super::super::files::{self, FileError};
+use super::super::room;
 use super::batch::{self, NewLog};
 use super::error::JournalError;
 use super::record::Record;
@@ -30,6 +34,10 @@ pub(super) const WRITE_BYTES_MAX: u64 = GATHER_BYTES + APPEND_BYTES_MAX;
 
 /// How long the writer waits before it tries again when there was no room.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// Bytes of the disk that are set aside at a time for what comes next: some thousand events. So there is room for the end of a
+/// mail when there is none for a new one.
+const ASIDE_BYTES: u64 = 1024 * 1024;
 
 /// What anything in the queue counts besides its own bytes: its place, its answer, the names.
 pub(super) const QUEUED_BYTES: u64 = 256;
@@ -72,6 +80,10 @@ pub(super) enum Command {
         charge: u64,
         done: Done,
     },
+    /// Asks whether room for what comes next can be had now.
+    Look {
+        done: oneshot::Sender<bool>,
+    },
     /// Gives the file of this moment a second name, and says where its last acknowledged record ends.
     Pin {
         to: PathBuf,
@@ -85,8 +97,10 @@ pub(super) trait LogFile: Send {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// fdatasync.
     fn sync(&mut self) -> io::Result<()>;
-    /// Takes back what is behind `length`, durably.
+    /// Takes back what is behind `length`, durably; what was set aside goes too.
     fn cut(&mut self, length: u64) -> io::Result<()>;
+    /// Sets `bytes` of the disk behind `length` aside for this file, whose length stays. A disk that cannot do that says yes.
+    fn set_aside(&mut self, length: u64, bytes: u64) -> io::Result<()>;
 }
 
 impl LogFile for File {
@@ -99,6 +113,20 @@ impl LogFile for File {
     fn cut(&mut self, length: u64) -> io::Result<()> {
         self.set_len(length)?;
         self.sync_all()
+    }
+    fn set_aside(&mut self, length: u64, bytes: u64) -> io::Result<()> {
+        let (largest, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+        if length.saturating_add(bytes) > largest {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let (Ok(from), Ok(count)) = (length.try_into(), bytes.try_into()) else {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        };
+        match fallocate(&*self, FallocateFlags::FALLOC_FL_KEEP_SIZE, from, count) {
+            // Not every disk can; then it is found out by writing.
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -114,6 +142,8 @@ pub(super) struct Writer {
     pub(super) file: Box<dyn LogFile>,
     /// Where the last acknowledged batch ends.
     pub(super) good: u64,
+    /// Up to where the disk is set aside.
+    pub(super) aside: u64,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -121,6 +151,7 @@ impl Writer {
     /// Serves the queue until every [`super::Journal`] is gone.
     pub(super) fn run(mut self, queue: &Receiver<Command>) {
         let mut held = None;
+        self.set_aside();
         loop {
             let first = match held.take() {
                 Some(command) => command,
@@ -140,6 +171,11 @@ impl Writer {
                     self.shared.left_queue(charge);
                     // Nobody waits any more: that is the caller's right, and nothing is lost by it.
                     let _ = done.send(result);
+                }
+                Command::Look { done } => {
+                    self.shared.left_queue(QUEUED_BYTES);
+                    // As above.
+                    let _ = done.send(self.set_aside());
                 }
                 Command::Pin { to, done } => {
                     self.shared.left_queue(QUEUED_BYTES);
@@ -185,6 +221,22 @@ impl Writer {
         }
     }
 
+    /// Sees to it that there is room for what comes next; whether there is.
+    fn set_aside(&mut self) -> bool {
+        if self.aside.saturating_sub(self.good) < ASIDE_BYTES / 2 {
+            match self.file.set_aside(self.good, ASIDE_BYTES) {
+                Ok(()) => self.aside = self.good.saturating_add(ASIDE_BYTES),
+                Err(error) => room::ran_out_of(&self.path(), 0, &error),
+            }
+        }
+        let has_room = self.aside.saturating_sub(self.good) >= ASIDE_BYTES / 2;
+        self.shared.set_short_of_room(!has_room);
+        if has_room {
+            room::has_room(&self.path());
+        }
+        has_room
+    }
+
     fn write_once(&mut self, batch: &[Append]) -> Result<(), JournalError> {
         let frames: Cow<'_, [u8]> = match batch {
             [one] => Cow::Borrowed(&one.frames),
@@ -206,10 +258,14 @@ impl Writer {
             Ok(()) => {
                 self.file.sync().map_err(|e| self.poison("fsync", &e))?;
                 self.good = self.good.saturating_add(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+                self.set_aside();
                 Ok(())
             }
             Err(e) if files::is_disk_full(&e) => {
                 // Some of it may be there. It is taken back durably, or an append that was refused could come back.
+                self.aside = self.good;
+                room::ran_out_of(&self.path(), 0, &e);
+                self.shared.set_short_of_room(true);
                 self.file.cut(self.good).map_err(|e| self.poison("cut back", &e))?;
                 Err(JournalError::DiskFull { path: self.path() })
             }
@@ -241,7 +297,9 @@ impl Writer {
         self.file = Box::new(file);
         self.number += 1;
         self.good = good;
+        self.aside = good;
         self.shared.compacted(brain, live_bytes);
+        self.set_aside();
         if let Err(e) = fs::remove_file(&old) {
             tracing::warn!("could not remove {}: {e}; the next start tries again", old.display());
         }

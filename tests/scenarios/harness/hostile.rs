@@ -2,6 +2,7 @@
 //! stolen one of a member, posts what it likes, and serves what it was told to.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use roost::clock::system_wall;
 use roost::config::Config;
 use roost::fragment::{Codec, ManifestBuilder};
 use roost::mime;
-use roost::model::group::{Heartbeat, HeartbeatAnswer, PeerAddr};
+use roost::model::group::{Heartbeat, HeartbeatAnswer, PeerAddr, PeerDescriptor};
 use roost::model::msglist::Cursor;
 use roost::model::notification::{Nr, Ns};
 use roost::model::{Address, Encoding, Fingerprint, MailId, PeerId, Secret, SubmissionId};
@@ -24,9 +25,10 @@ use roost::net::peer_answer::NetError;
 use roost::net::peer_api::{ApiError, PeerApi};
 use roost::net::tls::TlsIdentity;
 use roost::net::upload_limit::UploadLimit;
+use roost::seal::record::sign_descriptor;
 use roost::seal::{SecretIdentity, decrypt_nr, seal_mail, seal_ns};
 use roost::wire::PeerKey;
-use roost::wire::http::FragmentList;
+use roost::wire::http::{FragmentList, ReachPost};
 use roost::wire::msglist::Page;
 use roost::wire::notify::Notice;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -216,6 +218,22 @@ impl Hostile {
             NetError::Status { code, text, .. } => (code, text),
             other => panic!("no answer: {other}"),
         })
+    }
+
+    /// A port of its own, and what asks to be dialled there.
+    pub(crate) fn wants_to_be_dialled(&self) -> (TcpListener, ReachPost) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let descriptor = PeerDescriptor {
+            address: self.address.clone(),
+            peer_id: self.key.peer_id(),
+            addrs: vec![PeerAddr { host: "127.0.0.1".to_owned(), https: port, libp2p: port }],
+            certificate: self.openpgp.certificate().as_bytes().to_vec(),
+            sequence: 1,
+        };
+        let signed = sign_descriptor(descriptor, &self.openpgp, system_wall()).unwrap();
+        (listener, ReachPost { descriptor: signed.as_bytes().to_vec().into() })
     }
 
     /// Posts one notice to the peer of `name`.
