@@ -66,6 +66,7 @@ mod partition;
 mod policy_changed;
 #[cfg(test)]
 mod quota;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod replication_bench;
