@@ -17,6 +17,7 @@ use std::fs;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use miniz_oxide::deflate::compress_to_vec;
 use roost::model::{Address, Part};
 
 use scan::{Word, contains, files_with, found};
@@ -209,6 +210,16 @@ fn r10_a_word_of_a_mail_is_in_no_other_home_and_in_nothing_that_passes_between_p
     assert_eq!(leaks(When::Waiting, &peers, &mails, &words), Vec::<String>::new());
     let kinds: Vec<&str> = on_disk(&peers).into_keys().collect();
     assert_eq!(kinds, ["first fragment", "other fragment", "own mail", "whole copy"], "there is something to look at");
+
+    // That it can fail: one clear file where a part of the mail lies otherwise, deflated as OpenPGP would.
+    let planted = peers[2].home.mirror_of(alice).join("planted");
+    fs::write(&planted, compress_to_vec(&mails[0].mail, 1)).unwrap();
+    let told = leaks(When::Waiting, &peers[2..3], &mails, &words);
+    assert!(
+        told.len() >= 4 && told.iter().all(|told| told.ends_with("carol@acme/mirror/alice@acme/planted")),
+        "{told:?}"
+    );
+    fs::remove_file(&planted).unwrap();
 
     // Rita reads while the sender is off, so that her nr waits in the DHT too.
     peers[0].stop();

@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
+use roost::actors::identity::Identity;
 use roost::clock::system_wall;
 use roost::model::card::JoinRequest;
 use roost::model::group::Heartbeat;
@@ -15,6 +16,7 @@ use roost::seal::{SecretIdentity, seal_nr, seal_ns};
 use roost::wire::http::HoldingsPost;
 use roost::wire::notify::Notice;
 
+use crate::harness::forged::forged_ns;
 use crate::harness::hostile::{Hostile, Refused, peer_id};
 use crate::harness::{Mail, Team, wait_for};
 
@@ -66,6 +68,8 @@ fn a_forged_turned_expired_or_oversized_ns_is_refused_and_a_replayed_one_files_o
     let mallory = Hostile::stranger(&team, "dave@acme");
     let forged = mallory.seals(&team, "rita", group_key, clear);
     said("a forged ns", mallory.posts(&team, "rita", mallory.notice(&team, "rita", &forged)), 400, "not believed");
+    let in_daves_name = forged_ns(&ns, Identity::load(&team.home("rita")).unwrap().openpgp.certificate());
+    said("an ns that names dave's key and is signed by another", raw(in_daves_name), 400, "");
     // Nobody of acme answers who could say that its key was replaced, so it may be sent again; it files nothing.
     said("another group key", post(&Ns { group_key: mallory.openpgp.fingerprint(), ..ns.clone() }), 503, "pinned is");
     said("another peer", post(&Ns { owner: PeerId::new([3; 32]), ..ns.clone() }), 400, "does not send from the peer");
@@ -119,6 +123,14 @@ fn answered_as_mismatch(team: &Team, dave: &Hostile, what: &str, submission: Sub
     assert_eq!(outcome, Outcome::Refused(Refusal::Mismatch), "{what}");
 }
 
+/// A number that the kernel tells of the peer of `name`.
+fn of_process(team: &Team, name: &str, file: &str, key: &str) -> u64 {
+    let pid = team.peer(name).pid.unwrap();
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    value.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 #[test]
 fn a_body_under_anothers_ns_a_structure_that_does_not_fit_and_a_bomb_are_refused_and_named() {
     let (team, mut dave, group_key) = dave_is_stolen();
@@ -140,18 +152,22 @@ fn a_body_under_anothers_ns_a_structure_that_does_not_fit_and_a_bomb_are_refused
     shorter.structure.size -= 2;
     opened_in_vain(&team, &dave, "a mail longer than announced", "<d@acme>", &shorter);
 
+    let mut longer = dave.seals(&team, "rita", group_key, &clear("<g@acme>"));
+    longer.structure.size += 2;
+    opened_in_vain(&team, &dave, "a mail shorter than announced", "<g@acme>", &longer);
+
     // 300 MB of nothing in a few hundred KB, announced as a small mail.
     let small = dave.seals(&team, "rita", group_key, &clear("<e@acme>"));
     let bomb = [clear("<e@acme>"), vec![b'0'; 300 << 20]].concat();
     let bomb = dave.seals(&team, "rita", group_key, &bomb);
     assert!(bomb.length < 4 << 20, "{} bytes", bomb.length);
     let bomb = Ns { header_block: small.header_block, structure: small.structure, ..bomb };
+    let before = of_process(&team, "rita", "io", "wchar:");
     opened_in_vain(&team, &dave, "a decompression bomb", "<e@acme>", &bomb);
-    let pid = team.peer("rita").pid.unwrap();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned();
-    let peak_kb: u64 = peak.split(' ').next().unwrap().parse().unwrap();
-    assert!(peak_kb < 250_000, "{peak} of memory at most");
+    let written = of_process(&team, "rita", "io", "wchar:") - before;
+    assert!(written < 60 << 20, "{written} bytes of it were written down");
+    let peak_kb = of_process(&team, "rita", "status", "VmHWM:");
+    assert!(peak_kb < 250_000, "{peak_kb} KB of memory at most");
 
     let mut turned = dave.seals(&team, "rita", group_key, &clear("<f@acme>"));
     turned.header_block = b"From: somebody@else\r\nMessage-ID: <f@acme>\r\n\r\n".to_vec();
@@ -160,7 +176,7 @@ fn a_body_under_anothers_ns_a_structure_that_does_not_fit_and_a_bomb_are_refused
 
     assert_eq!(in_inbox(&team, "rita"), 0, "nothing of any of them is filed");
     let log = team.log("rita");
-    for ns in [&under_anothers, &no_fit, &shorter, &bomb, &turned] {
+    for ns in [&under_anothers, &no_fit, &shorter, &longer, &bomb, &turned] {
         assert!(log.contains(&ns.h.to_string()), "{} is named in the log", ns.h);
     }
     dave.stop();
@@ -178,7 +194,7 @@ fn a_forged_nr_frees_nothing_and_a_forged_tombstone_takes_nothing_back() {
     team.kill(&["bob"]);
     let bob = Hostile::with_the_keys_of(&team, "bob");
     let carla = Hostile::stranger(&team, "carol@acme");
-    let alice = roost::actors::identity::Identity::load(&team.home("alice")).unwrap();
+    let alice = Identity::load(&team.home("alice")).unwrap();
     let nr = |from: &Hostile, submission| {
         let nr = Nr {
             submission,
@@ -199,7 +215,11 @@ fn a_forged_nr_frees_nothing_and_a_forged_tombstone_takes_nothing_back() {
         "no such mail for this reader",
     );
     let other = SubmissionId::new([9; 16]);
-    said("an nr for another submission", bob.posts(&team, "alice", nr(&bob, other)), 400, "not taken");
+    said("a member's nr for another submission", bob.posts(&team, "alice", nr(&bob, other)), 400, "not taken");
+    // The reader's own keys, without a word of hers: what is signed must name mail, submission and reader as they belong together.
+    let carols = Hostile::with_the_keys_of(&team, "carol");
+    let answer = carols.posts(&team, "alice", nr(&carols, other));
+    said("the reader's nr for another submission", answer, 400, "mail and submission do not belong together");
     let noise = Notice::Nr { to: team.address("alice"), sealed: vec![1; 500].into() };
     said("noise", carla.posts(&team, "alice", noise), 400, "not taken");
     let elsewhere = Notice::Nr { to: team.address("bob"), sealed: vec![1].into() };
@@ -305,6 +325,10 @@ fn path_tricks_find_nothing_and_the_one_right_way_to_write_a_path_does() {
         "/pubkey/../identity@acme".to_owned(),
         "/pubkey/Alice@acme".to_owned(),
         "/etc/passwd".to_owned(),
+        // Escaped, it would name what is there.
+        format!("/outbox/%{:02x}{}", h.to_string().as_bytes()[0], &h.to_string()[1..]),
+        "/%67roup".to_owned(),
+        "/pubkey/alice%40acme".to_owned(),
     ] {
         let status = stranger.writes(&team, "alice", &format!("GET {path} HTTP/1.1"));
         assert!([400, 404].contains(&status), "{path}: {status}");

@@ -4,6 +4,7 @@
 pub(crate) mod browser;
 mod dht_look;
 mod disks;
+pub(crate) mod forged;
 pub(crate) mod hostile;
 mod letters;
 mod machine;
