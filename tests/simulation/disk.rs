@@ -8,7 +8,7 @@ use roost::core::postbox::access::{BodyState, MessageKey};
 use roost::core::{postbox, replicator};
 use roost::model::msglist::{Ending, EntryBody};
 use roost::model::notification::{Nr, Ns};
-use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
+use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, WallTime};
 use roost::wire;
 use roost::wire::msglist::decode_entry;
 
@@ -132,7 +132,7 @@ pub(crate) struct Ledger {
     pub(crate) ended: BTreeMap<(SubmissionId, Address), EndedAs>,
     pub(crate) tombstoned: BTreeMap<MailId, Ending>,
     /// Audits that members missed.
-    pub(crate) missed: BTreeSet<(PeerId, MailId)>,
+    pub(crate) missed: BTreeMap<(PeerId, MailId), WallTime>,
     /// Mails that members' msglists name, as read.
     pub(crate) read: BTreeSet<(PeerId, MailId)>,
     pub(crate) held: BTreeSet<(PeerId, MailId, Part)>,
@@ -167,7 +167,7 @@ impl Ledger {
                 self.ended.insert((submission, receiver), why);
             }
             outbox::Event::Tombstoned { h, ending, .. } => drop(self.tombstoned.insert(h, ending)),
-            outbox::Event::Missed { member, h, .. } => drop(self.missed.insert((member, h))),
+            outbox::Event::Missed { member, h, at, .. } => drop(self.missed.insert((member, h), at)),
             _ => {}
         }
     }

@@ -7,13 +7,13 @@ use roost::core::outbox::{self, RecoverJob};
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, fetch};
 use roost::model::notification::Ns;
-use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, Urgency};
+use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, Urgency, WallTime};
 
 use super::checker::{Letter, Orphan, readable};
 use super::disk::{DiskOp, SealedNs};
 use super::peer::{After, Tell, Waiter};
 use super::sabotage::Saboteur;
-use super::world::{Happening, World};
+use super::world::{Happening, START, World};
 
 impl World {
     /// The disk of `owner` dies, and at the same moment those of as many other members as safe(f) of one of its mails allows;
@@ -79,8 +79,11 @@ impl World {
 
     /// A crash lets an owner forget what was not durable yet.
     pub(crate) fn forget_misses(&mut self, p: usize) {
-        let (mails, known) = (&self.truth.mails, &self.peers[p].disk.ledger.missed);
-        self.truth.missed.retain(|(h, member), _| mails[h].owner != p || known.contains(&(*member, *h)));
+        let (mails, known, skew) = (&self.truth.mails, &self.peers[p].disk.ledger.missed, self.peers[p].skew);
+        let is_durable = |h: MailId, member: PeerId, t: u64| {
+            known.get(&(member, h)).is_some_and(|at| *at >= WallTime(START + t + skew))
+        };
+        self.truth.missed.retain(|(h, member), t| mails[h].owner != p || is_durable(*h, *member, *t));
     }
 
     /// Puts an own mail together again from what members hold, as the actor does it.

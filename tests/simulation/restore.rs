@@ -52,9 +52,8 @@ impl World {
         let new = &self.peers[p].disk.ledger;
         self.truth.lost_bodies.extend(old.pulled.difference(&new.pulled).map(|key| (p, *key)));
         self.truth.endings_before.extend(old.tombstoned.iter().map(|(h, ending)| (*h, *ending)));
-        let known = new.missed.clone();
+        self.forget_misses(p);
         let mails = &self.truth.mails;
-        self.truth.missed.retain(|(h, member), _| mails[h].owner != p || known.contains(&(*member, *h)));
         // Marked, an owner knows that it does not know whom it served.
         let forgotten = |(server, h, _): &(usize, MailId, usize), when: u64| {
             *server == p && when >= at && !(marked && mails[h].owner == p)
