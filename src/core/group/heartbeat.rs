@@ -277,8 +277,13 @@ impl Group {
             Ok(answer) => self.take_answer(now, peer, errand, *answer),
             Err(CallFailed::Refused { gd_version: Some(version), .. }) => self.refused_by(now, peer, errand, version),
             Err(_) => {
+                let window = self.beat() * u32::from(MISSED_MAX);
                 if let Some(live) = self.liveness.get_mut(&peer).filter(|_| errand.regular) {
                     live.missed = live.missed.saturating_add(1).min(MISSED_MAX);
+                    // It called a moment after a heartbeat of this peer: who acts then does not wait for one more.
+                    let over = live.heard.map(|heard| heard + window).filter(|_| live.missed >= MISSED_MAX);
+                    self.next_beat =
+                        over.filter(|over| *over > now.mono).map_or(self.next_beat, |over| self.next_beat.min(over));
                 }
                 // It may have been the acting master.
                 self.renew_view(now);

@@ -68,7 +68,8 @@ struct CatchUp {
     /// Whether the owner failed to answer, so that others are asked.
     others: bool,
     asked: BTreeMap<PeerId, u64>,
-    done: usize,
+    /// Those that have answered to the end.
+    done: BTreeSet<PeerId>,
 }
 
 impl Follow {
@@ -98,7 +99,8 @@ impl Replicator {
         for (_, owner) in self.owners.iter_mut() {
             owner.checked = false;
             if owner.follow.state != FollowState::Off {
-                owner.follow.catch_up = Some(CatchUp { started, others: false, asked: BTreeMap::new(), done: 0 });
+                owner.follow.catch_up =
+                    Some(CatchUp { started, others: false, asked: BTreeMap::new(), done: BTreeSet::new() });
             }
         }
         let mut by_address: BTreeMap<Address, BTreeMap<_, BTreeSet<_>>> = BTreeMap::new();
@@ -209,6 +211,7 @@ impl Replicator {
                 let taken = self.take_page(owner, &page, true, was_away || behind);
                 self.plan_next(owner, &page, &taken, since, was_away);
                 if was_away {
+                    self.ask_for_absent(owner);
                     self.on_reachable(owner);
                 } else {
                     // A question of holders may have gone astray while its long poll did not.
@@ -259,20 +262,32 @@ impl Replicator {
         o.follow.unreachable_since.get_or_insert(now);
         o.follow.behind = false;
         o.trouble = Some(why.to_string());
-        let ask_others = match o.follow.catch_up.as_mut() {
-            Some(catch_up) => !std::mem::replace(&mut catch_up.others, true),
-            None => false,
-        };
-        if ask_others {
+        if let Some(catch_up) = o.follow.catch_up.as_mut() {
+            catch_up.others = true;
             self.ask_others(owner);
         }
     }
 
-    /// Asks other members for the list of an owner that does not answer after the start.
+    /// Asks other members for the list of an owner that does not answer after the start: those that have not answered yet, for
+    /// they may have been starting too.
     fn ask_others(&mut self, owner: PeerId) {
-        let Some(roster) = &self.roster else { return };
+        let (Some(roster), Some(o)) = (&self.roster, self.owners.get(&owner)) else { return };
+        let Some(catch_up) = &o.follow.catch_up else { return };
         let others = roster.others().map(|m| m.peer_id).filter(|m| *m != owner && !roster.lost.contains(m));
-        for from in others.take(CATCH_UP_ASKED).collect::<Vec<_>>() {
+        let open = |m: &PeerId| !catch_up.asked.contains_key(m) && !catch_up.done.contains(m);
+        let room = CATCH_UP_ASKED.saturating_sub(catch_up.asked.len() + catch_up.done.len());
+        for from in others.filter(open).take(room).collect::<Vec<_>>() {
+            self.ask_mirror(owner, from);
+        }
+    }
+    /// A member answers since now: it is asked for the lists of those that do not.
+    fn ask_for_absent(&mut self, from: PeerId) {
+        let waits = |o: &super::owner::Owner| {
+            let catch_up = o.follow.catch_up.as_ref().filter(|c| c.others && c.asked.len() < CATCH_UP_ASKED);
+            catch_up.is_some_and(|c| !c.asked.contains_key(&from) && !c.done.contains(&from))
+        };
+        let absent: Vec<PeerId> = self.owners.iter().filter(|(_, o)| waits(o)).map(|(id, _)| *id).collect();
+        for owner in absent.into_iter().filter(|owner| *owner != from) {
             self.ask_mirror(owner, from);
         }
     }
@@ -297,7 +312,7 @@ impl Replicator {
                 && let Some(catch_up) = o.follow.catch_up.as_mut()
                 && !taken.misfit
             {
-                catch_up.done += 1;
+                catch_up.done.insert(from);
             }
         }
         self.check_catch_up();
@@ -309,8 +324,11 @@ impl Replicator {
         for (_, owner) in self.owners.iter_mut() {
             let over = owner.follow.catch_up.as_ref().is_some_and(|c| {
                 let waited = now.since(c.started);
-                let all_answered = c.others && c.asked.is_empty() && c.done > 0;
-                c.done >= 2 || all_answered || (c.done > 0 && waited >= CATCH_UP_SOON) || waited >= CATCH_UP_LATE
+                let all_answered = c.others && c.asked.is_empty() && !c.done.is_empty();
+                c.done.len() >= 2
+                    || all_answered
+                    || (!c.done.is_empty() && waited >= CATCH_UP_SOON)
+                    || waited >= CATCH_UP_LATE
             });
             if over {
                 owner.follow.catch_up = None;
@@ -320,7 +338,7 @@ impl Replicator {
     pub(super) fn next_catch_up(&self) -> Option<MonoTime> {
         earliest(self.owners.iter().map(|(_, o)| {
             let catch_up = o.follow.catch_up.as_ref()?;
-            let after = if catch_up.done > 0 { CATCH_UP_SOON } else { CATCH_UP_LATE };
+            let after = if catch_up.done.is_empty() { CATCH_UP_LATE } else { CATCH_UP_SOON };
             Some(catch_up.started + after)
         }))
     }

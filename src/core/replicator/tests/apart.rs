@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{HOUR, NAMES, SIX, World, all_five, id, indices};
-use crate::core::replicator::Input;
 use crate::core::replicator::tests::world::KN;
+use crate::core::replicator::{Input, Lookup};
 use crate::model::{Encoding, Part};
 
 /// Alice's mail, placed once everybody but `slow` had heard that frank is lost.
@@ -166,4 +166,20 @@ fn who_is_called_lost_for_a_moment_in_a_group_without_a_spare_member_moves_nothi
     world.run(HOUR);
     assert_eq!(indices(&world, 1), all_five());
     assert_eq!(world.count("Mirror("), 0, "{:?}", world.log);
+}
+
+#[test]
+fn a_member_that_starts_a_moment_later_is_asked_too_for_the_list_of_an_absent_owner() {
+    let mut world = World::new(&SIX[..3]);
+    world.send("alice", 1, Encoding::Whole);
+    ["alice", "bob", "carol"].iter().for_each(|name| world.kill(name));
+    world.start("bob");
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.lookup("bob", 1), Lookup::NotReady);
+    world.start("carol");
+    world.tell("bob", Input::PeerIsBack(id("carol")));
+    world.run(Duration::from_secs(6));
+    for name in ["bob", "carol"] {
+        assert!(matches!(world.lookup(name, 1), Lookup::Known(_)), "{name} need not wait for a minute");
+    }
 }
