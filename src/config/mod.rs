@@ -89,7 +89,7 @@ section! {
         smtp_port: u16 = 0;
         /// Where IMAP listens. Port 0 is resolved at the first start and kept here.
         imap_port: u16 = 0;
-        /// "direct-first": a send notification goes to the reader's own peer, and into the DHT when that is off; "dht": always into the DHT.
+        /// "direct-first": a send notification goes to the reader's own peer, and into the DHT when that is off; "dht": into the DHT, and to that peer only when it has said nothing for a day.
         notify: Notify = Notify::DirectFirst;
         /// "on-open": a body is pulled when it is opened; "eager": as soon as it is announced.
         pull: Pull = Pull::OnOpen;

@@ -86,6 +86,9 @@ impl Outbox {
         }
         let Some((submission, sealed)) = self.sealed_for(&h, receiver) else { return };
         let Some(expiry) = self.state.submissions.get(&submission).map(|s| s.facts.expiry) else { return };
+        // The DHT drops what was deleted there once. A reader from an old disk, or one whose nr went with this peer's disk, hears
+        // of it again only by itself.
+        let is_repeat = sealed.announced.is_some_and(|(_, at)| at + AGAIN <= self.wall);
         let announcement = Announcement {
             h,
             receiver: receiver.clone(),
@@ -94,6 +97,7 @@ impl Outbox {
             expiry,
             // A reader of an expired mail is asked itself, or not at all.
             direct_first: self.notify == Notify::DirectFirst
+                || is_repeat
                 || self.is_past(expiry)
                 || self.closing.contains(&submission),
             dht: !self.is_past(expiry) && !self.closing.contains(&submission) && !self.is_in_dht(&which),

@@ -137,7 +137,7 @@ fn when_neither_reader_nor_dht_can_be_had_it_is_tried_again_with_bounded_pauses(
 }
 
 #[test]
-fn notify_dht_never_goes_direct_and_polls_every_5_s() {
+fn notify_dht_does_not_go_direct_and_polls_every_5_s() {
     let mut world = World::with_notify(5, Rules::default(), Notify::Dht);
     world.submit(1, &["bob@acme"], &[]);
     world.run(Duration::from_secs(1));
@@ -149,6 +149,18 @@ fn notify_dht_never_goes_direct_and_polls_every_5_s() {
     assert!(world.outside.dht_nr.is_empty() && world.outside.dht_ns.is_empty());
     world.run(MINUTE);
     assert!(world.brain.poll_timeout().is_none_or(|at| at.since(world.now.mono) > Duration::from_secs(5)));
+}
+
+#[test]
+fn notify_dht_tells_a_reader_itself_when_it_has_said_nothing_for_a_day() {
+    let mut world = World::with_notify(5, Rules::default(), Notify::Dht);
+    world.submit(1, &["bob@acme"], &[]);
+    world.run(DAY - 60 * MINUTE);
+    assert!(world.outside.taken.is_empty() && world.outside.dht_ns.len() == 1);
+    world.run(120 * MINUTE);
+    assert_eq!(world.outside.taken.iter().filter(|(who, _)| *who == address("bob@acme")).count(), 1);
+    world.run(DAY - 60 * MINUTE);
+    assert_eq!(world.outside.taken.len(), 2, "again a day later");
 }
 
 #[test]
