@@ -27,14 +27,15 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct DialBack {
     tls: TlsIdentity,
+    own_machine: bool,
     last: Mutex<BTreeMap<PeerId, MonoTime>>,
     room: Arc<Semaphore>,
 }
 
 impl DialBack {
-    /// Nobody was dialled back yet; `tls` is this peer's own side.
-    pub fn new(tls: TlsIdentity) -> Self {
-        Self { tls, last: Mutex::default(), room: Arc::new(Semaphore::new(AT_ONCE)) }
+    /// Nobody was dialled back yet; `tls` is this peer's own side. Whether members on this very machine are dialled too.
+    pub fn new(tls: TlsIdentity, own_machine: bool) -> Self {
+        Self { tls, own_machine, last: Mutex::default(), room: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Dials the member that asks, as the gd names it.
@@ -54,7 +55,7 @@ impl DialBack {
         let verified = verified.map_err(stopping)?.map_err(|e| ApiError::BadRequest { why: e.to_string() })?;
         let descriptor = own_descriptor(verified, member)?;
         // A member's private addresses may be dialled, here as everywhere.
-        let addrs = dial_all(&self.tls, member.peer_id, &descriptor.addrs, true).await;
+        let addrs = dial_all(&self.tls, member.peer_id, &descriptor.addrs, self.own_machine).await;
         Ok(ReachAnswer { addrs })
     }
 
@@ -119,7 +120,7 @@ mod tests {
     }
 
     fn dial_back() -> DialBack {
-        DialBack::new(TlsIdentity::new(&PeerKey::from_seed(&[1; 32])).unwrap())
+        DialBack::new(TlsIdentity::new(&PeerKey::from_seed(&[1; 32])).unwrap(), true)
     }
 
     #[tokio::test]
@@ -132,7 +133,7 @@ mod tests {
         let dial_back = dial_back();
         let told = dial_back.answer(&clock, &named, post(&named, &bob, addr.clone())).await.unwrap();
         assert_eq!(told.addrs.len(), 1);
-        assert!(told.addrs[0].https.why.is_some() && told.addrs[0].libp2p.why.is_none(), "{told:?}");
+        assert!(told.addrs[0].https.why.is_some() && told.addrs[0].libp2p.why.is_some(), "{told:?}");
         let again = dial_back.answer(&clock, &named, post(&named, &bob, addr)).await;
         assert!(matches!(again, Err(ApiError::TooMany { .. })), "{again:?}");
     }

@@ -24,6 +24,7 @@ use crate::model::{MailId, MonoTime, Part, PeerId, Urgency};
 use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
+use crate::store::files::is_disk_full;
 use crate::store::home::Home;
 use crate::store::room;
 use crate::wire::Signed;
@@ -224,7 +225,7 @@ type Told = Option<(MonoTime, usize)>;
 /// Why a request ended before its end.
 enum Broken {
     Source(SourceFailure),
-    Disk(String),
+    Disk(FragmentError),
     Stopped,
 }
 
@@ -232,6 +233,11 @@ impl From<SourceFailure> for Broken {
     fn from(failure: SourceFailure) -> Self {
         Broken::Source(failure)
     }
+}
+
+fn disk_failed(h: MailId, error: &FragmentError) -> Input {
+    let full = matches!(error, FragmentError::Io { source } if is_disk_full(source));
+    Input::DiskFailed { h, why: error.to_string(), full }
 }
 
 impl Get {
@@ -243,9 +249,9 @@ impl Get {
         let result = match outcome {
             Ok(()) => Ok((first.unwrap_or(took), took)),
             Err(Broken::Source(failure)) => Err(failure),
-            Err(Broken::Disk(why)) => {
+            Err(Broken::Disk(error)) => {
                 // A stopped brain needs no answer; the same holds below.
-                let _ = self.back.tell(Input::DiskFailed { h: self.h, why }).await;
+                let _ = self.back.tell(disk_failed(self.h, &error)).await;
                 return;
             }
             Err(Broken::Stopped) => return,
@@ -348,11 +354,11 @@ impl Get {
         match put.await {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(FragmentError::TooManyInFlight { .. })) => Ok(false),
-            Ok(Err(e @ FragmentError::Io { .. })) => Err(Broken::Disk(e.to_string())),
+            Ok(Err(e @ FragmentError::Io { .. })) => Err(Broken::Disk(e)),
             Ok(Err(wrong @ (FragmentError::WrongBlock { .. } | FragmentError::NoSuchBlock { .. }))) => {
                 Err(SourceFailure::Lied(wrong.to_string()).into())
             }
-            Ok(Err(other)) => Err(Broken::Disk(other.to_string())),
+            Ok(Err(other)) => Err(Broken::Disk(other)),
             Err(_) => Err(Broken::Stopped),
         }
     }
@@ -374,7 +380,7 @@ impl Fetcher {
             });
             let input = match opened.await {
                 Ok(Ok(have)) => Input::Opened { h, have },
-                Ok(Err(e)) => Input::DiskFailed { h, why: e.to_string() },
+                Ok(Err(e)) => disk_failed(h, &e),
                 Err(_) => return,
             };
             let _ = back.tell(input).await;

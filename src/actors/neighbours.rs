@@ -14,7 +14,7 @@ use super::fetcher::OwnParts;
 use super::group_master::GroupDht;
 use super::peer_api::SharedApi;
 use super::postbox::{DhtNews, DhtValue, Look, NoticeDht, PostboxPort};
-use super::replicator::{Rebuild, RebuildOrder};
+use super::replicator::{NotRebuilt, Rebuild, RebuildOrder};
 use super::shell::Handle;
 use super::{outbox, postbox};
 use crate::core::dht::Found;
@@ -107,7 +107,10 @@ impl outbox::Neighbours for Neighbours {
         };
         Box::pin(async move {
             let fetch = late.fetch.get().ok_or_else(starting)?;
-            fetch_file(fetch.clone(), order).await
+            fetch_file(fetch.clone(), order).await.map_err(|failure| match failure {
+                NotRebuilt::DiskFull => "this peer's disk is full".to_owned(),
+                NotRebuilt::NotNow(why) => why,
+            })
         })
     }
     fn show(&self, shown: ShownMail) -> BoxFuture<'static, ()> {
@@ -286,7 +289,8 @@ fn wanted(order: RebuildOrder) -> Order {
 }
 
 /// The whole mail as an open file.
-async fn fetch_file(fetch: Handle<Fetch>, order: Order) -> Result<File, String> {
+async fn fetch_file(fetch: Handle<Fetch>, order: Order) -> Result<File, NotRebuilt> {
+    let not_now = |why: String| NotRebuilt::NotNow(why);
     match fetch.ask(move |token| fetch::Input::Want(token, order)).await {
         Ok(fetch::Reply::Fetched(path)) => {
             let opened = tokio::task::spawn_blocking(move || {
@@ -295,11 +299,12 @@ async fn fetch_file(fetch: Handle<Fetch>, order: Order) -> Result<File, String> 
                 remove_durable(&path).map_err(|e| e.to_string())?;
                 Ok(file)
             });
-            opened.await.map_err(|e| e.to_string())?
+            opened.await.map_err(|e| not_now(e.to_string()))?.map_err(not_now)
         }
-        Ok(fetch::Reply::Failed(failure)) => Err(failure.to_string()),
-        Ok(fetch::Reply::Progress(_)) => Err("the fetcher answered another question".to_owned()),
-        Err(stopped) => Err(stopped.to_string()),
+        Ok(fetch::Reply::Failed(fetch::Failure::Disk { full: true, .. })) => Err(NotRebuilt::DiskFull),
+        Ok(fetch::Reply::Failed(failure)) => Err(not_now(failure.to_string())),
+        Ok(fetch::Reply::Progress(_)) => Err(not_now("the fetcher answered another question".to_owned())),
+        Err(stopped) => Err(not_now(stopped.to_string())),
     }
 }
 
@@ -307,7 +312,7 @@ async fn fetch_file(fetch: Handle<Fetch>, order: Order) -> Result<File, String> 
 pub struct RebuildByFetch(pub Handle<Fetch>);
 
 impl Rebuild for RebuildByFetch {
-    fn fetch_whole(&self, order: RebuildOrder) -> BoxFuture<'static, Result<File, String>> {
+    fn fetch_whole(&self, order: RebuildOrder) -> BoxFuture<'static, Result<File, NotRebuilt>> {
         Box::pin(fetch_file(self.0.clone(), wanted(order)))
     }
     fn lied(&self, order: RebuildOrder, source: PeerId, why: String) -> BoxFuture<'static, ()> {

@@ -42,6 +42,7 @@ use crate::model::{ByteSize, PeerId, WallTime};
 use crate::net::https_client::{ClientBounds, PeerClient};
 use crate::net::https_server::{HttpsServer, ServerBounds};
 use crate::net::interfaces::reachable_addresses;
+use crate::net::reach::is_own_machine;
 use crate::net::swarm::{self, SwarmConfig, SwarmError};
 use crate::net::tls::{TlsError, TlsIdentity};
 use crate::net::upload_limit::UploadLimit;
@@ -186,6 +187,12 @@ pub fn announced(config: &Config) -> Vec<PeerAddr> {
     }
     let (https, libp2p) = (config.net.https_port, config.net.libp2p_port);
     hosts.into_iter().map(|host| PeerAddr { host, https, libp2p }).collect()
+}
+
+/// Whether other peers of the group may run on this very machine: then its own addresses are worth a dial.
+fn on_one_machine(config: &Config) -> bool {
+    let own = |addr: &PeerAddr| addr.host.parse().is_ok_and(is_own_machine);
+    config.net.dial_private || announced(config).iter().any(own)
 }
 
 /// The brains with their past.
@@ -398,7 +405,7 @@ impl Common {
             clock: self.clock.clone(),
             allowance: Allowance::default(),
             hellos: Hellos::default(),
-            dial_back: DialBack::new(self.tls.clone()),
+            dial_back: DialBack::new(self.tls.clone(), on_one_machine(&self.config)),
         }))
     }
 }

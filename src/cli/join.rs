@@ -73,8 +73,14 @@ fn reach(control: &Control) -> Vec<Check> {
 
 fn warning(checks: &[Check]) -> Option<String> {
     let tested: Vec<&Check> = checks.iter().filter(|check| check.reach.is_some()).collect();
-    if tested.is_empty() || tested.iter().any(|check| check.ok) {
+    if checks.is_empty() || tested.iter().any(|check| check.ok) {
         return None;
+    }
+    if tested.is_empty() {
+        let whys = checks.iter().map(|check| format!("  {}: {}\n", check.check, check.what)).collect::<String>();
+        let text =
+            "NOTE: whether members can reach this peer was not tested: while they cannot, what it sends stays unsafe.";
+        return Some(format!("{text}\n{whys}Run `roost doctor` once others are on line.\n"));
     }
     let found: Vec<String> = tested.iter().map(|check| format!("  {}: {}\n", check.check, check.what)).collect();
     Some(format!(
@@ -134,7 +140,8 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Fingerprint, Secret, WallTime};
+    use crate::console::protocol::ReachShown;
+    use crate::model::{Address, Fingerprint, Secret, WallTime};
 
     #[test]
     fn an_invite_for_somebody_else_is_refused_before_anything_is_made() {
@@ -153,5 +160,18 @@ mod tests {
         let empty = dir.path().join("none");
         assert!(run(&empty, "roost-card:x").unwrap_err().to_string().contains("this is no invite"));
         assert!(!empty.exists());
+    }
+
+    #[test]
+    fn a_join_says_when_nobody_tested_whether_this_peer_can_be_reached() {
+        let check = |ok, reach| Check { check: "reached by bob@acme".to_owned(), ok, what: "why".to_owned(), reach };
+        let bob = "bob@acme".parse().unwrap();
+        let reached = |reached| Some(ReachShown { member: Address::clone(&bob), reached, ports: Vec::new() });
+        assert_eq!(warning(&[]), None, "why it was not asked for was said already");
+        assert_eq!(warning(&[check(false, None), check(true, reached(true))]), None);
+        let untested = warning(&[check(true, None), check(false, None)]).unwrap();
+        assert!(untested.contains("not tested") && untested.contains("roost doctor"), "{untested}");
+        let closed = warning(&[check(false, reached(false)), check(true, None)]).unwrap();
+        assert!(closed.contains("WARNING: no member can reach this peer"), "{closed}");
     }
 }

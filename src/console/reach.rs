@@ -40,21 +40,22 @@ pub(super) async fn checks(peer: &Peer) -> Result<Vec<Check>, String> {
             async move { check(address.clone(), peer.client.post_reach(*id, post).await) }
         });
         found.extend(futures::future::join_all(asked).await.into_iter().flatten());
-        if !found.is_empty() {
+        if found.iter().any(has_tested) {
             break;
         }
     }
-    if found.is_empty() {
-        let what = "no member that could test it answers; switch one on, or see what is said of each of them here, then run \
+    if !found.iter().any(has_tested) {
+        let what = "no member tested it; switch one on, or see what is said of each of them here, then run \
                     `roost doctor` again";
-        return Ok(vec![Check {
-            check: "reached by members".to_owned(),
-            ok: false,
-            what: what.to_owned(),
-            reach: None,
-        }]);
+        let (check, what) = ("reached by members".to_owned(), what.to_owned());
+        found.push(Check { check, ok: false, what, reach: None });
     }
     Ok(found)
+}
+
+/// Whether a member dialled back, whatever came of it.
+fn has_tested(check: &Check) -> bool {
+    check.reach.is_some()
 }
 
 /// What this peer says of where it is, signed as its published descriptor is. Its sequence number is the least, so that nobody

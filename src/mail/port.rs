@@ -134,7 +134,10 @@ impl smtp::Spool for SpoolingMail {
         let envelope = self.begun.commit(mail.envelope.receivers, mail.split).await.map_err(submit_error)?;
         let spooled = spooled(submission, &envelope);
         let ask = move |token| Input::Submitted { token: Some(token), spooled };
-        let asked = unless_full(&self.peer, self.peer.outbox.ask(ask)).await;
+        // Its own task, so that the outbox hears of it also when the disk becomes full meanwhile.
+        let asked = tokio::spawn(self.peer.outbox.ask(ask));
+        let stopped = |_| SubmitError::Busy { why: "it is stopping".to_owned() };
+        let asked = unless_full(&self.peer, asked).await.transpose().map_err(stopped)?;
         match asked.transpose().map_err(stopping)? {
             Some(Reply::Accepted) => {}
             // The disk became full in this very moment. The spool is what a start reads: the mail is taken, and safe.

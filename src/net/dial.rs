@@ -25,7 +25,7 @@ use crate::model::PeerId;
 use crate::model::group::PeerAddr;
 
 /// Most addresses of one peer that are tried: a descriptor has at most 8.
-const ADDRS_MAX: usize = 8;
+pub(super) const ADDRS_MAX: usize = 8;
 /// Most IP addresses of one host name that are tried.
 const IPS_MAX: usize = 4;
 

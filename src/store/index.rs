@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::files::{self, FileError};
+use super::room;
 
 /// Bytes that sled may cache. Small, since many peers may run on one machine and look-ups are few.
 const CACHE_BYTES: u64 = 1024 * 1024;
@@ -141,9 +142,22 @@ impl Index {
         self.rebuilt
     }
 
+    /// A path in its folder, by which the store is known.
+    fn inside(&self) -> PathBuf {
+        self.state.with_extension("").join("db")
+    }
+
+    /// The error, after a disk without room was noted.
+    fn failed(&self, action: &'static str, error: &sled::Error) -> IndexError {
+        if let sled::Error::Io(error) = error {
+            room::ran_out(&self.inside(), error);
+        }
+        IndexError::of(action, error)
+    }
+
     fn tree(&self, tree: &'static str, action: &'static str) -> Result<sled::Tree, IndexError> {
         let db = self.db.as_ref().ok_or(IndexError::Failed { action, why: "it is closed".to_owned() })?;
-        db.open_tree(tree).map_err(|e| IndexError::of(action, &e))
+        db.open_tree(tree).map_err(|e| self.failed(action, &e))
     }
 
     /// The value of `key` in `tree`.
@@ -151,7 +165,7 @@ impl Index {
     /// # Errors
     /// [`IndexError::Failed`].
     pub fn get(&self, tree: &'static str, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        let found = self.tree(tree, "read")?.get(key).map_err(|e| IndexError::of("read", &e))?;
+        let found = self.tree(tree, "read")?.get(key).map_err(|e| self.failed("read", &e))?;
         Ok(found.map(|value| value.to_vec()))
     }
 
@@ -160,7 +174,7 @@ impl Index {
     /// # Errors
     /// [`IndexError::DiskFull`] or [`IndexError::Failed`].
     pub fn put(&self, tree: &'static str, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
-        self.tree(tree, "write")?.insert(key, value).map_err(|e| IndexError::of("write", &e))?;
+        self.tree(tree, "write")?.insert(key, value).map_err(|e| self.failed("write", &e))?;
         Ok(())
     }
 
@@ -169,7 +183,7 @@ impl Index {
     /// # Errors
     /// [`IndexError::DiskFull`] or [`IndexError::Failed`].
     pub fn remove(&self, tree: &'static str, key: &[u8]) -> Result<bool, IndexError> {
-        let removed = self.tree(tree, "write")?.remove(key).map_err(|e| IndexError::of("write", &e))?;
+        let removed = self.tree(tree, "write")?.remove(key).map_err(|e| self.failed("write", &e))?;
         Ok(removed.is_some())
     }
 
@@ -195,7 +209,7 @@ impl Index {
         };
         let mut found = Vec::new();
         for entry in self.tree(tree, "read")?.range::<&[u8], _>((from, Bound::Unbounded)).take(limit) {
-            let (key, value) = entry.map_err(|e| IndexError::of("read", &e))?;
+            let (key, value) = entry.map_err(|e| self.failed("read", &e))?;
             if !key.starts_with(prefix) {
                 break;
             }
@@ -209,7 +223,7 @@ impl Index {
     /// # Errors
     /// [`IndexError::DiskFull`] or [`IndexError::Failed`].
     pub fn clear(&self, tree: &'static str) -> Result<(), IndexError> {
-        self.tree(tree, "write")?.clear().map_err(|e| IndexError::of("write", &e))
+        self.tree(tree, "write")?.clear().map_err(|e| self.failed("write", &e))
     }
 
     /// Writes what is buffered to the operating system. It spares the next start some asking; it is no promise.
@@ -218,7 +232,11 @@ impl Index {
     /// [`IndexError::DiskFull`] or [`IndexError::Failed`].
     pub fn flush(&self) -> Result<(), IndexError> {
         match &self.db {
-            Some(db) => db.flush().map(|_| ()).map_err(|e| IndexError::of("write", &e)),
+            Some(db) => {
+                db.flush().map_err(|e| self.failed("write", &e))?;
+                room::had_room(&self.inside());
+                Ok(())
+            }
             None => Ok(()),
         }
     }

@@ -49,10 +49,19 @@ pub struct RebuildOrder {
     pub sources: Vec<PeerId>,
 }
 
+/// Why a mail could not be put together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotRebuilt {
+    /// There is no room for it on this peer's disk.
+    DiskFull,
+    /// It cannot be had now, and why.
+    NotNow(String),
+}
+
 /// Puts a mail together from several holders: what the fetcher does. The peer hands it in, so that actors know no other.
 pub trait Rebuild: Send + Sync + 'static {
     /// The whole sealed mail, verified, as an open file; whoever fetched it may remove its name meanwhile. Why not, otherwise.
-    fn fetch_whole(&self, order: RebuildOrder) -> BoxFuture<'static, Result<File, String>>;
+    fn fetch_whole(&self, order: RebuildOrder) -> BoxFuture<'static, Result<File, NotRebuilt>>;
     /// A peer served the replicator what does not fit the manifest of this mail: it is named and counted as one that served
     /// it to a reader, and not asked again for that mail.
     fn lied(&self, order: RebuildOrder, source: PeerId, why: String) -> BoxFuture<'static, ()>;

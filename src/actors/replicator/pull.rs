@@ -18,7 +18,7 @@ use crate::store::home::Home;
 use crate::store::manifests::{covers, find};
 use crate::wire::Signed;
 
-use super::{Rebuild, RebuildOrder};
+use super::{NotRebuilt, Rebuild, RebuildOrder};
 
 /// Bytes gathered before they are checked and written on the blocking pool.
 const STEP_BYTES: usize = 1024 * 1024;
@@ -263,7 +263,10 @@ impl Puller {
     /// Cuts the wanted fragment from the whole mail, which is put together from other holders.
     async fn cut(&self, order: &MirrorOrder, checked: Checked) -> Result<(), Failure> {
         let Part::Fragment { i, .. } = order.part else { return Err(Failure::Source("it is no fragment".to_owned())) };
-        let whole = self.rebuild.fetch_whole(wanted(order)).await.map_err(Failure::Source)?;
+        let whole = self.rebuild.fetch_whole(wanted(order)).await.map_err(|failure| match failure {
+            NotRebuilt::DiskFull => Failure::Disk(MirrorFailure::DiskFull),
+            NotRebuilt::NotNow(why) => Failure::Source(why),
+        })?;
         let path = self.home.mirror_part(&order.address, &order.h, order.part);
         let (codec, part) = (self.codec.clone(), order.part);
         blocking(move || {

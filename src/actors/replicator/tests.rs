@@ -185,11 +185,12 @@ impl Rebuild for Fetched {
         self.1.lock().unwrap().push((order.h, source));
         Box::pin(async {})
     }
-    fn fetch_whole(&self, _: RebuildOrder) -> BoxFuture<'static, Result<File, String>> {
+    fn fetch_whole(&self, _: RebuildOrder) -> BoxFuture<'static, Result<File, NotRebuilt>> {
         let bytes = self.0.clone();
         Box::pin(async move {
             let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&bytes.ok_or("too few parts are left")?).unwrap();
+            let why = || NotRebuilt::NotNow("too few parts are left".to_owned());
+            file.write_all(&bytes.ok_or_else(why)?).unwrap();
             Ok(file)
         })
     }

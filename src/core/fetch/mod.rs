@@ -145,6 +145,8 @@ pub enum Input {
         h: MailId,
         /// What it said.
         why: String,
+        /// Whether it has no room.
+        full: bool,
     },
 }
 
@@ -290,6 +292,8 @@ pub enum Failure {
     Disk {
         /// What it said.
         why: String,
+        /// Whether it has no room.
+        full: bool,
     },
     /// Too much is pulled already.
     #[error("{WAITING_MAX} pulls wait already; try again later")]
@@ -380,7 +384,10 @@ impl Fetch {
     fn want(&mut self, now: Now, token: Token, order: Order) {
         let is_free = self.pulls.len() < PULLS_MAX;
         match self.pulls.get_mut(&order.h) {
-            Some(pull) if pull.is_of(&order) => pull.join(token, order.urgency),
+            Some(pull) if pull.is_of(&order) => {
+                pull.join(token, order.urgency);
+                self.settle(now, order.h);
+            }
             None if is_free => {
                 let h = order.h;
                 let mut pull = Pull::new(now, token, order);
@@ -562,9 +569,9 @@ impl Brain for Fetch {
                 }
                 self.settle(now, h);
             }
-            Input::DiskFailed { h, why } => {
+            Input::DiskFailed { h, why, full } => {
                 if let Some(pull) = self.pulls.get_mut(&h) {
-                    pull.disk_failed(why, &mut self.out);
+                    pull.disk_failed(Failure::Disk { why, full }, &mut self.out);
                 }
                 self.settle(now, h);
             }

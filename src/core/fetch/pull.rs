@@ -359,9 +359,9 @@ impl Pull {
         }
     }
 
-    pub(super) fn disk_failed(&mut self, why: String, out: &mut Outgoing<Fetch>) {
+    pub(super) fn disk_failed(&mut self, failure: Failure, out: &mut Outgoing<Fetch>) {
         self.cancel_all(out);
-        self.phase = Phase::Ended(Err(Failure::Disk { why }));
+        self.phase = Phase::Ended(Err(failure));
     }
 
     /// Stops all that is under way.

@@ -179,6 +179,9 @@ impl Outbox {
     fn shown_refusals(&self) -> Vec<PartsRefused> {
         let mut mails: BTreeMap<(PeerId, HoldingRefusal), usize> = BTreeMap::new();
         for refusal in self.state.open.iter().filter_map(|h| self.state.mails.get(h)).flat_map(refusals) {
+            if self.roster.lost.contains(&refusal.0) {
+                continue;
+            }
             *mails.entry(refusal).or_default() += 1;
         }
         let named = mails.into_iter().filter_map(|((peer, why), mails)| {

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::oneshot;
 
-use super::super::files::{self, FileError};
+use super::super::files::{self, FileError, is_disk_full};
 use super::super::room;
 use super::batch::{self, NewLog};
 use super::error::JournalError;
@@ -123,9 +122,9 @@ impl LogFile for File {
             return Err(io::ErrorKind::FileTooLarge.into());
         };
         match fallocate(&*self, FallocateFlags::FALLOC_FL_KEEP_SIZE, from, count) {
-            // Not every disk can; then it is found out by writing.
-            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) if is_disk_full(&error.into()) => Err(error.into()),
+            // Not every disk can; then it is found out by writing, as is whatever else is wrong.
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 }
