@@ -107,6 +107,40 @@ fn mails_that_cannot_be_taken_are_refused_with_a_sentence_and_the_next_one_is_ta
 }
 
 #[test]
+fn rfc1870_a_mail_over_the_limit_is_refused_with_552_also_when_its_size_was_not_said_before_and_nothing_is_kept() {
+    let team = Team::of_text(
+        "[[group]]\nname = \"acme\"\nmembers = [\"alice\", \"bob\"]\n\
+         [group.replication]\nmode = \"full\"\ncopies = 1\nmax_mail = \"256 KiB\"\n",
+    );
+    let alice = team.peer("alice");
+    let bob = [team.address("bob")];
+    let large = team.letter("alice", "bob", 300 << 10);
+    let mut smtp = SmtpClient::login(&alice.smtp, &alice.address.to_string(), &alice.password).unwrap();
+    let said = smtp.submit(&alice.address, &bob, &large.bytes).unwrap_err().to_string();
+    assert!(said.contains("552 5.3.4") && said.contains("to MAIL"), "refused before a byte of it was sent: {said}");
+    let without_size = |smtp: &mut SmtpClient, letter: &Letter| {
+        smtp.ask("MAIL", "MAIL FROM:<alice@acme>", 250).unwrap();
+        smtp.ask("RCPT", "RCPT TO:<bob@acme>", 250).unwrap();
+        smtp.ask("DATA", "DATA", 354).unwrap();
+        let text = String::from_utf8(letter.bytes.clone()).unwrap();
+        let stuffed = text.replace("\r\n.", "\r\n..");
+        smtp.ask("the mail", &format!("{stuffed}."), 250)
+    };
+    for _ in 0..3 {
+        let said = without_size(&mut smtp, &large).unwrap_err().to_string();
+        assert!(said.contains("552 5.3.4") && said.contains("to the mail"), "{said}");
+        assert!(said.len() > "552 5.3.4".len() + 20, "with a sentence: {said}");
+        assert_eq!(fs::read_dir(team.home_dir("alice").join("spool")).unwrap().count(), 0, "nothing of it is kept");
+        assert_eq!(team.waiting("alice"), []);
+    }
+    let fits = team.letter("alice", "bob", 200 << 10);
+    without_size(&mut smtp, &fits).unwrap();
+    let mut reader = team.reader("bob");
+    reader.reads_in_the_end(&Mail { from: "alice".to_owned(), letter: fits });
+    assert!(reader.uids_of(&Mail { from: "alice".to_owned(), letter: large }).is_empty());
+}
+
+#[test]
 fn on_a_full_disk_smtp_says_452_and_what_was_taken_before_is_still_there() {
     let team = Team::of_two();
     // Bob must not take it before the disk is full.

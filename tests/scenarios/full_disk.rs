@@ -1,8 +1,11 @@
 //! A full disk: 452 at SMTP, said everywhere where people look, nothing half-stored, and the peer goes on once there is room.
 //! The kernel refuses to let any file of the peer grow beyond a limit: to the peer that is a disk without room.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use roost::cli::demo::smtp_client::SmtpClient;
@@ -89,9 +92,27 @@ impl<'a> Limited<'a> {
         }
     }
 
-    fn spooled(&self) -> usize {
-        fs::read_dir(self.team.home_dir("alice").join("spool")).unwrap().count()
+    fn spooled(&self) -> BTreeSet<OsString> {
+        let spool = fs::read_dir(self.team.home_dir("alice").join("spool")).unwrap();
+        spool.flatten().map(|entry| entry.file_name()).collect()
     }
+}
+
+/// Files under a folder in which these bytes are.
+fn files_with(folder: &Path, wanted: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        // What goes while it is looked at holds nothing any more.
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
+            found.extend(files_with(&path, wanted));
+        } else if kind.is_file() {
+            let bytes = fs::read(&path).unwrap_or_default();
+            found.extend(bytes.windows(wanted.len()).any(|window| window == wanted).then_some(path));
+        }
+    }
+    found
 }
 
 impl Drop for Limited<'_> {
@@ -137,10 +158,17 @@ fn a_full_disk_is_shown_with_its_store_and_what_was_taken_is_read_once_and_what_
         refused.push(letter);
         alice.shows_full(Some("journal"));
         let spooled = alice.spooled();
-        let (letter, said) = alice.submits(SMALL).err().expect("there is still no room");
-        assert!(said.contains("452 4.3.1"), "{said}");
-        refused.push(letter);
-        assert_eq!(alice.spooled(), spooled, "nothing of the refused mail is stored");
+        for size in [SMALL, 60_000, 700_000, SMALL] {
+            let (letter, said) = alice.submits(size).err().expect("there is still no room");
+            assert!(said.contains("452 4.3.1"), "{size} bytes: {said}");
+            refused.push(letter);
+        }
+        let left: Vec<_> = alice.spooled().difference(&spooled).cloned().collect();
+        assert!(left.is_empty(), "nothing of the refused mails is in the spool: {left:?}");
+        for letter in &refused {
+            let found = files_with(&team.home_dir("alice"), letter.id.as_bytes());
+            assert!(found.is_empty(), "nothing of a refused mail is in any file: {found:?}");
+        }
         if killed {
             break;
         }

@@ -61,11 +61,15 @@ mod member_lost;
 #[cfg(test)]
 mod member_reads;
 #[cfg(test)]
+mod notice_bombs;
+#[cfg(test)]
 mod outsider_reads;
 #[cfg(test)]
 mod partition;
 #[cfg(test)]
 mod policy_changed;
+#[cfg(test)]
+mod private_addresses;
 #[cfg(test)]
 mod quota;
 #[cfg(test)]

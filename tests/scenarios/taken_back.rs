@@ -6,6 +6,7 @@ use roost::console::protocol::{Cancelled, EndedLine, Request};
 use roost::core::outbox::CancelAnswer;
 use roost::model::SubmissionId;
 
+use crate::harness::hostile::{Hostile, peer_id};
 use crate::harness::{Mail, ROOST, Team, wait_for};
 
 /// Takes the mail back, and asks until it is known what that came to.
@@ -76,7 +77,35 @@ fn a_mail_that_was_read_is_too_late_to_cancel() {
 }
 
 #[test]
-fn a_reader_that_was_served_by_a_holder_makes_it_uncertain_and_its_word_makes_it_too_late() {
+fn a_mail_of_which_holders_served_the_reader_is_uncertain_and_not_cancelled() {
+    let team = Team::of_six();
+    let (mail, submission) = submitted(&team, "alice", "rita", 300_000, 2);
+    team.reader("rita").sees(&mail);
+    // Rita's peer had every fragment of the members, and was switched off before it could say a word of it.
+    team.kill(&["rita"]);
+    let rita = Hostile::with_the_keys_of(&team, "rita");
+    let sealed = team.wait_until_safe(&mail, 2);
+    let mut served = 0;
+    for holder in sealed.holders.keys() {
+        let (peer, h) = (peer_id(&team, holder.name().as_str()), sealed.h);
+        let bytes = rita.asks(async |client| {
+            let mut bytes = 0;
+            for (k, i) in client.get_fragments(peer, &h).await? {
+                bytes += client.get_fragment(peer, &h, (k, i), None).await?.collect(1 << 20).await?.len();
+            }
+            Ok(bytes)
+        });
+        served += bytes.unwrap();
+    }
+    assert!(u64::try_from(served).unwrap() >= sealed.length, "{served} bytes are enough to rebuild it");
+    for wait_s in [5, 0] {
+        assert_eq!(cancel(&team, "alice", submission, wait_s), CancelAnswer::Uncertain, "holders served the reader");
+        assert_eq!(ended(&team, "alice", submission), ["uncertain"]);
+    }
+}
+
+#[test]
+fn a_mail_that_was_read_of_its_holders_is_never_said_to_be_cancelled_and_the_readers_word_makes_it_too_late() {
     let team = Team::of_six();
     let (mail, submission) = submitted(&team, "alice", "rita", 300_000, 2);
     team.stop(&["alice"]);
