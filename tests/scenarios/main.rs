@@ -83,6 +83,10 @@ mod restored_after_total_loss;
 #[cfg(test)]
 mod restored_owner;
 #[cfg(test)]
+mod signed_changes;
+#[cfg(test)]
+mod stores_full;
+#[cfg(test)]
 mod taken_back;
 #[cfg(test)]
 mod too_many_killed;

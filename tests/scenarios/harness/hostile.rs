@@ -66,6 +66,12 @@ pub(crate) struct Told {
     pub(crate) certificates: BTreeMap<Address, Bytes>,
     /// The gd that it gives.
     pub(crate) gd: Option<Bytes>,
+    /// Who asked for that.
+    pub(crate) gd_given: Vec<PeerId>,
+    /// What it answers to heartbeats, but for its clock and the gd's version.
+    pub(crate) heartbeat: HeartbeatAnswer,
+    /// Whose heartbeats came.
+    pub(crate) beaten: Vec<PeerId>,
     /// How far its clock is ahead.
     pub(crate) ahead: Duration,
 }
@@ -124,12 +130,16 @@ impl PeerApi for Lies {
         self.told().nr.extend(nr);
         Ok(())
     }
-    async fn group(&self, _: PeerId) -> Result<Bytes, ApiError> {
-        self.told().gd.clone().map_or_else(nothing, Ok)
+    async fn group(&self, caller: PeerId) -> Result<Bytes, ApiError> {
+        let mut told = self.told();
+        told.gd_given.push(caller);
+        told.gd.clone().map_or_else(nothing, Ok)
     }
-    async fn heartbeat(&self, _: PeerId, heartbeat: Heartbeat) -> Result<HeartbeatAnswer, ApiError> {
-        let at = system_wall() + self.told().ahead;
-        Ok(HeartbeatAnswer { gd_version: heartbeat.gd_version, at, ..HeartbeatAnswer::default() })
+    async fn heartbeat(&self, caller: PeerId, heartbeat: Heartbeat) -> Result<HeartbeatAnswer, ApiError> {
+        let mut told = self.told();
+        told.beaten.push(caller);
+        let at = system_wall() + told.ahead;
+        Ok(HeartbeatAnswer { gd_version: heartbeat.gd_version, at, ..told.heartbeat.clone() })
     }
 }
 
