@@ -110,6 +110,7 @@ impl Seen {
             members: vec![me.clone(), bob.clone()],
             lost: std::collections::BTreeSet::new(),
             leaving: std::collections::BTreeSet::new(),
+            silent: std::collections::BTreeSet::new(),
         };
         let key = std::sync::Arc::new(key);
         let certificate = std::sync::Arc::new(Vec::new());

@@ -229,8 +229,10 @@ pub struct Roster {
     pub members: Vec<Member>,
     /// Members that the acting master's view calls lost, and those on their way out: nothing is placed on them.
     pub lost: BTreeSet<PeerId>,
-    /// Those of them that are on their way out and that the view does not call lost: what they hold counts until they have gone.
+    /// Those of them that are on their way out, as the gd says: what they hold counts until they have gone.
     pub leaving: BTreeSet<PeerId>,
+    /// Those on their way out that the view calls lost as well: what they hold does not count, and they go all the same.
+    pub silent: BTreeSet<PeerId>,
 }
 
 impl Roster {
@@ -244,7 +246,8 @@ impl Roster {
     }
     /// Whether what `peer` holds counts: it is a member, and nobody calls it lost.
     pub fn counts(&self, peer: &PeerId) -> bool {
-        self.has(peer) && (!self.lost.contains(peer) || self.leaving.contains(peer))
+        let is_there = !self.lost.contains(peer) || (self.leaving.contains(peer) && !self.silent.contains(peer));
+        self.has(peer) && is_there
     }
     /// Whether `peer` is a member.
     pub fn has(&self, peer: &PeerId) -> bool {

@@ -130,6 +130,7 @@ impl World {
             members,
             lost: std::collections::BTreeSet::new(),
             leaving: std::collections::BTreeSet::new(),
+            silent: std::collections::BTreeSet::new(),
         };
         let mut peers: Vec<Peer> =
             group.into_iter().map(|(m, key)| Peer::new(&m, key, roster(&m, "acme", members.clone()), true)).collect();
@@ -334,6 +335,7 @@ impl World {
             return;
         }
         self.say(|w| format!("{} crashes", w.name(p)));
+        self.note_shown(p);
         let pending: Vec<Record> = self.peers[p].commits.drain(..).flat_map(|c| c.records).collect();
         let written = self.rng.index(pending.len() + 1);
         for record in pending.into_iter().take(written) {

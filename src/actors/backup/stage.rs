@@ -171,6 +171,7 @@ impl Stager<'_> {
             members,
             lost: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            silent: BTreeSet::new(),
         };
         let mut outbox = Outbox::new(Arc::new(self.identity.key.clone()), Arc::new(roster), Notify::DirectFirst);
         events.replay(&mut outbox)?;

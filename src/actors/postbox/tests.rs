@@ -230,6 +230,7 @@ fn directory(alice_id: &SecretIdentity, rita: &SecretIdentity, group_key: Finger
         members: vec![me],
         lost: BTreeSet::new(),
         leaving: BTreeSet::new(),
+        silent: BTreeSet::new(),
     };
     let acme =
         KnownGroup { key: group_key, retired: BTreeSet::new(), gd: Some(Arc::new(gd)), signed_gd: Arc::default() };

@@ -235,6 +235,7 @@ impl World {
             members,
             lost: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            silent: BTreeSet::new(),
         };
         let tools = Tools {
             client: self.client.clone(),

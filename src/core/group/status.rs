@@ -155,12 +155,14 @@ impl Group {
                 policy: Policy::default(),
                 lost: BTreeSet::new(),
                 leaving: BTreeSet::new(),
+                silent: BTreeSet::new(),
             },
             Some(own) => {
-                let mut lost = self.view.as_ref().map(|view| view.lost.clone()).unwrap_or_default();
+                let lost = self.view.as_ref().map(|view| view.lost.clone()).unwrap_or_default();
                 let leaving = own.gd.members.iter().filter(|m| own.gd.leaving.contains(&m.address));
-                let mut leaving: BTreeSet<PeerId> = leaving.map(|m| m.peer_id).collect();
-                leaving.retain(|peer| lost.insert(*peer));
+                let leaving: BTreeSet<PeerId> = leaving.map(|m| m.peer_id).collect();
+                let silent = leaving.intersection(&lost).copied().collect();
+                let lost: BTreeSet<PeerId> = lost.union(&leaving).copied().collect();
                 Roster {
                     me,
                     group,
@@ -169,6 +171,7 @@ impl Group {
                     members: own.gd.members.clone(),
                     lost: lost.into_iter().filter(|peer| own.gd.member(peer).is_some()).collect(),
                     leaving,
+                    silent,
                 }
             }
         }

@@ -84,14 +84,28 @@ impl Outbox {
         if let Some(audits) = &mut self.audits {
             *audits.missed.entry(member).or_default() += 1;
         }
+        // What it was told before was about another miss.
+        self.told_misses.remove(&(member, h));
         let mut batch = Batch::default();
         self.record(&mut batch, Event::Missed { member, h, at: now.wall, parts });
         batch.act(Action::Hello { peers: [member].into() });
         self.commit(batch);
     }
 
-    /// The parts that a member is to look at again before it confirms them.
-    pub(super) fn missed_parts(&self, member: &PeerId) -> Vec<(MailId, Part)> {
+    /// Whether a miss stands of which the member has not been told yet: nothing that it says is an answer to it.
+    pub(super) fn is_untold_miss(&self, member: PeerId, h: MailId) -> bool {
+        self.state.misses.contains_key(&(member, h)) && !self.told_misses.contains(&(member, h))
+    }
+
+    /// The parts that a member is to look at again before it confirms them; from now on its word counts again.
+    pub(super) fn tell_missed(&mut self, member: &PeerId) -> Vec<(MailId, Part)> {
+        let missed = self.missed_parts(member);
+        self.told_misses.retain(|miss| self.state.misses.contains_key(miss));
+        self.told_misses.extend(missed.iter().map(|(h, _)| (*member, *h)));
+        missed
+    }
+
+    fn missed_parts(&self, member: &PeerId) -> Vec<(MailId, Part)> {
         let of_it = self.state.misses.keys().filter(|(who, _)| who == member);
         let mails = of_it.filter_map(|(_, h)| self.state.mails.get(h));
         let parts = mails.flat_map(|mail| mail.holdings.iter().map(|(key, word)| (mail.facts.h, key, word)));
@@ -124,8 +138,9 @@ impl State {
     pub(super) fn apply_missed(&mut self, member: PeerId, h: MailId, at: WallTime, parts: &[Part]) {
         let Some(mail) = self.mails.get_mut(&h) else { return };
         for part in parts {
-            // By the member's own clock, which may be behind this one: any word that it signs later is a new one.
-            let said = mail.holdings.get(&(member, *part)).map_or(at, |word| word.at);
+            // By the member's own clock, which may be behind this one: any word that it signs later is a new one, and the very
+            // word that was proved wrong is none, however often it comes.
+            let said = mail.holdings.get(&(member, *part)).map_or(at, |word| word.at) + Duration::from_millis(1);
             mail.holdings.insert((member, *part), super::events::Word { at: said, state: HoldingState::Lost });
         }
         self.misses.insert((member, h), at);

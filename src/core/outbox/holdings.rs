@@ -37,6 +37,7 @@ impl Outbox {
         let mut batch = Batch::default();
         let of: BTreeSet<MailId> = signed.items.iter().map(|item| item.h).collect();
         self.record_words(&mut batch, signed.member, at, news);
+        self.confirm_words(signed.member, at, &signed.items);
         self.moved_on(&of);
         batch.reply(token, Reply::HoldingsTaken);
         self.commit(batch);
@@ -48,6 +49,17 @@ impl Outbox {
         }
     }
 
+    /// Said once more: a miss takes back what was signed up to then, so the newest word is the one that counts. It is not worth a
+    /// record: no request outlives a restart of this peer.
+    fn confirm_words(&mut self, member: PeerId, at: WallTime, items: &[Holding]) {
+        for item in items {
+            let word = self.state.mails.get_mut(&item.h).and_then(|mail| mail.holdings.get_mut(&(member, item.part)));
+            if let Some(word) = word.filter(|word| word.state == item.state) {
+                word.at = word.at.max(at);
+            }
+        }
+    }
+
     pub(super) fn is_other_member(&self, peer: &PeerId) -> bool {
         *peer != self.key.peer_id() && self.roster.has(peer)
     }
@@ -55,8 +67,8 @@ impl Outbox {
     fn is_news(&self, member: PeerId, at: WallTime, item: &Holding) -> bool {
         let Some(mail) = self.state.mails.get(&item.h) else { return false };
         match mail.holdings.get(&(member, item.part)) {
-            // The very word that an audit proved wrong may come twice.
-            Some(word) if self.state.misses.contains_key(&(member, item.h)) => word.at < at && word.state != item.state,
+            // A word that was signed before the miss may come after it: it counts only once the member was told to look.
+            Some(_) if item.state == HoldingState::Held && self.is_untold_miss(member, item.h) => false,
             Some(word) => word.at <= at && word.state != item.state,
             None => mail.holdings.keys().filter(|(who, _)| *who == member).count() < PARTS_PER_MEMBER_MAX,
         }
@@ -82,7 +94,7 @@ impl Outbox {
         let width = ours.len() / 256;
         let pairs = (0u8..=255).zip(ours.chunks(width).zip(digests.chunks(width)));
         let differ = pairs.filter(|(_, (ours, theirs))| ours != theirs).map(|(bucket, _)| bucket).collect();
-        let missed = self.missed_parts(&member);
+        let missed = self.tell_missed(&member);
         self.out.reply(token, Reply::Differ { differ, missed });
     }
 

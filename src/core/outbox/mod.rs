@@ -183,6 +183,8 @@ pub struct Outbox {
     adoption: adopt::Adoption,
     /// What is audited when; none before [`Outbox::audit_every`].
     audits: Option<audit::Audits>,
+    /// Misses of which the member has been told since they were found, or since the start: now it looks before it answers.
+    told_misses: BTreeSet<(PeerId, MailId)>,
     /// When it is looked again for entries that are over.
     rebase_at: Option<MonoTime>,
 }
@@ -236,6 +238,7 @@ impl Outbox {
             reencoding: reencode::Reencoding::default(),
             adoption: adopt::Adoption::default(),
             audits: None,
+            told_misses: BTreeSet::new(),
             rebase_at: None,
         }
     }

@@ -57,6 +57,7 @@ async fn desk(mail: &[u8], policy: Policy) -> Desk {
         policy: policy.clone(),
         lost: BTreeSet::new(),
         leaving: BTreeSet::new(),
+        silent: BTreeSet::new(),
     });
     let group = KnownGroup {
         key: Fingerprint::new([5; 20]),

@@ -38,6 +38,22 @@ fn a_member_on_its_way_out_is_placed_on_no_more_and_goes_when_it_says_so() {
 }
 
 #[test]
+fn a_member_on_its_way_out_that_falls_silent_is_still_on_its_way_out() {
+    let mut net = six();
+    net.pass(MINUTE);
+    leave(&mut net, "frank@acme", LeaveStage::Begin);
+    net.pass(MINUTE);
+    let frank = net.peer("frank@acme");
+    let roster = |net: &mut Network| net.node("bob@acme").picture.as_ref().unwrap().roster.clone();
+    assert!(roster(&mut net).counts(&frank), "it is there");
+    net.kill("frank@acme");
+    net.pass(MINUTE * 90);
+    let roster = roster(&mut net);
+    assert!(roster.leaving.contains(&frank) && roster.lost.contains(&frank) && !roster.counts(&frank));
+    assert_eq!(roster.staying().count(), 4);
+}
+
+#[test]
 fn who_thought_better_of_it_stays() {
     let mut net = six();
     net.pass(MINUTE);

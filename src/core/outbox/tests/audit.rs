@@ -34,6 +34,15 @@ fn safe(world: &World) -> i32 {
 fn liar() -> PeerId {
     key(3).peer_id()
 }
+/// The member compares what it holds with what its owner knows, and learns what it is to look at.
+fn compares(world: &mut World, h: MailId) -> (usize, Vec<(MailId, Part)>) {
+    let digests = crate::model::holding::bucket_digests([(h, part(1))]);
+    let token = Token(world.fresh());
+    world.tell(Input::HoldingBuckets { token, member: liar(), digests });
+    world.settle();
+    let Reply::Differ { differ, missed } = &world.replies[&token] else { panic!() };
+    (differ.len(), missed.clone())
+}
 
 #[test]
 fn r12_every_member_is_audited_about_once_an_hour_and_a_passed_audit_writes_nothing() {
@@ -67,17 +76,14 @@ fn r8_a_missed_audit_counts_as_lost_until_the_part_is_confirmed_anew_after_it() 
         "what is lost is not audited"
     );
 
-    let digests = crate::model::holding::bucket_digests([(h, part(1))]);
-    world.tell(Input::HoldingBuckets { token: Token(5), member: liar(), digests });
-    world.settle();
-    let Reply::Differ { differ, missed } = &world.replies[&Token(5)] else { panic!() };
-    assert_eq!((differ.len(), missed.as_slice()), (1, [(h, part(1))].as_slice()), "the member is told what to look at");
+    assert_eq!(compares(&mut world, h), (1, vec![(h, part(1))]), "the member is told what to look at");
 
     world.holds(3, h, part(1), HoldingState::Held, before);
     assert_eq!(safe(&world), 1, "a word from before the miss says nothing");
     world.crash();
     world.run(MINUTE);
     assert_eq!((safe(&world), world.brain.status().audit_misses.len()), (1, 1), "also after a restart");
+    compares(&mut world, h);
     world.holds(3, h, part(1), HoldingState::Held, world.now.wall);
     assert_eq!((safe(&world), world.brain.status().audit_misses.len()), (2, 0));
 }
@@ -92,8 +98,27 @@ fn r8_a_member_whose_clock_is_behind_confirms_anew_after_a_miss() {
     assert_eq!(safe(&world), 1, "the word that was proved wrong, once more");
     world.crash();
     world.run(MINUTE);
+    compares(&mut world, h);
     world.holds(3, h, part(1), HoldingState::Held, before + MINUTE);
     assert_eq!(safe(&world), 2, "signed after the miss, by a clock that is behind");
+}
+
+#[test]
+fn r8_a_second_word_that_was_signed_before_a_miss_and_comes_after_it_restores_nothing() {
+    let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
+    let (first, second, third) = (world.now.wall, world.now.wall + MINUTE, world.now.wall + MINUTE * 2);
+    world.run(MINUTE * 3);
+    world.holds(3, h, part(1), HoldingState::Held, second);
+    world.run(HOUR);
+    assert_eq!(safe(&world), 1);
+    world.holds(3, h, part(1), HoldingState::Held, third);
+    assert_eq!(safe(&world), 1, "on its way while the audit was missed");
+    compares(&mut world, h);
+    world.holds(3, h, part(1), HoldingState::Held, second);
+    world.holds(3, h, part(1), HoldingState::Held, first);
+    assert_eq!(safe(&world), 1, "both had been taken before, and come twice");
+    world.holds(3, h, part(1), HoldingState::Held, world.now.wall);
+    assert_eq!(safe(&world), 2, "the member has looked");
 }
 
 #[test]

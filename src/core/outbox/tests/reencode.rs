@@ -124,6 +124,17 @@ fn a_mail_moves_before_a_member_has_left_that_the_policy_cannot_spare() {
 }
 
 #[test]
+fn a_mail_moves_too_when_the_member_that_leaves_falls_silent() {
+    let (mut world, _) = sealed(Rules::default());
+    let lost = (*lost(5, 1)).clone();
+    let silent = Roster { leaving: lost.lost.clone(), silent: lost.lost.clone(), ..lost };
+    assert!(!silent.lost.iter().any(|peer| silent.counts(peer)), "what it holds cannot be read");
+    world.tell(Input::Roster(Arc::new(silent)));
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD, Encoding::Whole]);
+}
+
+#[test]
 fn a_manifest_that_cannot_be_made_is_tried_again_and_one_for_a_policy_of_before_is_not_listed() {
     let (mut world, h) = sealed(Rules { disk_full: true, ..Rules::default() });
     world.tell(Input::Roster(with(5, 2, 4)));

@@ -47,6 +47,7 @@ pub(super) fn roster(others: u8) -> Arc<Roster> {
         members: (1..=others + 1).map(member).collect(),
         lost: BTreeSet::new(),
         leaving: BTreeSet::new(),
+        silent: BTreeSet::new(),
     })
 }
 

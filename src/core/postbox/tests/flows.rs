@@ -115,6 +115,7 @@ fn a_mail_larger_than_the_group_takes_is_refused_before_anything_is_kept_for_it(
         members,
         lost: BTreeSet::new(),
         leaving: BTreeSet::new(),
+        silent: BTreeSet::new(),
     })));
     world.send(&Ns { length: limit + 1, ..ns(1) }, true);
     let mut huge = ns(2);
@@ -263,6 +264,7 @@ fn many_pulls_that_fail_are_tried_again_one_at_a_time_and_at_once_when_a_member_
         policy,
         members,
         leaving: lost.clone(),
+        silent: lost.clone(),
         lost,
     })));
     world.sender.way = Way::Up;

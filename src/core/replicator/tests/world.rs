@@ -170,6 +170,7 @@ impl World {
             members: self.names.iter().map(|n| member(n)).collect(),
             lost: self.lost.clone(),
             leaving: BTreeSet::new(),
+            silent: BTreeSet::new(),
         }
     }
     pub(super) fn peer(&mut self, name: &str) -> &mut Peer {
