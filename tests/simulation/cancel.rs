@@ -48,13 +48,24 @@ impl World {
             if self.is(Saboteur::SaysTooLate) && answer == CancelAnswer::Uncertain {
                 answer = CancelAnswer::TooLate;
             }
+            if self.is(Saboteur::NeverSure) {
+                answer = CancelAnswer::Uncertain;
+            }
             self.say(|w| format!("{} says of {id} for {receiver}: {}", w.name(p), answer.word()));
+            self.truth.cancel_said.insert((id, receiver.clone()), answer);
             match answer {
                 CancelAnswer::Cancelled => self.check_cancelled(p, id, receiver),
                 CancelAnswer::TooLate => self.check_too_late(p, id, &receiver),
                 CancelAnswer::Uncertain => {}
             }
         }
+    }
+
+    /// A cancel that is still called uncertain though everybody who could say more is there, and always was.
+    pub(crate) fn unsure_cancel(&self) -> Option<&(SubmissionId, Address)> {
+        let all_there = self.truth.restored.is_empty() && self.peers.iter().all(|p| p.is_up() && !p.dead && !p.left);
+        let mut said = self.truth.cancel_said.iter().filter(|_| all_there);
+        said.find(|(_, answer)| **answer == CancelAnswer::Uncertain).map(|(which, _)| which)
     }
 
     fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost::core::Brain;
-use roost::core::outbox::{self, Announcement, EndedAs};
+use roost::core::outbox::{self, Announcement, CancelAnswer, EndedAs};
 use roost::core::placement::{Place, whole_copies};
 use roost::core::postbox::access::MessageKey;
 use roost::core::postbox::io::NrItem;
@@ -91,7 +91,7 @@ pub(crate) struct Truth {
     /// What was accepted before a restore.
     pub(crate) submitted_before: BTreeSet<SubmissionId>,
     /// Tombstones that were durable before a restore.
-    pub(crate) endings_before: BTreeMap<MailId, Ending>,
+    pub(crate) endings_before: BTreeMap<MailId, BTreeSet<Ending>>,
     /// Bodies that a restored reader had.
     pub(crate) lost_bodies: BTreeSet<(usize, MailKey)>,
     /// What restored owners believe of members.
@@ -108,6 +108,27 @@ pub(crate) struct Truth {
     pub(crate) missed: BTreeMap<(MailId, PeerId), u64>,
     /// Mails of owners whose disk died, that were announced then.
     pub(crate) orphans: Vec<Orphan>,
+    /// What owners showed of their open mails when they were last up.
+    pub(crate) shown: BTreeMap<MailId, Promise>,
+    /// The same of mails that their owners then lost themselves, as they came back with an old disk.
+    pub(crate) promised: BTreeMap<MailId, Promise>,
+    /// What a cancel was last said to have come to.
+    pub(crate) cancel_said: BTreeMap<(SubmissionId, Address), CancelAnswer>,
+    /// ns that reached somebody once.
+    pub(crate) told_once: BTreeSet<(MailId, Address)>,
+}
+
+/// What a shown safe(f) promises: when no more of these holders are lost, the mail is readable.
+#[derive(Debug, Clone)]
+pub(crate) struct Promise {
+    /// f.
+    pub(crate) safe: i32,
+    /// Members on whose word it rests.
+    pub(crate) holders: BTreeSet<usize>,
+    /// Those of them that a restore had taken the part from already, unknown to the owner.
+    pub(crate) emptied: BTreeSet<usize>,
+    /// When it was shown.
+    pub(crate) at: u64,
 }
 
 /// A mail of an owner whose disk died, for one reader.
@@ -115,10 +136,8 @@ pub(crate) struct Truth {
 pub(crate) struct Orphan {
     pub(crate) h: MailId,
     pub(crate) reader: Address,
-    /// safe(f) as it was shown at that moment.
-    pub(crate) safe: i32,
-    /// Members that were not counted then.
-    pub(crate) uncounted: BTreeSet<PeerId>,
+    /// What was shown at that moment.
+    pub(crate) promise: Promise,
 }
 
 impl World {
@@ -264,14 +283,13 @@ impl World {
         let Record::Outbox(bytes) = record else { return };
         match wire::decode(bytes).unwrap() {
             outbox::Event::Ended { submission, receiver, why, .. } => self.check_end(p, submission, &receiver, why),
-            outbox::Event::Tombstoned { h, .. } => {
+            outbox::Event::Tombstoned { h, ending, .. } => {
                 let mail = &self.truth.mails[&h];
                 let ended = &self.peers[p].disk.ledger.ended;
                 let open = mail.receivers.iter().find(|r| !ended.contains_key(&(mail.submission, (*r).clone())));
                 // One that is adopted is as true as it was before.
-                if !self.truth.endings_before.contains_key(&h)
-                    && let Some(open) = open
-                {
+                let was_so = self.truth.endings_before.get(&h).is_some_and(|before| before.contains(&ending));
+                if let Some(open) = open.filter(|_| !was_so) {
                     self.violate(Rule::R4, format!("{} entombs {h}, for which {open} still waits", self.name(p)));
                 }
             }
@@ -367,7 +385,7 @@ impl World {
         let Some(brains) = &self.peers[p].brains else { return };
         let status = brains.outbox.observe(now);
         for mail in status.submissions.into_iter().flat_map(|s| s.mails) {
-            let counted = survives(&self.counted(p, &mail.h));
+            let counted = survives(&self.counted(p, &mail.h).into_values().collect::<Vec<_>>());
             if mail.safe >= 0 && mail.safe > counted {
                 let why = format!("{} shows safe({}) for {}, counted are {counted}", self.name(p), mail.safe, mail.h);
                 self.violate(Rule::R8, why);
@@ -385,14 +403,15 @@ impl World {
             Ending::Expired => receivers > 1,
             Ending::Received | Ending::Cancelled => false,
         };
-        self.truth.endings_before.iter().any(|(h, ending)| {
+        self.truth.endings_before.iter().any(|(h, before)| {
             let mail = &self.truth.mails[h];
-            mail.submission == *id && mail.receivers.contains(receiver) && vague(ending, mail.receivers.len())
+            let is_vague = before.iter().any(|ending| vague(ending, mail.receivers.len()));
+            mail.submission == *id && mail.receivers.contains(receiver) && is_vague
         })
     }
 
     /// What each member that is not lost holds of a mail of `p`, as the owner may count it: reported, and no audit missed since.
-    fn counted(&self, p: usize, h: &MailId) -> Vec<BTreeSet<Part>> {
+    pub(crate) fn counted(&self, p: usize, h: &MailId) -> BTreeMap<PeerId, BTreeSet<Part>> {
         let members = self.peers[p].roster.members.iter().map(|m| m.peer_id);
         let live = members.filter(|member| !self.peers[p].roster.lost.contains(member));
         let parts = |member: PeerId| {
@@ -402,7 +421,7 @@ impl World {
             let believed = self.truth.beliefs.get(&(p, member)).and_then(|belief| belief.get(h));
             since.chain(believed.into_iter().flatten().copied()).collect::<BTreeSet<Part>>()
         };
-        live.map(parts).filter(|parts| !parts.is_empty()).collect()
+        live.map(|member| (member, parts(member))).filter(|(_, parts)| !parts.is_empty()).collect()
     }
 }
 

@@ -100,6 +100,7 @@ impl World {
                 if works {
                     let entry =
                         Entry { value: DhtValue::Ns(sealed), password: ns_password(&what.secret), expiry: what.expiry };
+                    self.truth.told_once.insert((what.h, what.receiver.clone()));
                     self.dht.put(DhtKey::Ns(what.receiver.clone()), name, entry);
                 }
                 let how = works.then_some(How::Dht);

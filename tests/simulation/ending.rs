@@ -60,7 +60,7 @@ impl World {
             };
             let placed: Vec<usize> = place.placed().iter().map(|member| self.index(member)).collect();
             // So many died that nobody may say who counts as lost: nothing can be repaired.
-            if placed.iter().any(|member| self.peers[*member].dead) {
+            if (0..self.params.members).filter(|member| self.peers[*member].dead).count() * 2 > self.params.members {
                 continue;
             }
             let parts_of = |member: usize| -> BTreeSet<Part> {
@@ -113,13 +113,8 @@ impl World {
 
     /// Whether the reader of a mail whose owner's disk died has neither had it nor refused it, and still could: of the members
     /// that its safe(f) counted, no more were lost than it said may go.
-    fn is_missed(&self, Orphan { h, reader, safe, uncounted }: &Orphan) -> bool {
-        // A liar is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
-        let owner = self.truth.mails[h].owner;
-        let is_off = |m: usize| self.peers[m].dead || self.peers[m].liar || self.truth.restored.contains_key(&m);
-        let counted = |m: &usize| *m != owner && !uncounted.contains(&self.peers[*m].id);
-        let lost = (0..self.params.members).filter(counted).filter(|m| is_off(*m)).count();
-        if i32::try_from(lost).unwrap() > *safe {
+    fn is_missed(&self, Orphan { h, reader, promise }: &Orphan) -> bool {
+        if self.is_void(promise) {
             return false;
         }
         let mail = &self.truth.mails[h];

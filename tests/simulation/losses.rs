@@ -9,8 +9,8 @@ use roost::core::{Brain, fetch};
 use roost::model::notification::Ns;
 use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, Urgency, WallTime};
 
-use super::checker::{Letter, Orphan, readable};
-use super::disk::{DiskOp, SealedNs};
+use super::checker::{Letter, Orphan, Promise, readable};
+use super::disk::{Disk, DiskOp, SealedNs};
 use super::peer::{After, Tell, Waiter};
 use super::sabotage::Saboteur;
 use super::world::{Happening, START, World};
@@ -21,14 +21,21 @@ impl World {
     pub(crate) fn disks_die(&mut self, owner: usize, beyond: usize) {
         let now = self.now(owner);
         let status = self.peers[owner].brains.as_ref().map(|brains| brains.outbox.observe(now));
-        let promised = status.iter().flat_map(|s| &s.submissions).flat_map(|s| &s.mails).map(|m| m.safe).max();
-        let f = usize::try_from(promised.unwrap_or(0)).unwrap_or(0);
+        let mails = status.iter().flat_map(|s| &s.submissions).flat_map(|s| &s.mails);
+        let safest = mails.max_by_key(|mail| mail.safe).map(|mail| (mail.h, mail.safe));
+        let f = safest.map_or(0, |(_, safe)| usize::try_from(safe).unwrap_or(0));
+        let holders: Vec<usize> = safest.map(|(h, _)| self.holders(owner, &h)).into_iter().flatten().collect();
         let most = self.rng.between(0, 1000);
         let many = if most < 700 { f } else { self.rng.index(f + 1) } + beyond;
         let mut others: Vec<usize> = (0..self.params.members).filter(|m| *m != owner && !self.peers[*m].dead).collect();
         let mut dying = vec![owner];
         while dying.len() <= many && !others.is_empty() {
-            dying.push(others.swap_remove(self.rng.index(others.len())));
+            // Mostly those that hold the mail.
+            let hold: Vec<usize> = others.iter().copied().filter(|other| holders.contains(other)).collect();
+            let among = if !hold.is_empty() && self.rng.chance(850) { &hold } else { &others };
+            let next = *self.rng.pick(among);
+            others.retain(|other| *other != next);
+            dying.push(next);
         }
         self.say(|w| {
             format!("safe({f}) is shown; the disks of {:?} die", dying.iter().map(|p| w.name(*p)).collect::<Vec<_>>())
@@ -44,21 +51,65 @@ impl World {
 
     /// Remembers what a dying disk leaves to the others: mails that their readers know of, and how safe they were shown to be.
     fn note_death(&mut self, p: usize) {
-        let now = self.now(p);
-        let Some(brains) = &self.peers[p].brains else { return };
-        let status = brains.outbox.observe(now);
-        let uncounted: &BTreeSet<PeerId> = &self.peers[p].roster.lost;
-        for mail in status.submissions.iter().flat_map(|s| &s.mails).filter(|mail| mail.safe >= 0) {
-            let sealed = &self.truth.mails[&mail.h];
+        for (h, promise) in self.promises(p) {
+            let sealed = &self.truth.mails[&h];
             let key = MailKey { sender: self.peers[p].fingerprint, submission: sealed.submission };
             for reader in &sealed.receivers {
                 let told = self.at(reader).filter(|r| self.peers[*r].disk.ledger.announced.contains(&key));
                 if told.is_some() {
-                    let (h, safe, reader, uncounted) = (mail.h, mail.safe, reader.clone(), uncounted.clone());
-                    self.truth.orphans.push(Orphan { h, reader, safe, uncounted });
+                    let (reader, promise) = (reader.clone(), promise.clone());
+                    self.truth.orphans.push(Orphan { h, reader, promise });
                 }
             }
         }
+    }
+
+    /// Members that an owner may count for a mail.
+    fn holders(&self, p: usize, h: &MailId) -> BTreeSet<usize> {
+        self.counted(p, h).into_keys().map(|member| self.index(&member)).collect()
+    }
+
+    /// What a peer shows of its open mails that are safe.
+    fn promises(&self, p: usize) -> Vec<(MailId, Promise)> {
+        let Some(brains) = &self.peers[p].brains else { return Vec::new() };
+        let (status, owner) = (brains.outbox.observe(self.now(p)), self.peers[p].id);
+        let mails = status.submissions.iter().flat_map(|s| &s.mails).filter(|mail| mail.safe >= 0);
+        let promise = |h: MailId, safe: i32| {
+            let counted = self.counted(p, &h);
+            let is_emptied = |m: &usize, parts: &BTreeSet<Part>| {
+                let here = &self.peers[*m].disk.parts;
+                self.truth.restored.contains_key(m) && !parts.iter().all(|part| here.contains(&(owner, h, *part)))
+            };
+            let all = counted.iter().map(|(member, parts)| (self.index(member), parts));
+            let emptied = all.filter(|(m, parts)| is_emptied(m, parts)).map(|(m, _)| m).collect();
+            Promise { safe, holders: self.holders(p, &h), emptied, at: self.t }
+        };
+        mails.map(|mail| (mail.h, promise(mail.h, mail.safe))).collect()
+    }
+
+    /// Remembers what a peer shows as it goes down.
+    pub(crate) fn note_shown(&mut self, p: usize) {
+        let (promises, mails) = (self.promises(p), &self.truth.mails);
+        self.truth.shown.retain(|h, _| mails[h].owner != p);
+        self.truth.shown.extend(promises);
+    }
+
+    /// A peer comes back with an old disk: what it showed of mails that are not on that one must hold.
+    pub(crate) fn note_promised(&mut self, p: usize, old: &Disk) {
+        let here = &self.peers[p].disk.blobs;
+        let lost = self.truth.shown.iter().filter(|(h, _)| old.blobs.contains_key(h) && !here.contains_key(h));
+        let own: Vec<_> = lost.filter(|(h, _)| self.truth.mails[h].owner == p).map(|(h, p)| (*h, p.clone())).collect();
+        self.truth.promised.extend(own);
+    }
+
+    /// Whether more holders were lost than safe(f) said may go.
+    pub(crate) fn is_void(&self, promise: &Promise) -> bool {
+        // A liar is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
+        let is_lost = |m: &&usize| {
+            let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
+            self.peers[**m].dead || self.peers[**m].liar || restored || promise.emptied.contains(m)
+        };
+        i32::try_from(promise.holders.iter().filter(is_lost).count()).unwrap() > promise.safe
     }
 
     /// An owner learns that a member missed an audit: what that one reported before does not count any more.
@@ -139,14 +190,16 @@ impl World {
         SealedNs { ns, signer: peer.fingerprint, nonce: self.fresh() }
     }
 
-    /// Whether a restored owner has lost the sealed mail for a receiver, and what members that are there hold does not make it.
+    /// Whether a restored owner has lost the sealed mail for a receiver, and what members that are there hold does not make it,
+    /// as more holders were lost than its safe(f) said may go, if it was safe at all.
     pub(crate) fn is_beyond_recovery(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
         let owner = &self.peers[letter.from];
         let forms = self.truth.mails.iter().filter(|(h, mail)| {
             mail.submission == *id && mail.receivers.contains(receiver) && owner.disk.ledger.sealed.contains(*h)
         });
         let mut forms = forms.peekable();
-        forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h))
+        let kept = |h: &MailId| self.truth.promised.get(h).is_some_and(|promise| !self.is_void(promise));
+        forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h) && !kept(h))
     }
 
     /// Whether a restored owner has lost a sealed mail, and what members that are there hold does not make it.

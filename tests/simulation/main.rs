@@ -175,6 +175,14 @@ mod tests {
         is_caught(Saboteur::CountsTwice);
     }
     #[test]
+    fn r2_an_ns_that_is_never_sent_again_is_caught() {
+        is_caught(Saboteur::NeverRepeats);
+    }
+    #[test]
+    fn r12_a_cancel_that_stays_uncertain_is_caught() {
+        is_caught(Saboteur::NeverSure);
+    }
+    #[test]
     fn r12_a_peer_that_never_rests_is_caught() {
         is_caught(Saboteur::NeverRests);
     }

@@ -100,9 +100,13 @@ impl World {
 
     /// A member told what it has of the own msglist; the notes in it are not sealed here.
     pub(crate) fn own_list_came(&mut self, p: usize, member: PeerId, since: Cursor, answer: Answer) {
-        let answer = if let Answer::Page(page) = answer {
-            for h in self.note_told_gone(p, &page) {
-                self.resurrect(p, h);
+        let answer = if let Answer::Page(mut page) = answer {
+            self.note_told_gone(p, &page);
+            if self.is(Saboteur::Resurrects) {
+                // It does not hear of any tombstone.
+                let is_end =
+                    |bytes: &[u8]| matches!(decode_entry(bytes), Ok(Entry { body: EntryBody::Tombstone(_), .. }));
+                page.runs.retain(|run| !run.entries.iter().any(|bytes| is_end(bytes)));
             }
             let mut notes = BTreeMap::new();
             for bytes in page.runs.iter().flat_map(|run| &run.entries) {
@@ -115,19 +119,6 @@ impl World {
             None
         };
         self.hand(p, Tell::Outbox(Input::OwnList { member, since, answer }));
-    }
-
-    /// A broken owner speaks of what is gone as it did before.
-    fn resurrect(&mut self, p: usize, h: MailId) {
-        if !self.is(Saboteur::Resurrects) {
-            return;
-        }
-        let notices = self.peers[p].disk.blobs.get(&h).cloned().unwrap_or_default();
-        for (receiver, SealedNs { ns, .. }) in notices {
-            let Some(peer) = self.at(&receiver).map(|at| self.peers[at].id) else { continue };
-            let (secret, expiry) = (ns.secret, ns.expiry);
-            self.announce(p, Announcement { h, receiver, peer, secret, expiry, direct_first: true, dht: true });
-        }
     }
 
     fn audit(&mut self, p: usize, member: PeerId, h: MailId, part: Part, block: u64) {
@@ -233,6 +224,10 @@ impl World {
 
     fn announce(&mut self, p: usize, what: Announcement) {
         self.check_announced(p, &what);
+        if self.is(Saboteur::NeverRepeats) && self.truth.told_once.contains(&(what.h, what.receiver.clone())) {
+            let input = Input::Announced { h: what.h, receiver: what.receiver, how: Some(How::Direct) };
+            return self.tell_later(p, 1, Tell::Outbox(input));
+        }
         let notices = self.peers[p].disk.blobs.get(&what.h);
         let sealed = notices.and_then(|all| all.iter().find(|(a, _)| *a == what.receiver)).map(|(_, s)| s.clone());
         let Some(sealed) = sealed else {
@@ -260,6 +255,7 @@ impl World {
     /// The receiver's peer answered an ns, or did not.
     pub(crate) fn ns_sent(&mut self, p: usize, what: &Announcement, sealed: SealedNs, answer: &Answer) {
         if matches!(answer, Answer::Done) {
+            self.truth.told_once.insert((what.h, what.receiver.clone()));
             let input = Input::Announced { h: what.h, receiver: what.receiver.clone(), how: Some(How::Direct) };
             return self.hand(p, Tell::Outbox(input));
         }

@@ -48,10 +48,14 @@ impl World {
         let marked = self.rng.chance(500);
         self.say(|w| format!("{} is restored from a disk of {at} ms, marked: {marked}", w.name(p)));
         self.crash(p);
-        let old = std::mem::replace(&mut self.peers[p].disk, disk).ledger;
+        let old = std::mem::replace(&mut self.peers[p].disk, disk);
+        self.note_promised(p, &old);
+        let old = old.ledger;
         let new = &self.peers[p].disk.ledger;
         self.truth.lost_bodies.extend(old.pulled.difference(&new.pulled).map(|key| (p, *key)));
-        self.truth.endings_before.extend(old.tombstoned.iter().map(|(h, ending)| (*h, *ending)));
+        for (h, ending) in &old.tombstoned {
+            self.truth.endings_before.entry(*h).or_default().insert(*ending);
+        }
         self.forget_misses(p);
         let mails = &self.truth.mails;
         // Marked, an owner knows that it does not know whom it served.
@@ -113,14 +117,13 @@ impl World {
     }
 
     /// Notes which tombstones of its own an owner is told.
-    pub(crate) fn note_told_gone(&mut self, p: usize, page: &Page) -> Vec<MailId> {
+    pub(crate) fn note_told_gone(&mut self, p: usize, page: &Page) {
         let mut told = Vec::new();
         for bytes in page.runs.iter().flat_map(|run| &run.entries) {
             let Ok(Entry { body: EntryBody::Tombstone(signed), .. }) = decode_entry(bytes) else { continue };
             told.extend(Signed::<Tombstone>::verify(&signed.0).map(|tombstone| tombstone.h));
         }
         self.peers[p].told_gone.extend(&told);
-        told
     }
 
     /// R7: an owner that was told, or knows itself, that a mail is gone does not speak of it as if it were there.

@@ -221,7 +221,7 @@ impl World {
     fn finish(&mut self) {
         let expiry = if self.params.reader_leaves { ms(self.params.policy.life.duration()) / HOUR + 26 } else { 0 };
         for round in 0..ROUNDS.max(expiry) {
-            if self.violation.is_some() || (round >= expiry && self.all_ended()) {
+            if self.violation.is_some() || (round >= expiry && self.all_ended() && self.unsure_cancel().is_none()) {
                 return;
             }
             for p in 0..self.peers.len() {
@@ -235,6 +235,12 @@ impl World {
         if self.violation.is_none() && !self.all_ended() {
             self.check_outcomes();
             self.violate(Rule::R12, format!("not all has ended {ROUNDS} hours after everything healed"));
+        }
+        if self.violation.is_none()
+            && let Some((id, receiver)) = self.unsure_cancel()
+        {
+            let why = format!("{ROUNDS} hours after everything healed the cancel of {id} is uncertain for {receiver}");
+            self.violate(Rule::R12, why);
         }
     }
 }

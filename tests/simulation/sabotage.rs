@@ -25,7 +25,7 @@ pub(crate) enum Saboteur {
     CountsTwice,
     /// A member takes every other one to be back whenever it has asked it.
     NeverRests,
-    /// An owner that was restored announces again what members tell it to be gone.
+    /// An owner that was restored does not hear from members what is gone.
     Resurrects,
     /// A cancel that is uncertain is said to be `cancelled`.
     SaysCancelled,
@@ -33,11 +33,15 @@ pub(crate) enum Saboteur {
     SaysTooLate,
     /// A missed audit takes nothing from safe(f).
     IgnoresMisses,
+    /// A cancel stays uncertain for ever.
+    NeverSure,
+    /// An ns that reached somebody once is never sent again.
+    NeverRepeats,
 }
 
 impl Saboteur {
     /// All of them.
-    pub(crate) const ALL: [Saboteur; 13] = [
+    pub(crate) const ALL: [Saboteur; 15] = [
         Saboteur::YesBeforeDurable,
         Saboteur::SwallowsDsn,
         Saboteur::EmptyListDeletes,
@@ -51,12 +55,14 @@ impl Saboteur {
         Saboteur::SaysCancelled,
         Saboteur::SaysTooLate,
         Saboteur::IgnoresMisses,
+        Saboteur::NeverSure,
+        Saboteur::NeverRepeats,
     ];
     /// The rule that it breaks.
     pub(crate) fn breaks(self) -> Rule {
         match self {
             Saboteur::YesBeforeDurable => Rule::R1,
-            Saboteur::SwallowsDsn => Rule::R2,
+            Saboteur::SwallowsDsn | Saboteur::NeverRepeats => Rule::R2,
             Saboteur::EmptyListDeletes => Rule::R3,
             Saboteur::AnySignerFrees => Rule::R4,
             Saboteur::FilesTwice => Rule::R5,
@@ -65,7 +71,7 @@ impl Saboteur {
                 Rule::R7
             }
             Saboteur::CountsTwice | Saboteur::IgnoresMisses => Rule::R8,
-            Saboteur::NeverRests => Rule::R12,
+            Saboteur::NeverRests | Saboteur::NeverSure => Rule::R12,
         }
     }
     /// Makes sure that what it breaks happens in the run.
@@ -78,6 +84,10 @@ impl Saboteur {
             Saboteur::SaysCancelled => (params.cancels, params.eager, params.mails, params.by_dht) = (8, true, 8, true),
             Saboteur::SaysTooLate => params.cancels += 4,
             Saboteur::IgnoresMisses => params.liars = 2,
+            Saboteur::NeverSure => params.cancels += 4,
+            Saboteur::NeverRepeats => {
+                (params.old_disks, params.eager, params.mails, params.by_dht) = (4, false, 8, false)
+            }
             _ => {}
         }
     }
