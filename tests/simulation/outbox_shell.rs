@@ -103,10 +103,7 @@ impl World {
         let answer = if let Answer::Page(mut page) = answer {
             self.note_told_gone(p, &page);
             if self.is(Saboteur::Resurrects) {
-                // It does not hear of any tombstone.
-                let is_end =
-                    |bytes: &[u8]| matches!(decode_entry(bytes), Ok(Entry { body: EntryBody::Tombstone(_), .. }));
-                page.runs.retain(|run| !run.entries.iter().any(|bytes| is_end(bytes)));
+                page.runs = page.runs.into_iter().map(|run| self.without_tombstones(p, run)).collect();
             }
             let mut notes = BTreeMap::new();
             for bytes in page.runs.iter().flat_map(|run| &run.entries) {

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost::core::postbox::{self, MailKey};
-use roost::model::msglist::{Entry, EntryBody, Tombstone};
+use roost::model::msglist::{Cursor, Entry, EntryBody, Head, Seq, Tombstone};
 use roost::model::{Address, MailId, Part, PeerId, SubmissionId};
-use roost::wire::msglist::{Page, decode_entry};
+use roost::wire::msglist::{Page, Run, chain_next, chain_start, decode_entry, encode_entry};
 use roost::wire::{self, Signed};
+use serde_bytes::ByteBuf;
 
 use super::checker::{Letter, Rule};
 use super::disk::{Disk, Record};
@@ -124,6 +125,33 @@ impl World {
             told.extend(Signed::<Tombstone>::verify(&signed.0).map(|tombstone| tombstone.h));
         }
         self.peers[p].told_gone.extend(&told);
+    }
+
+    /// A run of the own msglist as a broken owner hears it: without any tombstone that is new to it, and signed anew by itself.
+    /// One that does not begin at the start of its epoch does not fit then, and the owner asks for all of it.
+    pub(crate) fn without_tombstones(&self, p: usize, run: Run) -> Run {
+        let (peer, epoch) = (&self.peers[p], Signed::<Head>::verify(&run.head).unwrap().at.epoch);
+        let is_new_end = |entry: &Entry| match &entry.body {
+            EntryBody::Tombstone(signed) => {
+                let tombstone = Signed::<Tombstone>::verify(&signed.0).unwrap();
+                !peer.disk.ledger.tombstoned.contains_key(&tombstone.h)
+            }
+            _ => false,
+        };
+        let all: Vec<Entry> = run.entries.iter().map(|bytes| decode_entry(bytes).unwrap()).collect();
+        if !all.iter().any(is_new_end) {
+            return run;
+        }
+        let start = chain_start(&peer.id, epoch);
+        let (mut entries, mut chain, mut at) = (Vec::new(), start, Cursor { epoch, seq: run.after });
+        for entry in all.into_iter().filter(|entry| !is_new_end(entry)) {
+            at.seq = at.seq.next();
+            let bytes = encode_entry(&Entry { at, ..entry });
+            chain = chain_next(&chain, &bytes);
+            entries.push(ByteBuf::from(bytes));
+        }
+        let head = peer.key.sign(Head { owner: peer.id, at, chain, base_seq: Seq(0), base_chain: start });
+        Run { entries, head: ByteBuf::from(head.as_bytes().to_vec()), ..run }
     }
 
     /// R7: an owner that was told, or knows itself, that a mail is gone does not speak of it as if it were there.
