@@ -23,6 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use plan::{Offer, RequestId, Run};
+pub use pull::Totals;
 use pull::{Lie, Pull};
 pub use share::bound_of_fragments;
 
@@ -341,24 +342,6 @@ pub struct Status {
     pub liars: BTreeMap<PeerId, u64>,
     /// Rate and delay of the sources of running pulls.
     pub scores: BTreeMap<PeerId, Score>,
-}
-
-/// What pulls came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Totals {
-    /// Those that ended with the whole mail.
-    pub whole: u64,
-    /// Those that ended without it.
-    pub failed: u64,
-    /// Verified bytes, from all sources.
-    pub bytes: u64,
-}
-
-impl Totals {
-    fn add(&mut self, report: &Report) {
-        *(if report.ok { &mut self.whole } else { &mut self.failed }) += 1;
-        self.bytes += report.sources.values().map(|source| source.bytes).sum::<u64>();
-    }
 }
 
 /// Nothing of a fetch is journalled: the blocks in its file are its memory.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::plan::{Offer, Plan, RequestId};
 use super::schedule::Schedule;
 use super::{Action, Failure, Fetch, Order, Report, SourceFailure, SourceReport};
@@ -26,6 +28,24 @@ const STRIKES: u8 = 2;
 const MANIFESTS_AT_ONCE: usize = 3;
 /// One more is asked for each time that none came for this long.
 const MANIFEST_PATIENCE: Duration = Duration::from_millis(300);
+
+/// What pulls came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Totals {
+    /// Those that ended with the whole mail.
+    pub whole: u64,
+    /// Those that ended without it.
+    pub failed: u64,
+    /// Verified bytes, from all sources.
+    pub bytes: u64,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, report: &Report) {
+        *(if report.ok { &mut self.whole } else { &mut self.failed }) += 1;
+        self.bytes += report.sources.values().map(|source| source.bytes).sum::<u64>();
+    }
+}
 
 /// A source of one pull.
 #[derive(Debug, Clone, Default)]
