@@ -88,6 +88,10 @@ pub struct Page {
     /// Whether more can be had at once.
     #[serde(rename = "m")]
     pub more: bool,
+    /// Signed tombstones that whoever answers has from elsewhere than the list (a 410, a `/notify`), and the list as it knows it
+    /// does not have. On the last page of another's list.
+    #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty")]
+    pub tombstones: Vec<ByteBuf>,
 }
 
 /// A run whose chain and signature fit.

@@ -49,7 +49,7 @@ fn run(key: &PeerKey, epoch: Epoch, entries: Vec<Vec<u8>>) -> Page {
     let head = key.sign(Head { owner, at, chain, base_seq: Seq(0), base_chain: start });
     let head = head.as_bytes().to_vec().into();
     let entries = entries.into_iter().map(Into::into).collect();
-    Page { runs: vec![Run { entries, after: Seq(0), head, base: None }], more: false }
+    Page { runs: vec![Run { entries, after: Seq(0), head, base: None }], ..Page::default() }
 }
 
 /// What is tried, each with what it is called.

@@ -114,6 +114,8 @@ pub(crate) struct Truth {
     pub(crate) promised: BTreeMap<MailId, Promise>,
     /// What a cancel was last said to have come to.
     pub(crate) cancel_said: BTreeMap<(SubmissionId, Address), CancelAnswer>,
+    /// Readers whose nr a restored owner refused before it had learned of the mail again.
+    pub(crate) refused_unknown: BTreeSet<(usize, MailId)>,
     /// ns that reached somebody once.
     pub(crate) told_once: BTreeSet<(MailId, Address)>,
 }
@@ -232,9 +234,7 @@ impl World {
 
     /// R2: a sender takes the true word of a reader.
     pub(crate) fn check_nr_refused(&mut self, p: usize, item: &NrItem, why: &str) {
-        let owner = self.truth.mails[&item.nr.h].owner;
-        // A restored owner that has not learned of the mail again is told of it by another nr, once it has.
-        if self.truth.restored.contains_key(&owner) && !self.peers[owner].disk.ledger.sealed.contains(&item.nr.h) {
+        if self.truth.refused_unknown.contains(&(p, item.nr.h)) {
             return;
         }
         let why = format!("the true nr of {} for {} is refused: {why}", self.name(p), item.nr.h);

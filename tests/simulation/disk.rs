@@ -162,7 +162,12 @@ impl Ledger {
             outbox::Event::Submitted { submission, receivers, .. } => {
                 self.submitted.entry(submission).or_default().extend(receivers.into_iter().map(|(a, _)| a));
             }
-            outbox::Event::Sealed { facts, .. } => drop(self.sealed.insert(facts.h)),
+            outbox::Event::Sealed { submission, facts, receivers, adopted, .. } => {
+                self.sealed.insert(facts.h);
+                if adopted.is_some() {
+                    self.submitted.entry(submission).or_default().extend(receivers.into_iter().map(|r| r.address));
+                }
+            }
             outbox::Event::Ended { submission, receiver, why, .. } => {
                 self.ended.insert((submission, receiver), why);
             }

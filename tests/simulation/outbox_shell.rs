@@ -104,6 +104,7 @@ impl World {
             self.note_told_gone(p, &page);
             if self.is(Saboteur::Resurrects) {
                 page.runs = page.runs.into_iter().map(|run| self.without_tombstones(p, run)).collect();
+                page.tombstones.clear();
             }
             let mut notes = BTreeMap::new();
             for bytes in page.runs.iter().flat_map(|run| &run.entries) {

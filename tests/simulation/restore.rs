@@ -12,6 +12,7 @@ use serde_bytes::ByteBuf;
 
 use super::checker::{Letter, Rule};
 use super::disk::{Disk, Record};
+use super::network::{CallRef, Pending};
 use super::world::World;
 
 /// An older image of a disk.
@@ -112,6 +113,18 @@ impl World {
         before && !known && !forms.any(|(h, _)| self.is_listed_elsewhere(h))
     }
 
+    /// An owner refuses an nr: one that was restored, and has not learned of the mail again, cannot know better. It is told of
+    /// it by another nr, once it has.
+    pub(crate) fn note_nr_refused(&mut self, p: usize, from: CallRef) {
+        let caller = &self.peers[from.caller];
+        if let Some((_, Pending::Nr { item, .. })) = caller.calls.get(&from.call).filter(|_| caller.life == from.life)
+            && self.truth.restored.contains_key(&p)
+            && !self.peers[p].disk.ledger.sealed.contains(&item.nr.h)
+        {
+            self.truth.refused_unknown.insert((from.caller, item.nr.h));
+        }
+    }
+
     /// Whether a restored reader lost a body that it had said it has.
     pub(crate) fn is_body_lost(&self, reader: usize, key: MailKey) -> bool {
         self.truth.lost_bodies.contains(&(reader, key))
@@ -124,6 +137,7 @@ impl World {
             let Ok(Entry { body: EntryBody::Tombstone(signed), .. }) = decode_entry(bytes) else { continue };
             told.extend(Signed::<Tombstone>::verify(&signed.0).map(|tombstone| tombstone.h));
         }
+        told.extend(page.tombstones.iter().filter_map(|bytes| Signed::<Tombstone>::verify(bytes).ok()).map(|t| t.h));
         self.peers[p].told_gone.extend(&told);
     }
 

@@ -1,5 +1,6 @@
 //! What a peer answers others: each request becomes inputs of its brains, and their replies become the answer, as the routes do it.
 
+use roost::core::outbox::OutboxRefusal;
 use roost::core::postbox::io::NsFrom;
 use roost::core::{Token, outbox, postbox, replicator};
 use roost::model::msglist::Tombstone;
@@ -137,7 +138,11 @@ impl World {
                         Answer::Differ(differ, missed)
                     }
                     outbox::Reply::Page(page) => Answer::Page(page),
-                    outbox::Reply::Refused(why) => Answer::Refused(why.to_string()),
+                    outbox::Reply::Refused(why @ OutboxRefusal::NotYet) => Answer::Later(why.to_string()),
+                    outbox::Reply::Refused(why) => {
+                        self.note_nr_refused(p, from);
+                        Answer::Refused(why.to_string())
+                    }
                     other => unreachable!("{other:?}"),
                 };
                 self.check_outbox_answer(p, from, &answer);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Tools;
 use crate::actors::shell::{Handle, Stopped};
-use crate::core::outbox::{Input, NrFrom, Outbox, Reply};
+use crate::core::outbox::{Input, NrFrom, Outbox, OutboxRefusal, Reply};
 use crate::model::notification::Nr;
 use crate::model::{Address, Fingerprint, PeerId};
 use crate::net::peer_api::ApiError;
@@ -80,6 +80,7 @@ impl OutboxPort {
         let ask = move |token| Input::Nr { from: NrFrom::Direct(token), nr, signer };
         match self.handle.ask(ask).await {
             Ok(Reply::NrTaken) => Ok(()),
+            Ok(Reply::Refused(why @ OutboxRefusal::NotYet)) => Err(unavailable(why.to_string())),
             Ok(Reply::Refused(why)) => Err(ApiError::BadRequest { why: why.to_string() }),
             Ok(_) => Err(unavailable("this peer made a mistake; ask again later".to_owned())),
             Err(Stopped) => Err(unavailable(Stopped.to_string())),

@@ -99,7 +99,7 @@ impl AlicePeer {
         let head = key(1).sign(Head { owner: alice(), at, chain, base_seq: Seq(0), base_chain: start });
         let entries = outbox.entries[skip..].iter().map(|e| ByteBuf::from(e.clone())).collect();
         let run = Run { entries, after: since.seq, head: ByteBuf::from(head.as_bytes().to_vec()), base: None };
-        Page { runs: vec![run], more: false }
+        Page { runs: vec![run], ..Page::default() }
     }
     /// Waits until bob's word on a part is what is expected; the test runner's patience is the limit.
     async fn is_told(&self, h: MailId, expected: impl Fn(&HoldingState) -> bool) -> Part {

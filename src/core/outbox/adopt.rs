@@ -14,19 +14,27 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::base::KEPT;
 use super::events::{EndedAs, Event, Facts, MailFacts, SealedReceiver};
 use super::io::{Action, Input};
 use super::{Batch, Outbox, RETRY_FIRST, Timer};
+use crate::model::group::Member;
 use crate::model::msglist::{Cursor, Ending, EntryBody, Epoch, MailEntry, Seq, SignedTombstone, Tombstone};
-use crate::model::{Address, MailId, Now, PeerId, SubmissionId, WallTime};
+use crate::model::{MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
 use crate::wire::Signed;
 use crate::wire::msglist::{Page, Run, VerifiedRun, decode_entry};
 
 /// How long new entries wait for the members' answers (DESIGN.md section 5).
 const HOLD: Duration = Duration::from_secs(5);
+/// Pause until a member is asked again that did not answer while that was waited for. It may be the only one that knows.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// As long after the start an nr for an unknown mail may be for one that a member will tell of.
+const MAY_BE_TOLD: Duration = Duration::from_secs(600);
 /// An epoch that was opened within this is not taken for the whole truth: whoever knows more of the ones before it may have been
 /// away since. As long as any mail lives.
 const DOUBTED: Duration = Duration::from_secs(30 * 86_400);
+/// Most tombstones from elsewhere than a list that are taken from a page.
+const LOOSE_MAX: usize = 4096;
 /// Most inputs that wait until the members have answered; what comes beyond is taken at once.
 const DEFERRED_MAX: usize = 4096;
 
@@ -63,6 +71,8 @@ pub(super) struct Adoption {
     restored: bool,
     answered: bool,
     adopted: bool,
+    /// When that was asked first.
+    began: Option<MonoTime>,
     /// From where on members are asked.
     since: Cursor,
     /// Who is being asked, and from where on.
@@ -73,6 +83,8 @@ pub(super) struct Adoption {
     read: BTreeSet<PeerId>,
     /// Who is asked for all, because its tail does not continue the list here.
     from_start: BTreeSet<PeerId>,
+    /// Tombstones that members have from elsewhere than a list: taken when new entries may be made.
+    loose: BTreeMap<MailId, SignedTombstone>,
     deferred: Vec<Input>,
     blobs: Vec<MailId>,
     /// Sealed forms of a submission whose receivers were sealed for in another one.
@@ -103,6 +115,7 @@ impl Outbox {
             return self.release(now);
         }
         self.adoption.holding = true;
+        self.adoption.began = Some(now.mono);
         self.adoption.since = self.doubted_since(now);
         self.timers.set(Timer::Adoption, now.mono + HOLD);
         for member in members {
@@ -128,9 +141,17 @@ impl Outbox {
 
     /// Asks a member again that could not be asked.
     pub(super) fn ask_own_list_again(&mut self, member: PeerId) {
-        if self.adoption.holding && !self.adoption.asked.contains_key(&member) {
+        let is_open = !self.adoption.asked.contains_key(&member) && !self.adoption.read.contains(&member);
+        if is_open && self.is_other_member(&member) {
             self.ask_own_list(member, self.adoption.since);
         }
+    }
+
+    /// Whether a mail that is unknown here may yet be told of: the start is not long ago, and not everybody has answered.
+    pub(super) fn may_be_told_of_more(&self, now: Now) -> bool {
+        let is_unread = |m: &Member| !self.adoption.read.contains(&m.peer_id);
+        let is_early = self.adoption.began.is_some_and(|began| now.mono.since(began) <= MAY_BE_TOLD);
+        is_early && self.roster.others().any(is_unread)
     }
 
     /// A member is there that has not been read since the start.
@@ -154,7 +175,7 @@ impl Outbox {
                 self.timers.set(Timer::AskOwnList(member), now.mono + RETRY_FIRST);
             }
             None if was_heard => self.ask_own_list(member, since),
-            None => {}
+            None => self.timers.set(Timer::AskOwnList(member), now.mono + ASK_AGAIN),
             Some(OwnPage { page, notes }) => {
                 let last = page.runs.iter().filter_map(head_of).next_back();
                 let fits = self.take_own_page(now, &page, &notes).is_ok();
@@ -183,6 +204,7 @@ impl Outbox {
         if blind || self.state.list.is_fresh() {
             self.open_epoch(&mut batch, now, Epoch::default());
         }
+        self.take_loose(&mut batch, now);
         let restored = std::mem::take(&mut self.adoption.restored);
         if restored {
             batch.act(Action::ForgetRestored);
@@ -279,15 +301,43 @@ impl Outbox {
                 fits = Err(Misfit);
             }
         }
+        for bytes in page.tombstones.iter().take(LOOSE_MAX) {
+            let signed = SignedTombstone(bytes.to_vec());
+            if let Ok(tombstone) = Signed::<Tombstone>::verify(&signed.0)
+                && tombstone.expiry + KEPT > now.wall
+            {
+                self.adoption.loose.insert(tombstone.h, signed);
+            }
+        }
+        if !self.adoption.holding {
+            self.take_loose(&mut batch, now);
+        }
         if !batch.events.is_empty() {
             self.adoption.adopted = true;
         }
+        let told_of = |event: &Event| match event {
+            Event::Sealed { submission, .. } => Some(*submission),
+            _ => None,
+        };
+        let late: Vec<SubmissionId> = batch.events.iter().filter_map(told_of).collect();
         self.commit(batch);
         if !self.adoption.holding {
             self.note_doubled();
+            // What is adopted before the release is looked after there.
+            for submission in late {
+                self.await_expiry(now, submission);
+                self.show(submission);
+            }
             self.recover_next(now);
         }
         fits
+    }
+
+    /// Takes the tombstones that no list here or there has, and lists them.
+    fn take_loose(&mut self, batch: &mut Batch, now: Now) {
+        for (_, signed) in std::mem::take(&mut self.adoption.loose) {
+            self.adopt(batch, now, EntryBody::Tombstone(signed), None, &BTreeMap::new());
+        }
     }
 
     fn take_own_run(
@@ -417,14 +467,13 @@ impl Outbox {
             return false;
         }
         let submission = note.submission;
-        let receivers: Vec<(Address, bool)> = note.receivers.iter().map(|r| (r.address.clone(), false)).collect();
         let nothing = Facts { size: mail.length, at: WallTime::default(), expiry: mail.expiry, message_id: None };
-        let facts = note.facts.clone().unwrap_or(nothing);
-        self.record(batch, Event::Submitted { submission, facts, receivers });
+        // In one event with the sealed mail: nobody has a spool file for the submission alone.
+        let adopted = Some(note.facts.clone().unwrap_or(nothing));
         let (length, digest, expiry, encoding) = (mail.length, mail.digest, mail.expiry, mail.encoding);
         let facts = MailFacts { h, length, digest, expiry, encoding };
         let (receivers, entry) = (note.receivers.clone(), entry.to_vec());
-        self.record(batch, Event::Sealed { submission, facts, receivers, entry, counted: false });
+        self.record(batch, Event::Sealed { submission, facts, receivers, entry, counted: false, adopted });
         // It is not on this disk, unless the blob is found when all is adopted.
         self.missing.insert(h);
         true
@@ -449,13 +498,18 @@ impl Outbox {
             return false;
         }
         let (submission, receivers) = (mail.submission, mail.receivers.clone());
-        self.record(batch, Event::Tombstoned { h, ending, entry: entry.to_vec() });
-        batch.act(Action::DropBlob { h });
         let why = ended_as(ending, receivers.len());
+        // Before the tombstone: a crash that keeps only the beginning of this leaves nothing that nobody would end any more.
         for receiver in receivers {
             if self.sealed_for(&h, &receiver).is_some() {
-                self.end(batch, now, submission, &receiver, why);
+                self.end_copy(batch, now, submission, &receiver, why);
             }
+        }
+        self.record(batch, Event::Tombstoned { h, ending, entry: entry.to_vec() });
+        self.stop_counting(h);
+        batch.act(Action::DropBlob { h });
+        for other in self.doubles_of(submission) {
+            self.entomb_if_done(batch, now, other);
         }
         true
     }

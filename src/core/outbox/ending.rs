@@ -25,7 +25,12 @@ impl Outbox {
             Ok(secret) => secret,
             Err(why) => {
                 if let NrFrom::Direct(token) = from {
-                    self.out.reply(token, Reply::Refused(OutboxRefusal::BadNr { why }));
+                    let is_known = self.state.mails.contains_key(&nr.h) || self.state.gone.contains_key(&nr.h);
+                    let refusal = match !is_known && self.may_be_told_of_more(now) {
+                        true => OutboxRefusal::NotYet,
+                        false => OutboxRefusal::BadNr { why },
+                    };
+                    self.out.reply(token, Reply::Refused(refusal));
                 }
                 return;
             }
@@ -66,7 +71,25 @@ impl Outbox {
     /// One receiver's copy comes to its end, and the mail with the last of them. One that has ended stays as it is, but for
     /// a cancelled mail that its reader had already.
     pub(super) fn end(&mut self, batch: &mut Batch, now: Now, id: SubmissionId, address: &Address, why: EndedAs) {
-        let Some(receiver) = self.state.receiver(&id, address) else { return };
+        if !self.end_copy(batch, now, id, address, why) {
+            return;
+        }
+        let sealed = self.state.receiver(&id, address).and_then(|receiver| receiver.sealed.as_ref());
+        for h in sealed.map(|sealed| sealed.h).into_iter().chain(self.doubles_of(id)) {
+            self.entomb_if_done(batch, now, h);
+        }
+    }
+
+    /// The same without a tombstone. Whether it is news.
+    pub(super) fn end_copy(
+        &mut self,
+        batch: &mut Batch,
+        now: Now,
+        id: SubmissionId,
+        address: &Address,
+        why: EndedAs,
+    ) -> bool {
+        let Some(receiver) = self.state.receiver(&id, address) else { return false };
         let is_news = match receiver.end.as_ref().map(|end| end.why) {
             None => true,
             Some(EndedAs::Cancelled) => why == EndedAs::Received,
@@ -76,7 +99,7 @@ impl Outbox {
             if let EndedAs::Refused(_) = why {
                 self.reader_is_told(batch, id, address);
             }
-            return;
+            return false;
         }
         let sealed = receiver.sealed.as_ref().map(|sealed| (sealed.h, sealed.in_dht, sealed.ns, sealed.secret.clone()));
         self.record(batch, Event::Ended { submission: id, receiver: address.clone(), why, at: now.wall });
@@ -93,11 +116,8 @@ impl Outbox {
             if in_dht {
                 batch.act(Action::DeleteNs { h, receiver: address.clone(), ns, secret });
             }
-            self.entomb_if_done(batch, now, h);
         }
-        for h in self.doubles_of(id) {
-            self.entomb_if_done(batch, now, h);
-        }
+        true
     }
 
     /// After a start: says that a mail is gone whose last receiver ended while nothing could be listed.
@@ -108,7 +128,7 @@ impl Outbox {
     }
 
     /// Says that a mail is gone, once its last receiver has ended.
-    fn entomb_if_done(&mut self, batch: &mut Batch, now: Now, h: MailId) {
+    pub(super) fn entomb_if_done(&mut self, batch: &mut Batch, now: Now, h: MailId) {
         // New entries wait until the members have told what this list ends with; then it is looked at again.
         if self.adoption.holding {
             return;

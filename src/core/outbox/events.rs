@@ -272,6 +272,9 @@ pub enum Event {
         /// Whether it is counted from here on to whom the mail is served.
         #[serde(default)]
         counted: bool,
+        /// Of one that was adopted from the msglist: what is known of its submission. Nothing of that was ever in the spool here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        adopted: Option<Facts>,
     },
     /// A mail is kept in another way from here on; `entry`, appended to the msglist, says so.
     Reencoded {
@@ -424,7 +427,11 @@ impl State {
         match event {
             Event::EpochOpened(epoch) => self.list.open(*epoch),
             Event::Submitted { submission, facts, receivers } => self.apply_submitted(*submission, facts, receivers),
-            Event::Sealed { submission, facts, receivers, entry, counted } => {
+            Event::Sealed { submission, facts, receivers, entry, counted, adopted } => {
+                if let Some(adopted) = adopted {
+                    let receivers: Vec<_> = receivers.iter().map(|r| (r.address.clone(), false)).collect();
+                    self.apply_submitted(*submission, adopted, &receivers);
+                }
                 self.apply_sealed(*submission, facts, receivers, entry);
                 if let Some(mail) = self.mails.get_mut(&facts.h).filter(|_| *counted) {
                     mail.served = Some(FewMap::default());

@@ -11,7 +11,7 @@ use super::{Action, DOUBT, Event, Input, Postbox, Reply, Writing, requests};
 use crate::core::{Effect, Token};
 use crate::mime;
 use crate::model::msglist::{Ending, Tombstone};
-use crate::model::notification::{Ns, Refusal};
+use crate::model::notification::{Ns, Outcome, Refusal};
 use crate::model::{Digest, MailId, MonoTime, Now, Secret, WallTime};
 use crate::wire::Signed;
 
@@ -210,7 +210,7 @@ impl Postbox {
             }
             Some(Verdict::Refused) => {
                 garbage = Some([key].into_iter().chain(mail.message.take()).collect());
-                let outcome = crate::model::notification::Outcome::Refused(Refusal::Sender);
+                let outcome = Outcome::Refused(Refusal::Sender);
                 mail.stage = Stage::Concluded(outcome, now.wall);
                 mail.offers.iter_mut().for_each(|offer| offer.nr = NrState::Owed);
                 None
@@ -329,8 +329,18 @@ impl Postbox {
         if !self.clock_doubtful {
             self.state.buried.retain(|_, until| *until > now.wall);
         }
+        // Its owner tells this peer only as long as it knows of no nr: with an old disk it forgot the one that it took.
+        let is_told = token.is_some() && word.ending == Ending::Cancelled;
+        let forgotten = if is_told { self.received_and_taken(&ids, &word.h) } else { Vec::new() };
+        let again: Vec<Event> = forgotten
+            .iter()
+            .filter(|(_, at)| now.wall.since(*at) >= NR_AGAIN)
+            .map(|(id, _)| Event::Nr { id: *id, h: word.h, state: NrState::Owed })
+            .collect();
         let is_buried = self.state.buried.contains_key(&(word.owner, word.h));
-        let events = if !ids.is_empty() {
+        let events = if !forgotten.is_empty() {
+            Err(TombstoneRefusal::NotYet)
+        } else if !ids.is_empty() {
             self.ended_by(&ids, &word.h, body)
         } else if self.is_being_written(&word.h) {
             Err(TombstoneRefusal::NotYet)
@@ -343,8 +353,11 @@ impl Postbox {
         };
         let reply = events.as_ref().err().map_or(Reply::TombstoneTaken, |why| Reply::TombstoneRefused(*why));
         let is_late = events == Err(TombstoneRefusal::NotYet);
-        let then = token.map(|token| Effect::Reply(token, reply)).into_iter().collect();
-        self.commit(events.unwrap_or_default(), then);
+        let mut then: Vec<Effect<Self>> = token.map(|token| Effect::Reply(token, reply)).into_iter().collect();
+        if !again.is_empty() {
+            then.push(Effect::Feed(Input::Concluded(ids.clone())));
+        }
+        self.commit(events.unwrap_or(again), then);
         if is_late && !ids.is_empty() {
             // The owner answers: what it is owed goes at once.
             self.peer_is_back(now, word.owner);
@@ -367,6 +380,18 @@ impl Postbox {
             }
         }
         Ok(events)
+    }
+
+    /// Those of these mails that were received, when the nr that says so of `h` was taken.
+    fn received_and_taken(&self, ids: &[MailKey], h: &MailId) -> Vec<(MailKey, WallTime)> {
+        let taken = |id: &MailKey| {
+            let mail = self.state.mails.get(id)?;
+            match (&mail.stage, mail.offer(h)?.nr) {
+                (Stage::Concluded(Outcome::Received, _), NrState::Taken(at)) => Some((*id, at)),
+                _ => None,
+            }
+        };
+        ids.iter().filter_map(taken).collect()
     }
 
     /// Whether the mail is here, or all of its bytes are, and its owner has not taken the nr that says so.

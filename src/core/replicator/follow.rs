@@ -34,6 +34,8 @@ const HELD_AT_LEAST: Duration = Duration::from_secs(5);
 const CATCH_UP_SOON: Duration = Duration::from_secs(5);
 /// Without any answer this peer serves what it has after this long.
 const CATCH_UP_LATE: Duration = Duration::from_secs(60);
+/// Most tombstones from elsewhere than the list that are taken from a page.
+const LOOSE_MAX: usize = 4096;
 /// Other members that are asked for the msglist of an absent owner; two answers are wanted.
 const CATCH_UP_ASKED: usize = 8;
 
@@ -367,6 +369,9 @@ impl Replicator {
                     self.note_misfit(owner, why, &mut batch);
                 }
             }
+        }
+        for bytes in page.tombstones.iter().take(LOOSE_MAX) {
+            named.extend(self.take_tombstone(owner, bytes, &mut batch).map(|h| (owner, h)));
         }
         self.commit(batch, Vec::new());
         for (owner, h) in named {

@@ -1,14 +1,19 @@
 //! Answers about what is mirrored here: look-ups for the routes, who was served, and members' msglists. It never answers past
 //! what is durable, and not before the msglists were read after a start (R7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_bytes::ByteBuf;
 
 use super::Replicator;
 use super::owner::{KnownTombstone, Owner, SERVED_MAX};
 use super::types::{Event, KnownMail, Lookup, Reply};
 use crate::core::{Effect, Token};
-use crate::model::msglist::Cursor;
+use crate::model::msglist::{Cursor, EntryBody};
 use crate::model::{Address, MailId, PeerId};
+
+/// Most bytes of tombstones from elsewhere in a page.
+const LOOSE_BYTES: usize = 256 * 1024;
 
 impl Owner {
     fn known(&self, owner: PeerId, h: &MailId) -> Option<KnownMail> {
@@ -21,6 +26,24 @@ impl Owner {
             encoding: mail.encoding,
             parts: mail.held.clone(),
         })
+    }
+}
+
+impl Owner {
+    /// The tombstones that its list, as it is known here, does not have; at most [`LOOSE_BYTES`] of them.
+    fn loose_tombstones(&self) -> Vec<ByteBuf> {
+        let mut loose: BTreeSet<&[u8]> = self.tombstones.values().map(|known| known.tombstone.as_slice()).collect();
+        for entry in self.list.decoded() {
+            if let EntryBody::Tombstone(signed) = entry.body {
+                loose.remove(signed.0.as_slice());
+            }
+        }
+        let mut room = LOOSE_BYTES;
+        let fits = |bytes: &&[u8]| {
+            room = room.saturating_sub(bytes.len());
+            room > 0
+        };
+        loose.into_iter().take_while(fits).map(|bytes| ByteBuf::from(bytes.to_vec())).collect()
     }
 }
 
@@ -107,7 +130,13 @@ impl Replicator {
     pub(super) fn on_read_msglist(&mut self, token: Token, address: &Address, since: Cursor) {
         let is_member = |id: &PeerId| self.roster.as_ref().is_some_and(|r| r.has(id));
         let known = self.owners.iter().filter(|(_, o)| o.address == *address);
-        let page = known.max_by_key(|(id, _)| is_member(id)).map(|(_, o)| o.list.page(since));
+        let page = known.max_by_key(|(id, _)| is_member(id)).map(|(_, o)| {
+            let mut page = o.list.page(since);
+            if !page.more {
+                page.tombstones = o.loose_tombstones();
+            }
+            page
+        });
         // Never past what is durable here.
         self.out.commit(Vec::new(), vec![Effect::Reply(token, Reply::Page(page))]);
     }

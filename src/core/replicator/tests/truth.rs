@@ -104,7 +104,7 @@ fn a_new_epoch_is_followed_although_the_old_one_was_forked_and_held_parts_are_to
     outbox.add(first);
     outbox.add(second);
     let newer = outbox.page(Cursor::default());
-    let both = Page { runs: forked.runs.into_iter().chain(newer.runs).collect(), more: false };
+    let both = Page { runs: forked.runs.into_iter().chain(newer.runs).collect(), ..Page::default() };
     for member in &SIX[1..] {
         answer(&mut world, member, both.clone());
     }
@@ -185,7 +185,7 @@ fn r3_a_snapshot_behind_a_base_deletes_nothing() {
     let mut entries: Vec<Vec<u8>> = vec![outbox.entries[0].clone()];
     entries.extend((2..=40).map(|n| entry(n, unknown())));
     entries.push(entry(41, EntryBody::Mail(mail)));
-    let page = Page { runs: vec![run_of(Epoch(1000), &entries, 40, 41, 40)], more: false };
+    let page = Page { runs: vec![run_of(Epoch(1000), &entries, 40, 41, 40)], ..Page::default() };
     for name in &SIX[1..] {
         answer(&mut world, name, page.clone());
     }

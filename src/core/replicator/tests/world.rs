@@ -78,7 +78,7 @@ impl Outbox {
         let entries = self.entries[skip..].iter().map(|e| ByteBuf::from(e.clone())).collect();
         Page {
             runs: vec![Run { entries, after, head: ByteBuf::from(head.as_bytes().to_vec()), base: None }],
-            more: false,
+            ..Page::default()
         }
     }
 }
