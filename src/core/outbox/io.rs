@@ -335,7 +335,9 @@ pub enum OutboxRefusal {
         why: &'static str,
     },
     /// The nr is about a mail that is unknown here as long as not all members have said what they know of the own msglist.
-    #[error("this peer has just started and does not know yet of all that it sent; send this receive notification again")]
+    #[error(
+        "this peer has just started and does not know yet of all that it sent; send this receive notification again"
+    )]
     NotYet,
     /// No such mail.
     #[error("there is no such mail in this outbox; `roost outbox --all` lists what waits")]

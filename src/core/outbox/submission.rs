@@ -242,7 +242,10 @@ impl Outbox {
             let facts = MailFacts { h, length, digest, expiry, encoding };
             let (_, entry) = self.state.list.next_entry(EntryBody::Mail(entry));
             let mut batch = Batch::default();
-            self.record(&mut batch, Event::Sealed { submission: id, facts, receivers, entry, counted: true, adopted: None });
+            self.record(
+                &mut batch,
+                Event::Sealed { submission: id, facts, receivers, entry, counted: true, adopted: None },
+            );
             self.commit(batch);
             // The policy may have changed while it was being sealed.
             self.plan_reencoding_of(h);

@@ -4,6 +4,7 @@ mod cancel;
 mod endings;
 mod growth;
 mod reencode;
+mod restored;
 mod truth;
 mod world;
 

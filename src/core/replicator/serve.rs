@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteBuf, Bytes};
 
 use super::Replicator;
 use super::owner::{KnownTombstone, Owner, SERVED_MAX};
 use super::types::{Event, KnownMail, Lookup, Reply};
 use crate::core::{Effect, Token};
-use crate::model::msglist::{Cursor, EntryBody};
+use crate::model::msglist::{Cursor, EntryBody, Tombstone};
 use crate::model::{Address, MailId, PeerId};
+use crate::wire::Signed;
 
 /// Most bytes of tombstones from elsewhere in a page.
 const LOOSE_BYTES: usize = 256 * 1024;
@@ -32,18 +33,24 @@ impl Owner {
 impl Owner {
     /// The tombstones that its list, as it is known here, does not have; at most [`LOOSE_BYTES`] of them.
     fn loose_tombstones(&self) -> Vec<ByteBuf> {
-        let mut loose: BTreeSet<&[u8]> = self.tombstones.values().map(|known| known.tombstone.as_slice()).collect();
+        let by_bytes = |(h, known): (&MailId, &KnownTombstone)| (known.tombstone.clone(), *h);
+        let mut loose: BTreeMap<ByteBuf, MailId> = self.tombstones.iter().map(by_bytes).collect();
+        let mut others = BTreeSet::new();
         for entry in self.list.decoded() {
-            if let EntryBody::Tombstone(signed) = entry.body {
-                loose.remove(signed.0.as_slice());
+            if let EntryBody::Tombstone(signed) = entry.body
+                && loose.remove(Bytes::new(&signed.0)).is_none()
+            {
+                // A restored owner may have said twice that one mail is gone.
+                others.extend(Signed::<Tombstone>::verify(&signed.0).map(|tombstone| tombstone.h));
             }
         }
         let mut room = LOOSE_BYTES;
-        let fits = |bytes: &&[u8]| {
+        let fits = |bytes: &ByteBuf| {
             room = room.saturating_sub(bytes.len());
             room > 0
         };
-        loose.into_iter().take_while(fits).map(|bytes| ByteBuf::from(bytes.to_vec())).collect()
+        let unlisted = loose.into_iter().filter(|(_, h)| !others.contains(h)).map(|(bytes, _)| bytes);
+        unlisted.take_while(fits).collect()
     }
 }
 

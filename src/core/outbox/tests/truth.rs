@@ -16,7 +16,7 @@ use crate::model::{Part, PeerId};
 use crate::wire::msglist::Page;
 
 /// What a member that has read all of the list can tell.
-fn as_read_by_a_member(world: &mut World) -> OwnPage {
+pub(super) fn as_read_by_a_member(world: &mut World) -> OwnPage {
     let all = page(world, Cursor::default());
     let mut notes = BTreeMap::new();
     for event in &world.outside.journal {
@@ -27,24 +27,24 @@ fn as_read_by_a_member(world: &mut World) -> OwnPage {
     }
     OwnPage { page: all, notes }
 }
-fn members() -> impl Iterator<Item = PeerId> {
+pub(super) fn members() -> impl Iterator<Item = PeerId> {
     (2..=6).map(|n| key(n).peer_id())
 }
 /// The members have read what this owner listed.
-fn members_know(world: &mut World) {
+pub(super) fn members_know(world: &mut World) {
     let known = as_read_by_a_member(world);
     world.rules.own_lists = members().map(|member| (member, known.clone())).collect();
 }
-fn silence(world: &mut World) {
+pub(super) fn silence(world: &mut World) {
     world.rules.silent = members().collect();
 }
 /// Reads all of the list as a member does that knows nothing; every run must verify.
-fn listed(world: &mut World) -> Vec<(Cursor, EntryBody)> {
+pub(super) fn listed(world: &mut World) -> Vec<(Cursor, EntryBody)> {
     let page: Page = page(world, Cursor::default());
     let runs = page.runs.iter().map(|run| run.verify(&key(1).peer_id(), None).unwrap());
     runs.flat_map(|run| run.entries).map(|(entry, _)| (entry.at, entry.body)).collect()
 }
-fn mails_listed(world: &mut World) -> Vec<MailId> {
+pub(super) fn mails_listed(world: &mut World) -> Vec<MailId> {
     let mail = |(_, body): (Cursor, EntryBody)| match body {
         EntryBody::Mail(mail) => Some(mail.h),
         _ => None,
@@ -91,7 +91,7 @@ fn r5_r7_an_owner_restored_from_an_old_disk_adopts_what_it_listed_since_and_repe
 }
 
 /// A world restored from before `rita@readers` was sent a mail, and that mail.
-fn restored_from_before(nobody_has_it: bool) -> (World, MailId) {
+pub(super) fn restored_from_before(nobody_has_it: bool) -> (World, MailId) {
     let mut world = World::new(5, Rules::default());
     world.run(MINUTE);
     let backup = world.outside.copy();
@@ -255,7 +255,7 @@ fn r7_a_member_that_comes_later_still_tells_and_what_it_tells_is_listed_again() 
 }
 
 /// An owner that cancelled a mail, which its members know, and that is restored from before that.
-fn restored_from_before_a_cancel(rules: impl FnOnce(&mut World)) -> (World, MailId) {
+pub(super) fn restored_from_before_a_cancel(rules: impl FnOnce(&mut World)) -> (World, MailId) {
     let mut world = World::new(5, Rules::default());
     world.submit(1, &["rita@readers"], &[]);
     world.run(MINUTE);

@@ -145,7 +145,7 @@ impl Outside {
     /// A backup: journal, spool and blobs.
     pub(super) fn copy(&self) -> Self {
         let (journal, spool, blobs) = (self.journal.clone(), self.spool.clone(), self.blobs.clone());
-        Self { journal, spool, blobs, nonce: self.nonce + 100, ..Self::default() }
+        Self { journal, spool, blobs, nonce: self.nonce.wrapping_add(100), ..Self::default() }
     }
 }
 

@@ -42,7 +42,34 @@ fn a_tombstone_is_taken_only_when_the_mail_cannot_be_opened_and_no_word_of_it_is
     assert_eq!(tells(&mut world, third.clone(), true), not_yet, "the nr goes first");
     world.pass(Duration::from_secs(1));
     assert_eq!(world.outcomes(), [Outcome::Received]);
-    assert_eq!(tells(&mut world, third, true), Reply::TombstoneTaken);
+    assert_eq!(tells(&mut world, third, true), not_yet, "it was read: the owner has that word, or asks for it again");
+}
+
+#[test]
+fn r7_an_owner_that_forgot_a_word_that_it_took_hears_it_again_before_its_cancel_counts() {
+    let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());
+    world.send(&Ns { owner: key.peer_id(), ..ns(1) }, true);
+    let uid = world.listed(Standard::Inbox)[0].uid;
+    assert!(matches!(world.open(Standard::Inbox, uid), Some(MailboxReply::Body(_))));
+    assert_eq!(world.outcomes(), [Outcome::Received]);
+    // Restored from before that, it cancels, and asks whether the mail was read.
+    world.pass(Duration::from_secs(120));
+    let word = cancelled(&world, &key, 1);
+    let not_yet = Reply::TombstoneRefused(TombstoneRefusal::NotYet);
+    assert_eq!(tells(&mut world, word.clone(), true), not_yet);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.outcomes(), [Outcome::Received, Outcome::Received]);
+    // Who repeats the question does not get an answer each time.
+    for _ in 0..5 {
+        assert_eq!(tells(&mut world, word.clone(), true), not_yet);
+    }
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.outcomes().len(), 2);
+    // A member's list that says so asks nothing.
+    world.pass(Duration::from_secs(120));
+    world.tell(Input::Tombstone { token: None, tombstone: word, known: true });
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.outcomes().len(), 2);
 }
 
 #[test]

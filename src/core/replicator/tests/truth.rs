@@ -8,7 +8,7 @@ use serde_bytes::ByteBuf;
 use super::world::{KN, LIFE, World, h, id, key};
 use super::{SIX, all_five, indices, latest_round};
 use crate::core::replicator::list::{KnownList, Taken};
-use crate::core::replicator::{Input, Lookup, Reply};
+use crate::core::replicator::{Event, Input, Lookup, Reply};
 use crate::core::{Brain, Token};
 use crate::model::holding::HoldingState;
 use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, Seq, Tombstone};
@@ -222,4 +222,31 @@ fn a_tombstone_in_another_owners_list_hides_no_mail_that_is_held() {
     world.start("bob");
     let Lookup::Gone { tombstone } = world.lookup("bob", 1) else { panic!("bob") };
     assert_eq!(Signed::<Tombstone>::verify(&tombstone).unwrap().owner, id("alice"));
+}
+
+#[test]
+fn r7_a_tombstone_from_elsewhere_than_the_list_goes_along_with_the_list() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    let tombstone = world.outboxes[&id("alice")].tombstone(h(1), world.now.wall + LIFE);
+    let expiry = tombstone.expiry;
+    world.kill("alice");
+    world.kill("bob");
+    world.kill("carol");
+    // Bob was told by a 410.
+    let bytes = ByteBuf::from(tombstone.to_entry().0);
+    let told = Event::Tombstoned { owner: id("alice"), h: h(1), expiry, tombstone: bytes.clone(), named: true };
+    world.peer("bob").journal.push(told);
+    world.start("bob");
+    assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, [bytes]);
+    assert_eq!(world.mirror_page("dave", "alice", Cursor::default()).tombstones, Vec::<ByteBuf>::new());
+    // Who catches up by bob learns it.
+    world.start("carol");
+    world.run(HOUR / 60);
+    assert!(matches!(world.lookup("carol", 1), Lookup::Gone { .. }), "{:?}", world.lookup("carol", 1));
+    // Once the list says it too, it does not go along any more.
+    world.start("alice");
+    world.end("alice", 1);
+    world.run(HOUR / 60);
+    assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, Vec::<ByteBuf>::new());
 }

@@ -1,0 +1,141 @@
+//! What an owner restored from an older copy of its disk is told late, in pieces or from elsewhere than a list, in virtual time.
+
+use serde_bytes::ByteBuf;
+
+use super::truth::{
+    as_read_by_a_member, mails_listed, members, members_know, restored_from_before, restored_from_before_a_cancel,
+    silence,
+};
+use super::world::{Rules, World, address, fingerprint, key, submission};
+use super::{DAY, MINUTE, end_of, ending, only_mail};
+use crate::core::Token;
+use crate::core::outbox::adopt::OwnPage;
+use crate::core::outbox::{CancelTarget, EndedAs, Input, NrFrom, OutboxRefusal, Reply};
+use crate::model::msglist::Ending;
+use crate::model::notification::Outcome;
+use crate::wire::msglist::Page;
+
+#[test]
+fn r7_a_journal_torn_anywhere_in_what_was_adopted_leaves_nothing_half_ended() {
+    // From before a mail was sent and cancelled: an entry and its tombstone are adopted at once.
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(1, &["rita@readers", "bob@acme"], &[]);
+    world.run(MINUTE);
+    let h = only_mail(&world);
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
+    world.run(MINUTE);
+    members_know(&mut world);
+    world.restore(&backup);
+    world.run(MINUTE);
+    let (before, after) = (backup.journal.len(), world.outside.journal.len());
+    assert!(after >= before + 4, "mail, two ends, tombstone");
+    for kept in before..=after {
+        let mut torn = world.outside.copy();
+        torn.journal.truncate(kept);
+        world.restore(&torn);
+        world.run(MINUTE);
+        assert_eq!(ending(&world, &h), Some(Ending::Cancelled), "{kept} of {after}");
+        for receiver in ["rita@readers", "bob@acme"] {
+            assert_eq!(end_of(&world, 1, receiver), Some(EndedAs::Cancelled), "{receiver}, {kept} of {after}");
+        }
+        assert!(world.brain.state.waiting.is_empty() && world.outside.taken.is_empty(), "{kept} of {after}");
+    }
+}
+
+#[test]
+fn r2_a_mail_that_is_adopted_late_expires_with_a_word_to_its_sender() {
+    let (mut world, h) = {
+        let mut world = World::new(5, Rules::default());
+        world.run(MINUTE);
+        let backup = world.outside.copy();
+        world.submit(1, &["rita@readers"], &[]);
+        world.run(MINUTE);
+        let h = only_mail(&world);
+        members_know(&mut world);
+        silence(&mut world);
+        world.restore(&backup);
+        (world, h)
+    };
+    world.run(MINUTE);
+    world.rules.silent.clear();
+    world.tell(Input::PeerIsBack(key(3).peer_id()));
+    world.run(MINUTE);
+    assert_eq!(end_of(&world, 1, "rita@readers"), None);
+    assert!(world.outside.shown.contains_key(&submission(1)), "it is shown as what waits");
+    world.run(8 * DAY);
+    assert_eq!(ending(&world, &h), Some(Ending::Expired));
+    assert_eq!(world.outside.dsns.len(), 1, "its sender is told");
+}
+
+#[test]
+fn r2_a_member_that_did_not_answer_in_time_is_asked_again_though_nobody_says_that_it_is_back() {
+    let (mut world, h) = restored_from_before_a_cancel(silence);
+    world.rules.silent.clear();
+    world.run(2 * MINUTE);
+    assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
+    // Whoever has answered is left in peace.
+    let asked = world.outside.own_list_asked.len();
+    world.run(DAY);
+    assert_eq!(world.outside.own_list_asked.len(), asked);
+}
+
+#[test]
+fn r2_an_nr_for_a_mail_that_a_member_may_yet_tell_of_is_put_off_for_ten_minutes() {
+    let (mut world, h) = restored_from_before(false);
+    silence(&mut world);
+    world.crash();
+    world.run(MINUTE);
+    let rita = address("rita@readers");
+    let nr = world.nr(h, submission(1), &rita, Outcome::Received);
+    let say = |world: &mut World, token: u64| {
+        let from = NrFrom::Direct(Token(token));
+        world.tell(Input::Nr { from, nr: nr.clone(), signer: fingerprint(&rita) });
+        world.settle();
+        world.replies[&Token(token)].clone()
+    };
+    assert_eq!(say(&mut world, 70), Reply::Refused(OutboxRefusal::NotYet));
+    world.run(10 * MINUTE);
+    assert!(matches!(say(&mut world, 71), Reply::Refused(OutboxRefusal::BadNr { .. })), "not for ever");
+    world.rules.silent.clear();
+    world.run(2 * MINUTE);
+    assert_eq!(say(&mut world, 72), Reply::NrTaken, "once it was told of");
+    assert_eq!(ending(&world, &h), Some(Ending::Received));
+}
+
+#[test]
+fn r7_a_tombstone_that_no_list_has_wins_too_and_is_listed() {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = only_mail(&world);
+    // The member has read of the mail, and was told by a 410 that it is gone.
+    let read = as_read_by_a_member(&mut world);
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
+    world.run(MINUTE);
+    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
+    let tombstone = ByteBuf::from(world.brain.tombstone_bytes(at).unwrap());
+    let page = Page { tombstones: vec![tombstone, ByteBuf::from(b"no tombstone".to_vec())], ..read.page.clone() };
+    let told = OwnPage { page, ..read };
+    for is_late in [false, true] {
+        world.rules.own_lists = members().map(|member| (member, told.clone())).collect();
+        if is_late {
+            silence(&mut world);
+        }
+        world.restore(&backup);
+        world.run(MINUTE);
+        world.rules.silent.clear();
+        world.run(2 * MINUTE);
+        assert_eq!(ending(&world, &h), Some(Ending::Cancelled), "late: {is_late}");
+        assert!(world.outside.taken.is_empty(), "nothing that is gone is announced");
+        assert_eq!(mails_listed(&mut world), [h], "and those who read on learn of its end");
+        // Told again at the next start it is nothing new.
+        let entries = world.brain.state.list.head();
+        world.crash();
+        world.run(MINUTE);
+        assert_eq!((ending(&world, &h), world.brain.state.list.head()), (Some(Ending::Cancelled), entries));
+    }
+}
