@@ -62,6 +62,11 @@ impl ReadEntries {
         inner.ids.insert(id);
     }
 
+    /// What was read may mean something now that it did not before: all is read again.
+    pub fn read_again(&self) {
+        self.lock().ids.clear();
+    }
+
     /// Entries that are not there any more need not be remembered.
     pub fn forget(&self, gone: &[Digest]) {
         let mut inner = self.lock();

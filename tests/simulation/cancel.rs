@@ -1,7 +1,7 @@
 //! What a cancel was answered, and whether that stays true: nobody reads what was `cancelled`, and `too late` is said only of
 //! what its reader has.
 
-use roost::core::outbox::{self, CancelAnswer, CancelTarget};
+use roost::core::outbox::{self, CancelAnswer, CancelTarget, EndedAs};
 use roost::core::postbox::MailKey;
 use roost::model::notification::Outcome;
 use roost::model::{Address, MailId, SubmissionId};
@@ -63,7 +63,7 @@ impl World {
 
     /// A cancel that is still called uncertain though everybody who could say more is there, and always was.
     pub(crate) fn unsure_cancel(&self) -> Option<&(SubmissionId, Address)> {
-        let all_there = self.truth.restored.is_empty() && self.peers.iter().all(|p| p.is_up() && !p.dead && !p.left);
+        let all_there = self.peers.iter().all(|p| p.is_up() && !p.dead && !p.left);
         let mut said = self.truth.cancel_said.iter().filter(|_| all_there);
         said.find(|(_, answer)| **answer == CancelAnswer::Uncertain).map(|(which, _)| which)
     }
@@ -72,7 +72,8 @@ impl World {
         let key = MailKey { sender: self.peers[p].fingerprint, submission: id };
         if let Some(reader) = self.at(&receiver) {
             let has = self.peers[reader].disk.ledger.pulled.contains(&key) && reader != p;
-            if has && !self.is_service_unknown(id, reader) {
+            let knows_better = self.peers[p].disk.ledger.ended.get(&(id, receiver.clone())) == Some(&EndedAs::Received);
+            if has && (knows_better || !self.is_service_unknown(id, reader)) {
                 let why = format!("{} says that {id} is cancelled for {receiver}, who has it", self.name(p));
                 return self.violate(Rule::R7, why);
             }

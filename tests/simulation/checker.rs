@@ -20,7 +20,7 @@ use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId, WallTi
 use roost::wire::{self, Signed};
 
 use super::disk::Record;
-use super::network::{Answer, CallRef, Pending};
+use super::network::{Answer, CallRef, PATIENCE_MS, Pending};
 use super::restore::Belief;
 use super::world::World;
 
@@ -114,8 +114,8 @@ pub(crate) struct Truth {
     pub(crate) promised: BTreeMap<MailId, Promise>,
     /// What a cancel was last said to have come to.
     pub(crate) cancel_said: BTreeMap<(SubmissionId, Address), CancelAnswer>,
-    /// Readers whose nr a restored owner refused before it had learned of the mail again.
-    pub(crate) refused_unknown: BTreeSet<(usize, MailId)>,
+    /// Readers whose nr a restored owner refused before it had learned of the mail again, and when.
+    pub(crate) refused_unknown: BTreeMap<(usize, MailId), u64>,
     /// ns that reached somebody once.
     pub(crate) told_once: BTreeSet<(MailId, Address)>,
 }
@@ -234,7 +234,9 @@ impl World {
 
     /// R2: a sender takes the true word of a reader.
     pub(crate) fn check_nr_refused(&mut self, p: usize, item: &NrItem, why: &str) {
-        if self.truth.refused_unknown.contains(&(p, item.nr.h)) {
+        // Only the one refusal that is on its way.
+        let excused = self.truth.refused_unknown.remove(&(p, item.nr.h));
+        if excused.is_some_and(|at| self.t - at <= PATIENCE_MS) {
             return;
         }
         let why = format!("the true nr of {} for {} is refused: {why}", self.name(p), item.nr.h);

@@ -8,6 +8,7 @@ use roost::core::placement::{Place, whole_copies};
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, outbox};
 use roost::model::holding::HoldingState;
+use roost::model::notification::Outcome;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId};
 
 use super::checker::{Letter, Orphan, Rule, survives};
@@ -176,6 +177,9 @@ impl World {
                 if filed != usize::from(why.sends_dsn()) {
                     wrong.push(format!("{} was told {filed} times that {id} is {why:?} for {receiver}", owner.address));
                 }
+                if why == EndedAs::Expired && self.is_falsely_expired(id, letter, receiver) {
+                    wrong.push(format!("{id} counts as expired for {receiver}, who has it"));
+                }
                 let reader = self.at(receiver);
                 let key = MailKey { sender: owner.fingerprint, submission: *id };
                 if why == EndedAs::Received
@@ -193,6 +197,15 @@ impl World {
         if let Some(why) = wrong.into_iter().next() {
             self.violate(Rule::R2, why);
         }
+    }
+
+    /// Whether a mail was declared expired though its reader, who was there all the time, signed that it has it.
+    fn is_falsely_expired(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
+        let stayed = |p: usize| self.peers[p].is_up() && !self.truth.restored.contains_key(&p);
+        let signed = |((of, _, reader), outcome): (&(SubmissionId, MailId, Address), &Outcome)| {
+            of == id && reader == receiver && *outcome == Outcome::Received
+        };
+        stayed(letter.from) && self.at(receiver).is_some_and(stayed) && self.truth.nrs.iter().any(signed)
     }
 
     /// R7: nothing that is gone is still on a disk. An owner that is lost itself may have told nobody.

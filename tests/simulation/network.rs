@@ -18,7 +18,7 @@ use super::disk::{SealedNr, SealedNs};
 use super::world::{Happening, World};
 
 /// A caller gives up after this, milliseconds.
-const PATIENCE_MS: u64 = 20_000;
+pub(crate) const PATIENCE_MS: u64 = 20_000;
 
 /// Who asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -121,7 +121,7 @@ impl World {
             && self.truth.restored.contains_key(&p)
             && !self.peers[p].disk.ledger.sealed.contains(&item.nr.h)
         {
-            self.truth.refused_unknown.insert((from.caller, item.nr.h));
+            self.truth.refused_unknown.insert((from.caller, item.nr.h), self.t);
         }
     }
 

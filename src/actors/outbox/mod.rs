@@ -40,7 +40,7 @@ use crate::wire::notify::Notice;
 use courier::Courier;
 use display::Display;
 pub use port::OutboxPort;
-use port::open_nr;
+use port::{NrError, open_nr};
 use seal::Sealer;
 
 /// Mails that are sealed at a time: one a core of the machines this is made for.
@@ -222,6 +222,11 @@ async fn poll_nr(tools: Arc<Tools>, read: Arc<ReadEntries>, back: Handle<Outbox>
                 // A stopped brain needs no answer; the same holds below.
                 let _ = back.tell(Input::Nr { from: NrFrom::Dht(value), nr, signer }).await;
             }
+            // It is opened once that certificate is here.
+            Ok(Err(error @ NrError::NoCertificate { .. })) => {
+                tracing::debug!(%error, "an entry under nr is not taken yet");
+                continue;
+            }
             // Anybody may put junk under this key; it expires.
             Ok(Err(error)) => tracing::debug!(%error, "an entry under nr is not taken"),
             Err(_) => return,
@@ -401,7 +406,8 @@ impl Perform<Outbox> for Performer {
                 None
             }),
             Action::ReadOwnList { member, since } => {
-                self.send(back, own_list::read(tools, member, since));
+                let read = Arc::clone(&self.read);
+                self.send(back, own_list::read(tools, read, member, since));
             }
             Action::Audit { member, h, part, block } => {
                 self.send(back, audit::audit(tools, (member, h), part, block));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Tools;
+use crate::actors::read_entries::ReadEntries;
 use crate::core::outbox::{Input, OwnPage, OwnerNote};
 use crate::model::msglist::{Cursor, EntryBody};
 use crate::model::{MailId, PeerId};
@@ -13,9 +14,15 @@ use crate::wire::decode;
 use crate::wire::msglist::{Page, decode_entry};
 
 /// Asks a member for what comes after `since`. A member that knows nothing of this owner has not answered.
-pub(super) async fn read(tools: Arc<Tools>, member: PeerId, since: Cursor) -> Option<Input> {
+pub(super) async fn read(tools: Arc<Tools>, read: Arc<ReadEntries>, member: PeerId, since: Cursor) -> Option<Input> {
     let answer = match tools.client.get_mirror_msglist(member, &tools.address, since).await {
-        Ok(page) => tokio::task::spawn_blocking(move || with_notes(&tools, page)).await.ok(),
+        Ok(page) => {
+            if !page.runs.is_empty() {
+                // A receive notification in the DHT may be about a mail that this tells of.
+                read.read_again();
+            }
+            tokio::task::spawn_blocking(move || with_notes(&tools, page)).await.ok()
+        }
         Err(error) => {
             tracing::debug!(%member, %error, "a member does not tell what it has of this peer's msglist");
             None

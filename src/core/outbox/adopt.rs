@@ -22,6 +22,7 @@ use crate::model::group::Member;
 use crate::model::msglist::{Cursor, Ending, EntryBody, Epoch, MailEntry, Seq, SignedTombstone, Tombstone};
 use crate::model::{MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
 use crate::wire::Signed;
+use crate::wire::http::TOMBSTONE_BYTES_MAX;
 use crate::wire::msglist::{Page, Run, VerifiedRun, decode_entry};
 
 /// How long new entries wait for the members' answers (DESIGN.md section 5).
@@ -303,10 +304,9 @@ impl Outbox {
         }
         for bytes in page.tombstones.iter().take(LOOSE_MAX) {
             let signed = SignedTombstone(bytes.to_vec());
-            if let Ok(tombstone) = Signed::<Tombstone>::verify(&signed.0)
-                && tombstone.expiry + KEPT > now.wall
-            {
-                self.adoption.loose.insert(tombstone.h, signed);
+            let is_short = signed.0.len() <= TOMBSTONE_BYTES_MAX && self.adoption.loose.len() < LOOSE_MAX;
+            if let Some(tombstone) = self.own_tombstone(&signed).filter(|t| is_short && t.expiry + KEPT > now.wall) {
+                self.adoption.loose.entry(tombstone.h).or_insert(signed);
             }
         }
         if !self.adoption.holding {
@@ -314,6 +314,9 @@ impl Outbox {
         }
         if !batch.events.is_empty() {
             self.adoption.adopted = true;
+            if !self.adoption.holding {
+                self.uncount(&mut batch);
+            }
         }
         let told_of = |event: &Event| match event {
             Event::Sealed { submission, .. } => Some(*submission),
@@ -479,12 +482,15 @@ impl Outbox {
         true
     }
 
+    /// A tombstone that this peer signed (R4).
+    fn own_tombstone(&self, signed: &SignedTombstone) -> Option<Signed<Tombstone>> {
+        let me = self.key.peer_id();
+        Signed::<Tombstone>::verify(&signed.0).ok().filter(|tombstone| tombstone.owner == me)
+    }
+
     /// A tombstone of this peer that it does not know: it wins, always (R7). Whether that is news.
     fn adopt_tombstone(&mut self, batch: &mut Batch, now: Now, signed: &SignedTombstone, entry: &[u8]) -> bool {
-        let me = self.key.peer_id();
-        let Some(tombstone) = Signed::<Tombstone>::verify(&signed.0).ok().filter(|t| t.owner == me) else {
-            return false;
-        };
+        let Some(tombstone) = self.own_tombstone(signed) else { return false };
         let (h, ending, expiry) = (tombstone.h, tombstone.ending, tombstone.expiry);
         let Some(mail) = self.state.mails.get(&h) else {
             if !self.state.gone.contains_key(&h) {
@@ -505,9 +511,13 @@ impl Outbox {
                 self.end_copy(batch, now, submission, &receiver, why);
             }
         }
+        let untold = self.to_be_told(h);
         self.record(batch, Event::Tombstoned { h, ending, entry: entry.to_vec() });
         self.stop_counting(h);
         batch.act(Action::DropBlob { h });
+        for (receiver, peer) in untold {
+            batch.act(Action::TellGone { h, receiver, peer, tombstone: signed.0.clone() });
+        }
         for other in self.doubles_of(submission) {
             self.entomb_if_done(batch, now, other);
         }

@@ -158,7 +158,7 @@ impl Outbox {
     }
 
     /// Readers who were told of a mail that was taken back since.
-    fn to_be_told(&self, h: MailId) -> Vec<(Address, PeerId)> {
+    pub(super) fn to_be_told(&self, h: MailId) -> Vec<(Address, PeerId)> {
         let Some(mail) = self.state.mails.get(&h) else { return Vec::new() };
         let cancelled =
             |r: &&Receiver| r.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told);

@@ -20,6 +20,7 @@ use crate::model::group::Roster;
 use crate::model::msglist::{Cursor, Entry, EntryBody, MailEntry, Tombstone};
 use crate::model::{Address, MailId, MonoTime, Part, PeerId};
 use crate::wire::Signed;
+use crate::wire::http::TOMBSTONE_BYTES_MAX;
 use crate::wire::msglist::Page;
 
 /// How long an owner is asked to hold a request when it has nothing new: up to the 300 s that the route allows.
@@ -370,8 +371,9 @@ impl Replicator {
                 }
             }
         }
-        for bytes in page.tombstones.iter().take(LOOSE_MAX) {
-            named.extend(self.take_tombstone(owner, bytes, &mut batch).map(|h| (owner, h)));
+        // An owner says in its list what is gone.
+        for bytes in page.tombstones.iter().take(LOOSE_MAX).filter(|_| !from_owner) {
+            named.extend(self.take_loose_tombstone(owner, bytes, &mut batch).map(|h| (owner, h)));
         }
         self.commit(batch, Vec::new());
         for (owner, h) in named {
@@ -451,14 +453,36 @@ impl Replicator {
         true
     }
 
-    /// Takes a tombstone that the owner signed; of which mail it is, when it is new.
-    pub(super) fn take_tombstone(&mut self, owner: PeerId, bytes: &[u8], batch: &mut Vec<Event>) -> Option<MailId> {
-        let tombstone = Signed::<Tombstone>::verify(bytes).ok().filter(|t| t.owner == owner);
-        let o = self.owners.get_mut(&owner)?;
-        let Some(tombstone) = tombstone else {
+    /// Takes a tombstone of the owner's list; of which mail it is, when it is new.
+    fn take_tombstone(&mut self, owner: PeerId, bytes: &[u8], batch: &mut Vec<Event>) -> Option<MailId> {
+        let Some(tombstone) = signed_by(owner, bytes) else {
+            let o = self.owners.get_mut(&owner)?;
             o.trouble = Some("a tombstone in its msglist is not signed by it, and frees nothing".to_owned());
             return None;
         };
+        self.note_tombstone(owner, &tombstone, bytes, batch)
+    }
+
+    /// Takes a tombstone from elsewhere than the list, of a mail that the list named; of which one it is, when it is new.
+    pub(super) fn take_loose_tombstone(
+        &mut self,
+        owner: PeerId,
+        bytes: &[u8],
+        batch: &mut Vec<Event>,
+    ) -> Option<MailId> {
+        let tombstone = signed_by(owner, bytes).filter(|_| bytes.len() <= TOMBSTONE_BYTES_MAX)?;
+        self.owners.get(&owner)?.mails.get(&tombstone.h)?;
+        self.note_tombstone(owner, &tombstone, bytes, batch)
+    }
+
+    fn note_tombstone(
+        &mut self,
+        owner: PeerId,
+        tombstone: &Tombstone,
+        bytes: &[u8],
+        batch: &mut Vec<Event>,
+    ) -> Option<MailId> {
+        let o = self.owners.get(&owner)?;
         if o.tombstones.contains_key(&tombstone.h) {
             return None;
         }
@@ -466,6 +490,10 @@ impl Replicator {
         self.record(batch, Event::Tombstoned { owner, h, expiry, tombstone: ByteBuf::from(bytes.to_vec()), named });
         Some(h)
     }
+}
+
+fn signed_by(owner: PeerId, bytes: &[u8]) -> Option<Signed<Tombstone>> {
+    Signed::<Tombstone>::verify(bytes).ok().filter(|tombstone| tombstone.owner == owner)
 }
 
 impl Mail {

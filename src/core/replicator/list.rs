@@ -8,7 +8,7 @@ use serde_bytes::ByteBuf;
 
 use crate::model::msglist::{Cursor, Entry, Epoch, Head, Seq};
 use crate::model::{Digest, PeerId};
-use crate::wire::msglist::{Page, Run, chain_next, decode_entry};
+use crate::wire::msglist::{Page, Run, chain_next};
 use crate::wire::{Signed, WireError};
 
 /// Most bytes of entries in a page that is answered.
@@ -239,11 +239,6 @@ impl KnownList {
             }
         }
         runs
-    }
-
-    /// Every entry that is kept.
-    pub(super) fn decoded(&self) -> impl Iterator<Item = Entry> {
-        self.epochs.values().flat_map(|known| &known.entries).filter_map(|bytes| decode_entry(bytes).ok())
     }
 
     /// What comes after `since`, as this peer knows it. An unknown epoch is answered from the start of each.

@@ -159,7 +159,7 @@ impl Replicator {
             MirrorFailure::NoSource { .. } => self.wait(owner, h, Wait::Sources, None),
             MirrorFailure::Gone { tombstone } => {
                 let mut batch = Vec::new();
-                let gone = self.take_tombstone(owner, &tombstone, &mut batch);
+                let gone = self.take_loose_tombstone(owner, &tombstone, &mut batch);
                 self.commit(batch, Vec::new());
                 if let Some(gone) = gone {
                     self.evaluate(owner, gone);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteBuf, Bytes};
 
 use super::follow::Follow;
 use super::list::KnownList;
@@ -13,8 +13,9 @@ use super::report::Reporting;
 use super::types::Event;
 use super::{MailKey, part_bytes};
 use crate::model::holding::{Holding, HoldingRefusal, HoldingState};
-use crate::model::msglist::Cursor;
+use crate::model::msglist::{Cursor, Entry, EntryBody};
 use crate::model::{Address, Digest, Encoding, MailId, MonoTime, Part, PeerId, WallTime};
+use crate::wire::msglist::decode_entry;
 
 /// A tombstone is kept this long after the mail's expiry (DESIGN.md section 5).
 const TOMBSTONE_KEPT: Duration = Duration::from_secs(30 * 86_400);
@@ -109,6 +110,8 @@ pub(super) struct Owner {
     pub(super) list: KnownList,
     pub(super) mails: BTreeMap<MailId, Mail>,
     pub(super) tombstones: BTreeMap<MailId, KnownTombstone>,
+    /// Those of them that its list, as it was read here, does not have: told by a 410, or along with another's page.
+    unlisted: BTreeMap<ByteBuf, MailId>,
     /// Bytes of the held parts.
     pub(super) bytes: u64,
     pub(super) forks: BTreeSet<Cursor>,
@@ -130,12 +133,28 @@ pub(super) struct Owner {
 }
 
 impl Owner {
+    /// The signed tombstones that its list does not have.
+    pub(super) fn unlisted(&self) -> impl Iterator<Item = &ByteBuf> {
+        self.unlisted.keys()
+    }
+    /// Entries of its list were read.
+    fn note_listed(&mut self, entries: &[ByteBuf]) {
+        for bytes in entries {
+            if self.unlisted.is_empty() {
+                return;
+            }
+            if let Ok(Entry { body: EntryBody::Tombstone(signed), .. }) = decode_entry(bytes) {
+                self.unlisted.remove(Bytes::new(&signed.0));
+            }
+        }
+    }
     fn new(address: Address) -> Self {
         Self {
             address,
             list: KnownList::default(),
             mails: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            unlisted: BTreeMap::new(),
             bytes: 0,
             forks: BTreeSet::new(),
             reports: BTreeMap::new(),
@@ -270,6 +289,7 @@ impl Owners {
     pub(super) fn forget_tombstones(&mut self, now: WallTime) {
         for owner in self.0.values_mut() {
             owner.tombstones.retain(|_, known| known.expiry + TOMBSTONE_KEPT > now);
+            owner.unlisted.retain(|_, h| owner.tombstones.contains_key(h));
         }
     }
 
@@ -283,13 +303,17 @@ impl Owners {
         let Some(o) = self.0.get_mut(owner_of(event)) else { return };
         match event {
             Event::Following { .. } => {}
-            Event::Read { run, .. } => o.list.apply(run),
+            Event::Read { run, .. } => {
+                o.note_listed(&run.entries);
+                o.list.apply(run);
+            }
             Event::Noted { h, at, length, digest, expiry, encoding, .. } => {
                 o.note(*h, Mail::new(*at, *length, *digest, *expiry, *encoding));
             }
             Event::Tombstoned { h, expiry, tombstone, named, .. } => {
                 // Journals of earlier versions do not say it; there it is known while the mail is.
                 let named = *named || o.mails.contains_key(h);
+                o.unlisted.insert(tombstone.clone(), *h);
                 o.tombstones.insert(*h, KnownTombstone { expiry: *expiry, tombstone: tombstone.clone(), named });
             }
             Event::Held { h, part, .. } => {
@@ -342,6 +366,14 @@ impl Owners {
         for (owner, o) in &self.0 {
             let owner = *owner;
             events.push(Event::Following { owner, address: o.address.clone() });
+            // Before the list, which says of most of them that it has them.
+            events.extend(o.tombstones.iter().map(|(h, known)| Event::Tombstoned {
+                owner,
+                h: *h,
+                expiry: known.expiry,
+                tombstone: known.tombstone.clone(),
+                named: known.named,
+            }));
             events.extend(o.list.snapshot().into_iter().map(|run| Event::Read { owner, run }));
             for (h, mail) in &o.mails {
                 events.push(mail.noted_event(owner, *h));
@@ -350,13 +382,6 @@ impl Owners {
                 let served = mail.served.iter();
                 events.extend(served.map(|(caller, n)| Event::Served { owner, h: *h, caller: *caller, bytes: *n }));
             }
-            events.extend(o.tombstones.iter().map(|(h, known)| Event::Tombstoned {
-                owner,
-                h: *h,
-                expiry: known.expiry,
-                tombstone: known.tombstone.clone(),
-                named: known.named,
-            }));
             events.extend(o.forks.iter().map(|at| Event::Forked { owner, at: *at }));
             events.extend(o.reports_snapshot(owner));
         }

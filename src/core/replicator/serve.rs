@@ -1,17 +1,16 @@
 //! Answers about what is mirrored here: look-ups for the routes, who was served, and members' msglists. It never answers past
 //! what is durable, and not before the msglists were read after a start (R7).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serde_bytes::{ByteBuf, Bytes};
+use serde_bytes::ByteBuf;
 
 use super::Replicator;
 use super::owner::{KnownTombstone, Owner, SERVED_MAX};
 use super::types::{Event, KnownMail, Lookup, Reply};
 use crate::core::{Effect, Token};
-use crate::model::msglist::{Cursor, EntryBody, Tombstone};
+use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, PeerId};
-use crate::wire::Signed;
 
 /// Most bytes of tombstones from elsewhere in a page.
 const LOOSE_BYTES: usize = 256 * 1024;
@@ -33,24 +32,12 @@ impl Owner {
 impl Owner {
     /// The tombstones that its list, as it is known here, does not have; at most [`LOOSE_BYTES`] of them.
     fn loose_tombstones(&self) -> Vec<ByteBuf> {
-        let by_bytes = |(h, known): (&MailId, &KnownTombstone)| (known.tombstone.clone(), *h);
-        let mut loose: BTreeMap<ByteBuf, MailId> = self.tombstones.iter().map(by_bytes).collect();
-        let mut others = BTreeSet::new();
-        for entry in self.list.decoded() {
-            if let EntryBody::Tombstone(signed) = entry.body
-                && loose.remove(Bytes::new(&signed.0)).is_none()
-            {
-                // A restored owner may have said twice that one mail is gone.
-                others.extend(Signed::<Tombstone>::verify(&signed.0).map(|tombstone| tombstone.h));
-            }
-        }
         let mut room = LOOSE_BYTES;
-        let fits = |bytes: &ByteBuf| {
+        let fits = |bytes: &&ByteBuf| {
             room = room.saturating_sub(bytes.len());
             room > 0
         };
-        let unlisted = loose.into_iter().filter(|(_, h)| !others.contains(h)).map(|(bytes, _)| bytes);
-        unlisted.take_while(fits).collect()
+        self.unlisted().take_while(fits).cloned().collect()
     }
 }
 

@@ -11,7 +11,8 @@ use super::{DAY, MINUTE, end_of, ending, only_mail};
 use crate::core::Token;
 use crate::core::outbox::adopt::OwnPage;
 use crate::core::outbox::{CancelTarget, EndedAs, Input, NrFrom, OutboxRefusal, Reply};
-use crate::model::msglist::Ending;
+use crate::model::WallTime;
+use crate::model::msglist::{Ending, Tombstone};
 use crate::model::notification::Outcome;
 use crate::wire::msglist::Page;
 
@@ -132,10 +133,52 @@ fn r7_a_tombstone_that_no_list_has_wins_too_and_is_listed() {
         assert_eq!(ending(&world, &h), Some(Ending::Cancelled), "late: {is_late}");
         assert!(world.outside.taken.is_empty(), "nothing that is gone is announced");
         assert_eq!(mails_listed(&mut world), [h], "and those who read on learn of its end");
+        assert_eq!(
+            world.outside.gone_told,
+            [address("rita@readers")],
+            "its reader is told, as if it were cancelled now"
+        );
         // Told again at the next start it is nothing new.
         let entries = world.brain.state.list.head();
         world.crash();
         world.run(MINUTE);
         assert_eq!((ending(&world, &h), world.brain.state.list.head()), (Some(Ending::Cancelled), entries));
     }
+}
+
+#[test]
+fn r4_r7_a_members_own_tombstone_neither_ends_a_mail_nor_hides_the_owners() {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = only_mail(&world);
+    let read = as_read_by_a_member(&mut world);
+    let gone = Tombstone {
+        owner: key(3).peer_id(),
+        h,
+        ending: Ending::Expired,
+        at: WallTime(1),
+        expiry: world.now.wall + DAY,
+    };
+    let foreign = OwnPage {
+        page: Page { tombstones: vec![ByteBuf::from(key(3).sign(gone).to_entry().0)], ..read.page.clone() },
+        ..read.clone()
+    };
+    world.rules.own_lists = members().map(|member| (member, foreign.clone())).collect();
+    world.restore(&backup);
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), None, "R4: only the owner says that its mail is gone");
+    assert!(world.outside.blobs.contains(&h));
+    // One member knows the true one; what the others say before and after does not hide it.
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
+    world.run(MINUTE);
+    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
+    let own = ByteBuf::from(world.brain.tombstone_bytes(at).unwrap());
+    let told = OwnPage { page: Page { tombstones: vec![own], ..read.page.clone() }, ..read };
+    world.rules.own_lists.insert(key(4).peer_id(), told);
+    world.restore(&backup);
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
 }

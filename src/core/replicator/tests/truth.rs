@@ -11,7 +11,7 @@ use crate::core::replicator::list::{KnownList, Taken};
 use crate::core::replicator::{Event, Input, Lookup, Reply};
 use crate::core::{Brain, Token};
 use crate::model::holding::HoldingState;
-use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, Seq, Tombstone};
+use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, Seq, SignedTombstone, Tombstone};
 use crate::model::{Part, PeerId};
 use crate::wire::Signed;
 use crate::wire::msglist::{Page, Run, chain_next, chain_start, encode_entry};
@@ -238,15 +238,49 @@ fn r7_a_tombstone_from_elsewhere_than_the_list_goes_along_with_the_list() {
     let told = Event::Tombstoned { owner: id("alice"), h: h(1), expiry, tombstone: bytes.clone(), named: true };
     world.peer("bob").journal.push(told);
     world.start("bob");
-    assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, [bytes]);
+    assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, [bytes.clone()]);
     assert_eq!(world.mirror_page("dave", "alice", Cursor::default()).tombstones, Vec::<ByteBuf>::new());
     // Who catches up by bob learns it.
     world.start("carol");
     world.run(HOUR / 60);
     assert!(matches!(world.lookup("carol", 1), Lookup::Gone { .. }), "{:?}", world.lookup("carol", 1));
+    // The same after a compaction.
+    let snapshot = world.peer("bob").brain.as_ref().unwrap().snapshot();
+    world.kill("bob");
+    world.peer("bob").journal = snapshot;
+    world.start("bob");
+    assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, [bytes.clone()]);
     // Once the list says it too, it does not go along any more.
     world.start("alice");
-    world.end("alice", 1);
+    world.outbox("alice").append(EntryBody::Tombstone(SignedTombstone(bytes.to_vec())));
     world.run(HOUR / 60);
     assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, Vec::<ByteBuf>::new());
+}
+
+#[test]
+fn r9_tombstones_beside_a_list_are_taken_of_named_mails_only_and_never_from_their_owner() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    let expiry = world.now.wall + LIFE;
+    let bytes = |world: &World, owner: &str, x: u8| {
+        ByteBuf::from(world.outboxes[&id(owner)].tombstone(h(x), expiry).to_entry().0)
+    };
+    // The owner itself: not in its list, not taken. A mail that no list named: not taken either, nor a foreign word.
+    let beside = vec![bytes(&world, "alice", 1)];
+    answer(&mut world, "bob", Page { tombstones: beside, ..Page::default() });
+    assert!(matches!(world.lookup("bob", 1), Lookup::Known(_)));
+    world.kill("alice");
+    world.kill("carol");
+    world.kill("bob");
+    let beside = vec![bytes(&world, "alice", 2), bytes(&world, "frank", 1), ByteBuf::from(vec![0; 10])];
+    for tombstone in &beside {
+        let told = Event::Tombstoned { owner: id("alice"), h: h(9), expiry, tombstone: tombstone.clone(), named: true };
+        world.peer("bob").journal.push(told);
+    }
+    world.start("bob");
+    assert!(!world.mirror_page("bob", "alice", Cursor::default()).tombstones.is_empty());
+    world.start("carol");
+    world.run(HOUR / 60);
+    assert!(matches!(world.lookup("carol", 1), Lookup::Known(_)), "{:?}", world.lookup("carol", 1));
+    assert!(matches!(world.lookup("carol", 2), Lookup::Unknown), "{:?}", world.lookup("carol", 2));
 }
