@@ -382,14 +382,15 @@ impl World {
                 self.outside.dsns.insert(dsn.id, dsn.receiver.clone());
                 self.tell(Input::DsnFiled { submission: dsn.submission, receiver: dsn.receiver });
             }
-            Action::Show(shown) => {
-                let submission = shown.submission;
-                self.outside.shown.insert(submission, shown);
-                self.tell(Input::Shown { submission });
-                let told = self.inbox.iter().filter(|input| matches!(input, Input::Shown { .. })).count();
-                self.outside.shown_at_once = self.outside.shown_at_once.max(told);
-            }
+            Action::Show(shown) => self.show(shown),
         }
+    }
+    fn show(&mut self, shown: ShownMail) {
+        let submission = shown.submission;
+        self.outside.shown.insert(submission, shown);
+        self.tell(Input::Shown { submission });
+        let told = self.inbox.iter().filter(|input| matches!(input, Input::Shown { .. })).count();
+        self.outside.shown_at_once = self.outside.shown_at_once.max(told);
     }
     fn drop_blob(&mut self, h: MailId) {
         let sealed = |e: &Event| matches!(e, Event::Sealed { facts, .. } if facts.h == h);
