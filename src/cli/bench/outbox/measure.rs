@@ -22,8 +22,9 @@ use crate::store::home::Home;
 const AFTER: Duration = Duration::from_secs(2);
 /// How often connections are looked at: they come and go seldom.
 const LOOK: Duration = Duration::from_millis(200);
-/// The peers come to rest before they are watched: what was written at once goes to storage, what was planned a second later is done.
-const REST: Duration = Duration::from_secs(3);
+/// The peers come to rest before they are watched: what was written at once goes to storage, what was planned a second later is
+/// done, and threads that did nothing for 10 s have ended.
+const REST: Duration = Duration::from_secs(12);
 /// Longest wait until members have dropped what was taken back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
