@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Outbox;
-use super::events::{EndedAs, Event, Receiver, State, Submission};
+use super::events::{EndedAs, Event, Mail, Receiver, State, Submission};
 use super::show::refusals;
 use crate::model::holding::HoldingRefusal;
 use crate::model::msglist::Ending;
@@ -122,6 +122,27 @@ impl State {
             self.odd.insert(id, at);
             self.odd_by_end.insert((at, id));
         }
+    }
+
+    /// A mail is gone.
+    pub(super) fn apply_tombstoned(&mut self, h: MailId, ending: Ending, entry: &[u8]) {
+        let at = self.list.append(entry);
+        self.open.remove(&h);
+        self.misses.retain(|(_, of), _| *of != h);
+        let before = self.mails.get_mut(&h).map(|mail| mail.tombstone.replace((at, ending)));
+        if let Some(before) = before {
+            self.count_ended(before.map(|t| t.1), false);
+            self.count_ended(Some(ending), true);
+        }
+    }
+    /// A mail as a compacted journal has it.
+    pub(super) fn keep(&mut self, mail: &Mail) {
+        if mail.tombstone.is_none() {
+            self.open.insert(mail.facts.h);
+        }
+        self.count_ended(mail.tombstone.map(|t| t.1), true);
+        let before = self.mails.insert(mail.facts.h, mail.clone());
+        self.count_ended(before.and_then(|mail| mail.tombstone).map(|t| t.1), false);
     }
 
     /// One mail more that ended so, or one less.

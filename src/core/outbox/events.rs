@@ -503,24 +503,6 @@ impl State {
             self.index(submission);
         }
     }
-    fn apply_tombstoned(&mut self, h: MailId, ending: Ending, entry: &[u8]) {
-        let at = self.list.append(entry);
-        self.open.remove(&h);
-        self.misses.retain(|(_, of), _| *of != h);
-        let before = self.mails.get_mut(&h).map(|mail| mail.tombstone.replace((at, ending)));
-        if let Some(before) = before {
-            self.count_ended(before.map(|t| t.1), false);
-            self.count_ended(Some(ending), true);
-        }
-    }
-    fn keep(&mut self, mail: &Mail) {
-        if mail.tombstone.is_none() {
-            self.open.insert(mail.facts.h);
-        }
-        self.count_ended(mail.tombstone.map(|t| t.1), true);
-        let before = self.mails.insert(mail.facts.h, mail.clone());
-        self.count_ended(before.and_then(|mail| mail.tombstone).map(|t| t.1), false);
-    }
     fn apply_ended(&mut self, submission: &SubmissionId, receiver: &Address, why: EndedAs, at: WallTime) {
         if let Some(receiver) = self.receiver_mut(submission, receiver) {
             let was_cancelled = receiver.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled);
