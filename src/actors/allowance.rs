@@ -1,7 +1,7 @@
 //! How much of each mail each peer was served of late: at most four times its length in 24 h (DESIGN.md section 4). What a
 //! request may still bring is reserved when it is admitted, so that many at once get no more than one after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -32,13 +32,20 @@ struct Count {
     recorded: bool,
 }
 
+/// The counts, and the oldest of them: at the bound each new one costs no look at all others.
+#[derive(Debug, Default)]
+struct Counts {
+    of: BTreeMap<(PeerId, MailId), Count>,
+    by_age: BTreeSet<(MonoTime, (PeerId, MailId))>,
+}
+
 /// Counts what is served.
 #[derive(Debug, Default)]
-pub struct Allowance(Mutex<BTreeMap<(PeerId, MailId), Count>>);
+pub struct Allowance(Mutex<Counts>);
 
 impl Allowance {
-    fn counts(&self) -> MutexGuard<'_, BTreeMap<(PeerId, MailId), Count>> {
-        // A count is replaced in one step, so a panic elsewhere leaves a good one.
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        // A panic elsewhere leaves good counts; one that is only in the order of age is passed over there.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
     /// The outbox has written down that `h`, one of its own mails, is served to `peer`.
@@ -47,7 +54,7 @@ impl Allowance {
     }
     /// Whether it has, as far as is remembered.
     pub fn is_recorded(&self, peer: &PeerId, h: &MailId) -> bool {
-        self.counts().get(&(*peer, *h)).is_some_and(|count| count.recorded)
+        self.counts().of.get(&(*peer, *h)).is_some_and(|count| count.recorded)
     }
     /// Reserves `bytes` of `h`, before the first of them goes out to `peer`.
     ///
@@ -75,22 +82,29 @@ impl Allowance {
     }
     /// `bytes` of what was reserved will not go out.
     pub fn give_back(&self, peer: &PeerId, h: &MailId, bytes: u64) {
-        if let Some(count) = self.counts().get_mut(&(*peer, *h)) {
+        if let Some(count) = self.counts().of.get_mut(&(*peer, *h)) {
             count.reserved = count.reserved.saturating_sub(bytes);
         }
     }
     fn count<T>(&self, now: MonoTime, peer: PeerId, h: MailId, change: impl FnOnce(&mut Count) -> T) -> T {
         let mut counts = self.counts();
-        // Without a bound until the length is known.
-        let new = Count { sent: 0, reserved: 0, bound: u64::MAX, since: now, recorded: false };
-        let count = counts.entry((peer, h)).or_insert(new);
+        let Counts { of, by_age } = &mut *counts;
+        let key = (peer, h);
+        let count = of.entry(key).or_insert_with(|| {
+            by_age.insert((now, key));
+            // Without a bound until the length is known.
+            Count { sent: 0, reserved: 0, bound: u64::MAX, since: now, recorded: false }
+        });
         if now.since(count.since) >= WINDOW {
+            by_age.remove(&(count.since, key));
+            by_age.insert((now, key));
             (count.sent, count.since) = (0, now);
         }
         let outcome = change(count);
-        if counts.len() > COUNTS_MAX {
-            let oldest = counts.iter().min_by_key(|(_, c)| c.since).map(|(key, _)| *key);
-            oldest.and_then(|key| counts.remove(&key));
+        while of.len() > COUNTS_MAX
+            && let Some((_, oldest)) = by_age.pop_first()
+        {
+            of.remove(&oldest);
         }
         outcome
     }
@@ -161,5 +175,29 @@ mod tests {
         serve(&allowance, now + WINDOW, peer, h, 10);
         assert!(allowance.is_recorded(&peer, &h));
         assert!(!allowance.is_recorded(&peer, &MailId::new([3; 20])));
+    }
+
+    #[test]
+    fn at_the_bound_the_oldest_goes_and_is_found_without_looking_at_the_others() {
+        let (peer, allowance) = (PeerId::new([1; 32]), Allowance::default());
+        let h = |n: usize| {
+            let mut bytes = [0; MailId::LEN];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            MailId::new(bytes)
+        };
+        let at = |n: usize| MonoTime::default() + Duration::from_millis(u64::try_from(n).unwrap());
+        for n in 0..COUNTS_MAX {
+            serve(&allowance, at(n), peer, h(n), 1);
+        }
+        // The count of the first one starts anew, which makes the second one the oldest.
+        serve(&allowance, at(0) + WINDOW, peer, h(0), 1);
+        for n in COUNTS_MAX..COUNTS_MAX + 3 {
+            serve(&allowance, at(n) + WINDOW, peer, h(n), 1);
+        }
+        let counts = allowance.counts();
+        assert_eq!((counts.of.len(), counts.by_age.len()), (COUNTS_MAX, COUNTS_MAX));
+        let there: Vec<bool> = (0..5).map(|n| counts.of.contains_key(&(peer, h(n)))).collect();
+        assert_eq!(there, [true, false, false, false, true]);
+        assert!(counts.by_age.iter().all(|(since, key)| counts.of.get(key).is_some_and(|c| c.since == *since)));
     }
 }

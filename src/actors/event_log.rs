@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::actors::shell::{Append, EventLog, LogBroken};
-use crate::store::journal::{Journal, Record};
+use crate::core::Brain;
+use crate::store::journal::{Journal, JournalError, Record};
+use crate::wire::encode;
 
 /// Appends the brains' events to the one journal of a home.
 #[derive(Debug, Clone)]
@@ -18,6 +20,18 @@ impl JournalLog {
     /// The log of an open journal.
     pub fn new(journal: Journal) -> Self {
         Self { journal, live: Arc::default() }
+    }
+
+    /// After a start: compacts what most of is dead of a brain's part, and waits for it. Blocking.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the journal cannot be written.
+    pub fn look_at<B: Brain>(&self, brain: &B) -> Result<(), JournalError> {
+        if !self.is_grown(B::NAME, &|| brain.live_bytes()) {
+            return Ok(());
+        }
+        let live: Vec<Record> = brain.snapshot().iter().map(|event| Record::new(B::NAME, encode(event))).collect();
+        self.journal.compact(B::NAME, live)?.wait()
     }
 
     fn live(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
@@ -37,18 +51,20 @@ impl EventLog for JournalLog {
         })
     }
 
-    fn is_grown(&self, brain: &'static str) -> bool {
-        // Unknown before the first look, which is then worth one as soon as there is enough.
-        let live = self.live().get(brain).copied().unwrap_or(0);
+    fn is_grown(&self, brain: &'static str, live_bytes: &dyn Fn() -> u64) -> bool {
+        let known = self.live().get(brain).copied().unwrap_or(0);
+        if !self.journal.is_worth_compacting(brain, known) {
+            return false;
+        }
+        // It may be that what is alive has grown.
+        let live = live_bytes();
+        self.live().insert(brain, live);
         self.journal.is_worth_compacting(brain, live)
     }
 
     fn compact(&self, brain: &'static str, live: Vec<Vec<u8>>) {
-        let bytes = live.iter().map(|event| u64::try_from(event.len()).unwrap_or(u64::MAX)).sum();
+        let bytes: u64 = live.iter().map(|event| u64::try_from(event.len()).unwrap_or(u64::MAX)).sum();
         self.live().insert(brain, bytes);
-        if !self.journal.is_worth_compacting(brain, bytes) {
-            return;
-        }
         let records = live.into_iter().map(|event| Record::new(brain, event)).collect();
         // Queued here and now: the order to later appends is that of the calls.
         let queued = self.journal.compact(brain, records);
@@ -73,7 +89,7 @@ mod tests {
     use super::*;
     use crate::actors::shell::{Handle, Perform, Shell};
     use crate::clock::Clock;
-    use crate::core::{Brain, Effect, Outgoing, Token};
+    use crate::core::{Effect, Outgoing, Token};
     use crate::model::{MonoTime, Now};
 
     /// Remembers how often it was told something, with large events that replace each other.

@@ -5,7 +5,6 @@ pub mod backup;
 pub mod dht_client;
 pub mod dial_back;
 pub mod directory;
-pub mod disk_use;
 pub mod event_log;
 pub mod fetcher;
 pub mod group_master;

@@ -119,7 +119,15 @@ impl outbox::Neighbours for Neighbours {
         Box::pin(async move {
             if let Some(postbox) = late.postbox.get() {
                 // A postbox that stopped is shown everything again at the next start.
-                let _ = postbox.show(Shown { submission, keywords, at, mails, done }).await;
+                let _ = postbox
+                    .show(Shown {
+                        submission,
+                        keywords: keywords.into_iter().collect(),
+                        at,
+                        mails: mails.into_iter().collect(),
+                        done,
+                    })
+                    .await;
             }
         })
     }

@@ -23,7 +23,7 @@ use super::neighbours::{DhtForGroup, DhtForPostbox, Late, Neighbours, RebuildByF
 use super::outbox::{self, OutboxPort};
 use super::peer_api::{Api, SharedApi};
 use super::postbox::{self, PostboxPort};
-use super::replay::{Events, ReplayError};
+use super::replay::{ReplayError, replay};
 use super::replicator;
 use super::shell::{EventLog, Handle};
 use super::spool::{Spool, SpoolError};
@@ -49,7 +49,7 @@ use crate::net::upload_limit::UploadLimit;
 use crate::store::dht_share::DhtShare;
 use crate::store::home::{Home, HomeError, HomeLock};
 use crate::store::index::Index;
-use crate::store::journal::{Journal, JournalError};
+use crate::store::journal::{Journal, JournalError, Replay};
 
 /// Peers whose descriptors are to be read again; more are dropped, as each is limited to one a minute anyway.
 const LOOK_AGAIN_MAX: usize = 64;
@@ -116,8 +116,6 @@ pub struct Peer {
     pub journal: Journal,
     /// Whether the index was rebuilt at this start.
     pub index_rebuilt: bool,
-    /// Bytes on the disk.
-    pub disk_use: Arc<super::disk_use::DiskUse>,
     /// Who is who.
     pub directory: Directory,
     /// Asks other peers.
@@ -218,12 +216,14 @@ impl Brains {
         home: &Home,
         config: &Config,
         identity: &Identity,
-        journal: &Journal,
-        mut events: Events,
+        log: &JournalLog,
+        records: Replay,
     ) -> Result<Self, StartError> {
         let me = group_master::me(identity, &config.address, announced(config));
         let mut group = Group::new(me);
-        events.replay_into(&mut group, journal)?;
+        let again = records.again()?;
+        // First, and by itself: the others are made for the group as it is.
+        replay(records, &mut [&mut group])?;
         let snapshot = group_master::snapshot_of(&group.current());
         let roster = snapshot.roster.clone();
         let directory = Directory::new(snapshot);
@@ -232,7 +232,6 @@ impl Brains {
             Notify::Dht => crate::core::outbox::Notify::Dht,
         };
         let mut outbox = Outbox::new(Arc::new(identity.key.clone()), roster.clone(), notify);
-        events.replay_into(&mut outbox, journal)?;
         outbox.audit_every(config.mail.audit_every.duration(), seed()?);
         if home.restored_mark().exists() {
             outbox.mark_restored();
@@ -240,14 +239,17 @@ impl Brains {
         let quota = config.quota.per_member;
         let mut replicator = Replicator::new(crate::core::replicator::Config { quota, seed: seed()? });
         replicator.scrub_every(config.quota.scrub_every.duration());
-        events.replay_into(&mut replicator, journal)?;
         let poll = match config.mail.notify {
             Notify::Dht => DHT_POLL.min(config.mail.poll.duration()),
             Notify::DirectFirst => config.mail.poll.duration(),
         };
         let eager = config.mail.pull == Pull::Eager;
         let mut postbox = Postbox::new(Settings { eager, poll, ..Settings::new(config.address.clone()) });
-        events.replay_into(&mut postbox, journal)?;
+        replay(again, &mut [&mut outbox, &mut replicator, &mut postbox])?;
+        log.look_at(&group)?;
+        log.look_at(&outbox)?;
+        log.look_at(&replicator)?;
+        log.look_at(&postbox)?;
         let dht = Dht::new(identity.key.clone(), seed()?);
         Ok(Self { dht, group, outbox, replicator, postbox, roster, directory })
     }
@@ -258,6 +260,7 @@ struct Opened {
     lock: HomeLock,
     identity: Identity,
     journal: Journal,
+    log: JournalLog,
     brains: Brains,
     index: Option<Index>,
 }
@@ -291,14 +294,14 @@ fn open(home: &Home, config: &Config) -> Result<Opened, StartError> {
     home.sweep(&lock)?;
     backup::prune(home);
     let identity = Identity::load(home)?;
-    let (journal, replay) = Journal::open(&home.journal_dir())?;
+    let (journal, records) = Journal::open(&home.journal_dir())?;
     let index = open_index(&home.index_dir());
-    let events = Events::read(replay)?;
-    let brains = Brains::wake(home, config, &identity, &journal, events)?;
+    let log = JournalLog::new(journal.clone());
+    let brains = Brains::wake(home, config, &identity, &log, records)?;
     if let Err(error) = home.sweep_fetched(&brains.postbox.mails_to_fetch()) {
         tracing::warn!(%error, "half-fetched mails that nobody needs stay until the next start");
     }
-    Ok(Opened { lock, identity, journal, brains, index })
+    Ok(Opened { lock, identity, journal, log, brains, index })
 }
 
 /// What every actor of the peer is made of.
@@ -418,14 +421,14 @@ impl Peer {
     pub async fn start(home: Home, config: Config, clock: Clock) -> Result<Self, StartError> {
         let started = clock.now().wall;
         let ports = Listening::of(&config);
-        let Opened { lock, identity, journal, brains, index } = open(&home, &config)?;
+        let Opened { lock, identity, journal, log, brains, index } = open(&home, &config)?;
         let index_rebuilt = index.as_ref().is_some_and(Index::is_rebuilt);
         let share = index.map(|index| Arc::new(DhtShare::new(index)));
         let config_file = home.config_file();
         let https_taken = |e: std::io::Error| taken(&config_file, "HTTPS", "https_port", ports.https, e.to_string());
         let listener = TcpListener::bind(ports.https).await.map_err(https_taken)?;
         let tls = TlsIdentity::new(&identity.key)?;
-        let log: Arc<dyn EventLog> = Arc::new(JournalLog::new(journal.clone()));
+        let log: Arc<dyn EventLog> = Arc::new(log);
         let (failed, failed_dials) = mpsc::channel(LOOK_AGAIN_MAX);
         let directory = brains.directory.clone();
         let locator = Locator::new(directory.clone(), config.net.dial_private, failed);
@@ -470,7 +473,6 @@ impl Peer {
             ports,
             journal,
             index_rebuilt,
-            disk_use: Arc::default(),
             directory,
             client,
             dht,

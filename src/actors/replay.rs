@@ -1,10 +1,8 @@
-//! Gives each brain its events of earlier runs, and compacts what is mostly dead. It never changes an event.
-
-use std::collections::BTreeMap;
+//! Gives each brain its events of earlier runs. It never changes an event.
 
 use crate::core::Brain;
-use crate::store::journal::{Journal, JournalError, Record, Replay};
-use crate::wire::{WireError, decode, encode};
+use crate::store::journal::{JournalError, Record, Replay};
+use crate::wire::{WireError, decode};
 
 /// Why the journal cannot be given to the brains.
 #[derive(Debug, thiserror::Error)]
@@ -26,50 +24,89 @@ pub enum ReplayError {
     },
 }
 
-/// The journal's records by brain.
-#[derive(Debug)]
-pub struct Events(BTreeMap<String, Vec<Vec<u8>>>);
-
-impl Events {
-    /// Reads the whole journal.
+/// Something that takes its own events from a journal: a brain.
+pub trait Replays {
+    /// Whose events.
+    fn name(&self) -> &'static str;
+    /// Takes one, encoded.
     ///
     /// # Errors
-    /// [`ReplayError::Journal`] when a record in the middle is damaged.
-    pub fn read(replay: Replay) -> Result<Self, ReplayError> {
-        let mut events: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
-        for record in replay {
-            let Record { brain, event } = record?;
-            events.entry(brain).or_default().push(event);
-        }
-        Ok(Self(events))
+    /// [`WireError`] when it is not understood.
+    fn take(&mut self, event: &[u8]) -> Result<(), WireError>;
+}
+
+impl<B: Brain> Replays for B {
+    fn name(&self) -> &'static str {
+        B::NAME
     }
-
-    /// Replays what is a brain's into it.
-    ///
-    /// # Errors
-    /// [`ReplayError::Event`] when an event is not understood.
-    pub fn replay<B: Brain>(&mut self, brain: &mut B) -> Result<(), ReplayError> {
-        for (at, event) in self.0.remove(B::NAME).unwrap_or_default().into_iter().enumerate() {
-            let event = decode(&event).map_err(|source| {
-                let brain = B::NAME.to_owned();
-                ReplayError::Event { brain, number: at + 1, source }
-            })?;
-            brain.replay(event);
-        }
+    fn take(&mut self, event: &[u8]) -> Result<(), WireError> {
+        self.replay(decode(event)?);
         Ok(())
     }
+}
 
-    /// Replays what is a brain's into it, and compacts that when most of it is dead.
-    ///
-    /// # Errors
-    /// [`ReplayError`] when an event is not understood or the journal cannot be written.
-    pub fn replay_into<B: Brain>(&mut self, brain: &mut B, journal: &Journal) -> Result<(), ReplayError> {
-        self.replay(brain)?;
-        let live: Vec<Record> = brain.snapshot().iter().map(|event| Record::new(B::NAME, encode(event))).collect();
-        let bytes = live.iter().map(|record| u64::try_from(record.event.len()).unwrap_or(u64::MAX)).sum();
-        if journal.is_worth_compacting(B::NAME, bytes) {
-            journal.compact(B::NAME, live)?.wait()?;
+/// Gives each of `brains` what is its own, in order, and keeps no record in memory: a journal may be larger than that.
+///
+/// # Errors
+/// [`ReplayError`] when a record in the middle is damaged, or an event is not understood.
+pub fn replay(records: Replay, brains: &mut [&mut dyn Replays]) -> Result<(), ReplayError> {
+    let mut numbers = vec![0; brains.len()];
+    for record in records {
+        let Record { brain, event } = record?;
+        let of = brains.iter_mut().zip(&mut numbers).find(|(known, _)| known.name() == brain);
+        let Some((known, number)) = of else { continue };
+        *number += 1;
+        known.take(&event).map_err(|source| ReplayError::Event { brain, number: *number, source })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::journal::Journal;
+
+    /// Takes whatever begins with a version byte, and remembers it.
+    struct Taker(&'static str, Vec<u8>);
+    impl Replays for Taker {
+        fn name(&self) -> &'static str {
+            self.0
         }
-        Ok(())
+        fn take(&mut self, event: &[u8]) -> Result<(), WireError> {
+            self.1.push(decode(event)?);
+            Ok(())
+        }
+    }
+
+    fn record(brain: &str, event: u8) -> Record {
+        Record::new(brain, crate::wire::encode(&event))
+    }
+
+    #[test]
+    fn each_takes_its_own_in_order_and_what_is_read_again_is_the_same_whatever_was_compacted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let all = [record("a", 1), record("b", 2), record("nobody", 3), record("a", 4), record("b", 5)];
+        journal.append(all.to_vec()).unwrap().wait().unwrap();
+        drop(journal);
+        let (journal, records) = Journal::open(dir.path()).unwrap();
+        let again = records.again().unwrap();
+        let (mut a, mut b) = (Taker("a", Vec::new()), Taker("b", Vec::new()));
+        replay(records, &mut [&mut a]).unwrap();
+        journal.compact("b", vec![record("b", 9)]).unwrap().wait().unwrap();
+        replay(again, &mut [&mut b]).unwrap();
+        assert_eq!((a.1, b.1), (vec![1, 4], vec![2, 5]));
+    }
+
+    #[test]
+    fn an_event_that_is_not_understood_is_named_by_brain_and_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let all = [record("a", 1), record("b", 2), Record::new("a", b"junk".to_vec())];
+        journal.append(all.to_vec()).unwrap().wait().unwrap();
+        drop(journal);
+        let (_journal, records) = Journal::open(dir.path()).unwrap();
+        let error = replay(records, &mut [&mut Taker("b", Vec::new()), &mut Taker("a", Vec::new())]).unwrap_err();
+        assert!(matches!(error, ReplayError::Event { ref brain, number: 2, .. } if brain == "a"), "{error}");
     }
 }

@@ -36,13 +36,13 @@ pub trait EventLog: Send + Sync + 'static {
     /// Appends the encoded events of one brain. The order is that of the calls; the future ends once they are durable.
     /// A full disk makes it wait, not fail: what was accepted is not dropped.
     fn append(&self, brain: &'static str, events: Vec<Vec<u8>>) -> Append;
-    /// Whether so much may be dead of what is kept of this brain that its live state is worth a look. Must be quick. A log
-    /// that never is has nothing to compact.
-    fn is_grown(&self, _brain: &'static str) -> bool {
+    /// Whether most of what is kept of this brain is dead, and enough to be worth a compaction. Must be quick: `live_bytes`,
+    /// about how much is alive, is asked for only where it may be. A log that never is has nothing to compact.
+    fn is_grown(&self, _brain: &'static str, _live_bytes: &dyn Fn() -> u64) -> bool {
         false
     }
-    /// Puts `live`, the encoded snapshot of a brain, in the place of all that was appended of it before this call, if that
-    /// is worth it. What is appended after this call comes behind it. Returns at once.
+    /// Puts `live`, the encoded snapshot of a brain, in the place of all that was appended of it before this call. What is
+    /// appended after this call comes behind it. Returns at once.
     fn compact(&self, _brain: &'static str, _live: Vec<Vec<u8>>) {}
 }
 
@@ -221,7 +221,7 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
     fn compact_if_grown(&mut self) {
         let now = self.clock.now().mono;
         let early = self.compacted.is_some_and(|at| now.since(at) < COMPACT_EVERY);
-        if early || !self.commits.is_empty() || !self.log.is_grown(B::NAME) {
+        if early || !self.commits.is_empty() || !self.log.is_grown(B::NAME, &|| self.brain.live_bytes()) {
             return;
         }
         self.compacted = Some(now);

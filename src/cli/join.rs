@@ -13,7 +13,7 @@ use super::output::{self, Shown};
 use super::process::{self, ProcessId};
 use super::{group, init};
 use crate::config::Config;
-use crate::console::protocol::{Check, GroupStatus, PeerStatus, Request};
+use crate::console::protocol::{Check, GroupStatus, Ports, Request};
 use crate::model::Address;
 use crate::model::card::Invite;
 use crate::store::home::Home;
@@ -101,7 +101,7 @@ impl Running {
         let pid = process::spawn_peer(&std::env::current_exe()?, &home)?;
         let running = Self { home, pid };
         let control = Control::of(&running.home).at_once();
-        let answers = || control.ask::<PeerStatus>(&Request::Status).is_ok();
+        let answers = || control.ask::<Ports>(&Request::Ports).is_ok();
         let mut answered = false;
         process::wait_until(START, || {
             answered = answers();

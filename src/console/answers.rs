@@ -42,6 +42,7 @@ fn value<T: Serialize>(value: T) -> Ending {
 pub(super) async fn answer(peer: &Arc<Peer>, request: Request, progress: Progress) -> Ending {
     match request {
         Request::Status => value(report::status(peer).await?),
+        Request::Ports => value(report::ports(peer)),
         Request::GroupStatus => value(report::group(peer).await?),
         Request::Outbox => value(report::outbox(peer).await?),
         Request::OutboxAfter { after, last } => value(report::outbox_page(peer, after, last).await?),

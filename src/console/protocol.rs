@@ -147,6 +147,8 @@ pub enum Request {
         /// Its UID.
         uid: u32,
     },
+    /// Where this peer can be reached; it costs nothing, so it also tells whether it answers. Answered with [`Ports`].
+    Ports,
     /// The oldest that wait in the outbox, as many as fit into a line. Answered with a list of [`OutboxLine`].
     Outbox,
     /// What waits in the outbox, as much as fits into a line. Answered with [`OutboxPage`], whose list is empty at the end.

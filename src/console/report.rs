@@ -207,7 +207,8 @@ pub(super) fn status_of(peer: &Peer, seen: &Seen) -> PeerStatus {
     }
 }
 
-fn ports(peer: &Peer) -> Ports {
+/// Where it can be reached.
+pub(super) fn ports(peer: &Peer) -> Ports {
     let Listening { smtp, imap, https, libp2p, console } = peer.ports;
     Ports {
         smtp: smtp.to_string(),

@@ -52,9 +52,6 @@ impl Seen {
         let fetch = peer.fetch.observe().await.map_err(stopped)?;
         let postbox = peer.postbox.handle().observe().await.map_err(stopped)?;
         let dht = peer.dht.observe().await.map_err(stopped)?;
-        let home = peer.home.clone();
-        let (disk_use, clock) = (peer.disk_use.clone(), peer.clock.clone());
-        let used = tokio::task::spawn_blocking(move || disk_use.count(&home, &clock)).await.unwrap_or_default();
         outbox.submissions = report::last_of_outbox(peer).await?;
         let snapshot = peer.directory.snapshot();
         let name = |(id, known): (&PeerId, &crate::actors::directory::KnownPeer)| {
@@ -67,8 +64,8 @@ impl Seen {
             started: peer.started,
             attention,
             degraded: report::group_status(&group, peer).degraded.is_some(),
-            own_bytes: used.own_bytes,
-            mirror_bytes: used.mirror_bytes,
+            own_bytes: outbox.bytes,
+            mirror_bytes: replicator.owners.iter().map(|owner| owner.bytes).sum(),
             served_bytes: peer.upload.passed(),
             journal_bytes: peer.journal.bytes(),
             journal_failed: peer.journal.health().is_err(),

@@ -32,6 +32,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::model::{MonoTime, Now};
+use crate::wire;
 
 /// Names a request that awaits its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +57,10 @@ pub trait Brain: Sized + Unpin + 'static {
     fn replay(&mut self, event: Self::Event);
     /// Events that bring an empty brain to this one's durable state: what a compacted journal holds.
     fn snapshot(&self) -> Vec<Self::Event>;
+    /// About how many bytes those events take. A brain that keeps much says it without making all of them.
+    fn live_bytes(&self) -> u64 {
+        about_bytes(self.snapshot().iter(), |event| event)
+    }
     /// Tells it something.
     fn handle(&mut self, now: Now, input: Self::Input);
     /// Tells it that the moment of [`Brain::poll_timeout`] has come. Harmless when it has not.
@@ -115,6 +120,21 @@ impl<B: Brain> Outgoing<B> {
     pub fn pop(&mut self) -> Option<Effect<B>> {
         self.0.pop_front()
     }
+}
+
+/// Of how many the bytes are counted, to know about how many all have.
+const COUNTED: usize = 128;
+
+/// About how many bytes a snapshot's events take when each of `all` makes one: a few are encoded, evenly chosen.
+pub fn about_bytes<T, E: Serialize>(all: impl ExactSizeIterator<Item = T>, event: impl Fn(T) -> E) -> u64 {
+    let count = all.len();
+    let (mut counted, mut bytes) = (0_u64, 0_u64);
+    for one in all.step_by(count.div_ceil(COUNTED).max(1)) {
+        counted += 1;
+        bytes = bytes.saturating_add(u64::try_from(wire::encode(&event(one)).len()).unwrap_or(u64::MAX));
+    }
+    let all = u128::from(bytes) * u128::try_from(count).unwrap_or(u128::MAX) / u128::from(counted.max(1));
+    u64::try_from(all).unwrap_or(u64::MAX)
 }
 
 /// The earliest of some moments.

@@ -89,7 +89,8 @@ impl World {
             Action::ShowOnly(waiting) => self.hand(p, Tell::Postbox(postbox::Input::ShowOnly(waiting))),
             Action::Show(shown) => {
                 let submission = shown.submission;
-                let (keywords, at, mails, done) = (shown.keywords, shown.at, shown.mails, shown.done);
+                let (keywords, mails) = (shown.keywords.into_iter().collect(), shown.mails.into_iter().collect());
+                let (at, done) = (shown.at, shown.done);
                 let input = postbox::Input::Show(Shown { submission, keywords, at, mails, done });
                 self.hand(p, Tell::Postbox(input));
                 self.tell_later(p, 5, Tell::Outbox(Input::Shown { submission }));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HomeCopyError;
 use crate::actors::identity::Identity;
-use crate::actors::replay::Events;
+use crate::actors::replay::replay;
 use crate::core::outbox::{Notify, Outbox};
 use crate::core::postbox::Postbox;
 use crate::core::postbox::io::Settings;
@@ -160,7 +160,6 @@ impl Stager<'_> {
     /// is found last then says that all before it was there.
     fn named(&self, journal: &Path, good: u64) -> Result<Vec<Named>, HomeCopyError> {
         let home = self.home;
-        let mut events = Events::read(Journal::read_pinned(journal, good)?)?;
         let me = self.identity.member(self.address);
         let (group, members) = (self.address.group().clone(), vec![me.clone()]);
         let roster = Roster {
@@ -174,9 +173,8 @@ impl Stager<'_> {
             silent: BTreeSet::new(),
         };
         let mut outbox = Outbox::new(Arc::new(self.identity.key.clone()), Arc::new(roster), Notify::DirectFirst);
-        events.replay(&mut outbox)?;
         let mut postbox = Postbox::new(Settings::new(self.address.clone()));
-        events.replay(&mut postbox)?;
+        replay(Journal::read_pinned(journal, good)?, &mut [&mut outbox, &mut postbox])?;
         let mut named = vec![Named { path: home.config_file(), needed: true }];
         for folder in [home.identity_dir(), home.keys_dir()] {
             named.extend(files_in(&folder)?.into_iter().map(|path| Named { path, needed: true }));

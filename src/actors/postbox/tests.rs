@@ -526,9 +526,9 @@ async fn what_mail_programs_append_and_what_is_submitted_is_there() {
     }
     let shown = Shown {
         submission,
-        keywords: BTreeSet::from(["$Sealed".to_owned()]),
+        keywords: std::iter::once("$Sealed".to_owned()).collect(),
         at: WallTime(1),
-        mails: BTreeSet::new(),
+        mails: std::iter::empty().collect(),
         done: false,
     };
     world.port.show(shown).await.unwrap();

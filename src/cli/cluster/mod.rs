@@ -19,7 +19,7 @@ use super::process::{self, ProcessId};
 use super::progress::Report;
 use crate::config::Config;
 use crate::config::cluster::Cluster;
-use crate::console::protocol::{PeerStatus, Request};
+use crate::console::protocol::{Ports, Request};
 use crate::model::{Address, GroupName};
 use crate::store::files::ensure_folder;
 use crate::store::home::Home;
@@ -198,7 +198,7 @@ impl ClusterDir {
     /// Where the web page of a running peer is; only the peer knows.
     fn console(&self, address: &Address) -> Option<String> {
         let control = self.control_of(address).giving_up_after(Duration::from_secs(2));
-        control.ask::<PeerStatus>(&Request::Status).ok()?.ports.console
+        control.ask::<Ports>(&Request::Ports).ok()?.console
     }
 
     /// The peer that `text` names: an address, or a name alone.

@@ -10,7 +10,7 @@ use super::{ClusterDir, make};
 use crate::cli::process;
 use crate::config::Config;
 use crate::config::cluster::Cluster;
-use crate::console::protocol::{GroupStatus, PeerStatus, Request};
+use crate::console::protocol::{GroupStatus, Ports, Request};
 use crate::model::Address;
 use crate::store::home::Home;
 
@@ -55,7 +55,7 @@ pub(super) fn answers(dir: &ClusterDir, address: &Address) -> anyhow::Result<()>
 fn answers_now(dir: &ClusterDir, address: &Address) -> bool {
     let control = dir.control_of(address).giving_up_after(GREETING);
     let Ok(config) = Config::load(&Home::at(dir.home_of(address)).config_file()) else { return false };
-    control.ask::<PeerStatus>(&Request::Status).is_ok()
+    control.ask::<Ports>(&Request::Ports).is_ok()
         && greets(config.mail.smtp_port, "220 ", "QUIT\r\n")
         && greets(config.mail.imap_port, "* OK", "z LOGOUT\r\n")
         && connect(config.net.https_port).is_some()

@@ -397,7 +397,10 @@ impl Fetch {
 
     /// Lets a pull go on, and ends it when it is over.
     fn settle(&mut self, now: Now, h: MailId) {
+        let others = self.pulls.iter().filter(|(other, _)| **other != h);
+        let room = plan::parity_room(others.map(|(_, pull)| pull.parity_kept()));
         let Some(pull) = self.pulls.get_mut(&h) else { return };
+        pull.give_room(room);
         pull.go_on(now, &mut self.scores, &mut self.next_request, &mut self.out);
         let Some(ending) = pull.ended(now) else { return };
         let Some(mut pull) = self.pulls.remove(&h) else { return };

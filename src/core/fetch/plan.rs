@@ -15,8 +15,16 @@ use crate::model::{MonoTime, PeerId};
 
 /// Bytes of a full block.
 pub(super) const BLOCK: u64 = BLOCK_BYTES as u64;
-/// Blocks of parity that wait for the other blocks of their stripes, at most: the 64 MiB that the assembler of a mail keeps.
+/// Blocks of parity that wait for the other blocks of their stripes, at most, in all pulls together: the 64 MiB that the
+/// assembler of one mail keeps.
 const PARITY_AHEAD: usize = PARITY_BYTES_MAX / 65_536;
+
+/// Room for the parity of one pull beside others that keep so much: its share, as far as they leave it. A pull that began
+/// alone asks for no more until it is back at its own.
+pub(super) fn parity_room(others: impl Iterator<Item = usize>) -> usize {
+    let (pulls, kept) = others.fold((1, 0_usize), |(pulls, kept), one| (pulls + 1, kept.saturating_add(one)));
+    (PARITY_AHEAD / pulls).min(PARITY_AHEAD.saturating_sub(kept))
+}
 
 /// Names a request for blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +126,10 @@ pub(super) struct Plan {
     ahead: Vec<u64>,
     offers: BTreeMap<PeerId, Usable>,
     under_way: BTreeMap<RequestId, Request>,
+    /// Blocks of parity that may be asked for or wait here.
+    room: usize,
+    /// Blocks of parity in requests under way.
+    parity_asked: usize,
 }
 
 pub(super) fn bit(index: u8) -> u128 {
@@ -147,6 +159,8 @@ impl Plan {
             ahead: vec![0; usize::from(layout.n())],
             offers: BTreeMap::new(),
             under_way: BTreeMap::new(),
+            room: PARITY_AHEAD,
+            parity_asked: 0,
         };
         // Blocks of the last stripe that are all padding need no source.
         if let Some(last) = layout.stripes().checked_sub(1) {
@@ -228,6 +242,7 @@ impl Plan {
     /// A request is over, whatever came of it.
     pub(super) fn ended(&mut self, id: RequestId) -> Option<Request> {
         let request = self.under_way.remove(&id)?;
+        self.parity_asked = self.parity_asked.saturating_sub(self.parity_of(&request.run));
         self.recount(&request.run);
         Some(request)
     }
@@ -302,8 +317,10 @@ impl Plan {
     fn parity_end(&self) -> usize {
         let (k, n) = (usize::from(self.layout.k()), usize::from(self.layout.n()));
         let waiting = n.saturating_sub(k).min(k.saturating_sub(1));
-        let stripes = PARITY_AHEAD.checked_div(waiting).map_or(usize::MAX, |stripes| stripes.max(1));
-        self.first_open.saturating_add(stripes)
+        let stripes = self.room.checked_div(waiting).map_or(usize::MAX, |stripes| stripes.max(1));
+        // What was asked for while there was more room may lie further ahead. One stripe can always go on.
+        let is_full = waiting > 0 && self.parity_kept() >= self.room;
+        self.first_open.saturating_add(if is_full { 1 } else { stripes })
     }
     fn may_ask(&self, stripe: usize, index: u8) -> bool {
         index < self.layout.k() || stripe < self.parity_end()
@@ -399,13 +416,29 @@ impl Plan {
             bytes,
             late: false,
         };
+        self.parity_asked = self.parity_asked.saturating_add(self.parity_of(&request.run));
         self.under_way.insert(id, request);
     }
 
     /// Blocks of parity that are here and wait for their stripes: what the memory of a fetch consists of.
-    #[cfg(test)]
     pub(super) fn parity_waiting(&self) -> u64 {
         self.ahead.iter().skip(usize::from(self.layout.k())).sum()
+    }
+    /// The same, with those that are on their way.
+    pub(super) fn parity_kept(&self) -> usize {
+        at(self.parity_waiting()).saturating_add(self.parity_asked)
+    }
+    /// How much parity may be kept from now on.
+    pub(super) fn give_room(&mut self, blocks: usize) {
+        self.room = blocks;
+    }
+    fn parity_of(&self, run: &Run) -> usize {
+        match run {
+            Run::Fragment { index, stripes } if *index >= self.layout.k() => {
+                at(stripes.end.saturating_sub(stripes.start))
+            }
+            Run::Fragment { .. } | Run::Whole { .. } => 0,
+        }
     }
 
     /// The sources that something is asked of.
@@ -457,6 +490,52 @@ mod tests {
         // Each stripe that the slow one completes makes room for one more.
         (0..8).for_each(|stripe| plan.got(stripe, 0));
         assert_eq!(parity(&mut plan), 16);
+    }
+
+    /// Asks for whatever parity may be asked for, and has it come at once.
+    fn all_parity(plan: &mut Plan, source: PeerId) {
+        while let Some(run) = plan.unasked(plan.offers()[&source], (0, false), 8) {
+            plan.asks(RequestId(1), source, run.clone(), MonoTime(1));
+            for stripe in run.stripes() {
+                run.indices(3).for_each(|i| plan.got(stripe, i));
+            }
+            plan.ended(RequestId(1));
+        }
+    }
+
+    #[test]
+    fn the_parity_of_all_pulls_together_has_the_memory_of_one() {
+        let [slow, third, fourth] = peers();
+        let mut pulls: Vec<Plan> = (0..8).map(|_| plan(2000, [(slow, 0), (third, 3), (fourth, 4)])).collect();
+        let kept = |pulls: &[Plan]| pulls.iter().map(Plan::parity_kept).collect::<Vec<_>>();
+        // The first one begins alone, and the others while it keeps all there is.
+        for active in 1..=8 {
+            for turn in 0..active {
+                let others: Vec<usize> = kept(&pulls[..active]);
+                let others = others.into_iter().enumerate().filter(|(i, _)| *i != turn).map(|(_, kept)| kept);
+                let room = parity_room(others);
+                pulls[turn].give_room(room);
+                all_parity(&mut pulls[turn], third);
+                all_parity(&mut pulls[turn], fourth);
+            }
+            let all: usize = kept(&pulls).into_iter().sum();
+            // Each can always go on with one stripe.
+            assert!(all <= PARITY_AHEAD + 2 * active, "{active} pulls: {:?}", kept(&pulls));
+        }
+        assert_eq!(kept(&pulls)[0], PARITY_AHEAD);
+        assert!(kept(&pulls)[1..].iter().all(|kept| *kept <= 2));
+        // What the first one works off, the others may have, up to an equal share each.
+        (0..400).for_each(|stripe| pulls[0].got(stripe, 0));
+        for turn in (0..8).rev() {
+            let others = kept(&pulls).into_iter().enumerate().filter(|(i, _)| *i != turn).map(|(_, kept)| kept);
+            let room = parity_room(others);
+            pulls[turn].give_room(room);
+            all_parity(&mut pulls[turn], third);
+            all_parity(&mut pulls[turn], fourth);
+        }
+        let kept = kept(&pulls);
+        assert!(kept.iter().sum::<usize>() <= PARITY_AHEAD + 16 && kept.iter().all(|kept| *kept <= 256), "{kept:?}");
+        assert_eq!(kept[7], PARITY_AHEAD / 8);
     }
 
     #[test]

@@ -538,6 +538,19 @@ impl Pull {
         self.order.h
     }
 
+    /// Blocks of parity that wait in memory, or are on their way there.
+    pub(super) fn parity_kept(&self) -> usize {
+        let Phase::Pulling(schedule) = &self.phase else { return 0 };
+        schedule.plan().parity_kept()
+    }
+
+    /// How many of them there may be from now on.
+    pub(super) fn give_room(&mut self, blocks: usize) {
+        if let Phase::Pulling(schedule) = &mut self.phase {
+            schedule.give_room(blocks);
+        }
+    }
+
     /// Blocks of parity that wait in memory.
     #[cfg(test)]
     pub(super) fn parity_waiting(&self) -> Option<u64> {

@@ -102,6 +102,10 @@ impl Schedule {
     pub(super) fn new(plan: Plan) -> Self {
         Self { plan, lines: BTreeMap::new(), looked: MonoTime(0) }
     }
+    /// How many blocks of parity may be kept from now on.
+    pub(super) fn give_room(&mut self, blocks: usize) {
+        self.plan.give_room(blocks);
+    }
     pub(super) fn plan(&self) -> &Plan {
         &self.plan
     }

@@ -59,17 +59,21 @@ impl State {
     pub(super) fn rebase(&mut self, epoch: Epoch, base: Seq, chain: Digest) {
         self.list.rebase(epoch, base, chain);
         let mut of: BTreeSet<SubmissionId> = BTreeSet::new();
+        let mut over_as = Vec::new();
         self.mails.retain(|_, mail| {
             let over = mail.tombstone.is_some_and(|(at, _)| at.epoch == epoch && at.seq <= base);
             if over {
                 of.insert(mail.submission);
+                over_as.push(mail.tombstone.map(|t| t.1));
             }
             !over
         });
+        over_as.into_iter().for_each(|ending| self.count_ended(ending, false));
         let mails = &self.mails;
         self.submissions.retain(|id, submission| {
             let is_named = submission.mails().iter().any(|h| mails.contains_key(h));
             !of.contains(id) || is_named || !submission.is_done()
         });
+        of.into_iter().for_each(|id| self.index(id));
     }
 }

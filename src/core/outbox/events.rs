@@ -383,6 +383,12 @@ pub(super) struct State {
     pub(super) waiting: BTreeSet<SubmissionId>,
     /// The same, the oldest first.
     pub(super) by_age: BTreeSet<(WallTime, SubmissionId)>,
+    /// Mails with a tombstone, by what it says; follows from the above, as what comes next.
+    pub(super) ended: BTreeMap<Ending, usize>,
+    /// Submissions that are done and worth a word, with when they ended.
+    pub(super) odd: BTreeMap<SubmissionId, WallTime>,
+    /// The same, the one that ended first first.
+    pub(super) odd_by_end: BTreeSet<(WallTime, SubmissionId)>,
     /// Mails without a tombstone; follows from the above.
     pub(super) open: BTreeSet<MailId>,
     /// Signed tombstones of mails of which nothing else is known, each with the mail's expiry.
@@ -402,6 +408,9 @@ impl State {
             mails: BTreeMap::new(),
             waiting: BTreeSet::new(),
             by_age: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            odd: BTreeMap::new(),
+            odd_by_end: BTreeSet::new(),
             open: BTreeSet::new(),
             gone: BTreeMap::new(),
             misses: BTreeMap::new(),
@@ -493,31 +502,6 @@ impl State {
         if let Some(submission) = event.submission() {
             self.index(submission);
         }
-    }
-    fn apply_tombstoned(&mut self, h: MailId, ending: Ending, entry: &[u8]) {
-        let at = self.list.append(entry);
-        self.open.remove(&h);
-        self.misses.retain(|(_, of), _| *of != h);
-        if let Some(mail) = self.mails.get_mut(&h) {
-            mail.tombstone = Some((at, ending));
-        }
-    }
-    fn index(&mut self, id: SubmissionId) {
-        let Some(submission) = self.submissions.get(&id) else { return };
-        let age = (submission.facts.at, id);
-        if submission.is_done() {
-            self.waiting.remove(&id);
-            self.by_age.remove(&age);
-        } else {
-            self.waiting.insert(id);
-            self.by_age.insert(age);
-        }
-    }
-    fn keep(&mut self, mail: &Mail) {
-        if mail.tombstone.is_none() {
-            self.open.insert(mail.facts.h);
-        }
-        self.mails.insert(mail.facts.h, mail.clone());
     }
     fn apply_ended(&mut self, submission: &SubmissionId, receiver: &Address, why: EndedAs, at: WallTime) {
         if let Some(receiver) = self.receiver_mut(submission, receiver) {

@@ -125,6 +125,7 @@ impl Outbox {
     pub(super) fn new_roster(&mut self, now: Now, roster: Arc<Roster>) {
         if *self.roster != *roster {
             self.roster = roster;
+            self.count_all();
             self.plan_audits(now);
             self.plan_reencoding();
             for submission in self.state.waiting.clone() {

@@ -404,6 +404,8 @@ pub struct OutboxStatus {
     pub waiting: usize,
     /// Sealed mails without a tombstone.
     pub mails: usize,
+    /// Their bytes.
+    pub bytes: u64,
     /// Of those, mails that no member-readable set holds: safe(f) below zero.
     pub unsafe_mails: usize,
     /// Open mails that members do not hold yet as the policy says; what they held before stays until they do.

@@ -23,11 +23,13 @@ mod announce;
 mod audit;
 mod base;
 mod cancel;
+mod counts;
 pub mod dsn;
 mod ending;
 pub mod events;
 mod holdings;
 pub mod io;
+mod live;
 mod msglist;
 mod recover;
 mod reencode;
@@ -163,6 +165,7 @@ pub struct Outbox {
     safe_waits: BTreeMap<Token, (SubmissionId, i32)>,
     /// What the Outbox mailbox was told last, in short.
     shown: BTreeMap<SubmissionId, [u8; 16]>,
+    showing: show::Showing,
     /// Submissions that the Outbox mailbox has taken what it needs from.
     shown_taken: BTreeSet<SubmissionId>,
     /// Submissions whose spool files are there, as far as is known.
@@ -175,6 +178,7 @@ pub struct Outbox {
     unsure: BTreeSet<(SubmissionId, Address)>,
     /// How often a reader was told in vain that a mail was taken back.
     told_in_vain: BTreeMap<(MailId, Address), u32>,
+    counts: counts::Counts,
     /// Open mails without a blob.
     missing: BTreeSet<MailId>,
     recovery: recover::Recovery,
@@ -227,12 +231,14 @@ impl Outbox {
             polls: BTreeMap::new(),
             safe_waits: BTreeMap::new(),
             shown: BTreeMap::new(),
+            showing: show::Showing::default(),
             shown_taken: BTreeSet::new(),
             spool_there: BTreeSet::new(),
             spool_free: BTreeSet::new(),
             serving: BTreeMap::new(),
             unsure: BTreeSet::new(),
             told_in_vain: BTreeMap::new(),
+            counts: counts::Counts::default(),
             missing: BTreeSet::new(),
             recovery: recover::Recovery::default(),
             reencoding: reencode::Reencoding::default(),
@@ -265,6 +271,7 @@ impl Outbox {
     /// Applies an event and puts it into the batch.
     fn record(&mut self, batch: &mut Batch, event: Event) {
         self.state.apply(&event);
+        self.count_changed(&event);
         batch.mark.touched.extend(event.touches(&self.state));
         if let Event::Sealed { facts, .. } = &event {
             batch.mark.sealed.push(facts.h);
@@ -301,6 +308,7 @@ impl Outbox {
     fn start(&mut self, now: Now, blobs: Vec<MailId>) {
         self.state.list.mark_durable(self.state.list.head());
         self.note_missing(&blobs);
+        self.count_all();
         self.out.act(Action::ShowOnly(self.needed_in_mailbox()));
         self.say_hello();
         for submission in self.state.waiting.clone() {
@@ -462,6 +470,10 @@ impl Brain for Outbox {
 
     fn snapshot(&self) -> Vec<Event> {
         self.state.snapshot()
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.state.live_bytes()
     }
 
     fn handle(&mut self, now: Now, input: Input) {

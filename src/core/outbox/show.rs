@@ -24,6 +24,17 @@ const LATELY: Duration = Duration::from_secs(7 * 86_400);
 /// Most submissions that ended in a status.
 const ENDED_MAX: usize = 200;
 
+/// Submissions of which the Outbox mailbox is told at a time.
+pub(super) const SHOWN_AT_ONCE: usize = 64;
+
+/// What the Outbox mailbox is being told. Nothing in here survives a crash, nor needs to.
+#[derive(Debug, Default)]
+pub(super) struct Showing {
+    under_way: BTreeSet<SubmissionId>,
+    /// Those that wait for their turn.
+    queue: BTreeSet<SubmissionId>,
+}
+
 /// Enough to notice that a submission looks different.
 fn in_short(shown: &ShownMail) -> [u8; 16] {
     let mut short = [0; 16];
@@ -32,7 +43,7 @@ fn in_short(shown: &ShownMail) -> [u8; 16] {
 }
 
 /// Who said that it does not take a part of this mail, and holds no other of it; each once.
-fn refusals(mail: &Mail) -> impl Iterator<Item = (PeerId, HoldingRefusal)> {
+pub(super) fn refusals(mail: &Mail) -> impl Iterator<Item = (PeerId, HoldingRefusal)> {
     let mut refused = BTreeMap::new();
     for ((member, _), word) in &mail.holdings {
         if let HoldingState::Refused(why) = word.state {
@@ -46,8 +57,27 @@ fn refusals(mail: &Mail) -> impl Iterator<Item = (PeerId, HoldingRefusal)> {
 }
 
 impl Outbox {
-    /// Shows a submission in the Outbox mailbox, if it looks different from what was shown last.
+    /// Shows a submission in the Outbox mailbox, if it looks different from what was shown last; a few at a time, so that a
+    /// start does not put the words about all of them into memory.
     pub(super) fn show(&mut self, id: SubmissionId) {
+        if self.showing.under_way.len() < SHOWN_AT_ONCE || self.showing.under_way.contains(&id) {
+            self.show_now(id);
+        } else {
+            self.showing.queue.insert(id);
+        }
+    }
+
+    /// The Outbox mailbox was told of one: others that wait for it follow.
+    pub(super) fn show_next(&mut self, told: &SubmissionId) {
+        self.showing.under_way.remove(told);
+        while self.showing.under_way.len() < SHOWN_AT_ONCE
+            && let Some(next) = self.showing.queue.pop_first()
+        {
+            self.show_now(next);
+        }
+    }
+
+    fn show_now(&mut self, id: SubmissionId) {
         let Some(submission) = self.state.submissions.get(&id) else { return };
         if submission.is_done() && self.owes_dsn(&id) {
             return;
@@ -70,6 +100,7 @@ impl Outbox {
         } else {
             self.shown.insert(id, in_short);
         }
+        self.showing.under_way.insert(id);
         self.out.act(Action::Show(shown));
     }
 
@@ -97,15 +128,7 @@ impl Outbox {
 
     /// What the outbox shows of itself.
     pub(super) fn status(&self) -> OutboxStatus {
-        let open = || self.state.open.iter().filter_map(|h| self.state.mails.get(h));
-        let mut ended = BTreeMap::new();
-        for (_, ending) in self.state.mails.values().filter_map(|mail| mail.tombstone) {
-            *ended.entry(ending).or_insert(0) += 1;
-        }
-        let mut by_safe = BTreeMap::new();
-        for mail in open() {
-            *by_safe.entry(self.safe_of(mail)).or_insert(0) += 1;
-        }
+        let by_safe = self.counts.by_safe.clone();
         let missing = self.missing.iter().filter(|h| self.state.open.contains(*h));
         let (moving, moving_waits_for) = self.shown_moves();
         OutboxStatus {
@@ -121,8 +144,9 @@ impl Outbox {
             audits_missed: self.missed_so_far(),
             audit_misses: self.shown_misses(),
             refusals: self.shown_refusals(),
-            ended,
+            ended: self.state.ended.clone(),
             ended_lately: Vec::new(),
+            bytes: self.counts.bytes,
             submissions: self.listed(self.state.by_age.iter().take(STATUS_MAX)),
         }
     }
@@ -177,34 +201,18 @@ impl Outbox {
 
     /// Members that do not take parts of open mails.
     fn shown_refusals(&self) -> Vec<PartsRefused> {
-        let mut mails: BTreeMap<(PeerId, HoldingRefusal), usize> = BTreeMap::new();
-        for refusal in self.state.open.iter().filter_map(|h| self.state.mails.get(h)).flat_map(refusals) {
-            if self.roster.lost.contains(&refusal.0) {
-                continue;
-            }
-            *mails.entry(refusal).or_default() += 1;
-        }
-        let named = mails.into_iter().filter_map(|((peer, why), mails)| {
-            self.address_of(&peer).map(|member| PartsRefused { member, why, mails })
+        let counted = self.counts.refused.iter().filter(|((peer, _), _)| !self.roster.lost.contains(peer));
+        let named = counted.filter_map(|((peer, why), mails)| {
+            self.address_of(peer).map(|member| PartsRefused { member, why: *why, mails: *mails })
         });
         named.collect()
     }
 
     /// Submissions that ended of late in another way than being received, or of which it is not known yet: the newest first.
     pub(super) fn ended_lately(&self, now: Now) -> Vec<EndedStatus> {
-        let ended_at =
-            |submission: &Submission| submission.receivers.values().filter_map(|r| Some(r.end.as_ref()?.at)).max();
-        let is_shown = |submission: &Submission| {
-            let plain =
-                |r: &Receiver| matches!(r.end.as_ref().map(|end| end.why), Some(EndedAs::Received | EndedAs::Filed));
-            let too_late = |r: &Receiver| r.end.as_ref().is_some_and(|end| end.was_cancelled);
-            submission.receivers.values().any(|r| !plain(r) || too_late(r))
-        };
-        let done = self.state.submissions.iter().filter(|(_, submission)| submission.is_done() && is_shown(submission));
-        let mut lately: Vec<(WallTime, &SubmissionId, &Submission)> = done
-            .filter_map(|(id, submission)| Some((ended_at(submission)?, id, submission)))
-            .filter(|(at, ..)| *at + LATELY > now.wall)
-            .collect();
+        let newest = self.state.odd_by_end.iter().rev().take_while(|(at, _)| *at + LATELY > now.wall).take(ENDED_MAX);
+        let mut lately: Vec<(WallTime, &SubmissionId, &Submission)> =
+            newest.filter_map(|(at, id)| Some((*at, id, self.state.submissions.get(id)?))).collect();
         lately.sort_by_key(|(at, id, _)| (std::cmp::Reverse(*at), **id));
         let status = |(ended_at, id, submission): (WallTime, &SubmissionId, &Submission)| EndedStatus {
             submission: *id,
@@ -213,7 +221,7 @@ impl Outbox {
             ended_at,
             receivers: self.words(*id, submission),
         };
-        lately.into_iter().take(ENDED_MAX).map(status).collect()
+        lately.into_iter().map(status).collect()
     }
 
     fn words(&self, id: SubmissionId, submission: &Submission) -> Vec<(Address, &'static str)> {

@@ -300,6 +300,7 @@ impl Outbox {
 
     /// The Outbox mailbox has taken what it needs from the spool.
     pub(super) fn shown(&mut self, id: SubmissionId) {
+        self.show_next(&id);
         if self.state.waiting.contains(&id) || self.spool_there.contains(&id) {
             self.shown_taken.insert(id);
             self.drop_spool_if_free(id);

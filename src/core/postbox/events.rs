@@ -9,6 +9,7 @@ use super::access::{BodyState, Flag, FlagChange, MailboxName, MessageKey, Standa
 use super::state::{
     LocalMailbox, Mail, MailKey, MailboxId, NrState, Offer, Origin, PerView, Runs, Slot, Stage, State, Stored, Verdict,
 };
+use crate::core::few::FewSet;
 use crate::model::notification::{Outcome, Refusal};
 use crate::model::{Address, Fingerprint, MailId, PeerId, SubmissionId, WallTime};
 
@@ -302,7 +303,7 @@ impl State {
         out: &mut Consequences,
     ) {
         self.insert_message(key, message);
-        if let Some(uid) = self.place(mailbox, key, flags.clone(), out) {
+        if let Some(uid) = self.place(mailbox, key, flags.iter().cloned().collect(), out) {
             out.placed.push((uid, uid));
         } else {
             // Its mailbox went meanwhile, and with it what was to be filed there.
@@ -312,7 +313,7 @@ impl State {
     }
 
     /// Puts a message into a mailbox: the next UID, and in the full view too when its body is here.
-    fn place(&mut self, id: MailboxId, key: MessageKey, flags: BTreeSet<Flag>, out: &mut Consequences) -> Option<u32> {
+    fn place(&mut self, id: MailboxId, key: MessageKey, flags: FewSet<Flag>, out: &mut Consequences) -> Option<u32> {
         let (mailbox, message) = (self.mailboxes.get_mut(&id)?, self.messages.get_mut(&key)?);
         let uid = mailbox.next.0;
         mailbox.next.0 = uid.checked_add(1)?;
@@ -353,11 +354,11 @@ impl State {
         let Some(mailbox) = self.mailboxes.get_mut(&id) else { return };
         for uid in uids.iter() {
             let Some(slot) = mailbox.slots.get_mut(&uid) else { continue };
-            match change {
-                Change::Add => slot.flags.extend(flags.iter().cloned()),
-                Change::Remove => slot.flags.retain(|flag| !flags.contains(flag)),
-                Change::Replace => slot.flags.clone_from(flags),
-            }
+            slot.flags = match change {
+                Change::Add => slot.flags.iter().chain(flags).cloned().collect(),
+                Change::Remove => slot.flags.iter().filter(|flag| !flags.contains(*flag)).cloned().collect(),
+                Change::Replace => flags.iter().cloned().collect(),
+            };
         }
         self.touch(id, out);
     }
@@ -447,12 +448,12 @@ impl State {
         match (mail.stage, mail.message, card) {
             (Stage::Stub, Some(key), _) => {
                 let inbox = self.standard(Standard::Inbox);
-                inbox.and_then(|inbox| self.place(inbox, key, BTreeSet::new(), out));
+                inbox.and_then(|inbox| self.place(inbox, key, FewSet::default(), out));
             }
             (Stage::Requested, _, Some((card, size))) => {
                 self.insert_message(card, &Stored::new(Origin::Card(id), mail.arrived, size, BodyState::Here));
                 let requests = self.standard(Standard::Requests);
-                requests.and_then(|requests| self.place(requests, card, BTreeSet::new(), out));
+                requests.and_then(|requests| self.place(requests, card, FewSet::default(), out));
             }
             (Stage::Concluded(..), _, _) => out.concluded.push(id),
             _ => {}
@@ -494,7 +495,7 @@ impl State {
         mail.stage = Stage::Stub;
         let message = mail.message;
         if let (Some(inbox), Some(key)) = (self.standard(Standard::Inbox), message) {
-            self.place(inbox, key, BTreeSet::new(), out);
+            self.place(inbox, key, FewSet::default(), out);
         }
         self.drop_card(id, at, out);
     }

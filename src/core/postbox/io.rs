@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::access::{MailboxReply, MailboxRequest, MessageKey, Standard, View};
 use super::state::{MailKey, Verdict};
 use crate::core::Token;
+use crate::core::few::FewSet;
 use crate::core::group::Candidates;
 use crate::model::group::Roster;
 use crate::model::msglist::Tombstone;
@@ -169,11 +170,11 @@ pub struct Shown {
     /// Which one.
     pub submission: SubmissionId,
     /// `$Sealed`, `$Announced`, `$Safe0`, …, `$Unsafe`.
-    pub keywords: BTreeSet<String>,
+    pub keywords: FewSet<String>,
     /// When it was accepted.
     pub at: WallTime,
     /// The sealed mails.
-    pub mails: BTreeSet<MailId>,
+    pub mails: FewSet<MailId>,
     /// Whether nothing is left to wait for: it goes from the mailbox.
     pub done: bool,
 }

@@ -142,7 +142,7 @@ impl Postbox {
     /// A message as it is listed: its own flags, and what the peer says of it.
     fn message(&self, uid: u32, slot: &Slot) -> Option<Message> {
         let stored = self.state.messages.get(&slot.key)?;
-        let mut flags = slot.flags.clone();
+        let mut flags: BTreeSet<Flag> = slot.flags.iter().cloned().collect();
         match stored.body {
             BodyState::Cancelled => drop(flags.insert(Flag::Keyword("$Cancelled".to_owned()))),
             BodyState::Expired => drop(flags.insert(Flag::Keyword("$Expired".to_owned()))),
@@ -229,12 +229,13 @@ impl Postbox {
             let mut changing = Vec::new();
             for uid in uids.iter().filter_map(|uid| mailbox.slot_of(view, *uid)) {
                 let Some(slot) = mailbox.slots.get(&uid) else { continue };
+                let before: BTreeSet<Flag> = slot.flags.iter().cloned().collect();
                 let after: BTreeSet<Flag> = match change {
-                    FlagChange::Add => slot.flags.union(&flags).cloned().collect(),
-                    FlagChange::Remove => slot.flags.difference(&flags).cloned().collect(),
+                    FlagChange::Add => before.union(&flags).cloned().collect(),
+                    FlagChange::Remove => before.difference(&flags).cloned().collect(),
                     FlagChange::Replace => flags.clone(),
                 };
-                if after != slot.flags {
+                if after != before {
                     bounded(&after)?;
                     changing.push(uid);
                 }

@@ -258,6 +258,9 @@ impl Brain for Postbox {
     fn snapshot(&self) -> Vec<Event> {
         self.state.snapshot()
     }
+    fn live_bytes(&self) -> u64 {
+        self.state.live_bytes()
+    }
     fn handle(&mut self, now: Now, input: Input) {
         self.now = now;
         match input {

@@ -8,6 +8,7 @@ use super::access::{BodyState, Flag, MessageKey, Standard};
 use super::io::Shown;
 use super::state::{Origin, Stored};
 use super::{Action, Event, Postbox, Reply, Writing};
+use crate::core::few::FewSet;
 use crate::core::{Effect, Token};
 use crate::model::{MailId, MonoTime, Now, SubmissionId, WallTime};
 
@@ -45,11 +46,11 @@ impl Outbox {
     /// The state keywords of a submission.
     pub(super) fn keywords(&self, submission: &SubmissionId) -> BTreeSet<Flag> {
         let keywords = self.shown.get(submission).map(|(_, shown)| &shown.keywords);
-        keywords.into_iter().flatten().cloned().map(Flag::Keyword).collect()
+        keywords.into_iter().flat_map(FewSet::iter).cloned().map(Flag::Keyword).collect()
     }
     /// The sealed mails of a submission.
     pub(super) fn mails(&self, submission: &SubmissionId) -> BTreeSet<MailId> {
-        self.shown.get(submission).map(|(_, shown)| shown.mails.clone()).unwrap_or_default()
+        self.shown.get(submission).into_iter().flat_map(|(_, shown)| shown.mails.iter()).copied().collect()
     }
     /// It could not be shown now.
     pub(super) fn show_later(&mut self, now: Now, submission: &SubmissionId) {
@@ -138,7 +139,7 @@ impl Postbox {
             let Some((showing, shown)) = self.outbox.shown.get_mut(&submission) else { continue };
             *showing = Showing::Writing;
             self.writing.insert(key, Writing::Own(shown.clone()));
-            self.out.act(Action::WriteOwnHead { key, submission, mails: shown.mails.clone() });
+            self.out.act(Action::WriteOwnHead { key, submission, mails: shown.mails.iter().copied().collect() });
         }
     }
 
@@ -222,9 +223,9 @@ mod tests {
         let now = Now::default();
         let shown = |n: u8, done| Shown {
             submission: SubmissionId::new([n; 16]),
-            keywords: BTreeSet::new(),
+            keywords: FewSet::default(),
             at: WallTime(1),
-            mails: BTreeSet::new(),
+            mails: FewSet::default(),
             done,
         };
         for n in 0..200 {

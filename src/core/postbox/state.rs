@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::access::{BodyState, Flag, MailboxName, MessageKey, Standard, Uid, View};
+use crate::core::about_bytes;
+use crate::core::few::FewSet;
 use crate::model::notification::{Ns, Outcome};
 use crate::model::{Address, Digest, Fingerprint, GroupName, MailId, PeerId, Secret, SubmissionId, WallTime};
 use crate::wire;
@@ -56,8 +58,8 @@ pub struct Slot {
     #[serde(rename = "k")]
     pub key: MessageKey,
     /// Flags and keywords of this copy.
-    #[serde(rename = "f", default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub flags: BTreeSet<Flag>,
+    #[serde(rename = "f", default, skip_serializing_if = "FewSet::is_empty")]
+    pub flags: FewSet<Flag>,
     /// Its UID in the full view, once its body is here.
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub full: Option<u32>,
@@ -370,6 +372,16 @@ impl State {
     /// Whether the user granted or refused this sender.
     pub(super) fn verdict(&self, sender: &Fingerprint) -> Option<Verdict> {
         self.verdicts.get(sender).map(|(_, verdict)| *verdict)
+    }
+}
+
+impl State {
+    /// About how many bytes its snapshot takes; what there is little of is left out.
+    pub(super) fn live_bytes(&self) -> u64 {
+        let messages = about_bytes(self.messages.iter(), |(key, stored)| (*key, stored));
+        let slots = self.mailboxes.values().map(|mailbox| about_bytes(mailbox.slots.iter(), |slot| slot));
+        let mails = about_bytes(self.mails.iter(), |mail| mail);
+        messages + slots.sum::<u64>() + mails + about_bytes(self.local.iter(), |local| local)
     }
 }
 

@@ -375,9 +375,9 @@ pub(super) fn unavailable(reply: Option<MailboxReply>) -> String {
 pub(super) fn show(n: u8, keyword: &str, done: bool) -> Input {
     Input::Show(Shown {
         submission: SubmissionId::new([n; 16]),
-        keywords: BTreeSet::from([keyword.to_owned()]),
+        keywords: std::iter::once(keyword.to_owned()).collect(),
         at: start().wall,
-        mails: BTreeSet::from([MailId::new([n; 20])]),
+        mails: std::iter::once(MailId::new([n; 20])).collect(),
         done,
     })
 }

@@ -142,7 +142,8 @@ impl KnownList {
     fn len(&self) -> usize {
         self.epochs.values().map(|e| e.entries.len()).sum()
     }
-    fn bytes(&self) -> usize {
+    /// Bytes of the entries.
+    pub(super) fn bytes(&self) -> usize {
         self.epochs.values().map(|e| e.bytes).sum()
     }
 

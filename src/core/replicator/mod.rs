@@ -143,6 +143,9 @@ impl Brain for Replicator {
     fn snapshot(&self) -> Vec<Event> {
         self.owners.snapshot()
     }
+    fn live_bytes(&self) -> u64 {
+        self.owners.live_bytes()
+    }
     fn handle(&mut self, now: Now, input: Input) {
         self.now = now;
         match input {

@@ -12,6 +12,7 @@ use super::probe::Probe;
 use super::report::Reporting;
 use super::types::Event;
 use super::{MailKey, part_bytes};
+use crate::core::about_bytes;
 use crate::model::holding::{Holding, HoldingRefusal, HoldingState};
 use crate::model::msglist::{Cursor, Entry, EntryBody};
 use crate::model::{Address, Digest, Encoding, MailId, MonoTime, Part, PeerId, WallTime};
@@ -103,6 +104,13 @@ pub(super) struct KnownTombstone {
     pub(super) named: bool,
 }
 
+impl KnownTombstone {
+    fn event(&self, owner: PeerId, h: MailId) -> Event {
+        let (expiry, tombstone, named) = (self.expiry, self.tombstone.clone(), self.named);
+        Event::Tombstoned { owner, h, expiry, tombstone, named }
+    }
+}
+
 /// One other member, or one that was.
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -114,6 +122,12 @@ pub(super) struct Owner {
     unlisted: BTreeMap<ByteBuf, MailId>,
     /// Bytes of the held parts.
     pub(super) bytes: u64,
+    /// How many parts are held.
+    pub(super) parts: usize,
+    /// Mails by their encoding.
+    pub(super) by_encoding: BTreeMap<Encoding, usize>,
+    /// Mails of which a part was refused.
+    pub(super) refused: BTreeSet<MailId>,
     pub(super) forks: BTreeSet<Cursor>,
     /// The latest word on each part that the owner has not acknowledged, numbered.
     pub(super) reports: BTreeMap<u64, Holding>,
@@ -156,6 +170,9 @@ impl Owner {
             tombstones: BTreeMap::new(),
             unlisted: BTreeMap::new(),
             bytes: 0,
+            parts: 0,
+            by_encoding: BTreeMap::new(),
+            refused: BTreeSet::new(),
             forks: BTreeSet::new(),
             reports: BTreeMap::new(),
             report_of: BTreeMap::new(),
@@ -212,6 +229,9 @@ impl Owner {
     }
     fn note(&mut self, h: MailId, mail: Mail) {
         self.expiries.insert((mail.expiry, h));
+        *self.by_encoding.entry(mail.encoding).or_default() += 1;
+        let before = self.mails.get(&h).map(|known| known.encoding);
+        self.one_less(before);
         match self.mails.get_mut(&h) {
             None => {
                 self.mails.insert(h, mail);
@@ -226,15 +246,28 @@ impl Owner {
             }
         }
     }
+    /// One mail less of an encoding.
+    fn one_less(&mut self, encoding: Option<Encoding>) {
+        let Some(encoding) = encoding else { return };
+        if let Some(count) = self.by_encoding.get_mut(&encoding) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_encoding.remove(&encoding);
+            }
+        }
+    }
     fn hold(&mut self, h: MailId, part: Part, is_held: bool) {
         let Some(mail) = self.mails.get_mut(&h) else { return };
         let bytes = part_bytes(mail.length, part);
         let changed = if is_held { mail.held.insert(part) } else { mail.held.remove(&part) };
         if changed && is_held {
             self.bytes = self.bytes.saturating_add(bytes);
+            self.parts += 1;
             mail.refused = None;
+            self.refused.remove(&h);
         } else if changed {
             self.bytes = self.bytes.saturating_sub(bytes);
+            self.parts = self.parts.saturating_sub(1);
         }
     }
     fn drop_parts(&mut self, h: MailId, parts: &[Part], over: bool) {
@@ -244,10 +277,26 @@ impl Owner {
             self.say(h, *part, HoldingState::Dropped { served: served.unwrap_or_default() });
         }
         if over && let Some(mail) = self.mails.remove(&h) {
+            self.one_less(Some(mail.encoding));
+            self.parts = self.parts.saturating_sub(mail.held.len());
+            self.refused.remove(&h);
             self.waiting.remove(&h);
             self.wanted.remove(&(mail.at, h));
             self.expiries.remove(&(mail.expiry, h));
         }
+    }
+}
+
+#[cfg(test)]
+impl Owner {
+    /// Counts all there is and compares with what is counted as it changes.
+    pub(super) fn check_counts(&self) {
+        let mut by_encoding = BTreeMap::new();
+        self.mails.values().for_each(|mail| *by_encoding.entry(mail.encoding).or_insert(0) += 1);
+        assert_eq!(self.by_encoding, by_encoding);
+        assert_eq!(self.parts, self.mails.values().map(|mail| mail.held.len()).sum::<usize>());
+        assert!(self.mails.iter().all(|(h, mail)| mail.refused.is_some() == self.refused.contains(h)));
+        assert!(self.refused.iter().all(|h| self.mails.contains_key(h)));
     }
 }
 
@@ -332,6 +381,7 @@ impl Owners {
             Event::Refused { h, part, why, .. } => {
                 if let Some(mail) = o.mails.get_mut(h) {
                     mail.refused = Some(*why);
+                    o.refused.insert(*h);
                 }
                 o.say(*h, *part, HoldingState::Refused(*why));
             }
@@ -360,6 +410,24 @@ impl Owners {
         }
     }
 
+    /// About how many bytes its snapshot takes.
+    pub(super) fn live_bytes(&self) -> u64 {
+        let of_one = |(owner, o): (&PeerId, &Owner)| {
+            let mails = about_bytes(o.mails.iter(), |(h, mail)| {
+                let held = mail.held.iter().map(|part| Event::Held { owner: *owner, h: *h, part: *part });
+                let served = mail.served.iter();
+                let served = served.map(|(to, n)| Event::Served { owner: *owner, h: *h, caller: *to, bytes: *n });
+                let events: Vec<Event> =
+                    std::iter::once(mail.noted_event(*owner, *h)).chain(held).chain(served).collect();
+                events
+            });
+            let tombstones = about_bytes(o.tombstones.iter(), |(h, known)| known.event(*owner, *h));
+            let reports: u64 = o.reports_snapshot(*owner).iter().map(encoded).sum();
+            mails + tombstones + reports + u64::try_from(o.list.bytes()).unwrap_or(u64::MAX)
+        };
+        self.0.iter().map(of_one).sum()
+    }
+
     /// Events that bring an empty state to this one.
     pub(super) fn snapshot(&self) -> Vec<Event> {
         let mut events = Vec::new();
@@ -367,13 +435,7 @@ impl Owners {
             let owner = *owner;
             events.push(Event::Following { owner, address: o.address.clone() });
             // Before the list, which says of most of them that it has them.
-            events.extend(o.tombstones.iter().map(|(h, known)| Event::Tombstoned {
-                owner,
-                h: *h,
-                expiry: known.expiry,
-                tombstone: known.tombstone.clone(),
-                named: known.named,
-            }));
+            events.extend(o.tombstones.iter().map(|(h, known)| known.event(owner, *h)));
             events.extend(o.list.snapshot().into_iter().map(|run| Event::Read { owner, run }));
             for (h, mail) in &o.mails {
                 events.push(mail.noted_event(owner, *h));
@@ -424,6 +486,10 @@ impl Mail {
             encoding: self.encoding,
         }
     }
+}
+
+fn encoded(event: &Event) -> u64 {
+    u64::try_from(crate::wire::encode(event).len()).unwrap_or(u64::MAX)
 }
 
 fn owner_of(event: &Event) -> &PeerId {

@@ -12,6 +12,8 @@ use crate::model::{Encoding, MailId, Now, PeerId};
 
 /// Mails that are named one by one.
 const NAMED_MAX: usize = 100;
+/// Most mails of one owner that are looked at to name some: a status costs the same however many there are.
+const LOOKED_AT_MAX: usize = 1000;
 
 impl Replicator {
     pub(super) fn show(&self, now: Now) -> Status {
@@ -19,15 +21,13 @@ impl Replicator {
         let mut degraded_mails = Vec::new();
         for (id, owner) in self.owners.iter() {
             // There are few encodings, and each answer holds for all mails of one.
-            let mut known = BTreeMap::new();
-            let mut lacks =
-                |encoding: Encoding| *known.entry(encoding).or_insert_with(|| self.lacks_members(id, encoding));
-            for h in owner.mails.iter().filter(|(_, m)| lacks(m.encoding)).map(|(h, _)| *h) {
-                degraded += 1;
-                if degraded_mails.len() < NAMED_MAX {
-                    degraded_mails.push(h);
-                }
-            }
+            let of_encoding = owner.by_encoding.iter();
+            let lacking: BTreeMap<Encoding, usize> =
+                of_encoding.filter(|(e, _)| self.lacks_members(id, **e)).map(|(e, mails)| (*e, *mails)).collect();
+            degraded += lacking.values().sum::<usize>();
+            let some = owner.mails.iter().take(if lacking.is_empty() { 0 } else { LOOKED_AT_MAX });
+            let named = some.filter(|(_, mail)| lacking.contains_key(&mail.encoding)).map(|(h, _)| *h);
+            degraded_mails.extend(named.take(NAMED_MAX - degraded_mails.len()));
         }
         Status {
             ready: self.roster.is_some() && self.owners.iter().all(|(_, o)| o.follow.is_ready()),
@@ -50,7 +50,7 @@ impl Replicator {
 }
 
 fn show_owner(peer: PeerId, owner: &Owner, now: Now) -> OwnerStatus {
-    let refused = owner.mails.iter().filter_map(|(h, mail)| Some((*h, mail.refused?)));
+    let refused = owner.refused.iter().filter_map(|h| Some((*h, owner.mails.get(h)?.refused?)));
     let forks = owner.forks.iter().map(|at| format!("it signed two msglists that contradict each other at {at}"));
     let current = owner.forks.iter().filter(|at| at.epoch >= owner.list.cursor().epoch);
     let follow = match owner.follow.state {
@@ -66,7 +66,7 @@ fn show_owner(peer: PeerId, owner: &Owner, now: Now) -> OwnerStatus {
         follow,
         unreachable_s: owner.follow.unreachable_since.map(|since| now.mono.since(since).as_secs()),
         mails: owner.mails.len(),
-        parts: owner.mails.values().map(|mail| mail.held.len()).sum(),
+        parts: owner.parts,
         bytes: owner.bytes,
         wanted: owner.wanted.len(),
         refused: refused.take(NAMED_MAX).collect::<BTreeMap<MailId, _>>(),

@@ -226,13 +226,22 @@ fn check_torn(path: &Path, good: u64, length: u64, has_batches: bool) -> Result<
 /// The records of a journal as they were when it was opened, in the order they were appended.
 pub struct Replay {
     frames: Frames,
+    good: u64,
     done: bool,
 }
 
 impl Replay {
     /// The records of `path` up to byte `good`.
     pub(super) fn open(path: &Path, good: u64) -> Result<Self, JournalError> {
-        Ok(Self { frames: Frames::open(path, good)?, done: false })
+        Ok(Self { frames: Frames::open(path, good)?, good, done: false })
+    }
+
+    /// The same records from the start. The file is opened now: a later compaction takes nothing away from it.
+    ///
+    /// # Errors
+    /// [`JournalError`] when it cannot be opened.
+    pub fn again(&self) -> Result<Self, JournalError> {
+        Self::open(&self.frames.path, self.good)
     }
 
     fn read(&mut self) -> Result<Option<Record>, JournalError> {

@@ -22,8 +22,9 @@ use crate::store::home::Home;
 const AFTER: Duration = Duration::from_secs(2);
 /// How often connections are looked at: they come and go seldom.
 const LOOK: Duration = Duration::from_millis(200);
-/// The peers come to rest before they are watched: what was written at once goes to storage, what was planned a second later is done.
-const REST: Duration = Duration::from_secs(3);
+/// The peers come to rest before they are watched: what was written at once goes to storage, what was planned a second later is
+/// done, and threads that did nothing for 10 s have ended.
+const REST: Duration = Duration::from_secs(12);
 /// Longest wait until members have dropped what was taken back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -45,13 +46,11 @@ struct Seen {
 
 impl<'a> Watch<'a> {
     fn start(group: &'a Group) -> anyhow::Result<Self> {
+        // Whoever asks for a process asks its peer: all of them first, so that no question falls into the time that is watched.
         let owner = group.pid(&group.owner)?;
-        let mut members = Vec::new();
-        for member in &group.members {
-            let pid = group.pid(member)?;
-            members.push((member.clone(), pid, Taken::by(pid)?));
-        }
-        let pids: Vec<u32> = members.iter().map(|(_, pid, _)| *pid).collect();
+        let pids: Vec<u32> = group.members.iter().map(|member| group.pid(member)).collect::<Result<_, _>>()?;
+        let of_one = |(member, pid): (&Address, &u32)| Ok((member.clone(), *pid, Taken::by(*pid)?));
+        let members = group.members.iter().zip(&pids).map(of_one).collect::<anyhow::Result<Vec<_>>>()?;
         let (meter, owner) = (Meter::start(owner, &pids)?, (owner, Taken::by(owner)?));
         Ok(Self { group, owner, members, meter, start: Instant::now() })
     }
@@ -72,13 +71,14 @@ impl<'a> Watch<'a> {
 
     fn end(mut self) -> anyhow::Result<Seen> {
         self.look()?;
-        ensure!(self.group.pid(&self.group.owner)? == self.owner.0, "the owner ended while it was watched");
         let owner = Taken::by(self.owner.0)?.since(self.owner.1);
         let mut members = Vec::new();
         for (address, pid, before) in &self.members {
             members.push((address.clone(), Taken::by(*pid)?.since(*before), self.meter.moved(*pid)));
         }
-        Ok(Seen { seconds: self.start.elapsed().as_secs_f64(), owner, members })
+        let seconds = self.start.elapsed().as_secs_f64();
+        ensure!(self.group.pid(&self.group.owner)? == self.owner.0, "the owner ended while it was watched");
+        Ok(Seen { seconds, owner, members })
     }
 }
 

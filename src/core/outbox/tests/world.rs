@@ -114,6 +114,8 @@ pub(super) struct Outside {
     /// Attempts to tell a reader that a mail was taken back.
     pub(super) gone_attempts: usize,
     pub(super) shown: BTreeMap<SubmissionId, ShownMail>,
+    /// Most that the Outbox mailbox was being told at a time.
+    pub(super) shown_at_once: usize,
     nonce: u8,
 }
 
@@ -284,6 +286,7 @@ impl World {
             self.settle();
         }
         self.now = self.now.after(end.since(self.now.wall));
+        self.brain.check_counts();
     }
     pub(super) fn nr(&self, h: MailId, n: SubmissionId, reader: &Address, outcome: Outcome) -> Nr {
         Nr { submission: n, h, reader: reader.clone(), to: address("alice@acme"), outcome, at: self.now.wall }
@@ -379,12 +382,15 @@ impl World {
                 self.outside.dsns.insert(dsn.id, dsn.receiver.clone());
                 self.tell(Input::DsnFiled { submission: dsn.submission, receiver: dsn.receiver });
             }
-            Action::Show(shown) => {
-                let submission = shown.submission;
-                self.outside.shown.insert(submission, shown);
-                self.tell(Input::Shown { submission });
-            }
+            Action::Show(shown) => self.show(shown),
         }
+    }
+    fn show(&mut self, shown: ShownMail) {
+        let submission = shown.submission;
+        self.outside.shown.insert(submission, shown);
+        self.tell(Input::Shown { submission });
+        let told = self.inbox.iter().filter(|input| matches!(input, Input::Shown { .. })).count();
+        self.outside.shown_at_once = self.outside.shown_at_once.max(told);
     }
     fn drop_blob(&mut self, h: MailId) {
         let sealed = |e: &Event| matches!(e, Event::Sealed { facts, .. } if facts.h == h);

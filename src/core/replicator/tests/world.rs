@@ -317,7 +317,11 @@ impl World {
             match next {
                 Some((peer, action)) => self.perform(peer, action),
                 None if self.release_polls() => {}
-                None => return,
+                None => {
+                    let brains = self.peers.values().filter_map(|p| p.brain.as_ref());
+                    brains.for_each(|brain| brain.owners.iter().for_each(|(_, o)| o.check_counts()));
+                    return;
+                }
             }
         }
         panic!("it never comes to rest: {:?}", self.log.iter().rev().take(20).collect::<Vec<_>>());
