@@ -365,7 +365,10 @@ impl PeerApi for SharedApi {
         };
         match reply.map_err(stopping)? {
             outbox::Reply::HoldingsTaken => Ok(HoldingsAnswer::default()),
-            outbox::Reply::Differ { differ, missed } => Ok(HoldingsAnswer { differ: differ.into(), missed }),
+            outbox::Reply::Differ { differ, missed } => {
+                let missed_upto = (!missed.parts.is_empty()).then_some(missed.upto);
+                Ok(HoldingsAnswer { differ: differ.into(), missed: missed.parts, missed_upto })
+            }
             outbox::Reply::Refused(why) => Err(bad(why.to_string())),
             other => Err(unexpected(&other)),
         }

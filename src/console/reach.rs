@@ -1,6 +1,9 @@
 //! Asks a few members whether they reach this peer, and says what they answered, with what to do. It never believes that it
 //! can be reached because it can reach others.
 
+use std::time::Duration;
+
+use futures::future::BoxFuture;
 use serde_bytes::ByteBuf;
 
 use super::protocol::{Check, PortDialled, ReachShown};
@@ -15,6 +18,8 @@ use crate::wire::http::{ReachAnswer, ReachPost, Reached};
 const ASKED_MAX: usize = 3;
 /// How often others are asked when none of those answers.
 const ROUNDS_MAX: usize = 3;
+/// Longest wait before members that were asked just now are asked once more.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What each of a few members that answer found when it dialled this peer.
 ///
@@ -33,29 +38,80 @@ pub(super) async fn checks(peer: &Peer) -> Result<Vec<Check>, String> {
     }
     others.sort();
     let post = own_descriptor(peer).await?;
-    let mut found = Vec::new();
+    let client = peer.client.clone();
+    let ask = move |id: PeerId| -> BoxFuture<'static, _> {
+        let (client, post) = (client.clone(), post.clone());
+        Box::pin(async move { client.post_reach(id, &post).await })
+    };
+    Ok(ask_round(&others, &ask).await)
+}
+
+/// Asks a few members after the other until one of them tested it; who did not, because it was asked a moment ago or tests
+/// others, is asked once more.
+async fn ask_round(
+    others: &[(bool, PeerId, Address)],
+    ask: &(impl Fn(PeerId) -> BoxFuture<'static, Answer> + Sync),
+) -> Vec<Check> {
+    let mut said: Vec<Said> = Vec::new();
     for some in others.chunks(ASKED_MAX).take(ROUNDS_MAX) {
-        let asked = some.iter().map(|(_, id, address)| {
-            let post = &post;
-            async move { check(address.clone(), peer.client.post_reach(*id, post).await) }
-        });
-        found.extend(futures::future::join_all(asked).await.into_iter().flatten());
-        if found.iter().any(has_tested) {
+        let asked = some.iter().map(|(_, id, address)| said_by(*id, address.clone(), ask(*id)));
+        said.extend(futures::future::join_all(asked).await);
+        if said.iter().any(Said::has_tested) {
             break;
         }
     }
-    if !found.iter().any(has_tested) {
-        let what = "no member tested it; switch one on, or see what is said of each of them here, then run \
-                    `roost doctor` again";
-        let (check, what) = ("reached by members".to_owned(), what.to_owned());
-        found.push(Check { check, ok: false, what, reach: None });
+    let later = said.iter().filter_map(|one| one.later).max();
+    if let Some(later) = later.filter(|_| !said.iter().any(Said::has_tested)) {
+        tokio::time::sleep(later.min(WAIT_MAX)).await;
+        let (again, kept): (Vec<Said>, Vec<Said>) = said.into_iter().partition(|one| one.later.is_some());
+        said = kept;
+        let asked = again.into_iter().map(|one| said_by(one.id, one.member, ask(one.id)));
+        said.extend(futures::future::join_all(asked).await);
     }
-    Ok(found)
+    let tested = said.iter().any(Said::has_tested);
+    let busy = said.iter().any(|one| one.later.is_some());
+    let mut found: Vec<Check> = said.into_iter().filter_map(|one| one.check).collect();
+    if !tested {
+        let what = if busy {
+            "not tested just now, see what is said of each of them here; run `roost doctor` again in a few seconds"
+        } else {
+            "no member tested it; switch one on, or see what is said of each of them here, then run `roost doctor` again"
+        };
+        let check = "reached by members".to_owned();
+        found.push(Check { check, ok: busy, what: what.to_owned(), reach: None });
+    }
+    found
 }
 
-/// Whether a member dialled back, whatever came of it.
-fn has_tested(check: &Check) -> bool {
-    check.reach.is_some()
+/// What a member answers.
+type Answer = Result<ReachAnswer, NetError>;
+
+/// What came of asking one member.
+struct Said {
+    id: PeerId,
+    member: Address,
+    /// Nothing when it did not answer.
+    check: Option<Check>,
+    /// It answers a test after so long.
+    later: Option<Duration>,
+}
+
+impl Said {
+    /// Whether the member dialled back, whatever came of it.
+    fn has_tested(&self) -> bool {
+        self.check.as_ref().is_some_and(|check| check.reach.is_some())
+    }
+}
+
+async fn said_by(id: PeerId, member: Address, answer: BoxFuture<'static, Answer>) -> Said {
+    let answer = answer.await;
+    let later = match &answer {
+        Err(NetError::Status { code: 429 | 503, retry_after_s, .. }) => {
+            Some(retry_after_s.map_or(WAIT_MAX, Duration::from_secs))
+        }
+        _ => None,
+    };
+    Said { id, check: check(member.clone(), answer), member, later }
 }
 
 /// What this peer says of where it is, signed as its published descriptor is. Its sequence number is the least, so that nobody
@@ -141,6 +197,8 @@ fn sentence(reached: &[Reached]) -> (bool, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::wire::http::Dialled;
 
@@ -164,6 +222,46 @@ mod tests {
         let elsewhere = [reached("10.0.0.7", Some("no route"), Some("no route")), reached("198.51.100.7", None, None)];
         assert!(sentence(&elsewhere).0, "one address is enough");
         assert!(!sentence(&[]).0);
+    }
+
+    /// What is said after these members answered so, one after the other, and how often each was asked.
+    async fn asked(answers: Vec<(u8, Result<ReachAnswer, NetError>)>) -> (Vec<Check>, usize) {
+        let mut others: Vec<(bool, PeerId, Address)> = answers
+            .iter()
+            .map(|(n, _)| (false, PeerId::new([*n; 32]), format!("member{n}@acme").parse().unwrap()))
+            .collect();
+        others.dedup();
+        let (count, answers) = (answers.len(), Mutex::new(answers));
+        let ask = |id: PeerId| -> BoxFuture<'static, _> {
+            let mut answers = answers.lock().unwrap();
+            let next = answers.iter().position(|(n, _)| PeerId::new([*n; 32]) == id).expect("an answer");
+            Box::pin(std::future::ready(answers.remove(next).1))
+        };
+        let said = ask_round(&others, &ask).await;
+        (said, count - answers.into_inner().unwrap().len())
+    }
+
+    fn refusal(code: u16) -> Result<ReachAnswer, NetError> {
+        let peer = PeerId::new([1; 32]);
+        Err(NetError::Status { peer, code, text: "later".to_owned(), retry_after_s: Some(3), gd_version: None })
+    }
+
+    fn tested() -> Result<ReachAnswer, NetError> {
+        Ok(ReachAnswer { addrs: vec![reached("198.51.100.7", None, None)] })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_that_were_asked_a_moment_ago_are_asked_once_more_and_not_taken_for_members_that_are_off() {
+        let (said, calls) = asked(vec![(1, refusal(429)), (1, tested()), (2, refusal(503)), (2, tested())]).await;
+        assert!(calls == 4 && said.iter().all(|check| check.ok && check.reach.is_some()), "{said:?}");
+        let (said, calls) = asked(vec![(1, tested()), (2, refusal(429))]).await;
+        assert!(calls == 2 && said.len() == 2 && said.iter().all(|check| check.ok), "one is enough: {said:?}");
+        let (said, calls) = asked(vec![(1, refusal(429)), (1, refusal(429))]).await;
+        assert!(calls == 2 && said.iter().all(|check| check.ok), "a note, no fault: {said:?}");
+        assert!(said.last().unwrap().what.contains("again in a few seconds"), "{said:?}");
+        let (said, calls) = asked(vec![(1, refusal(500)), (2, refusal(404))]).await;
+        assert!(calls == 2 && !said.last().unwrap().ok, "nobody can test it: {said:?}");
+        assert!(said.last().unwrap().what.contains("no member tested it"), "{said:?}");
     }
 
     #[test]

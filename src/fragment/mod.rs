@@ -9,6 +9,7 @@ pub mod layout;
 pub mod manifest;
 pub mod stream;
 
+use crate::model::disk::what_helps;
 use crate::model::{Digest, MailId};
 
 pub use code::{Code, Codec};
@@ -108,7 +109,7 @@ pub enum FragmentError {
         why: String,
     },
     /// The disk.
-    #[error("reading or writing a part of a mail failed: {source}; check the disk")]
+    #[error("reading or writing a part of a mail failed: {source}; {}", what_helps(source))]
     Io {
         /// What the system says.
         #[from]

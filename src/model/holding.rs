@@ -66,6 +66,18 @@ pub struct Holdings {
     /// At most [`HOLDINGS_BATCH_MAX`].
     #[serde(rename = "i")]
     pub items: Vec<Holding>,
+    /// Up to which miss, by the owner's clock, the member had heard of what it is to look at; earlier versions do not say.
+    #[serde(rename = "hd", default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<WallTime>,
+}
+
+/// What a member could not show when its owner audited it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Missed {
+    /// The parts: each is checked before it is confirmed anew.
+    pub parts: Vec<(MailId, Part)>,
+    /// When the latest of these misses was, by the owner's clock.
+    pub upto: WallTime,
 }
 
 /// What a member and an owner compare when they meet again, so that only what differs is reported: for each first byte of h

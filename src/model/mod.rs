@@ -5,6 +5,7 @@
 pub mod address;
 pub mod card;
 pub mod dht;
+pub mod disk;
 pub mod group;
 pub mod holding;
 pub mod ids;

@@ -21,13 +21,14 @@ pub use notice::{
 pub use record::{PgpRecord, PgpSigned, sign_descriptor, sign_gd, verify_descriptor, verify_gd};
 
 use crate::model::Fingerprint;
+use crate::model::disk::what_helps;
 use crate::wire::WireError;
 
 /// Why something cannot be sealed, opened, signed or believed.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// The disk or stream under it failed. Says nothing about the mail: try again.
-    #[error("reading or writing failed while {doing}: {source}; check the disk and try again")]
+    #[error("reading or writing failed while {doing}: {source}; {}, then try again", what_helps(source))]
     Io {
         /// What was being done.
         doing: &'static str,

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::room;
+pub use crate::model::disk::is_disk_full;
 
 /// Mode of every file in a home: its owner's only, since keys and clear mail are among them.
 pub const FILE_MODE: u32 = 0o600;
@@ -87,11 +88,6 @@ impl FileError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, FileError::NotFound { .. })
     }
-}
-
-/// Whether `error` means that there is no room: ENOSPC, EDQUOT or EFBIG.
-pub fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 /// Writes one file under a temporary name until [`DurableWriter::commit`]; dropped before that, nothing is left of it.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::model::group::PeerAddr;
-use crate::model::{MailId, Part};
+use crate::model::{MailId, Part, WallTime};
 
 /// Most bytes of a `POST /outbox/holdings`: a full batch takes about 100 KB, `dropped` with many readers more.
 pub const HOLDINGS_BYTES_MAX: usize = 1024 * 1024;
@@ -54,6 +54,9 @@ pub struct HoldingsAnswer {
     /// Parts of which the member could not show a block: it checks them before it reports them again.
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
     pub missed: Vec<(MailId, Part)>,
+    /// When the latest of these misses was, by the owner's clock; the member says so in the batches that it signs from then on.
+    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
+    pub missed_upto: Option<WallTime>,
 }
 
 /// What `POST /group/reach` carries, from a member that wants to know whether it can be reached.
@@ -115,6 +118,7 @@ mod tests {
         let answer = HoldingsAnswer {
             differ: ByteBuf::from(vec![0, 255]),
             missed: vec![(MailId::new([3; 20]), Part::Fragment { k: 3, i: 1 })],
+            missed_upto: Some(WallTime(7)),
         };
         assert_eq!(decode::<HoldingsAnswer>(&encode(&answer)).unwrap(), answer);
     }

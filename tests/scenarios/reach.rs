@@ -37,6 +37,14 @@ fn doctor_says_which_members_reach_this_peer_and_which_port_to_open_when_none_do
         assert!(check["what"].as_str().unwrap().contains("the mail port (HTTPS) at 127.0.0.1:"), "{check}");
     }
 
+    // Whoever asks again at once waits a little, and is told the same.
+    let again = roost(&team.home_dir("alice"), &["doctor", "--json"]);
+    let said: Value = serde_json::from_slice(&again.stdout).unwrap_or_else(|e| panic!("{e}: {again:?}"));
+    let about = |check: &&Value| check["check"].as_str().is_some_and(|name| name.starts_with("reached by"));
+    let checks: Vec<&Value> = said["checks"].as_array().unwrap().iter().filter(about).collect();
+    assert!(checks.iter().all(|check| check["ok"] == true), "{checks:?}");
+    assert!(checks.iter().any(|check| check.get("reach").is_some()), "a member tested it again: {checks:?}");
+
     // She says that she is where nobody listens, as behind a router that forwards nothing.
     team.configure("alice", "net", "announce = [\"127.0.0.2\"]");
     let closed = wait_for("both members have tested alice again", || {

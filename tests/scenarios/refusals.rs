@@ -266,7 +266,7 @@ fn a_stranger_on_members_routes_is_refused_with_a_sentence_and_so_is_a_word_that
         stranger.asks(async |c| c.get_mirror_msglist(alice, &bob_address, Cursor::default()).await).map(drop),
     );
     let word = |by: &Hostile| {
-        let word = Holdings { member: by.key.peer_id(), owner: alice, at: system_wall(), items: vec![] };
+        let word = Holdings { member: by.key.peer_id(), owner: alice, at: system_wall(), items: vec![], heard: None };
         by.key.sign(word).as_bytes().to_vec()
     };
     let own = HoldingsPost::Batch(word(&stranger).into());

@@ -5,15 +5,15 @@ use std::net::TcpListener;
 
 use bytes::Bytes;
 use roost::clock::system_wall;
-use roost::console::protocol::{GroupChanged, Request};
+use roost::console::protocol::{GroupChanged, Line, Request};
 use roost::model::group::{GroupDescriptor, Heartbeat, HeartbeatAnswer};
-use roost::model::{Fingerprint, PeerId};
-use roost::seal::SecretIdentity;
+use roost::model::{Address, Fingerprint, PeerId};
 use roost::seal::record::{sign_gd, verify_descriptor, verify_gd};
+use roost::seal::{Certificate, SecretIdentity};
 use serde_bytes::ByteBuf;
 
 use crate::harness::hostile::{Hostile, peer_id};
-use crate::harness::{Letter, Mail, Team, wait_for};
+use crate::harness::{Letter, Machine, Mail, Team, wait_for};
 
 /// alice, bob and carol in acme, whole copies; rita has the cards of alice and carol.
 fn team() -> Team {
@@ -65,6 +65,64 @@ fn is_read(team: &Team, from: &str, to: &str) {
     let mail = team.submit(from, &[to], team.letter(from, to, 20_000));
     team.reader(to).reads_in_the_end(&mail);
     wait_for("its sender knows", || team.waiting(from).is_empty().then_some(()));
+}
+
+#[test]
+fn a_members_new_key_that_the_group_key_signed_is_taken_without_a_question_and_shown_to_members_and_contacts() {
+    let team = team();
+    let key = team.group_key("alice");
+    let carol: Address = team.address("carol");
+    let before = Certificate::parse(&fs_certificate(&team, "carol")).unwrap().fingerprint();
+    is_read(&team, "carol", "rita");
+    // Carol's machine is gone with her keys; bob and rita are off while she gets a new one.
+    team.kill(&["carol", "bob", "rita"]);
+    let _: GroupChanged = team.ask("alice", &Request::GroupRemove { address: carol.clone() });
+    let invite: Line = team.ask("alice", &Request::GroupInvite { name: carol.name().clone(), valid: None });
+    let mut again = Machine::new(&team.folder(), "carol-again");
+    again.roost(&["init", "carol@acme"], "");
+    again.reachable_on_loopback();
+    again.roost(&["group", "join", &invite.line], "");
+    again.start();
+    let since = roost::actors::identity::Identity::load(&again.home()).unwrap().openpgp.fingerprint();
+    assert_ne!(before, since);
+
+    // The gd without carol and the one with her new key both lie about: whichever is heard of first, the change is shown.
+    team.start(&["bob", "rita"]);
+    for name in ["bob", "rita"] {
+        let shown = wait_for("the change is shown", || {
+            attention(&team, name, &["carol@acme has another key since version", &before.to_string()])
+        });
+        assert!(shown.contains(&since.to_string()), "{shown}");
+        let conflict = attention(&team, name, &["other candidates"]);
+        assert_eq!(conflict, None, "the group key signed it: that is no conflict");
+    }
+    assert_eq!(team.group_key("bob"), key, "the group's key is the same");
+    let card: Line = team.ask("rita", &Request::Card);
+    again.roost(&["contacts", "add", &card.line], "");
+    let to_new = team.submit("bob", &["carol"], team.letter("bob", "carol", 20_000));
+    let from_new = again.roost(&["send", "--to", "rita@readers", "--subject", "my new laptop"], "It works.\n");
+    assert_eq!(from_new["ok"], true);
+    wait_for("bob's mail is in the new inbox", || {
+        again.inbox().iter().any(|line| line.to_string().contains("A letter of 20000 bytes")).then_some(())
+    });
+    wait_for("rita believes the new key without being asked", || {
+        let mut rita = team.reader("rita");
+        (!rita.imap.uid_search("SUBJECT \"my new laptop\"").unwrap().is_empty()).then_some(())
+    });
+    assert_eq!(team.outbox_line(&to_new).map(|line| line.receivers.len()), Some(1), "it waits until it is opened");
+
+    // Whoever has the old machine is nobody any more.
+    let thief = Hostile::with_the_keys_of(&team, "carol");
+    let clear = b"From: carol@acme\r\nTo: rita@readers\r\nMessage-ID: <old@acme>\r\n\r\nx\r\n";
+    let ns = thief.seals(&team, "rita", key, clear);
+    let (status, text) = thief.posts(&team, "rita", thief.notice(&team, "rita", &ns)).unwrap_err();
+    assert!(status == 400 && text.contains("not believed"), "{status} {text}");
+}
+
+/// The certificate in the home of `name`.
+fn fs_certificate(team: &Team, name: &str) -> Vec<u8> {
+    let identity = roost::actors::identity::Identity::load(&team.home(name)).unwrap();
+    identity.openpgp.certificate().as_bytes().to_vec()
 }
 
 #[test]

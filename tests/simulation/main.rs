@@ -10,6 +10,8 @@
 //! ```
 
 #[cfg(test)]
+mod absent;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod checker;

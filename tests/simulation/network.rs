@@ -7,7 +7,7 @@ use roost::core::fetch::{Order, RequestId};
 use roost::core::outbox::Announcement;
 use roost::core::postbox::io::NrItem;
 use roost::core::replicator::MirrorOrder;
-use roost::model::holding::Holdings;
+use roost::model::holding::{Holdings, Missed};
 use roost::model::manifest::Manifest;
 use roost::model::msglist::Cursor;
 use roost::model::{Address, MailId, Part, PeerId};
@@ -56,7 +56,7 @@ pub(crate) enum Answer {
     Done,
     Page(Page),
     /// Buckets that differ, and parts that an audit missed.
-    Differ(Vec<u8>, Vec<(MailId, Part)>),
+    Differ(Vec<u8>, Missed),
     Offer(BTreeSet<Part>),
     Manifest(Box<Signed<Manifest>>),
     /// Blocks, each right or wrong.

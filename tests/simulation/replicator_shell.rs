@@ -130,9 +130,9 @@ impl World {
     /// The owner compared.
     pub(crate) fn compared(&mut self, p: usize, owner: PeerId, answer: Answer) {
         let result = match answer {
-            Answer::Differ(differ, parts) => {
-                if !parts.is_empty() {
-                    self.hand(p, Tell::Replicator(Input::Missed { owner, parts }));
+            Answer::Differ(differ, missed) => {
+                if !missed.parts.is_empty() {
+                    self.hand(p, Tell::Replicator(Input::Missed { owner, missed }));
                 }
                 Ok(differ)
             }

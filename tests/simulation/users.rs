@@ -72,9 +72,7 @@ impl World {
     }
 
     fn submit(&mut self, p: usize) {
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.rng.next().to_be_bytes());
-        let submission = SubmissionId::new(id);
+        let id = self.rng.next();
         let mut receivers: BTreeSet<Address> = BTreeSet::new();
         for _ in 0..self.rng.between(1, 3) {
             let to = if self.rng.chance(60) { p } else { self.rng.index(self.peers.len()) };
@@ -83,6 +81,14 @@ impl World {
         if self.rng.chance(120) {
             receivers.insert("nobody@acme".parse().unwrap());
         }
+        self.submit_to(p, id, receivers);
+    }
+
+    /// A user submits a mail to these.
+    pub(crate) fn submit_to(&mut self, p: usize, id: u64, receivers: BTreeSet<Address>) {
+        let mut submission = [0; 16];
+        submission[..8].copy_from_slice(&id.to_be_bytes());
+        let submission = SubmissionId::new(submission);
         let from = &self.peers[p].address;
         let to: Vec<String> = receivers.iter().map(ToString::to_string).collect();
         let text = format!(

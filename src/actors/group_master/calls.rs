@@ -1,6 +1,7 @@
 //! Calls to other peers and reads of the DHT: what comes back is checked here, and what does not hold is dropped with a word
 //! in the log. Every call ends in bounded time.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,8 +32,8 @@ const ASK_PATIENCE: Duration = Duration::from_secs(8);
 const DHT_PATIENCE: Duration = Duration::from_secs(20);
 /// For the DHT, when a member has answered already: it only shows other candidates then.
 const DHT_PATIENCE_MORE: Duration = Duration::from_secs(2);
-/// Most candidates that are checked.
-const CANDIDATES_MAX: usize = 16;
+/// Most candidates that are checked; whoever likes puts some into the DHT.
+const CANDIDATES_MAX: usize = 64;
 /// Most descriptors of one message that are checked: the members of a group.
 const DESCRIPTORS_MAX: usize = 100;
 
@@ -165,8 +166,9 @@ impl Kit {
             Ok(Ok(Err(why))) => whys.push(format!("the DHT: {why}")),
             Ok(Err(_)) | Err(_) => whys.push("the DHT: no answer in time".to_owned()),
         }
-        found.sort_unstable();
-        found.dedup();
+        // What peers of its own say comes first; the DHT may be full of strangers' candidates.
+        let mut seen = BTreeSet::new();
+        found.retain(|bytes| seen.insert(bytes.clone()));
         let read = move || found.iter().filter_map(|bytes| read_gd(bytes)).take(CANDIDATES_MAX).collect::<Vec<_>>();
         let mut candidates = checked(read).await.unwrap_or_default();
         candidates.retain(|candidate| candidate.gd.group == group);

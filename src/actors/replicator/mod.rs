@@ -22,7 +22,7 @@ use crate::core::replicator::{Action, AskFailure, Input, Replicator, Scrub};
 use crate::fragment::stream::check_part;
 use crate::fragment::{Codec, FragmentError};
 use crate::model::group::Roster;
-use crate::model::holding::Holdings;
+use crate::model::holding::{Holdings, Missed};
 use crate::model::msglist::Cursor;
 use crate::model::{Address, Digest, MailId, Part, PeerId};
 use crate::net::https_client::PeerClient;
@@ -225,9 +225,10 @@ impl Performer {
         let told = back.clone();
         self.ask(back, async move {
             let mut answer = client.post_holdings(owner, &HoldingsPost::Buckets(ByteBuf::from(buckets))).await;
-            let missed = answer.as_mut().map(|answer| std::mem::take(&mut answer.missed)).unwrap_or_default();
-            if !missed.is_empty() {
-                let _ = told.tell(Input::Missed { owner, parts: missed }).await;
+            let parts = answer.as_mut().map(|answer| std::mem::take(&mut answer.missed)).unwrap_or_default();
+            let upto = answer.as_ref().ok().and_then(|answer| answer.missed_upto).unwrap_or_default();
+            if !parts.is_empty() {
+                let _ = told.tell(Input::Missed { owner, missed: Missed { parts, upto } }).await;
             }
             let result = answer.map(|answer| answer.differ.into_vec()).map_err(|e| ask_failure(&e));
             Input::Compared { owner, result }

@@ -289,7 +289,7 @@ pub enum Failure {
         why: String,
     },
     /// The own disk failed.
-    #[error("this peer's disk failed: {why}; see `roost doctor`, then open it again")]
+    #[error("{}", disk_failed(why, *full))]
     Disk {
         /// What it said.
         why: String,
@@ -299,6 +299,13 @@ pub enum Failure {
     /// Too much is pulled already.
     #[error("{WAITING_MAX} pulls wait already; try again later")]
     Busy,
+}
+
+fn disk_failed(why: &str, full: bool) -> String {
+    if full {
+        return format!("this peer's disk is full: free some space, then open it again ({why})");
+    }
+    format!("this peer's disk failed: {why}; see `roost doctor`, then open it again")
 }
 
 /// What came from one source for one mail.

@@ -171,14 +171,16 @@ impl Group {
             return;
         };
         let key = pin.key;
-        let candidates: Vec<_> =
-            found.candidates.into_iter().filter(|c| c.gd.group == *group).take(CANDIDATES_MAX).collect();
+        let mut candidates: Vec<_> = found.candidates.into_iter().filter(|c| c.gd.group == *group).collect();
+        pin.best_first(&mut candidates);
+        candidates.truncate(CANDIDATES_MAX);
         let ok = candidates.iter().any(|c| c.key == key || c.lineage.contains(&key));
         pin.fetching = false;
         pin.fails = if ok { 0 } else { pin.fails.saturating_add(1) };
         pin.refresh_at = now.mono + if ok { REFRESH } else { backoff(pin.fails) };
         pin.looked = Some(now.mono);
         let divided = divided(&key, &candidates);
+        self.note_forks(group, &candidates);
         for candidate in candidates {
             if divided && candidate.lineage.contains(&key) {
                 // R11: shown, never chosen.

@@ -8,6 +8,7 @@ use super::conflicts::KeyChange;
 use super::rotate::Rotation;
 use super::types::{SignedDescriptor, SignedGd};
 use crate::model::card::CardPeer;
+use crate::model::group::Member;
 use crate::model::{Address, Digest, Fingerprint, GroupName, LocalName, PeerId, Secret, WallTime};
 
 /// What becomes durable.
@@ -46,6 +47,11 @@ pub enum Event {
     },
     /// A member's key is another since the next gd.
     KeyChanged(KeyChange),
+    /// This member of a pinned group was named once and is not any more.
+    Former {
+        /// As it was named last.
+        member: Member,
+    },
     /// An invite was handed out.
     Invited {
         /// For this name.

@@ -50,7 +50,7 @@ pub use unpinned::Candidates;
 
 use crate::core::{Brain, Effect, Outgoing, earliest};
 use crate::model::card::CardPeer;
-use crate::model::group::{PeerAddr, PeerDescriptor, View};
+use crate::model::group::{Member, PeerAddr, PeerDescriptor, View};
 use crate::model::{Address, Fingerprint, GroupName, LocalName, MonoTime, Now, PeerId, Secret, WallTime};
 use crate::wire::Signed;
 use changes::Change;
@@ -93,6 +93,8 @@ struct Pin {
     forks: BTreeSet<u64>,
     /// Members whose keys changed, as this key signed.
     changes: Vec<KeyChange>,
+    /// Members that were named once and are not any more.
+    former: Vec<Member>,
     /// Keys that were pinned before, each of which signed the next.
     rotations: Vec<Rotation>,
     refresh_at: MonoTime,
@@ -273,6 +275,11 @@ impl Group {
                 }
             }
             Event::KeyChanged(change) => self.apply_key_change(change),
+            Event::Former { member } => {
+                if let Some(pin) = self.pins.get_mut(member.address.group()) {
+                    pin.remember(member);
+                }
+            }
             Event::Invited { name, secret, expiry } => {
                 self.invites.insert(name, OpenInvite { secret, expiry, used_by: None });
             }
@@ -312,19 +319,7 @@ impl Group {
     }
 
     fn apply_pin(&mut self, group: GroupName, key: Fingerprint, since: Option<WallTime>) {
-        self.pins.entry(group).or_insert(Pin {
-            key,
-            since,
-            gd: None,
-            rivals: BTreeSet::new(),
-            forks: BTreeSet::new(),
-            changes: Vec::new(),
-            rotations: Vec::new(),
-            refresh_at: MonoTime::default(),
-            fetching: false,
-            fails: 0,
-            looked: None,
-        });
+        self.pins.entry(group).or_insert_with(|| Pin::new(key, since));
     }
 
     fn apply_unpin(&mut self, group: &GroupName) {
@@ -338,7 +333,7 @@ impl Group {
             self.left = false;
         }
         if let Some(pin) = self.pins.get_mut(&group) {
-            pin.gd = Some(signed);
+            pin.follow(signed);
         }
         self.forget_unnamed(&group);
     }

@@ -11,7 +11,7 @@ use super::events::Event;
 use super::types::{RecoveryCode, SignedGd};
 use super::{Group, Pin};
 use crate::core::Token;
-use crate::model::{Fingerprint, GroupName, Now, WallTime};
+use crate::model::{Fingerprint, GroupName, MonoTime, Now, WallTime};
 
 /// Most changes of one group's key that are kept; the latest stay.
 const ROTATIONS_MAX: usize = 16;
@@ -50,6 +50,24 @@ pub(super) enum Kin {
 }
 
 impl Pin {
+    /// A group of this key, of which nothing else is known yet.
+    pub(super) fn new(key: Fingerprint, since: Option<WallTime>) -> Self {
+        Self {
+            key,
+            since,
+            gd: None,
+            rivals: BTreeSet::new(),
+            forks: BTreeSet::new(),
+            changes: Vec::new(),
+            former: Vec::new(),
+            rotations: Vec::new(),
+            refresh_at: MonoTime::default(),
+            fetching: false,
+            fails: 0,
+            looked: None,
+        }
+    }
+
     /// Keys that came before the pinned one.
     pub(super) fn retired(&self) -> BTreeSet<Fingerprint> {
         let told = self.gd.as_ref().map(|held| held.lineage.as_slice()).unwrap_or_default();

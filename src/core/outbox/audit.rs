@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::events::{Event, State};
+use super::events::{Event, State, Word};
 use super::holdings::is_held;
 use super::io::{Action, AuditMiss};
 use super::{Batch, Outbox, Timer};
 use crate::core::jitter::Jitter;
-use crate::model::holding::HoldingState;
+use crate::model::holding::{Holding, HoldingState, Missed};
 use crate::model::{Address, MailId, Now, Part, PeerId, WallTime};
 
 /// Mails among which one is chosen, however many are open.
@@ -86,23 +86,22 @@ impl Outbox {
         }
         // What it was told before was about another miss.
         self.told_misses.remove(&(member, h));
+        // Later than any that it may have heard of, whatever this clock does.
+        let before = self.state.misses.iter().filter(|((who, _), _)| *who == member).map(|(_, at)| *at).max();
+        let at = before.map_or(now.wall, |before| now.wall.max(before + Duration::from_millis(1)));
         let mut batch = Batch::default();
-        self.record(&mut batch, Event::Missed { member, h, at: now.wall, parts });
+        self.record(&mut batch, Event::Missed { member, h, at, parts });
         batch.act(Action::Hello { peers: [member].into() });
         self.commit(batch);
     }
 
-    /// Whether a miss stands of which the member has not been told yet: nothing that it says is an answer to it.
-    pub(super) fn is_untold_miss(&self, member: PeerId, h: MailId) -> bool {
-        self.state.misses.contains_key(&(member, h)) && !self.told_misses.contains(&(member, h))
-    }
-
-    /// The parts that a member is to look at again before it confirms them; from now on its word counts again.
-    pub(super) fn tell_missed(&mut self, member: &PeerId) -> Vec<(MailId, Part)> {
-        let missed = self.missed_parts(member);
+    /// What a member is to look at again before it confirms it; what it signs after it heard that counts again.
+    pub(super) fn tell_missed(&mut self, member: &PeerId) -> Missed {
+        let parts = self.missed_parts(member);
         self.told_misses.retain(|miss| self.state.misses.contains_key(miss));
-        self.told_misses.extend(missed.iter().map(|(h, _)| (*member, *h)));
-        missed
+        self.told_misses.extend(parts.iter().map(|(h, _)| (*member, *h)));
+        let upto = parts.iter().filter_map(|(h, _)| self.state.misses.get(&(*member, *h))).max();
+        Missed { upto: upto.copied().unwrap_or_default(), parts }
     }
 
     fn missed_parts(&self, member: &PeerId) -> Vec<(MailId, Part)> {
@@ -134,6 +133,24 @@ impl Outbox {
 }
 
 impl State {
+    /// A member's words about parts.
+    pub(super) fn apply_holdings(&mut self, member: PeerId, at: WallTime, items: &[Holding]) {
+        for item in items {
+            if let Some(mail) = self.mails.get_mut(&item.h) {
+                mail.holdings.insert((member, item.part), Word { at, state: item.state.clone() });
+                if self.misses.remove(&(member, item.h)).is_some() {
+                    // What it signed of the mail's other parts before this word is no answer to the miss either.
+                    let of_it = mail.holdings.iter().filter(|((who, _), _)| *who == member);
+                    let lost = of_it.filter(|(_, word)| word.state == HoldingState::Lost && word.at < at);
+                    let lost: Vec<Part> = lost.map(|((_, part), _)| *part).collect();
+                    for part in lost {
+                        mail.holdings.insert((member, part), Word { at, state: HoldingState::Lost });
+                    }
+                }
+            }
+        }
+    }
+
     /// What a member confirmed of a mail is lost, whatever it said before `at`.
     pub(super) fn apply_missed(&mut self, member: PeerId, h: MailId, at: WallTime, parts: &[Part]) {
         let Some(mail) = self.mails.get_mut(&h) else { return };
@@ -141,7 +158,7 @@ impl State {
             // By the member's own clock, which may be behind this one: any word that it signs later is a new one, and the very
             // word that was proved wrong is none, however often it comes.
             let said = mail.holdings.get(&(member, *part)).map_or(at, |word| word.at) + Duration::from_millis(1);
-            mail.holdings.insert((member, *part), super::events::Word { at: said, state: HoldingState::Lost });
+            mail.holdings.insert((member, *part), Word { at: said, state: HoldingState::Lost });
         }
         self.misses.insert((member, h), at);
     }

@@ -549,14 +549,6 @@ impl State {
             }
         }
     }
-    fn apply_holdings(&mut self, member: PeerId, at: WallTime, items: &[Holding]) {
-        for item in items {
-            if let Some(mail) = self.mails.get_mut(&item.h) {
-                mail.holdings.insert((member, item.part), Word { at, state: item.state.clone() });
-                self.misses.remove(&(member, item.h));
-            }
-        }
-    }
     /// Events that bring the state of a fresh home to this one.
     pub(super) fn snapshot(&self) -> Vec<Event> {
         let mut events = Vec::new();

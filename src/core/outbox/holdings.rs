@@ -33,7 +33,10 @@ impl Outbox {
             return self.out.reply(token, bad("it has more than 1000 items"));
         }
         let at = signed.at.min(now.wall + CLOCK_AHEAD_MAX);
-        let news = signed.items.iter().filter(|item| self.is_news(signed.member, at, item)).cloned().collect();
+        // Of several words about one part, the last.
+        let last: BTreeMap<(MailId, Part), &Holding> = signed.items.iter().map(|i| ((i.h, i.part), i)).collect();
+        let is_news = |item: &&Holding| self.is_news(signed.member, at, item) && self.is_answer(signed, item);
+        let news = last.into_values().filter(is_news).cloned().collect();
         let mut batch = Batch::default();
         let of: BTreeSet<MailId> = signed.items.iter().map(|item| item.h).collect();
         self.record_words(&mut batch, signed.member, at, news);
@@ -67,10 +70,22 @@ impl Outbox {
     fn is_news(&self, member: PeerId, at: WallTime, item: &Holding) -> bool {
         let Some(mail) = self.state.mails.get(&item.h) else { return false };
         match mail.holdings.get(&(member, item.part)) {
-            // A word that was signed before the miss may come after it: it counts only once the member was told to look.
-            Some(_) if item.state == HoldingState::Held && self.is_untold_miss(member, item.h) => false,
             Some(word) => word.at <= at && word.state != item.state,
             None => mail.holdings.keys().filter(|(who, _)| *who == member).count() < PARTS_PER_MEMBER_MAX,
+        }
+    }
+
+    /// A word that was signed before a miss may come after it, even after the member was told of it: that a part is there counts
+    /// only from who had heard that it was missed, and so has looked.
+    fn is_answer(&self, signed: &Holdings, item: &Holding) -> bool {
+        let which = (signed.member, item.h);
+        match self.state.misses.get(&which).filter(|_| item.state == HoldingState::Held) {
+            None => true,
+            Some(missed) => match signed.heard {
+                Some(heard) => heard >= *missed,
+                // Of an earlier version.
+                None => self.told_misses.contains(&which),
+            },
         }
     }
 

@@ -11,7 +11,7 @@ use super::dsn::Dsn;
 use super::events::{How, MailFacts, SealedReceiver};
 use crate::core::Token;
 use crate::model::group::Roster;
-use crate::model::holding::{HoldingRefusal, Holdings};
+use crate::model::holding::{HoldingRefusal, Holdings, Missed};
 use crate::model::msglist::{Cursor, Ending, MailEntry};
 use crate::model::notification::Nr;
 use crate::model::{
@@ -369,8 +369,8 @@ pub enum Reply {
     Differ {
         /// Those first bytes.
         differ: Vec<u8>,
-        /// Parts that this member could not show: it looks at them before it confirms them anew.
-        missed: Vec<(MailId, Part)>,
+        /// What this member could not show: it looks at it before it confirms it anew.
+        missed: Missed,
     },
     /// Entries, or none.
     Page(Page),

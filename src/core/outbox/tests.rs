@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::model::holding::HoldingState;
+use crate::model::holding::{HoldingState, Missed};
 use crate::model::msglist::{Ending, EntryBody, Seq};
 use crate::model::notification::{Outcome, Refusal};
 use crate::model::{Digest, Part};
@@ -461,8 +461,8 @@ fn members_that_come_back_report_only_buckets_that_differ() {
         world.settle();
         world.replies[&Token(token)].clone()
     };
-    assert_eq!(ask(1000, vec![(h, Part::Whole)]), Reply::Differ { differ: vec![], missed: vec![] });
-    assert_eq!(ask(1001, vec![]), Reply::Differ { differ: vec![h.as_bytes()[0]], missed: vec![] });
+    assert_eq!(ask(1000, vec![(h, Part::Whole)]), Reply::Differ { differ: vec![], missed: Missed::default() });
+    assert_eq!(ask(1001, vec![]), Reply::Differ { differ: vec![h.as_bytes()[0]], missed: Missed::default() });
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl Brain for Replicator {
             Input::PartsDropped { owner, h, parts, result } => self.on_parts_dropped(owner, h, parts, result),
             Input::Reported { owner, upto, result } => self.on_reported(owner, upto, result),
             Input::Compared { owner, result } => self.on_compared(owner, result),
-            Input::Missed { owner, parts } => self.on_missed(owner, parts),
+            Input::Missed { owner, missed } => self.on_missed(owner, missed),
             Input::Scrubbed { owner, h, part, result } => self.on_scrubbed(owner, h, part, &result),
             Input::BadPart { owner, h, part } => self.part_is_bad(owner, h, part),
             Input::Lookup { token, h } => self.on_lookup(token, &h),

@@ -8,7 +8,7 @@ use super::owner::{Owner, Wait};
 use super::types::{Action, AskFailure, Event};
 use crate::core::{Effect, earliest};
 use crate::model::holding::{HOLDINGS_BATCH_MAX, Holding, HoldingState, Holdings, bucket_digests};
-use crate::model::{MonoTime, PeerId};
+use crate::model::{MonoTime, PeerId, WallTime};
 
 /// Most served-to records in one batch, so that it stays far below the 1 MiB that the route takes.
 const SERVED_IN_BATCH: usize = 8000;
@@ -25,6 +25,15 @@ pub(super) struct Reporting {
     tries: u32,
     /// Since the last time it was away, it has not been compared what is held.
     compare: bool,
+    /// Up to which miss, by the owner's clock, this run heard of what is to be looked at.
+    heard: WallTime,
+}
+
+impl Reporting {
+    /// The owner said what its audit missed: what is signed from now on says so.
+    pub(super) fn hears(&mut self, upto: WallTime) {
+        self.heard = self.heard.max(upto);
+    }
 }
 
 impl Owner {
@@ -68,8 +77,12 @@ impl Replicator {
                 let held = open.flat_map(|(h, mail)| mail.held.iter().map(|part| (*h, *part)));
                 Action::CompareHoldings { owner: *id, buckets: bucket_digests(held) }
             } else {
-                let (upto, items) = o.batch();
-                Action::Report { owner: *id, upto, holdings: Holdings { member, owner: *id, at: wall, items } }
+                let (upto, mut items) = o.batch();
+                // What is doubted is confirmed once it has passed its check, which says so anew.
+                let doubted = |item: &Holding| self.scrubs.doubted.contains(&(*id, item.h, item.part));
+                items.retain(|item| item.state != HoldingState::Held || !doubted(item));
+                let heard = Some(o.reporting.heard);
+                Action::Report { owner: *id, upto, holdings: Holdings { member, owner: *id, at: wall, items, heard } }
             };
             // Behind everything that was recorded: the word is on this disk before the owner hears it.
             self.out.commit(Vec::new(), vec![Effect::Act(action)]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Replicator;
 use super::types::{Action, Event, Scrub};
+use crate::model::holding::Missed;
 use crate::model::{Address, MailId, MonoTime, Part, PeerId};
 
 /// How often each part is checked, unless told otherwise. Disks go bad over months; a week finds it while others still have theirs.
@@ -55,6 +56,7 @@ impl Replicator {
     }
     /// Plans the next check of a part that has just been written or checked.
     pub(super) fn plan_scrub(&mut self, owner: PeerId, h: MailId, part: Part) {
+        self.scrubs.doubted.remove(&(owner, h, part));
         let at = self.now.mono + self.jitter.between(self.scrubs.every * 3 / 4, self.scrubs.every);
         self.scrubs.due.insert((at, owner, h, part));
     }
@@ -92,8 +94,11 @@ impl Replicator {
         }
     }
     /// The owner could not be shown these parts: those that are held are checked next.
-    pub(super) fn on_missed(&mut self, owner: PeerId, parts: Vec<(MailId, Part)>) {
-        for (h, part) in parts {
+    pub(super) fn on_missed(&mut self, owner: PeerId, missed: Missed) {
+        if let Some(o) = self.owners.get_mut(&owner) {
+            o.reporting.hears(missed.upto);
+        }
+        for (h, part) in missed.parts {
             let held = self.owners.mail(&owner, &h).is_some_and(|mail| mail.held.contains(&part));
             if held && self.scrubs.doubted.insert((owner, h, part)) {
                 self.scrubs.due.insert((self.now.mono, owner, h, part));

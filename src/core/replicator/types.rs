@@ -8,7 +8,7 @@ use serde_bytes::ByteBuf;
 use super::list::ReadRun;
 use crate::core::Token;
 use crate::model::group::Roster;
-use crate::model::holding::{Holding, HoldingRefusal, Holdings};
+use crate::model::holding::{Holding, HoldingRefusal, Holdings, Missed};
 use crate::model::msglist::Cursor;
 use crate::model::{Address, ByteSize, Digest, Encoding, MailId, Part, PeerId, Urgency, WallTime};
 use crate::wire::msglist::Page;
@@ -172,7 +172,7 @@ pub enum Input {
         /// Who audited.
         owner: PeerId,
         /// What it could not be shown.
-        parts: Vec<(MailId, Part)>,
+        missed: Missed,
     },
     /// The answer to [`Action::Scrub`].
     Scrubbed {

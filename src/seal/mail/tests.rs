@@ -197,6 +197,28 @@ fn a_failing_disk_is_never_blamed_on_the_mail() {
 }
 
 #[test]
+fn a_full_disk_is_said_with_what_helps() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let (alice, bob) = (identity("alice@acme"), identity("bob@acme"));
+    let sealed = seal(&noise(3 << 20), &alice, &[&bob]);
+    let opened = open_mail(&sealed[..], &bob, alice.certificate(), CAP, Full).map(|_| ());
+    let stripped = strip_encryption(&sealed[..], &bob, Full).map(|_| ());
+    let again = seal_mail(&text(10)[..], &alice, &[bob.certificate().clone()], Full, NOW).map(|_| ());
+    for outcome in [opened, stripped, again] {
+        let said = outcome.unwrap_err().to_string();
+        assert!(said.contains("free some space") && !said.contains("check the disk"), "{said}");
+    }
+}
+
+#[test]
 fn nobody_or_too_many_to_seal_to_is_an_error() {
     let alice = identity("alice@acme");
     let to = |count| seal_mail(&b"x"[..], &alice, &vec![alice.certificate().clone(); count], sink(), NOW);

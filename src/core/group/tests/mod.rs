@@ -5,6 +5,7 @@ mod contacts;
 mod leaving;
 mod mastership;
 mod network;
+mod signed;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

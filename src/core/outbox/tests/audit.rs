@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::world::{Rules, World, key};
 use super::{DAY, MINUTE, only_mail};
+use crate::core::outbox::holdings::is_held;
 use crate::core::outbox::{Event, Input, Reply};
 use crate::core::{Brain, Token};
 use crate::model::holding::{HoldingRefusal, HoldingState};
-use crate::model::{MailId, Part, PeerId};
+use crate::model::{MailId, Part, PeerId, WallTime};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -41,7 +42,7 @@ fn compares(world: &mut World, h: MailId) -> (usize, Vec<(MailId, Part)>) {
     world.tell(Input::HoldingBuckets { token, member: liar(), digests });
     world.settle();
     let Reply::Differ { differ, missed } = &world.replies[&token] else { panic!() };
-    (differ.len(), missed.clone())
+    (differ.len(), missed.parts.clone())
 }
 
 #[test]
@@ -142,4 +143,60 @@ fn who_refuses_a_part_is_shown_with_the_reason_until_it_takes_one() {
     assert_eq!(shown, [("m3@acme".parse().unwrap(), HoldingRefusal::Quota)]);
     world.holds(3, h, part(1), HoldingState::Held, world.now.wall);
     assert!(world.brain.status().refusals.is_empty());
+}
+
+#[test]
+fn r8_a_batch_that_was_signed_before_its_member_heard_of_a_miss_restores_nothing_however_late_it_comes() {
+    let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
+    let on_its_way = world.now.wall + MINUTE;
+    world.run(HOUR + MINUTE);
+    assert_eq!(safe(&world), 1);
+    // Its request failed at the member, which compared, and was told.
+    assert_eq!(compares(&mut world, h).1, vec![(h, part(1))]);
+    let missed_at = world.brain.status().audit_misses[0].at;
+    let never = WallTime(0);
+    world.says(3, &[(h, part(1), HoldingState::Held)], on_its_way, Some(never));
+    assert_eq!(safe(&world), 1, "it comes after the comparison, and was signed before the miss");
+    world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(never));
+    assert_eq!(safe(&world), 1, "signed after the comparison by who had not its answer yet");
+    world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(missed_at));
+    assert_eq!((safe(&world), world.brain.status().audit_misses.len()), (2, 0), "it has looked");
+    // The next miss is another one.
+    world.run(2 * HOUR);
+    assert_eq!(safe(&world), 1);
+    compares(&mut world, h);
+    world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(missed_at));
+    assert_eq!(safe(&world), 1, "it heard of the first miss, not of the second");
+}
+
+#[test]
+fn r8_a_word_about_one_part_makes_no_old_word_about_another_good() {
+    let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
+    world.holds(3, h, part(7), HoldingState::Held, world.now.wall);
+    let on_its_way = world.now.wall + MINUTE;
+    world.run(2 * HOUR);
+    assert_eq!(world.brain.status().audit_misses.len(), 1);
+    let missed_at = world.brain.status().audit_misses[0].at;
+    compares(&mut world, h);
+    world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(missed_at));
+    let holders = |world: &World| world.brain.state.mails[&h].holdings.values().filter(|word| is_held(word)).count();
+    assert_eq!(holders(&world), 5);
+    world.says(3, &[(h, part(7), HoldingState::Held)], on_its_way, Some(WallTime(0)));
+    assert_eq!(holders(&world), 5, "its other part was not looked at yet");
+    world.says(3, &[(h, part(7), HoldingState::Held)], world.now.wall, Some(missed_at));
+    assert_eq!(holders(&world), 6);
+}
+
+#[test]
+fn of_several_words_about_one_part_in_a_batch_the_last_counts() {
+    use HoldingState::{Held, Lost};
+    let (mut world, h) = held_by_five(Rules::default());
+    assert_eq!(safe(&world), 2);
+    world.says(3, &[(h, part(1), Lost), (h, part(1), Held)], world.now.wall, Some(WallTime(0)));
+    assert_eq!(safe(&world), 2, "it was lost and is here again");
+    world.says(3, &[(h, part(1), Held), (h, part(1), Lost)], world.now.wall, Some(WallTime(0)));
+    assert_eq!(safe(&world), 1);
+    world.crash();
+    world.settle();
+    assert_eq!(safe(&world), 1);
 }

@@ -195,9 +195,19 @@ impl World {
         self.inbox.push_back(input);
     }
     pub(super) fn holds(&mut self, member: u8, h: MailId, part: Part, state: HoldingState, at: WallTime) -> Reply {
+        self.says(member, &[(h, part, state)], at, None)
+    }
+    /// A batch of a member's words, signed when it had heard of misses up to then.
+    pub(super) fn says(
+        &mut self,
+        member: u8,
+        words: &[(MailId, Part, HoldingState)],
+        at: WallTime,
+        heard: Option<WallTime>,
+    ) -> Reply {
         let who = key(member);
-        let items = vec![Holding { h, part, state }];
-        let batch = who.sign(Holdings { member: who.peer_id(), owner: key(1).peer_id(), at, items });
+        let items = words.iter().map(|(h, part, state)| Holding { h: *h, part: *part, state: state.clone() }).collect();
+        let batch = who.sign(Holdings { member: who.peer_id(), owner: key(1).peer_id(), at, items, heard });
         let batch = Signed::verify(batch.as_bytes()).unwrap();
         let token = Token(self.fresh());
         self.tell(Input::Holdings { token, batch });

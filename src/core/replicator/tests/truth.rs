@@ -10,9 +10,9 @@ use super::{SIX, all_five, indices, latest_round};
 use crate::core::replicator::list::{KnownList, Taken};
 use crate::core::replicator::{Event, Input, Lookup, Reply};
 use crate::core::{Brain, Token};
-use crate::model::holding::HoldingState;
+use crate::model::holding::{HoldingState, Missed};
 use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, Seq, SignedTombstone, Tombstone};
-use crate::model::{Part, PeerId};
+use crate::model::{Part, PeerId, WallTime};
 use crate::wire::Signed;
 use crate::wire::msglist::{Page, Run, chain_next, chain_start, encode_entry};
 
@@ -41,7 +41,8 @@ fn r8_a_part_that_its_owners_audit_missed_is_checked_before_it_is_confirmed_anew
             world.peer(name).rotten.insert((id("alice"), h(1), part));
         }
         world.log.clear();
-        world.tell(name, Input::Missed { owner: id("alice"), parts: vec![(h(1), part)] });
+        let missed = Missed { parts: vec![(h(1), part)], upto: WallTime(7) };
+        world.tell(name, Input::Missed { owner: id("alice"), missed });
         world.tell(name, Input::PeerIsBack(id("alice")));
         world.settle();
         world.run(Duration::from_secs(10));
