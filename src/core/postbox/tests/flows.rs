@@ -528,3 +528,42 @@ fn strangers_are_bounded_by_the_hour_and_never_block_a_known_sender() {
     world.pass(Duration::from_secs(3700));
     assert!(taken(&mut world, 3), "the hour is over");
 }
+
+#[test]
+fn r9_strangers_are_taken_by_100_an_hour_to_500_in_all_and_nothing_that_was_taken_is_dropped_for_the_next() {
+    let mut world = World::new();
+    let by = |n: u16| {
+        let mut id = [1; 20];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        let submission = SubmissionId::from_slice(&id[..16]).unwrap();
+        Ns { submission, h: MailId::new(id), from_fingerprint: Fingerprint::new(id), ..ns(1) }
+    };
+    let mut next = 0..;
+    let mut taken: Vec<Ns> = Vec::new();
+    for hour in 0..7 {
+        let before = taken.len();
+        for ns in next.by_ref().take(120).map(by) {
+            match world.send(&ns, false) {
+                Some(Reply::NsTaken) => taken.push(ns),
+                Some(Reply::NsRefused(io::NsRefusal::RequestsTooFast { .. } | io::NsRefusal::Requests { .. })) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(taken.len() - before, if hour < 5 { 100 } else { 0 }, "hour {hour}");
+        world.pass(Duration::from_secs(3601));
+    }
+    assert_eq!(world.listed(Standard::Requests).len(), 500);
+    world.crash();
+    world.run();
+    assert_eq!(world.listed(Standard::Requests).len(), 500, "also after a restart");
+    assert!(matches!(world.send(&by(5000), false), Some(Reply::NsRefused(io::NsRefusal::Requests { .. }))));
+    assert_eq!(world.send(&taken[0].clone(), false), Some(Reply::NsTaken), "one that was taken may come again");
+    assert_eq!(world.send(&ns(9), true), Some(Reply::NsTaken), "a known sender is not held up");
+    assert_eq!((world.listed(Standard::Requests).len(), world.listed(Standard::Inbox).len()), (500, 1));
+    // Each of them can still be had, and makes room for one.
+    let token = world.token();
+    let sender = io::SenderName::Fingerprint(taken[499].from_fingerprint);
+    world.tell(Input::Judge { token, sender, verdict: Verdict::Granted });
+    assert_eq!((world.listed(Standard::Requests).len(), world.listed(Standard::Inbox).len()), (499, 2));
+    assert_eq!(world.send(&by(5000), false), Some(Reply::NsTaken));
+}
