@@ -61,11 +61,16 @@ impl World {
         }
     }
 
-    /// A cancel that is still called uncertain though everybody who could say more is there, and always was.
+    /// A cancel that is still called uncertain though everybody who could say more is there. Of a mail that had ended before its
+    /// owner was restored, the tombstone may not say how for each receiver.
     pub(crate) fn unsure_cancel(&self) -> Option<&(SubmissionId, Address)> {
         let all_there = self.peers.iter().all(|p| p.is_up() && !p.dead && !p.left);
+        let forgotten = |which: &(SubmissionId, Address)| {
+            let owner = &self.peers[self.truth.letters[&which.0].from];
+            owner.disk.ledger.ended.get(which) == Some(&EndedAs::Forgotten)
+        };
         let mut said = self.truth.cancel_said.iter().filter(|_| all_there);
-        said.find(|(_, answer)| **answer == CancelAnswer::Uncertain).map(|(which, _)| which)
+        said.find(|(which, answer)| **answer == CancelAnswer::Uncertain && !forgotten(which)).map(|(which, _)| which)
     }
 
     fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {
