@@ -239,7 +239,7 @@ fn r7_a_tombstone_from_elsewhere_than_the_list_goes_along_with_the_list() {
     let told = Event::Tombstoned { owner: id("alice"), h: h(1), expiry, tombstone: bytes.clone(), named: true };
     world.peer("bob").journal.push(told);
     world.start("bob");
-    assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, [bytes.clone()]);
+    assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, std::slice::from_ref(&bytes));
     assert_eq!(world.mirror_page("dave", "alice", Cursor::default()).tombstones, Vec::<ByteBuf>::new());
     // Who catches up by bob learns it.
     world.start("carol");
@@ -250,7 +250,7 @@ fn r7_a_tombstone_from_elsewhere_than_the_list_goes_along_with_the_list() {
     world.kill("bob");
     world.peer("bob").journal = snapshot;
     world.start("bob");
-    assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, [bytes.clone()]);
+    assert_eq!(world.mirror_page("bob", "alice", Cursor::default()).tombstones, std::slice::from_ref(&bytes));
     // Once the list says it too, it does not go along any more.
     world.start("alice");
     world.outbox("alice").append(EntryBody::Tombstone(SignedTombstone(bytes.to_vec())));
