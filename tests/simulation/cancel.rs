@@ -61,16 +61,23 @@ impl World {
         }
     }
 
-    /// A cancel that is still called uncertain though everybody who could say more is there. Of a mail that had ended before its
-    /// owner was restored, the tombstone may not say how for each receiver.
+    /// A cancel that is still called uncertain though everybody who could say more is there. A restored owner does not know whom
+    /// it served, so only the reader can say more, and one that does not know of the mail promises nothing to a stranger; and of
+    /// a mail that had ended before, the tombstone may not say how for each receiver.
     pub(crate) fn unsure_cancel(&self) -> Option<&(SubmissionId, Address)> {
         let all_there = self.peers.iter().all(|p| p.is_up() && !p.dead && !p.left);
         let forgotten = |which: &(SubmissionId, Address)| {
             let owner = &self.peers[self.truth.letters[&which.0].from];
             owner.disk.ledger.ended.get(which) == Some(&EndedAs::Forgotten)
         };
-        let mut said = self.truth.cancel_said.iter().filter(|_| all_there);
-        said.find(|(which, answer)| **answer == CancelAnswer::Uncertain && !forgotten(which)).map(|(which, _)| which)
+        let nobody_knows = |(id, reader): &(SubmissionId, Address)| {
+            let from = self.truth.letters[id].from;
+            let key = MailKey { sender: self.peers[from].fingerprint, submission: *id };
+            let knows = |reader: usize| self.peers[reader].disk.ledger.announced.contains(&key);
+            self.truth.restored.contains_key(&from) && !self.at(reader).is_some_and(knows)
+        };
+        let mut unsure = self.truth.cancel_said.iter().filter(|(_, answer)| **answer == CancelAnswer::Uncertain);
+        unsure.find(|(which, _)| all_there && !forgotten(which) && !nobody_knows(which)).map(|(which, _)| which)
     }
 
     fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {

@@ -113,6 +113,19 @@ impl World {
         before && !known && !forms.any(|(h, _)| self.is_listed_elsewhere(h))
     }
 
+    /// An owner and a member compared, and found nothing that differs: what the owner believed is what the member says. The member
+    /// may have come back with an old disk itself, on which is again what it had reported as dropped.
+    pub(crate) fn belief_confirmed(&mut self, p: usize, member: usize) {
+        let (owner, id) = (self.peers[p].id, self.peers[member].id);
+        let Some(belief) = self.truth.beliefs.remove(&(p, id)) else { return };
+        let here = &self.peers[member].disk.parts;
+        for (h, parts) in belief {
+            for part in parts.into_iter().filter(|part| here.contains(&(owner, h, *part))) {
+                self.truth.reported.entry(h).or_default().entry(id).or_default().insert(part, self.t);
+            }
+        }
+    }
+
     /// An owner refuses an nr: one that was restored, and has not learned of the mail again, cannot know better. It is told of
     /// it by another nr, once it has.
     pub(crate) fn note_nr_refused(&mut self, p: usize, from: CallRef) {

@@ -132,8 +132,7 @@ impl World {
                     outbox::Reply::NrTaken | outbox::Reply::HoldingsTaken => Answer::Done,
                     outbox::Reply::Differ { differ, missed } => {
                         if differ.is_empty() {
-                            let member = self.peers[from.caller].id;
-                            self.truth.beliefs.remove(&(p, member));
+                            self.belief_confirmed(p, from.caller);
                         }
                         Answer::Differ(differ, missed)
                     }
