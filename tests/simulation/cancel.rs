@@ -62,8 +62,8 @@ impl World {
     }
 
     /// A cancel that is still called uncertain though everybody who could say more is there. A restored owner does not know whom
-    /// it served, so only the reader can say more, and one that does not know of the mail promises nothing to a stranger; and of
-    /// a mail that had ended before, the tombstone may not say how for each receiver.
+    /// it served, so only the reader can say more, and one that does not know of the mail, or has forgotten it, promises nothing to
+    /// a stranger; and of a mail that had ended before, the tombstone may not say how for each receiver.
     pub(crate) fn unsure_cancel(&self) -> Option<&(SubmissionId, Address)> {
         let all_there = self.peers.iter().all(|p| p.is_up() && !p.dead && !p.left);
         let forgotten = |which: &(SubmissionId, Address)| {
@@ -74,7 +74,8 @@ impl World {
             let from = self.truth.letters[id].from;
             let key = MailKey { sender: self.peers[from].fingerprint, submission: *id };
             let knows = |reader: usize| self.peers[reader].disk.ledger.announced.contains(&key);
-            self.truth.restored.contains_key(&from) && !self.at(reader).is_some_and(knows)
+            let is_old = |p: usize| self.truth.restored.contains_key(&p);
+            (is_old(from) || self.at(reader).is_some_and(is_old)) && !self.at(reader).is_some_and(knows)
         };
         let mut unsure = self.truth.cancel_said.iter().filter(|(_, answer)| **answer == CancelAnswer::Uncertain);
         unsure.find(|(which, _)| all_there && !forgotten(which) && !nobody_knows(which)).map(|(which, _)| which)
