@@ -116,7 +116,7 @@ impl World {
     /// Whether the reader of a mail whose owner's disk died has neither had it nor refused it, and still could: of the members
     /// that its safe(f) counted, no more were lost than it said may go.
     fn is_missed(&self, Orphan { h, reader, promise }: &Orphan) -> bool {
-        if self.is_void(promise) {
+        if self.is_void(h, promise) {
             return false;
         }
         let mail = &self.truth.mails[h];

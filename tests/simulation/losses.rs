@@ -103,13 +103,19 @@ impl World {
     }
 
     /// Whether more holders were lost than safe(f) said may go.
-    pub(crate) fn is_void(&self, promise: &Promise) -> bool {
+    pub(crate) fn is_void(&self, h: &MailId, promise: &Promise) -> bool {
         // A liar is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
         let is_lost = |m: &&usize| {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
             self.peers[**m].dead || self.peers[**m].liar || restored || promise.emptied.contains(m)
         };
-        i32::try_from(promise.holders.iter().filter(is_lost).count()).unwrap() > promise.safe
+        // A liar that a holder gave its part up for, as placement says, stands for that one.
+        let owner = self.peers[self.truth.mails[h].owner].id;
+        let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
+        let gave_up = promise.holders.iter().any(|m| !self.peers[*m].dead && !holds(m));
+        let liars = (0..self.params.members)
+            .filter(|m| gave_up && self.peers[*m].liar && holds(m) && !promise.holders.contains(m));
+        i32::try_from(promise.holders.iter().filter(is_lost).count() + liars.count()).unwrap() > promise.safe
     }
 
     /// An owner learns that a member missed an audit: what that one reported before does not count any more.
@@ -198,7 +204,7 @@ impl World {
             mail.submission == *id && mail.receivers.contains(receiver) && owner.disk.ledger.sealed.contains(*h)
         });
         let mut forms = forms.peekable();
-        let kept = |h: &MailId| self.truth.promised.get(h).is_some_and(|promise| !self.is_void(promise));
+        let kept = |h: &MailId| self.truth.promised.get(h).is_some_and(|promise| !self.is_void(h, promise));
         forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h) && !kept(h))
     }
 

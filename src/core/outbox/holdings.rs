@@ -71,6 +71,8 @@ impl Outbox {
         let Some(mail) = self.state.mails.get(&item.h) else { return false };
         match mail.holdings.get(&(member, item.part)) {
             Some(word) => word.at <= at && word.state != item.state,
+            // A member that compares names every part that it has not.
+            None if item.state == HoldingState::Lost => false,
             None => mail.holdings.keys().filter(|(who, _)| *who == member).count() < PARTS_PER_MEMBER_MAX,
         }
     }

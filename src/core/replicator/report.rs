@@ -1,6 +1,7 @@
 //! Reporting: this peer's word on each part to the part's owner, in batches, again and again until the owner has it on its
 //! disk. It never says a word that is not durable here first (R1).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Replicator;
@@ -8,7 +9,7 @@ use super::owner::{Owner, Wait};
 use super::types::{Action, AskFailure, Event};
 use crate::core::{Effect, earliest};
 use crate::model::holding::{HOLDINGS_BATCH_MAX, Holding, HoldingState, Holdings, bucket_digests};
-use crate::model::{MonoTime, PeerId, WallTime};
+use crate::model::{Encoding, MonoTime, Part, PeerId, WallTime};
 
 /// Most served-to records in one batch, so that it stays far below the 1 MiB that the route takes.
 const SERVED_IN_BATCH: usize = 8000;
@@ -133,9 +134,10 @@ impl Replicator {
             let h = *h;
             let sure = mail.held.iter().filter(|part| !self.scrubs.doubted.contains(&(owner, h, **part)));
             events.extend(sure.map(|part| Event::Held { owner, h, part: *part }));
-            // What the owner may think is here, and is not.
-            let missing = mail.goal.filter(|part| !mail.held.contains(part));
-            events.extend(missing.map(|part| Event::Lost { owner, h, part }));
+            // What the owner may think is here, and is not: whichever part that is, also where placement names this peer no more.
+            let missing = parts_of(mail.encoding).into_iter().chain(mail.goal).filter(|part| !mail.held.contains(part));
+            let missing: BTreeSet<Part> = missing.collect();
+            events.extend(missing.into_iter().map(|part| Event::Lost { owner, h, part }));
         }
         self.commit_each(events);
     }
@@ -152,5 +154,13 @@ impl Replicator {
             o.reporting.due = now + self.jitter.back_off(BACK_OFF.0, BACK_OFF.1, o.reporting.tries);
         }
         true
+    }
+}
+
+/// Every part that a mail is kept in.
+fn parts_of(encoding: Encoding) -> Vec<Part> {
+    match encoding {
+        Encoding::Whole => vec![Part::Whole],
+        Encoding::Fragments { k, n } => (0..n).map(|i| Part::Fragment { k, i }).collect(),
     }
 }

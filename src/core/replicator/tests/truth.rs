@@ -12,7 +12,7 @@ use crate::core::replicator::{Event, Input, Lookup, Reply};
 use crate::core::{Brain, Token};
 use crate::model::holding::{HoldingState, Missed};
 use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, Seq, SignedTombstone, Tombstone};
-use crate::model::{Part, PeerId, WallTime};
+use crate::model::{Encoding, Part, PeerId, WallTime};
 use crate::wire::Signed;
 use crate::wire::msglist::{Page, Run, chain_next, chain_start, encode_entry};
 
@@ -284,4 +284,18 @@ fn r9_tombstones_beside_a_list_are_taken_of_named_mails_only_and_never_from_thei
     world.run(HOUR / 60);
     assert!(matches!(world.lookup("carol", 1), Lookup::Known(_)), "{:?}", world.lookup("carol", 1));
     assert!(matches!(world.lookup("carol", 2), Lookup::Unknown), "{:?}", world.lookup("carol", 2));
+}
+
+#[test]
+fn r8_a_member_that_differs_from_its_owner_names_what_it_has_not_also_where_it_is_not_placed() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, Encoding::Whole);
+    let holders = world.holders("alice", 1);
+    let other = SIX[1..].iter().find(|name| !holders.contains_key(*name)).unwrap();
+    assert_eq!(world.told("alice", other, 1), []);
+    // It was a holder once, and came back with an older disk: its owner counts it.
+    world.outbox("alice").told.insert((id(other), h(1), Part::Whole), HoldingState::Held);
+    world.tell(other, Input::PeerIsBack(id("alice")));
+    world.run(HOUR / 60);
+    assert_eq!(world.told("alice", other, 1), [(Part::Whole, HoldingState::Lost)]);
 }

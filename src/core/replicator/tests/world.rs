@@ -453,7 +453,11 @@ impl World {
                 assert!(self.peers[&peer].journal.contains(&held), "R1: reported before it was durable");
             }
             let told = &mut self.outboxes.get_mut(&owner).unwrap().told;
-            told.insert((peer, item.h, item.part), item.state);
+            let which = (peer, item.h, item.part);
+            // A part that nobody counts cannot be lost.
+            if item.state != HoldingState::Lost || told.contains_key(&which) {
+                told.insert(which, item.state);
+            }
         }
         Ok(())
     }
