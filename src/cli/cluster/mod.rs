@@ -127,6 +127,11 @@ impl ClusterDir {
         Ok(Self { file: StateFile::of(&dir), dir, program: program.to_owned(), report })
     }
 
+    /// The cluster's folder.
+    pub(super) fn home(&self) -> &Path {
+        &self.dir
+    }
+
     /// The home of a peer: `DIR/NAME`.
     pub fn home_of(&self, address: &Address) -> PathBuf {
         self.dir.join(address.name().as_str())

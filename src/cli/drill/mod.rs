@@ -1,0 +1,85 @@
+//! `roost drill`: makes real peers fail under steady mail and tells whether every rule held. It sees the peers only from outside,
+//! by SMTP, IMAP, their commands and their disks, and never takes a peer's word for what a disk can show.
+
+pub(super) mod args;
+mod availability;
+mod census;
+mod crew;
+mod events;
+mod letters;
+mod load;
+mod report;
+mod scenarios;
+mod scene;
+mod verdict;
+mod watch;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::demo::stage::Stage;
+use super::output::{self, Shown};
+use crate::config::cluster::Cluster;
+use args::{DrillArgs, Name};
+use report::{Outcome, Report};
+use scene::Scene;
+use verdict::RuleVerdict;
+
+/// The cluster that is built in.
+const CLUSTER: &str = include_str!("../../../cluster-config/drill.toml");
+/// How long all that is due may take once the load has stopped.
+const SETTLE: Duration = Duration::from_secs(120);
+
+/// Does what was asked.
+pub(super) fn run(_home: Option<&Path>, args: &DrillArgs) -> anyhow::Result<Shown> {
+    let seed = args.seed.map_or_else(drawn, Ok)?;
+    output::note(&format!("seed {seed}"));
+    let mut outcomes = Vec::new();
+    for name in args.scenario.each() {
+        output::note(&format!("{}:", name.word()));
+        let mut outcome = play(name, args, seed)?;
+        outcome.plot(args.plots.plots.as_deref())?;
+        output::note(&outcome.text());
+        outcomes.push(outcome);
+    }
+    Report::new(outcomes, seed).shown()
+}
+
+fn drawn() -> anyhow::Result<u64> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the operating system gives no randomness: {e}"))?;
+    Ok(u64::from(u32::from_le_bytes(bytes)))
+}
+
+fn play(name: Name, args: &DrillArgs, seed: u64) -> anyhow::Result<Outcome> {
+    let start = Instant::now();
+    let stage = Stage::new("drill", None, Cluster::parse("drill.toml", CLUSTER)?)?;
+    if args.keep {
+        output::note(&format!("its homes stay in {}", stage.cluster.home().display()));
+        stage.keep_folder();
+    }
+    stage.cluster.up(&stage.file)?;
+    let mut scene = Scene::open(stage, seed)?;
+    let played = scenarios::play(name, &mut scene).and_then(|()| scene.finish(SETTLE));
+    let (mails, mut rules, availability) = scene.log().look(|seen| {
+        let availability = availability::of(seen, scene.crew.people.len(), scene.expected.as_ref());
+        (verdict::taken(seen), verdict::judge(seen), availability)
+    });
+    if let Err(error) = played {
+        rules.push(RuleVerdict { rule: "R12".to_owned(), ok: false, why: format!("it could not go on: {error:#}") });
+    }
+    drop(scene);
+    Ok(Outcome {
+        scenario: name.word(),
+        ok: rules.iter().all(|verdict| verdict.ok),
+        seconds: (start.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+        mails,
+        rules,
+        skipped: None,
+        left_out: Vec::new(),
+        availability: Some(availability),
+        plot: None,
+    })
+}
