@@ -292,6 +292,12 @@ impl ClusterDir {
         self.status()
     }
 
+    /// Starts the process of a peer that does not run, and returns before it answers.
+    pub(super) fn launch(&self, address: &Address) -> anyhow::Result<()> {
+        self.wait_for_the_last(address)?;
+        self.spawn(address).map(drop)
+    }
+
     /// Stops every peer; gives those that ran.
     ///
     /// # Errors

@@ -40,6 +40,26 @@ pub(in crate::cli) enum Name {
     All,
     /// A sender is killed as soon as its mail is safe; readers open it all the same
     SenderDead,
+    /// The sender and as many members as safe(f) says are killed; every mail is still read
+    FDead,
+    /// One member more is killed; what cannot be had is refused clearly, and comes back with any one of them
+    FPlusOneDead,
+    /// The acting master is killed; another acts, and what the first one held is made again
+    MasterDead,
+    /// A member works a sixteenth of the time; nobody waits for it
+    SlowMember,
+    /// A member serves altered blocks; no reader gets a wrong byte, and it is named
+    LyingMember,
+    /// A member's and then a sender's disk is emptied; both get back what they had
+    EmptyDisk,
+    /// A peer's disk is lost and made anew from an older backup; nothing is lost, doubled or resurrected
+    OldBackup,
+    /// Disks become full: mail is refused with a reason, and nothing that was taken is dropped
+    DiskFull,
+    /// Peers are killed at random moments, --kills times, while mail is sent, read, repaired and taken back
+    KillStorm,
+    /// Every peer is stopped and started in turn
+    RollingRestart,
 }
 
 impl Name {

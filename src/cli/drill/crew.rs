@@ -38,6 +38,8 @@ pub(super) struct Crew {
     pub(super) pace: Duration,
     /// Whether senders send.
     pub(super) sending: AtomicBool,
+    /// Whether senders wait meanwhile.
+    pub(super) quiet: AtomicBool,
     /// Whether readers read and the watch watches.
     pub(super) working: AtomicBool,
     next: AtomicU32,
@@ -69,6 +71,7 @@ impl Crew {
             log: Log::new(),
             pace,
             sending: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             working: AtomicBool::new(true),
             next: AtomicU32::new(1),
             mails: Mutex::default(),
@@ -101,6 +104,11 @@ impl Crew {
     /// Whether nobody may open it yet.
     pub(super) fn is_held(&self, mail: MailNo) -> bool {
         lock(&self.held).contains(&mail)
+    }
+
+    /// This one may be opened now.
+    pub(super) fn open_up(&self, mail: MailNo) {
+        lock(&self.held).remove(&mail);
     }
 
     /// From now on all may be opened.

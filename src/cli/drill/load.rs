@@ -13,7 +13,7 @@ use super::watch;
 use crate::cli::cluster::ClusterPeer;
 use crate::cli::demo::imap_client::{ImapClient, ImapError};
 use crate::cli::demo::smtp_client::{SmtpClient, SmtpError};
-use crate::console::protocol::{Cancelled, OutboxLine, Request};
+use crate::console::protocol::{Cancelled, Request};
 use crate::core::jitter::Jitter;
 use crate::core::outbox::CancelAnswer;
 
@@ -25,6 +25,12 @@ const LOOK: Duration = Duration::from_millis(250);
 const TRY_AGAIN: Duration = Duration::from_millis(1500);
 /// One mail of so many is taken back.
 const TAKEN_BACK: u64 = 9;
+/// How long after it was taken, at most.
+const CANCEL_AFTER: Duration = Duration::from_secs(2);
+/// How often its peer is asked for it: it is listed by its subject only once it is sealed.
+const CANCEL_TRIES: u32 = 12;
+/// How long readers leave mail unopened, at most.
+const UNOPENED_MS: u32 = 4000;
 /// How long a peer may think about what became of a mail that is taken back, seconds.
 const CANCEL_S: u64 = 2;
 
@@ -98,16 +104,25 @@ fn send(crew: &Crew, at: usize, ways: &[Way], mut random: Jitter) {
         if !crew.is_sending() {
             return;
         }
+        if crew.quiet.load(Ordering::SeqCst) {
+            continue;
+        }
         let peer = &crew.people[at];
         if connection.is_none() {
             connection = login(peer);
         }
         let Some(smtp) = &mut connection else { continue };
-        let mail = crew.number(*way, false);
+        // What is to be taken back is opened by nobody before.
+        let back = random.below(TAKEN_BACK) == 0;
+        let mail = crew.number(*way, back);
         if !submit(crew, smtp, mail, *way) {
             connection = None;
-        } else if random.below(TAKEN_BACK) == 0 {
+        } else if back {
+            pause(random.between(Duration::ZERO, CANCEL_AFTER), || crew.is_sending());
             take_back(crew, peer, mail);
+        }
+        if back {
+            crew.open_up(mail);
         }
     }
 }
@@ -133,11 +148,15 @@ pub(super) fn submit(crew: &Crew, smtp: &mut SmtpClient, mail: MailNo, way: Way)
 /// Asks a peer to take a mail back. One that goes away meanwhile is not asked again: whether it heard is not known.
 fn take_back(crew: &Crew, peer: &ClusterPeer, mail: MailNo) {
     let control = crew.cluster.control_of(&peer.address).giving_up_after(SILENCE);
-    let Ok(lines) = control.ask_telling::<Vec<OutboxLine>>(&Request::Outbox, &mut |_, _| {}) else { return };
-    let of_mail = |line: &&OutboxLine| {
-        line.subject.as_deref().is_some_and(|subject| crew.letters.number(&format!("{subject} ")) == Some(mail))
-    };
-    let Some(line) = lines.iter().find(of_mail) else { return };
+    let mut line = None;
+    for _ in 0..CANCEL_TRIES {
+        line = watch::lines(crew, &peer.address).into_iter().find(|(number, _)| *number == mail).map(|(_, line)| line);
+        if line.is_some() || !crew.is_working() {
+            break;
+        }
+        pause(LOOK, || crew.is_working());
+    }
+    let Some(line) = line else { return };
     // Until the answer is known, it may be gone.
     crew.log.add(Event::CancelSaid { mail, word: Word::Uncertain });
     let request = Request::Cancel { which: line.submission.to_string(), wait_s: CANCEL_S };
@@ -181,7 +200,9 @@ impl Reader<'_> {
         imap.command("NOOP")?;
         let uids = imap.uids_from(self.next_uid)?;
         for (uid, mail) in subjects(imap, self.crew, &uids)? {
-            self.todo.insert(uid, (mail, Duration::ZERO));
+            // Some at once, some later, so that what fails meets mail at every stage.
+            let later = Duration::from_millis(u64::from(mail.wrapping_mul(977) % UNOPENED_MS));
+            self.todo.insert(uid, (mail, self.crew.log.now() + later));
         }
         self.next_uid = uids.last().map_or(self.next_uid, |last| last + 1);
         let now = self.crew.log.now();

@@ -24,7 +24,7 @@ use super::output::{self, Shown};
 use crate::config::cluster::Cluster;
 use args::{DrillArgs, Name};
 use report::{Outcome, Report};
-use scene::Scene;
+use scene::{Scene, Skipped};
 use verdict::RuleVerdict;
 
 /// The cluster that is built in.
@@ -41,7 +41,7 @@ pub(super) fn run(_home: Option<&Path>, args: &DrillArgs) -> anyhow::Result<Show
         output::note(&format!("{}:", name.word()));
         let mut outcome = play(name, args, seed)?;
         outcome.plot(args.plots.plots.as_deref())?;
-        output::note(&outcome.text());
+        output::note(&outcome.line());
         outcomes.push(outcome);
     }
     Report::new(outcomes, seed).shown()
@@ -62,24 +62,33 @@ fn play(name: Name, args: &DrillArgs, seed: u64) -> anyhow::Result<Outcome> {
     }
     stage.cluster.up(&stage.file)?;
     let mut scene = Scene::open(stage, seed)?;
-    let played = scenarios::play(name, &mut scene).and_then(|()| scene.finish(SETTLE));
+    let played = scenarios::play(name, &mut scene, args).and_then(|()| scene.finish(SETTLE));
     let (mails, mut rules, availability) = scene.log().look(|seen| {
         let availability = availability::of(seen, scene.crew.people.len(), scene.expected.as_ref());
         (verdict::taken(seen), verdict::judge(seen), availability)
     });
-    if let Err(error) = played {
-        rules.push(RuleVerdict { rule: "R12".to_owned(), ok: false, why: format!("it could not go on: {error:#}") });
-    }
+    let left_out = std::mem::take(&mut scene.left_out);
     drop(scene);
+    let mut skipped = None;
+    if let Err(error) = played {
+        match error.downcast::<Skipped>() {
+            // What was seen until then is no drill.
+            Ok(Skipped { why }) => (skipped, rules) = (Some(why), Vec::new()),
+            Err(error) => {
+                let why = format!("it could not go on: {error:#}");
+                rules.push(RuleVerdict { rule: "R12".to_owned(), ok: false, why });
+            }
+        }
+    }
     Ok(Outcome {
         scenario: name.word(),
         ok: rules.iter().all(|verdict| verdict.ok),
         seconds: (start.elapsed().as_secs_f64() * 10.0).round() / 10.0,
         mails,
         rules,
-        skipped: None,
-        left_out: Vec::new(),
-        availability: Some(availability),
+        availability: skipped.is_none().then_some(availability),
+        skipped,
+        left_out,
         plot: None,
     })
 }

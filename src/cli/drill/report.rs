@@ -62,14 +62,19 @@ impl Outcome {
         Ok(())
     }
 
-    /// For people.
-    pub(super) fn text(&self) -> String {
+    /// In one line.
+    pub(super) fn line(&self) -> String {
         let verdict = match (&self.skipped, self.ok) {
-            (Some(why), _) => return format!("{:<16} skipped: {why}\n", self.scenario),
+            (Some(why), _) => return format!("{:<16} skipped: {why}", self.scenario),
             (None, true) => "all rules held",
             (None, false) => "A RULE BROKE",
         };
-        let mut text = format!("{:<16} {verdict}; {} mails, {:.0} s\n", self.scenario, self.mails, self.seconds);
+        format!("{:<16} {verdict}; {} mails, {:.0} s", self.scenario, self.mails, self.seconds)
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut text = self.line() + "\n";
         for RuleVerdict { rule, ok, why } in &self.rules {
             text.push_str(&format!("  {rule:<4} {} {why}\n", if *ok { "held " } else { "BROKE" }));
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -24,7 +25,7 @@ use crate::clock::system_wall;
 use crate::config::cluster::Cluster;
 use crate::console::protocol::{GroupStatus, Request, SealedLine};
 use crate::core::jitter::Jitter;
-use crate::model::{Address, Policy, WallTime};
+use crate::model::{Address, Mode, Policy, WallTime};
 
 /// How often the peers are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -42,6 +43,14 @@ pub(super) struct Probe {
     pub(super) sealed: SealedLine,
 }
 
+/// A scenario cannot run on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub(super) struct Skipped {
+    /// What it lacks.
+    pub(super) why: String,
+}
+
 /// The stage while a scenario plays.
 pub(super) struct Scene {
     /// Where it happens.
@@ -56,6 +65,8 @@ pub(super) struct Scene {
     pub(super) random: Jitter,
     /// What availability should be.
     pub(super) expected: Option<Expected>,
+    /// What of the scenario cannot be done here.
+    pub(super) left_out: Vec<String>,
     load: Option<Load>,
     began: WallTime,
     pins: BTreeMap<Address, String>,
@@ -88,7 +99,13 @@ impl Scene {
         let load = Some(Load::start(&crew, seed));
         let bar = Progress::start("steady mail");
         let (policy, random, began) = (known.policy, Jitter::new(seed), system_wall());
-        Ok(Self { stage, crew, members, policy, random, expected: None, load, began, pins, bar })
+        Ok(Self { stage, crew, members, policy, random, expected: None, left_out: Vec::new(), load, began, pins, bar })
+    }
+
+    /// The member at this place, the founder being the first; in a small group somebody else but the founder.
+    pub(super) fn member(&self, at: usize) -> anyhow::Result<Address> {
+        let last = self.members.len().saturating_sub(1);
+        self.members.get(at.min(last)).cloned().context("the group is too small for a drill")
     }
 
     /// What was seen.
@@ -180,6 +197,45 @@ impl Scene {
         }
     }
 
+    /// The smallest f that the policy promises for a mail, small or large.
+    pub(super) fn promised_f(&self) -> usize {
+        let others = self.members.len().saturating_sub(1);
+        let whole = self.policy.whole_copies(others).saturating_sub(1);
+        let fragments = self.policy.fragments;
+        match self.policy.mode {
+            Mode::Full => whole,
+            Mode::Fragments => whole.min(usize::from(fragments.n.saturating_sub(fragments.k))),
+        }
+    }
+
+    /// These are released and must all be read, R2.
+    pub(super) fn reads_all(&self, probes: &[Probe], limit: Duration, how: &str) {
+        self.release();
+        let (read, all) = (self.all_read(probes, limit), probes.len());
+        self.say(&format!("{read} of {all} mails were read {how}"));
+        self.check(2, read == all, format!("{read} of {all} mails were read {how}"));
+    }
+
+    /// How many of these a reader was told that they cannot be had, by its own peer.
+    pub(super) fn refused_of(&self, probes: &[Probe]) -> usize {
+        self.log().look(|seen| {
+            let is_refused = |probe: &&Probe| {
+                seen.iter().any(|s| s.event == Event::NotHad { mail: probe.mail, answered: true })
+            };
+            probes.iter().filter(is_refused).count()
+        })
+    }
+
+    /// How many mails were refused by SMTP so far.
+    pub(super) fn refused(&self) -> usize {
+        self.log().look(|seen| seen.iter().filter(|s| matches!(s.event, Event::Refused { .. })).count())
+    }
+
+    /// Senders wait, or go on.
+    pub(super) fn quiet(&self, quiet: bool) {
+        self.crew.quiet.store(quiet, Ordering::SeqCst);
+    }
+
     /// Everything may be opened now.
     pub(super) fn release(&self) {
         self.crew.release();
@@ -236,10 +292,13 @@ impl Scene {
         Ok(())
     }
 
-    /// SIGSTOP: it is there, holds its connections, and answers nobody.
-    pub(super) fn freeze(&self, peer: &Address) -> anyhow::Result<()> {
-        self.down(peer, Gone::Silent);
-        self.stage.cluster.signal(peer, Signal::SIGSTOP)
+    /// Starts their processes, and does not wait until they answer.
+    pub(super) fn launch(&self, peers: &[Address]) -> anyhow::Result<()> {
+        for peer in peers {
+            self.stage.cluster.launch(peer)?;
+            self.log().add(Event::Up { peer: peer.to_string() });
+        }
+        Ok(())
     }
 
     /// SIGCONT.

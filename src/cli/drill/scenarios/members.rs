@@ -1,0 +1,93 @@
+//! Members that are there and do not do what they should: slow ones, and ones whose disks lie. They are falsified only on disks.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+
+use super::{READ, STEADY};
+use crate::cli::drill::events::{Event, Gone};
+use crate::cli::drill::scene::{Probe, Scene};
+use crate::console::protocol::{PeerStatus, Request};
+use crate::model::Address;
+
+/// Mails that are followed.
+const PROBES: usize = 6;
+/// A slow member works for this long,
+const AWAKE: Duration = Duration::from_millis(60);
+/// then does nothing for this long.
+const ASLEEP: Duration = Duration::from_millis(940);
+
+/// A member that works a sixteenth of the time.
+pub(super) fn slow_member(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.pass(STEADY);
+    let sender = scene.member(1)?;
+    let slow = scene.member(3)?;
+    let probes = scene.probes(&sender, std::slice::from_ref(&slow), PROBES)?;
+    scene.kill(std::slice::from_ref(&sender))?;
+    scene.log().add(Event::Down { peer: slow.to_string(), how: Gone::Silent });
+    scene.say(&format!("{slow} works only {} ms of every second", AWAKE.as_millis()));
+    scene.release();
+    let start = scene.log().now();
+    while scene.read_of(&probes) < probes.len() && scene.log().now() - start < READ {
+        scene.stage.cluster.signal(&slow, Signal::SIGSTOP)?;
+        scene.pass(ASLEEP);
+        scene.stage.cluster.signal(&slow, Signal::SIGCONT)?;
+        scene.pass(AWAKE);
+    }
+    let (read, took) = (scene.read_of(&probes), scene.log().now() - start);
+    let all = probes.len();
+    scene.check(2, read == all, format!("{read} of {all} mails were read beside a slow member within {} s", took.as_secs()));
+    scene.thaw(&slow)?;
+    scene.start(&[sender])?;
+    scene.pass(STEADY);
+    Ok(())
+}
+
+/// Flips a bit in every 4 KiB of what `member` holds of these mails; gives how many parts that were.
+fn falsify(scene: &Scene, member: &Address, owner: &Address, probes: &[Probe]) -> anyhow::Result<usize> {
+    let home = scene.crew.home(member);
+    let parts = home.mirrored_parts(owner)?;
+    let mut falsified = 0;
+    for (h, part) in parts.into_iter().filter(|(h, _)| probes.iter().any(|probe| probe.sealed.h == *h)) {
+        let path = home.mirror_part(owner, &h, part);
+        let mut bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+        bytes.iter_mut().step_by(4096).for_each(|byte| *byte ^= 1);
+        fs::write(&path, bytes).with_context(|| path.display().to_string())?;
+        falsified += 1;
+    }
+    Ok(falsified)
+}
+
+/// How many bad blocks of `liar` readers saw, and whether each who did names it.
+fn seen_lying(scene: &Scene, liar: &Address) -> (u64, bool) {
+    let (mut bad, mut named) = (0, true);
+    for person in &scene.crew.people {
+        let Ok(status) = scene.ask::<PeerStatus>(&person.address, &Request::Status) else { continue };
+        let sources = status.pulls.iter().flat_map(|pull| &pull.sources);
+        let here: u64 = sources.filter(|source| source.address == liar.to_string()).map(|source| source.bad_blocks).sum();
+        bad += here;
+        named &= here == 0 || status.attention.iter().any(|line| line.contains(&liar.to_string()));
+    }
+    (bad, named)
+}
+
+/// A member that serves other bytes than it took.
+pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.pass(STEADY);
+    let sender = scene.member(1)?;
+    let liar = scene.member(2)?;
+    let dead = scene.members.last().cloned().context("the group is empty")?;
+    let probes = scene.probes(&sender, &[liar.clone(), dead.clone()], PROBES)?;
+    scene.crew.spoil(&liar);
+    let falsified = falsify(scene, &liar, &sender, &probes)?;
+    scene.say(&format!("{falsified} parts on the disk of {liar} are altered in every block"));
+    scene.kill(&[sender.clone(), dead.clone()])?;
+    scene.reads_all(&probes, READ, &format!("although {liar} serves altered blocks"));
+    let (bad, named) = seen_lying(scene, &liar);
+    scene.check(6, named, format!("{bad} altered blocks were served, and every reader that got one names {liar}"));
+    scene.start(&[sender, dead])?;
+    scene.pass(STEADY);
+    Ok(())
+}
