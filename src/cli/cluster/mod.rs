@@ -159,6 +159,14 @@ impl ClusterDir {
         self.status()
     }
 
+    /// The cluster file as it was last brought up.
+    ///
+    /// # Errors
+    /// When there is no cluster in the folder.
+    pub(super) fn made_of(&self) -> anyhow::Result<Cluster> {
+        Ok(self.state()?.file)
+    }
+
     /// Every peer as it is now.
     ///
     /// # Errors

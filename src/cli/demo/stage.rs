@@ -1,9 +1,9 @@
-//! Where a demo or a bench happens: its folder and its peers, all gone at the end, also after Ctrl-C. It never removes a folder that it
-//! did not make, and never ends a process that it did not start.
+//! Where a demo, a bench or a drill happens: its folder and its peers, all gone at the end, also after Ctrl-C. It never removes a
+//! folder that it did not make, and never ends a process that it did not start.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};

@@ -13,6 +13,7 @@ use super::events::{Event, MailNo};
 use super::{load, verdict, watch};
 use crate::cli::cluster::ClusterPeer;
 use crate::cli::demo::imap_client::{ImapClient, ImapError};
+use crate::cli::output;
 use crate::console::protocol::{Contact, GroupStatus, Request};
 use crate::model::{Address, MailId, WallTime};
 
@@ -190,6 +191,28 @@ fn copies_of(
     Ok(())
 }
 
+/// Removes the letters of the drill from the mailboxes of a team; what cannot be removed stays, and is seen by its subject.
+pub(super) fn tidy(crew: &Crew) {
+    let remove = |person: &ClusterPeer| -> Result<(), ImapError> {
+        let mut imap = login(person)?;
+        for mailbox in MAILBOXES {
+            if matches!(imap.select(mailbox), Err(ImapError::Refused { .. })) {
+                continue;
+            }
+            for uid in imap.uid_search(&format!("SUBJECT \"{}\"", crew.letters.subject_start()))? {
+                imap.command(&format!("UID STORE {uid} +FLAGS.SILENT (\\Deleted)"))?;
+            }
+            imap.command("EXPUNGE")?;
+        }
+        Ok(())
+    };
+    for person in &crew.people {
+        if let Err(error) = remove(person) {
+            output::note(&format!("letters of the drill stay in mailboxes of {}: {error}", person.address));
+        }
+    }
+}
+
 /// Looks for clear mail on the disks of those who neither sent nor read it.
 fn search(crew: &Crew, since: WallTime) {
     let any = crew.letters.any_clear_mark();
@@ -197,7 +220,9 @@ fn search(crew: &Crew, since: WallTime) {
     for person in &crew.people {
         for path in files(crew.home(&person.address).root()) {
             let Ok(data) = fs::metadata(&path) else { continue };
-            let old = data.modified().is_ok_and(|at| at.duration_since(UNIX_EPOCH).is_ok_and(|at| at.as_secs() < since.as_secs()));
+            let old = data
+                .modified()
+                .is_ok_and(|at| at.duration_since(UNIX_EPOCH).is_ok_and(|at| at.as_secs() < since.as_secs()));
             if old || data.len() > SEARCHED_MAX {
                 continue;
             }
@@ -271,7 +296,8 @@ fn most_memory(pid: u32) -> Option<u64> {
 pub(super) fn rest(crew: &Crew, told: &mut dyn FnMut(&str)) {
     told("waiting until the group rests");
     let written = || -> Vec<u64> {
-        let bytes = |folder: PathBuf| files(&folder).iter().filter_map(|path| fs::metadata(path).ok()).map(|d| d.len()).sum();
+        let bytes =
+            |folder: PathBuf| files(&folder).iter().filter_map(|path| fs::metadata(path).ok()).map(|d| d.len()).sum();
         crew.people.iter().map(|person| bytes(crew.home(&person.address).journal_dir())).collect()
     };
     let start = Instant::now();

@@ -8,6 +8,7 @@ mod crew;
 mod events;
 mod letters;
 mod load;
+mod own;
 mod report;
 mod scenarios;
 mod scene;
@@ -33,13 +34,14 @@ const CLUSTER: &str = include_str!("../../../cluster-config/drill.toml");
 const SETTLE: Duration = Duration::from_secs(120);
 
 /// Does what was asked.
-pub(super) fn run(_home: Option<&Path>, args: &DrillArgs) -> anyhow::Result<Shown> {
+pub(super) fn run(home: Option<&Path>, args: &DrillArgs) -> anyhow::Result<Shown> {
+    home.map_or(Ok(()), |home| own::ask(home, args))?;
     let seed = args.seed.map_or_else(drawn, Ok)?;
     output::note(&format!("seed {seed}"));
     let mut outcomes = Vec::new();
     for name in args.scenario.each() {
         output::note(&format!("{}:", name.word()));
-        let mut outcome = play(name, args, seed)?;
+        let mut outcome = play(name, home, args, seed)?;
         outcome.plot(args.plots.plots.as_deref())?;
         output::note(&outcome.line());
         outcomes.push(outcome);
@@ -53,15 +55,24 @@ fn drawn() -> anyhow::Result<u64> {
     Ok(u64::from(u32::from_le_bytes(bytes)))
 }
 
-fn play(name: Name, args: &DrillArgs, seed: u64) -> anyhow::Result<Outcome> {
-    let start = Instant::now();
+/// Peers of the drill's own, which run.
+fn fresh_stage(args: &DrillArgs) -> anyhow::Result<Stage> {
     let stage = Stage::new("drill", None, Cluster::parse("drill.toml", CLUSTER)?)?;
     if args.keep {
         output::note(&format!("its homes stay in {}", stage.cluster.home().display()));
         stage.keep_folder();
     }
     stage.cluster.up(&stage.file)?;
-    let mut scene = Scene::open(stage, seed)?;
+    Ok(stage)
+}
+
+fn play(name: Name, home: Option<&Path>, args: &DrillArgs, seed: u64) -> anyhow::Result<Outcome> {
+    let start = Instant::now();
+    let stage = match home {
+        Some(home) => own::stage(home)?,
+        None => fresh_stage(args)?,
+    };
+    let mut scene = Scene::open(stage, home.is_some(), seed)?;
     let played = scenarios::play(name, &mut scene, args).and_then(|()| scene.finish(SETTLE));
     let (mails, mut rules, availability) = scene.log().look(|seen| {
         let availability = availability::of(seen, scene.crew.people.len(), scene.expected.as_ref());

@@ -80,7 +80,12 @@ impl Outcome {
         }
         if let Some(availability) = &self.availability {
             let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}"));
-            text.push_str(&format!("  had  {} {} of {} opens", availability.sparkline(), share(availability.measured), availability.asked));
+            text.push_str(&format!(
+                "  had  {} {} of {} opens",
+                availability.sparkline(),
+                share(availability.measured),
+                availability.asked
+            ));
             if let Some(form) = &availability.form {
                 text.push_str(&format!("; closed form {} ({form})", share(availability.closed_form)));
             }

@@ -67,6 +67,8 @@ pub(super) struct Scene {
     pub(super) expected: Option<Expected>,
     /// What of the scenario cannot be done here.
     pub(super) left_out: Vec<String>,
+    /// Whether the peers are a team's own.
+    pub(super) is_own: bool,
     load: Option<Load>,
     began: WallTime,
     pins: BTreeMap<Address, String>,
@@ -85,13 +87,14 @@ fn ways(file: &Cluster, people: &[ClusterPeer]) -> Vec<Way> {
 
 impl Scene {
     /// On this stage, whose peers run: steady mail begins.
-    pub(super) fn open(stage: Stage, seed: u64) -> anyhow::Result<Self> {
+    pub(super) fn open(stage: Stage, is_own: bool, seed: u64) -> anyhow::Result<Self> {
         let people: Vec<ClusterPeer> = stage.cluster.status()?.peers;
         let group = stage.file.groups.first().context("the cluster has no group")?;
         let members: Vec<Address> =
             group.members.iter().map(|name| Address::new(name.clone(), group.name.clone())).collect();
         let founder = members.first().context("the first group of the cluster is empty")?;
-        let known: GroupStatus = stage.cluster.control_of(founder).ask_telling(&Request::GroupStatus, &mut |_, _| {})?;
+        let known: GroupStatus =
+            stage.cluster.control_of(founder).ask_telling(&Request::GroupStatus, &mut |_, _| {})?;
         let ways = ways(&stage.file, &people);
         let letters = Letters::new(&random_name()?[..8], system_wall());
         let crew = Crew::new(stage.cluster.clone(), people, ways, letters, PACE);
@@ -99,7 +102,20 @@ impl Scene {
         let load = Some(Load::start(&crew, seed));
         let bar = Progress::start("steady mail");
         let (policy, random, began) = (known.policy, Jitter::new(seed), system_wall());
-        Ok(Self { stage, crew, members, policy, random, expected: None, left_out: Vec::new(), load, began, pins, bar })
+        Ok(Self {
+            stage,
+            crew,
+            members,
+            policy,
+            random,
+            expected: None,
+            left_out: Vec::new(),
+            is_own,
+            load,
+            began,
+            pins,
+            bar,
+        })
     }
 
     /// The member at this place, the founder being the first; in a small group somebody else but the founder.
@@ -150,7 +166,11 @@ impl Scene {
 
     /// The place of a peer in the list.
     fn place(&self, peer: &Address) -> anyhow::Result<usize> {
-        self.crew.people.iter().position(|person| person.address == *peer).with_context(|| format!("{peer} is not here"))
+        self.crew
+            .people
+            .iter()
+            .position(|person| person.address == *peer)
+            .with_context(|| format!("{peer} is not here"))
     }
 
     /// Submits `count` mails of `from`, each to another of its readers but `not_to`, and waits until each is announced and as safe
@@ -176,7 +196,10 @@ impl Scene {
         self.say(&format!("{from} submitted {count} mails that nobody opens yet; they become safe"));
         let safe = self.wait(PATIENCE, || {
             let lines = watch::lines(&self.crew, from);
-            mails.iter().map(|mail| self.is_safe(lines.iter().find(|(number, _)| number == mail)?)).collect::<Option<_>>()
+            mails
+                .iter()
+                .map(|mail| self.is_safe(lines.iter().find(|(number, _)| number == mail)?))
+                .collect::<Option<_>>()
         });
         safe.with_context(|| format!("mails of {from} are not safe after {} s", PATIENCE.as_secs()))
     }
@@ -219,9 +242,8 @@ impl Scene {
     /// How many of these a reader was told that they cannot be had, by its own peer.
     pub(super) fn refused_of(&self, probes: &[Probe]) -> usize {
         self.log().look(|seen| {
-            let is_refused = |probe: &&Probe| {
-                seen.iter().any(|s| s.event == Event::NotHad { mail: probe.mail, answered: true })
-            };
+            let is_refused =
+                |probe: &&Probe| seen.iter().any(|s| s.event == Event::NotHad { mail: probe.mail, answered: true });
             probes.iter().filter(is_refused).count()
         })
     }
@@ -244,9 +266,8 @@ impl Scene {
     /// How many of these mails are read now.
     pub(super) fn read_of(&self, probes: &[Probe]) -> usize {
         self.log().look(|seen| {
-            let is_read = |probe: &&Probe| {
-                seen.iter().any(|s| s.event == Event::Opened { mail: probe.mail, identical: true })
-            };
+            let is_read =
+                |probe: &&Probe| seen.iter().any(|s| s.event == Event::Opened { mail: probe.mail, identical: true });
             probes.iter().filter(is_read).count()
         })
     }
@@ -325,9 +346,16 @@ impl Scene {
         census::settle(&self.crew, patience, &mut |text| bar.at(text, None));
         // The readers would otherwise log out and in while the disks are watched.
         self.load = None;
-        census::rest(&self.crew, &mut |text| bar.at(text, None));
+        if self.is_own {
+            self.left_out.push("whether it rests: a team's own peers may have mail of their own".to_owned());
+        } else {
+            census::rest(&self.crew, &mut |text| bar.at(text, None));
+        }
         bar.at("counting", None);
         census::count(&self.crew, &self.pins, self.began);
+        if self.is_own {
+            census::tidy(&self.crew);
+        }
         Ok(())
     }
 }

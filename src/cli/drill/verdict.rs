@@ -121,7 +121,10 @@ pub(super) fn judge(seen: &[Seen]) -> Vec<RuleVerdict> {
     for (rule, ok, why) in &sorted.checked {
         put(*rule, Some((*ok, (*why).to_owned())));
     }
-    verdicts.into_iter().map(|(rule, (ok, why))| RuleVerdict { rule: format!("R{rule}"), ok, why: why.join("; ") }).collect()
+    verdicts
+        .into_iter()
+        .map(|(rule, (ok, why))| RuleVerdict { rule: format!("R{rule}"), ok, why: why.join("; ") })
+        .collect()
 }
 
 fn sort(seen: &[Seen]) -> Sorted<'_> {
@@ -225,7 +228,10 @@ fn nothing_lost(sorted: &Sorted<'_>) -> (bool, String) {
     let (opened, told) = (count(&|f| f.opened > 0), count(&|f| f.told > 0));
     let back = count(&|f| f.opened == 0 && matches!(f.word, Some(Word::Cancelled | Word::Uncertain)));
     match lost.is_empty() {
-        true => (true, format!("of {taken} taken, {opened} were read, {back} taken back, {told} told to have failed, 0 lost")),
+        true => (
+            true,
+            format!("of {taken} taken, {opened} were read, {back} taken back, {told} told to have failed, 0 lost"),
+        ),
         false => (false, format!("{} of {taken} taken mails are lost: {}", lost.len(), some(&lost))),
     }
 }
@@ -249,7 +255,9 @@ fn once(sorted: &Sorted<'_>) -> (bool, String) {
     let refused = numbers(sorted.mails.iter().filter(|(_, facts)| facts.refused && facts.copies > 0));
     let there = sorted.mails.values().filter(|facts| facts.copies == 1).count();
     match (twice.is_empty(), told.is_empty(), refused.is_empty()) {
-        (true, true, true) => (true, format!("{there} mails are in a mailbox, each once; none is there that was refused")),
+        (true, true, true) => {
+            (true, format!("{there} mails are in a mailbox, each once; none is there that was refused"))
+        }
         (false, ..) => (false, format!("{} duplicated: {}", twice.len(), some(&twice))),
         (_, false, _) => (false, format!("failure told more than once: {}", some(&told))),
         (.., false) => (false, format!("arrived although refused: {}", some(&refused))),
@@ -266,10 +274,13 @@ fn every_byte(sorted: &Sorted<'_>) -> (bool, String) {
 }
 
 fn no_resurrection(sorted: &Sorted<'_>) -> (bool, String) {
-    let back = numbers(sorted.mails.iter().filter(|(_, facts)| facts.word == Some(Word::Cancelled) && facts.opened > 0));
+    let back =
+        numbers(sorted.mails.iter().filter(|(_, facts)| facts.word == Some(Word::Cancelled) && facts.opened > 0));
     let cancelled = sorted.mails.values().filter(|facts| facts.word == Some(Word::Cancelled)).count();
     match (back.is_empty(), sorted.remains.is_empty()) {
-        (true, true) => (true, format!("{cancelled} cancelled mails stayed away; no disk holds anything of a mail that ended")),
+        (true, true) => {
+            (true, format!("{cancelled} cancelled mails stayed away; no disk holds anything of a mail that ended"))
+        }
         (false, _) => (false, format!("{} resurrected after they were cancelled: {}", back.len(), some(&back))),
         (_, false) => (false, format!("kept or come back after the end: {}", some(&sorted.remains))),
     }
@@ -284,13 +295,18 @@ fn measured(sorted: &Sorted<'_>) -> Option<(bool, String)> {
 
 fn bounded(sorted: &Sorted<'_>) -> Option<(bool, String)> {
     let clear = |said: &str| said.starts_with(['4', '5']) && said.len() > "452 4.3.1 ".len();
-    let unclear: Vec<String> = sorted.refusals.iter().filter(|said| !clear(said)).map(|said| format!("{said:?}")).collect();
+    let unclear: Vec<String> =
+        sorted.refusals.iter().filter(|said| !clear(said)).map(|said| format!("{said:?}")).collect();
     let (peer, most) = sorted.memory.iter().max_by_key(|(_, bytes)| *bytes)?;
     let mib = most >> 20;
     Some(match (unclear.is_empty(), *most <= MEMORY_MAX) {
-        (true, true) => {
-            (true, format!("no peer had more than {mib} MiB of memory; {} mails were refused, each with a reason", sorted.refusals.len()))
-        }
+        (true, true) => (
+            true,
+            format!(
+                "no peer had more than {mib} MiB of memory; {} mails were refused, each with a reason",
+                sorted.refusals.len()
+            ),
+        ),
         (_, false) => (false, format!("{peer} had {mib} MiB of memory")),
         (false, _) => (false, format!("refused without a reason: {}", some(&unclear))),
     })
@@ -314,7 +330,9 @@ fn converges(sorted: &Sorted<'_>) -> Option<(bool, String)> {
     let (took, open) = sorted.settled?;
     let took = took.as_secs();
     Some(match (open.is_empty(), sorted.rests) {
-        (true, Some(true)) => (true, format!("all that was due was done {took} s after the load stopped, and then no disk was written")),
+        (true, Some(true)) => {
+            (true, format!("all that was due was done {took} s after the load stopped, and then no disk was written"))
+        }
         (true, None) => (true, format!("all that was due was done {took} s after the load stopped")),
         (true, Some(false)) => (false, "all is done, and disks are still written".to_owned()),
         (false, _) => (false, format!("not done after {took} s: {}", some(open))),

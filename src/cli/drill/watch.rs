@@ -18,7 +18,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// Until the drill ends.
 pub(super) fn watch(crew: &Crew) {
-    let mut on_disk: BTreeMap<(MailNo, MailId), PathBuf> = BTreeMap::new();
+    let mut on_disk: BTreeMap<(MailNo, MailId), (Address, PathBuf)> = BTreeMap::new();
     while crew.is_working() {
         for person in &crew.people {
             for (mail, line) in lines(crew, &person.address) {
@@ -26,15 +26,16 @@ pub(super) fn watch(crew: &Crew) {
                     crew.is_called(mail, sealed.h);
                     let blob = crew.home(&person.address).outbox_blob(&sealed.h);
                     if blob.exists() && !crew.is_spoiled(&person.address) {
-                        on_disk.insert((mail, sealed.h), blob);
+                        on_disk.insert((mail, sealed.h), (person.address.clone(), blob));
                     }
                     claim(crew, &person.address, mail, sealed);
                 }
             }
         }
-        on_disk.retain(|(mail, _), blob| {
+        on_disk.retain(|(mail, _), (owner, blob)| {
             let there = blob.exists();
-            if !there {
+            // What the drill itself took from a disk was not freed by its peer.
+            if !there && !crew.is_spoiled(owner) {
                 crew.log.add(Event::Freed { mail: *mail });
             }
             there
@@ -60,7 +61,9 @@ fn claim(crew: &Crew, owner: &Address, mail: MailNo, sealed: &SealedLine) {
     if counted < sealed.safe {
         // It may have ended, or moved, between the question and the look: only what is still said is untrue.
         let still = lines(crew, owner).into_iter().flat_map(|(_, line)| line.sealed).find(|now| now.h == sealed.h);
-        let Some(still) = still.filter(|still| still.holders == sealed.holders && still.safe == sealed.safe) else { return };
+        let Some(still) = still.filter(|still| still.holders == sealed.holders && still.safe == sealed.safe) else {
+            return;
+        };
         counted = count(crew, owner, &still);
         if counted < sealed.safe && !lines(crew, owner).iter().any(|(_, line)| line.sealed.contains(&still)) {
             return;

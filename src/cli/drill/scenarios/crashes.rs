@@ -32,7 +32,11 @@ pub(super) fn sender_dead(scene: &mut Scene) -> anyhow::Result<()> {
     scene.kill(std::slice::from_ref(&sender))?;
     scene.pass(STEADY);
     let left = parts_on_disks(scene, &sender, &probes);
-    scene.check(3, left >= parts, format!("{left} parts are there while their owner is away, {parts} were when it died"));
+    scene.check(
+        3,
+        left >= parts,
+        format!("{left} parts are there while their owner is away, {parts} were when it died"),
+    );
     scene.reads_all(&probes, READ, "while their sender was dead");
     scene.expected = Some(Expected::Share(1.0, "no mail loses more than its owner".to_owned()));
     scene.start(&[sender])?;
@@ -89,8 +93,14 @@ pub(super) fn f_plus_one_dead(scene: &mut Scene) -> anyhow::Result<()> {
     let answered = scene.wait(READ, || (scene.refused_of(&too_few) == too_few.len()).then_some(()));
     let (read, all) = (scene.read_of(&too_few), too_few.len());
     let ok = answered.is_some() && read == 0;
-    scene.check(8, ok, format!("of {all} mails with one holder fewer than safe(f) allows, {read} were read, the others refused clearly"));
-    scene.start(&[first_back.clone()])?;
+    scene.check(
+        8,
+        ok,
+        format!(
+            "of {all} mails with one holder fewer than safe(f) allows, {read} were read, the others refused clearly"
+        ),
+    );
+    scene.start(std::slice::from_ref(&first_back))?;
     let back: Vec<Address> = victims.iter().filter(|victim| **victim != first_back).cloned().collect();
     let again: Vec<Probe> = too_few.iter().filter(|probe| is_enough(probe, &back)).cloned().collect();
     let (read, all) = (scene.all_read(&again, READ), again.len());

@@ -41,7 +41,9 @@ pub(super) fn empty_disk(scene: &mut Scene) -> anyhow::Result<()> {
     scene.kill(std::slice::from_ref(&member))?;
     scene.crew.spoil(&member);
     empty(&scene.crew.home(&member).mirror_dir())?;
-    scene.say(&format!("the disk of {member} has nothing of others any more; it held {before} parts of the mails that are followed"));
+    scene.say(&format!(
+        "the disk of {member} has nothing of others any more; it held {before} parts of the mails that are followed"
+    ));
     scene.start(std::slice::from_ref(&member))?;
     let back = scene.wait(PATIENCE, || (parts_at(scene, &member, &sender, &probes) >= before).then_some(()));
     let now = parts_at(scene, &member, &sender, &probes);
@@ -199,7 +201,11 @@ pub(super) fn disk_full(scene: &mut Scene) -> anyhow::Result<()> {
     spool.resize("64m")?;
     mirror.resize("64m")?;
     scene.say("there is room again");
-    scene.check(9, true, format!("{full} mails were refused while the disks were full, nothing that was taken is dropped"));
+    scene.check(
+        9,
+        true,
+        format!("{full} mails were refused while the disks were full, nothing that was taken is dropped"),
+    );
     let probes = scene.probes(&sender, &[], PROBES)?;
     scene.reads_all(&probes, READ, "once there was room again");
     scene.stop(&both)?;

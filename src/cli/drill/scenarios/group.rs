@@ -23,7 +23,8 @@ fn acting(scene: &Scene, member: &Address) -> Option<Address> {
 /// Whether the members that are left hold as many parts of each mail as they can, on their disks.
 fn is_whole_again(scene: &Scene, owner: &Address, probes: &[Probe], dead: &Address) -> bool {
     let left: Vec<&Address> = scene.members.iter().filter(|member| *member != dead && *member != owner).collect();
-    let parts: Vec<_> = left.iter().map(|member| scene.crew.home(member).mirrored_parts(owner).unwrap_or_default()).collect();
+    let parts: Vec<_> =
+        left.iter().map(|member| scene.crew.home(member).mirrored_parts(owner).unwrap_or_default()).collect();
     probes.iter().all(|probe| {
         let have = parts.iter().filter(|parts| parts.iter().any(|(h, _)| *h == probe.sealed.h)).count();
         have >= probe.sealed.holders.len().min(left.len())

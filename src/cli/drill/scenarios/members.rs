@@ -38,7 +38,11 @@ pub(super) fn slow_member(scene: &mut Scene) -> anyhow::Result<()> {
     }
     let (read, took) = (scene.read_of(&probes), scene.log().now() - start);
     let all = probes.len();
-    scene.check(2, read == all, format!("{read} of {all} mails were read beside a slow member within {} s", took.as_secs()));
+    scene.check(
+        2,
+        read == all,
+        format!("{read} of {all} mails were read beside a slow member within {} s", took.as_secs()),
+    );
     scene.thaw(&slow)?;
     scene.start(&[sender])?;
     scene.pass(STEADY);
@@ -66,7 +70,8 @@ fn seen_lying(scene: &Scene, liar: &Address) -> (u64, bool) {
     for person in &scene.crew.people {
         let Ok(status) = scene.ask::<PeerStatus>(&person.address, &Request::Status) else { continue };
         let sources = status.pulls.iter().flat_map(|pull| &pull.sources);
-        let here: u64 = sources.filter(|source| source.address == liar.to_string()).map(|source| source.bad_blocks).sum();
+        let here: u64 =
+            sources.filter(|source| source.address == liar.to_string()).map(|source| source.bad_blocks).sum();
         bad += here;
         named &= here == 0 || status.attention.iter().any(|line| line.contains(&liar.to_string()));
     }

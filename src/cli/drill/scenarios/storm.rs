@@ -30,9 +30,11 @@ pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
         dead = later;
         let due: Vec<Address> = Vec::into_iter(due).map(|(peer, _)| peer).collect();
         scene.launch(&due)?;
-        let alive: Vec<&Address> = everybody.iter().filter(|peer| !dead.iter().any(|(gone, _)| gone == *peer)).collect();
+        let alive: Vec<&Address> =
+            everybody.iter().filter(|peer| !dead.iter().any(|(gone, _)| gone == *peer)).collect();
         let count = u64::try_from(alive.len()).unwrap_or(1);
-        let victim = usize::try_from(scene.random.below(count)).ok().and_then(|at| alive.get(at)).map(|peer| (*peer).clone());
+        let victim =
+            usize::try_from(scene.random.below(count)).ok().and_then(|at| alive.get(at)).map(|peer| (*peer).clone());
         if let Some(victim) = victim.filter(|_| dead.len() < DEAD_MAX) {
             scene.log().add(Event::Down { peer: victim.to_string(), how: Gone::Killed });
             if scene.stage.cluster.kill(std::slice::from_ref(&victim))?.is_empty() {

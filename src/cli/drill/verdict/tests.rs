@@ -93,7 +93,10 @@ fn r7_what_was_cancelled_and_is_read_or_has_ended_and_is_kept_breaks_the_rule() 
 fn r8_a_safe_f_that_the_disks_do_not_bear_out_breaks_the_rule() {
     let found = broken(|_| false, vec![Event::Claimed { mail: 1, shown: 2, counted: 1 }]);
     assert_eq!(found, [("R8".to_owned(), "untrue safe(f): mail 1 showed safe(2), the disks bear out 1".to_owned())]);
-    assert!(broken(|_| false, vec![Event::Claimed { mail: 1, shown: 1, counted: 2 }]).is_empty(), "too modest is no lie");
+    assert!(
+        broken(|_| false, vec![Event::Claimed { mail: 1, shown: 1, counted: 2 }]).is_empty(),
+        "too modest is no lie"
+    );
 }
 
 #[test]
