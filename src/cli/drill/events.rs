@@ -108,6 +108,8 @@ pub(super) enum Event {
         shown: i32,
         /// As counted on disks.
         counted: i32,
+        /// Who is said to hold what.
+        holders: String,
     },
     /// Parts of a mail that ended are still on a disk.
     Remains {

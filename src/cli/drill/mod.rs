@@ -32,6 +32,11 @@ use verdict::RuleVerdict;
 const CLUSTER: &str = include_str!("../../../cluster-config/drill.toml");
 /// How long all that is due may take once the load has stopped.
 const SETTLE: Duration = Duration::from_secs(120);
+/// The same after a storm: peers of other groups try each other again after up to five minutes.
+const SETTLE_STORM: Duration = Duration::from_secs(360);
+/// How long a sender waits between two mails, about; in a storm less, so that there is always one to kill.
+const PACE: Duration = Duration::from_millis(2500);
+const PACE_STORM: Duration = Duration::from_millis(1000);
 
 /// Does what was asked.
 pub(super) fn run(home: Option<&Path>, args: &DrillArgs) -> anyhow::Result<Shown> {
@@ -68,12 +73,13 @@ fn fresh_stage(args: &DrillArgs) -> anyhow::Result<Stage> {
 
 fn play(name: Name, home: Option<&Path>, args: &DrillArgs, seed: u64) -> anyhow::Result<Outcome> {
     let start = Instant::now();
+    let (pace, settle) = if name == Name::KillStorm { (PACE_STORM, SETTLE_STORM) } else { (PACE, SETTLE) };
     let stage = match home {
         Some(home) => own::stage(home)?,
         None => fresh_stage(args)?,
     };
-    let mut scene = Scene::open(stage, home.is_some(), seed)?;
-    let played = scenarios::play(name, &mut scene, args).and_then(|()| scene.finish(SETTLE));
+    let mut scene = Scene::open(stage, home.is_some(), seed, pace)?;
+    let played = scenarios::play(name, &mut scene, args).and_then(|()| scene.finish(settle));
     let (mails, mut rules, availability) = scene.log().look(|seen| {
         let availability = availability::of(seen, scene.crew.people.len(), scene.expected.as_ref());
         (verdict::taken(seen), verdict::judge(seen), availability)

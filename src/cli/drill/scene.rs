@@ -16,6 +16,7 @@ use super::crew::{Crew, Way};
 use super::events::{Event, Gone, Log, MailNo, Rule};
 use super::letters::Letters;
 use super::load::{self, Load};
+use super::verdict;
 use super::watch;
 use crate::cli::cluster::ClusterPeer;
 use crate::cli::compose::random_name;
@@ -31,8 +32,6 @@ use crate::model::{Address, Mode, Policy, WallTime};
 const LOOK: Duration = Duration::from_millis(200);
 /// Longest wait for anything that a healthy group does.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
-/// How long a sender waits between two mails, about.
-const PACE: Duration = Duration::from_millis(2500);
 
 /// A mail whose fate is followed: it is safe, and nobody opens it before [`Scene::release`].
 #[derive(Debug, Clone)]
@@ -87,7 +86,7 @@ fn ways(file: &Cluster, people: &[ClusterPeer]) -> Vec<Way> {
 
 impl Scene {
     /// On this stage, whose peers run: steady mail begins.
-    pub(super) fn open(stage: Stage, is_own: bool, seed: u64) -> anyhow::Result<Self> {
+    pub(super) fn open(stage: Stage, is_own: bool, seed: u64, pace: Duration) -> anyhow::Result<Self> {
         let people: Vec<ClusterPeer> = stage.cluster.status()?.peers;
         let group = stage.file.groups.first().context("the cluster has no group")?;
         let members: Vec<Address> =
@@ -97,7 +96,7 @@ impl Scene {
             stage.cluster.control_of(founder).ask_telling(&Request::GroupStatus, &mut |_, _| {})?;
         let ways = ways(&stage.file, &people);
         let letters = Letters::new(&random_name()?[..8], system_wall());
-        let crew = Crew::new(stage.cluster.clone(), people, ways, letters, PACE);
+        let crew = Crew::new(stage.cluster.clone(), people, ways, letters, pace);
         let pins = crew.people.iter().map(|p| (p.address.clone(), census::pins(&crew, &p.address))).collect();
         let load = Some(Load::start(&crew, seed));
         let bar = Progress::start("steady mail");
@@ -246,6 +245,13 @@ impl Scene {
                 |probe: &&Probe| seen.iter().any(|s| s.event == Event::NotHad { mail: probe.mail, answered: true });
             probes.iter().filter(is_refused).count()
         })
+    }
+
+    /// Whether this peer's user has opened all that was sent there.
+    pub(super) fn is_all_read_by(&self, reader: &Address) -> bool {
+        let open = self.log().look(verdict::not_ended);
+        let to = |mail: &MailNo| self.crew.way(*mail).is_some_and(|way| self.crew.people[way.to].address == *reader);
+        !open.iter().any(to)
     }
 
     /// How many mails were refused by SMTP so far.

@@ -69,21 +69,32 @@ fn claim(crew: &Crew, owner: &Address, mail: MailNo, sealed: &SealedLine) {
             return;
         }
     }
-    crew.log.add(Event::Claimed { mail, shown: sealed.safe, counted });
+    let holders = sealed.holders.iter().map(|(holder, part)| format!("{holder} {part}")).collect::<Vec<_>>().join(", ");
+    crew.log.add(Event::Claimed { mail, shown: sealed.safe, counted, holders });
 }
 
-/// safe(f) as the disks have it: how many of the members that are named can go, until the rest has too little.
+/// safe(f) as the disks have it: how many members can go, until the rest has too little. Whoever has a part counts, also one that
+/// took over from one that is named and has told nobody yet.
 fn count(crew: &Crew, owner: &Address, sealed: &SealedLine) -> i32 {
     let encoding = encoding(sealed);
-    let is_there = |(holder, part): &(&Address, &String)| {
-        let part = part_of(encoding, part);
-        let file = part.map(|part| crew.home(holder).mirror_part(owner, &sealed.h, part));
-        // A disk that the drill itself spoiled says nothing about what its peer had confirmed before.
-        crew.is_spoiled(holder) || file.is_some_and(|file| file.exists())
+    let parts =
+        crew.people.iter().map(|person| &person.address).filter(|member| *member != owner).filter_map(|member| {
+            let named = sealed.holders.get(member).and_then(|part| part_of(encoding, part));
+            // A disk that the drill itself spoiled says nothing about what its peer had confirmed before.
+            if crew.is_spoiled(member) { named } else { on_disk(crew, member, owner, sealed, named) }
+        });
+    bears_out(encoding, &parts.collect::<Vec<_>>())
+}
+
+/// The part of the mail that is on this member's disk; the one that it is said to have, if that is among several.
+fn on_disk(crew: &Crew, member: &Address, owner: &Address, sealed: &SealedLine, named: Option<Part>) -> Option<Part> {
+    let fragments = match encoding(sealed) {
+        Encoding::Whole => Vec::new(),
+        Encoding::Fragments { k, n } => (0..n).map(|i| Part::Fragment { k, i }).collect(),
     };
-    let parts: Vec<Option<Part>> =
-        sealed.holders.iter().filter(is_there).map(|(_, part)| part_of(encoding, part)).collect();
-    bears_out(encoding, &parts)
+    let home = crew.home(member);
+    let mut all = named.into_iter().chain([Part::Whole]).chain(fragments);
+    all.find(|part| home.mirror_part(owner, &sealed.h, *part).exists())
 }
 
 fn part_of(encoding: Encoding, text: &str) -> Option<Part> {
@@ -95,13 +106,13 @@ fn part_of(encoding: Encoding, text: &str) -> Option<Part> {
 }
 
 /// How many members more can go when each of them has one of these parts.
-fn bears_out(encoding: Encoding, parts: &[Option<Part>]) -> i32 {
-    let whole = parts.iter().filter(|part| **part == Some(Part::Whole)).count();
+fn bears_out(encoding: Encoding, parts: &[Part]) -> i32 {
+    let whole = parts.iter().filter(|part| **part == Part::Whole).count();
     let fragments: BTreeSet<u8> = parts
         .iter()
         .filter_map(|part| match part {
-            Some(Part::Fragment { i, .. }) => Some(*i),
-            _ => None,
+            Part::Fragment { i, .. } => Some(*i),
+            Part::Whole => None,
         })
         .collect();
     let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
@@ -120,7 +131,7 @@ mod tests {
     fn what_disks_bear_out_is_counted_in_members_that_can_go() {
         let fragments = Encoding::Fragments { k: 2, n: 4 };
         let has = |texts: &[&str], encoding| {
-            let parts: Vec<_> = texts.iter().map(|text| part_of(encoding, text)).collect();
+            let parts: Vec<_> = texts.iter().filter_map(|text| part_of(encoding, text)).collect();
             bears_out(encoding, &parts)
         };
         assert_eq!(has(&["fragment 0", "fragment 1", "fragment 3"], fragments), 1);

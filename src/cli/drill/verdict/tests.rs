@@ -8,7 +8,7 @@ fn good() -> Vec<Event> {
     vec![
         Event::Taken { mail: 1, from: from() },
         Event::Taken { mail: 2, from: from() },
-        Event::Claimed { mail: 1, shown: 2, counted: 2 },
+        claim(2, 2),
         Event::CancelSaid { mail: 2, word: Word::Cancelled },
         Event::Down { peer: from(), how: Gone::Killed },
         Event::Opening { mail: 1 },
@@ -22,6 +22,10 @@ fn good() -> Vec<Event> {
         Event::Pins { peer: from(), differ: None },
         Event::Memory { peer: from(), bytes: 50 << 20 },
     ]
+}
+
+fn claim(shown: i32, counted: i32) -> Event {
+    Event::Claimed { mail: 1, shown, counted, holders: "bob@acme whole".to_owned() }
 }
 
 fn judged(events: Vec<Event>) -> Vec<RuleVerdict> {
@@ -91,12 +95,15 @@ fn r7_what_was_cancelled_and_is_read_or_has_ended_and_is_kept_breaks_the_rule() 
 
 #[test]
 fn r8_a_safe_f_that_the_disks_do_not_bear_out_breaks_the_rule() {
-    let found = broken(|_| false, vec![Event::Claimed { mail: 1, shown: 2, counted: 1 }]);
-    assert_eq!(found, [("R8".to_owned(), "untrue safe(f): mail 1 showed safe(2), the disks bear out 1".to_owned())]);
-    assert!(
-        broken(|_| false, vec![Event::Claimed { mail: 1, shown: 1, counted: 2 }]).is_empty(),
-        "too modest is no lie"
+    let found = broken(|_| false, vec![claim(2, 1)]);
+    assert_eq!(
+        found,
+        [(
+            "R8".to_owned(),
+            "untrue safe(f): mail 1 showed safe(2) with bob@acme whole, the disks bear out 1".to_owned()
+        )]
     );
+    assert!(broken(|_| false, vec![claim(1, 2)]).is_empty(), "too modest is no lie");
 }
 
 #[test]
