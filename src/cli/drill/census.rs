@@ -84,8 +84,12 @@ fn remains(crew: &Crew) -> Vec<(MailNo, String)> {
     found
 }
 
-/// The sealed mail that a file in an outbox or mirror is of.
+/// The sealed mail that a file in an outbox or mirror has bytes of. A manifest has none: nothing can be read from one that is left
+/// until the next start.
 fn name_of(path: &Path) -> Option<MailId> {
+    if path.extension().is_some_and(|ending| ending == "manifest") {
+        return None;
+    }
     path.file_name()?.to_str()?.split('.').next()?.parse().ok()
 }
 

@@ -13,6 +13,8 @@ use crate::model::{Address, Encoding, MailId, Part};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(1500);
+/// Most members whose losses are tried one by one.
+const MEMBERS_MAX: usize = 16;
 /// Longest silence of a peer that is asked.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -73,28 +75,20 @@ fn claim(crew: &Crew, owner: &Address, mail: MailNo, sealed: &SealedLine) {
     crew.log.add(Event::Claimed { mail, shown: sealed.safe, counted, holders });
 }
 
-/// safe(f) as the disks have it: how many members can go, until the rest has too little. Whoever has a part counts, also one that
-/// took over from one that is named and has told nobody yet.
+/// safe(f) as the disks have it: how many members can go, until the rest has too little. Whoever has parts counts with all of them,
+/// also one that took over from one that is named and has told nobody yet.
 fn count(crew: &Crew, owner: &Address, sealed: &SealedLine) -> i32 {
     let encoding = encoding(sealed);
-    let parts =
-        crew.people.iter().map(|person| &person.address).filter(|member| *member != owner).filter_map(|member| {
-            let named = sealed.holders.get(member).and_then(|part| part_of(encoding, part));
-            // A disk that the drill itself spoiled says nothing about what its peer had confirmed before.
-            if crew.is_spoiled(member) { named } else { on_disk(crew, member, owner, sealed, named) }
-        });
-    bears_out(encoding, &parts.collect::<Vec<_>>())
-}
-
-/// The part of the mail that is on this member's disk; the one that it is said to have, if that is among several.
-fn on_disk(crew: &Crew, member: &Address, owner: &Address, sealed: &SealedLine, named: Option<Part>) -> Option<Part> {
-    let fragments = match encoding(sealed) {
-        Encoding::Whole => Vec::new(),
-        Encoding::Fragments { k, n } => (0..n).map(|i| Part::Fragment { k, i }).collect(),
-    };
-    let home = crew.home(member);
-    let mut all = named.into_iter().chain([Part::Whole]).chain(fragments);
-    all.find(|part| home.mirror_part(owner, &sealed.h, *part).exists())
+    let held = crew.people.iter().map(|person| &person.address).filter(|member| *member != owner).map(|member| {
+        let named = sealed.holders.get(member).and_then(|part| part_of(encoding, part));
+        // A disk that the drill itself spoiled says nothing about what its peer had confirmed before.
+        if crew.is_spoiled(member) {
+            return named.into_iter().collect();
+        }
+        let parts = crew.home(member).mirrored_parts(owner).unwrap_or_default();
+        parts.into_iter().filter(|(h, _)| *h == sealed.h).map(|(_, part)| part).collect()
+    });
+    bears_out(&held.filter(|parts: &Vec<Part>| !parts.is_empty()).collect::<Vec<_>>())
 }
 
 fn part_of(encoding: Encoding, text: &str) -> Option<Part> {
@@ -105,22 +99,28 @@ fn part_of(encoding: Encoding, text: &str) -> Option<Part> {
     }
 }
 
-/// How many members more can go when each of them has one of these parts.
-fn bears_out(encoding: Encoding, parts: &[Part]) -> i32 {
-    let whole = parts.iter().filter(|part| **part == Part::Whole).count();
-    let fragments: BTreeSet<u8> = parts
-        .iter()
-        .filter_map(|part| match part {
-            Part::Fragment { i, .. } => Some(*i),
-            Part::Whole => None,
-        })
-        .collect();
-    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-    let (whole, fragments) = (number(whole), number(fragments.len()));
-    match encoding {
-        Encoding::Fragments { k, .. } if fragments >= i32::from(k) => whole + fragments - i32::from(k),
-        _ => whole - 1,
+/// How many of these members can go, whichever they are, with enough left: every loss is tried, from the smallest. Not the
+/// arithmetic of the peers, which is what is to be checked.
+fn bears_out(held: &[Vec<Part>]) -> i32 {
+    // A drill's group is small; of a larger one the first members are a lower bound.
+    let held = held.get(..MEMBERS_MAX).unwrap_or(held);
+    let all: u32 = 1 << held.len();
+    let left =
+        |lost: u32| held.iter().zip(0_u32..).filter(move |(_, at)| lost & (1 << at) == 0).flat_map(|(parts, _)| parts);
+    let fatal = (0..all).filter(|lost| !is_enough(left(*lost).copied())).map(u32::count_ones).min();
+    fatal.map_or(0, |members| i32::try_from(members).unwrap_or(i32::MAX)) - 1
+}
+
+/// Whether a mail can be read from these.
+fn is_enough(parts: impl Iterator<Item = Part>) -> bool {
+    let mut fragments: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
+    for part in parts {
+        match part {
+            Part::Whole => return true,
+            Part::Fragment { k, i } => fragments.entry(k).or_default().insert(i),
+        };
     }
+    fragments.iter().any(|(k, indices)| indices.len() >= usize::from(*k))
 }
 
 #[cfg(test)]
@@ -129,15 +129,18 @@ mod tests {
 
     #[test]
     fn what_disks_bear_out_is_counted_in_members_that_can_go() {
-        let fragments = Encoding::Fragments { k: 2, n: 4 };
-        let has = |texts: &[&str], encoding| {
-            let parts: Vec<_> = texts.iter().filter_map(|text| part_of(encoding, text)).collect();
-            bears_out(encoding, &parts)
+        let part = |text: &str| part_of(Encoding::Fragments { k: 2, n: 4 }, text).unwrap();
+        let has = |members: &[&[&str]]| {
+            let held: Vec<Vec<Part>> =
+                members.iter().map(|parts| parts.iter().map(|text| part(text)).collect()).collect();
+            bears_out(&held)
         };
-        assert_eq!(has(&["fragment 0", "fragment 1", "fragment 3"], fragments), 1);
-        assert_eq!(has(&["fragment 0", "fragment 0"], fragments), -1, "one part twice is one part");
-        assert_eq!(has(&["fragment 0", "whole"], fragments), 0);
-        assert_eq!(has(&["whole", "whole", "whole"], Encoding::Whole), 2);
-        assert_eq!(has(&[], Encoding::Whole), -1);
+        assert_eq!(has(&[&["fragment 0"], &["fragment 1"], &["fragment 3"]]), 1);
+        assert_eq!(has(&[&["fragment 0"], &["fragment 0"]]), -1, "one part twice is one part");
+        assert_eq!(has(&[&["fragment 2"], &["fragment 3"], &["fragment 2"], &["fragment 3"]]), 1);
+        assert_eq!(has(&[&["fragment 0"], &["whole"]]), 0);
+        assert_eq!(has(&[&["fragment 0", "whole"], &["fragment 1", "fragment 0"], &["fragment 1"]]), 1);
+        assert_eq!(has(&[&["whole"], &["whole"], &["whole"]]), 2);
+        assert_eq!(has(&[]), -1);
     }
 }
