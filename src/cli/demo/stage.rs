@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::cluster::surroundings::Surroundings;
 use crate::cli::cluster::{ClusterDir, ClusterPeer};
 use crate::cli::compose::random_name;
 use crate::cli::output::WrongUse;
@@ -72,11 +73,25 @@ impl Ending {
 impl Stage {
     /// In `home`, or in a new folder for temporary files that is named for `what` happens.
     pub(in crate::cli) fn new(what: &str, home: Option<&Path>, file: Cluster) -> anyhow::Result<Self> {
+        Self::within(what, home, file, None)
+    }
+
+    /// The same, in surroundings of their own.
+    pub(in crate::cli) fn within(
+        what: &str,
+        home: Option<&Path>,
+        file: Cluster,
+        surroundings: Option<Arc<dyn Surroundings>>,
+    ) -> anyhow::Result<Self> {
         let report = Report::to_people();
         let fresh = std::env::temp_dir().join(format!("roost-{what}-{}", &random_name()?[..8]));
         let program = std::env::current_exe()?;
         home.map_or(Ok(()), |home| is_free(home, &program, report))?;
         let cluster = ClusterDir::make(home.unwrap_or(&fresh), &program, report)?;
+        let cluster = match surroundings {
+            Some(surroundings) => cluster.within(surroundings),
+            None => cluster,
+        };
         let made = home.is_none().then_some(fresh);
         Self::with(cluster, file, report, made)
     }

@@ -46,7 +46,9 @@ pub(in crate::cli) enum Name {
     FPlusOneDead,
     /// The acting master is killed; another acts, and what the first one held is made again
     MasterDead,
-    /// A member works a sixteenth of the time; nobody waits for it
+    /// The group is cut in two; both halves go on, and become one again (needs root, for network namespaces)
+    Partition,
+    /// A member is behind delay and breaking connections, and works a sixteenth of the time; nobody waits for it
     SlowMember,
     /// A member serves altered blocks; no reader gets a wrong byte, and it is named
     LyingMember,
@@ -54,12 +56,16 @@ pub(in crate::cli) enum Name {
     EmptyDisk,
     /// A peer's disk is lost and made anew from an older backup; nothing is lost, doubled or resurrected
     OldBackup,
+    /// Clocks jump beyond the end of a mail's life, and back; nothing expires before its time
+    ClockJump,
     /// Disks become full: mail is refused with a reason, and nothing that was taken is dropped
     DiskFull,
     /// Peers are killed at random moments, --kills times, while mail is sent, read, repaired and taken back
     KillStorm,
     /// Every peer is stopped and started in turn
     RollingRestart,
+    /// Strangers fill the DHT with junk and put deleted entries back; mail is announced all the same, and once
+    DhtJunk,
 }
 
 impl Name {

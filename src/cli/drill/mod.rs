@@ -2,28 +2,35 @@
 //! by SMTP, IMAP, their commands and their disks, and never takes a peer's word for what a disk can show.
 
 pub(super) mod args;
+mod around;
 mod availability;
 mod census;
 mod crew;
 mod events;
 mod letters;
 mod load;
+mod network;
 mod own;
+mod relay;
 mod report;
 mod scenarios;
 mod scene;
+mod stranger;
 mod verdict;
 mod watch;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::cluster::surroundings::Surroundings;
 use super::demo::stage::Stage;
 use super::output::{self, Shown};
 use crate::config::cluster::Cluster;
 use args::{DrillArgs, Name};
+use around::Around;
 use report::{Outcome, Report};
 use scene::{Scene, Skipped};
 use verdict::RuleVerdict;
@@ -32,8 +39,8 @@ use verdict::RuleVerdict;
 const CLUSTER: &str = include_str!("../../../cluster-config/drill.toml");
 /// How long all that is due may take once the load has stopped.
 const SETTLE: Duration = Duration::from_secs(120);
-/// The same after a storm: peers of other groups try each other again after up to five minutes.
-const SETTLE_STORM: Duration = Duration::from_secs(360);
+/// The same where peers of different groups missed each other for long: they try again after up to five minutes.
+const SETTLE_LONG: Duration = Duration::from_secs(360);
 /// How long a sender waits between two mails, about; in a storm less, so that there is always one to kill.
 const PACE: Duration = Duration::from_millis(2500);
 const PACE_STORM: Duration = Duration::from_millis(1000);
@@ -60,25 +67,58 @@ fn drawn() -> anyhow::Result<u64> {
     Ok(u64::from(u32::from_le_bytes(bytes)))
 }
 
-/// Peers of the drill's own, which run.
-fn fresh_stage(args: &DrillArgs) -> anyhow::Result<Stage> {
-    let stage = Stage::new("drill", None, Cluster::parse("drill.toml", CLUSTER)?)?;
+/// Peers of the drill's own, which run, in the surroundings that the scenario needs.
+fn fresh_stage(name: Name, args: &DrillArgs) -> anyhow::Result<(Stage, Option<Arc<Around>>)> {
+    let file = Cluster::parse("drill.toml", CLUSTER)?;
+    let around = Around::of(name, &file)?;
+    let surroundings = around.clone().map(|around| -> Arc<dyn Surroundings> { around });
+    let stage = Stage::within("drill", None, file, surroundings)?;
+    if let Some(around) = around.clone() {
+        stage.at_end(move || around.remove());
+    }
     if args.keep {
         output::note(&format!("its homes stay in {}", stage.cluster.home().display()));
         stage.keep_folder();
     }
     stage.cluster.up(&stage.file)?;
-    Ok(stage)
+    Ok((stage, around))
 }
 
+/// One scenario, from the first peer to the verdicts.
 fn play(name: Name, home: Option<&Path>, args: &DrillArgs, seed: u64) -> anyhow::Result<Outcome> {
     let start = Instant::now();
-    let (pace, settle) = if name == Name::KillStorm { (PACE_STORM, SETTLE_STORM) } else { (PACE, SETTLE) };
-    let stage = match home {
-        Some(home) => own::stage(home)?,
-        None => fresh_stage(args)?,
+    let made = match home {
+        Some(_) if matches!(name, Name::Partition | Name::ClockJump) => {
+            let why = "peers of a cluster of one's own have the machine's own network and clock".to_owned();
+            Err(Skipped { why }.into())
+        }
+        Some(home) => own::stage(home).map(|stage| (stage, None)),
+        None => fresh_stage(name, args),
     };
-    let mut scene = Scene::open(stage, home.is_some(), seed, pace)?;
+    let mut outcome = match made {
+        Ok((stage, around)) => on(name, stage, around, home.is_some(), args, seed)?,
+        Err(error) => Outcome::skipped(&name.word(), error.downcast::<Skipped>()?.why),
+    };
+    outcome.seconds = (start.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+    Ok(outcome)
+}
+
+/// One scenario on its stage.
+fn on(
+    name: Name,
+    stage: Stage,
+    around: Option<Arc<Around>>,
+    is_own: bool,
+    args: &DrillArgs,
+    seed: u64,
+) -> anyhow::Result<Outcome> {
+    let (pace, settle) = match name {
+        Name::KillStorm => (PACE_STORM, SETTLE_LONG),
+        Name::Partition => (PACE, SETTLE_LONG),
+        _ => (PACE, SETTLE),
+    };
+    let mut scene = Scene::open(stage, is_own, seed, pace)?;
+    scene.around = around;
     let played = scenarios::play(name, &mut scene, args).and_then(|()| scene.finish(settle));
     let (mails, mut rules, availability) = scene.log().look(|seen| {
         let availability = availability::of(seen, scene.crew.people.len(), scene.expected.as_ref());
@@ -86,11 +126,10 @@ fn play(name: Name, home: Option<&Path>, args: &DrillArgs, seed: u64) -> anyhow:
     });
     let left_out = std::mem::take(&mut scene.left_out);
     drop(scene);
-    let mut skipped = None;
     if let Err(error) = played {
         match error.downcast::<Skipped>() {
             // What was seen until then is no drill.
-            Ok(Skipped { why }) => (skipped, rules) = (Some(why), Vec::new()),
+            Ok(Skipped { why }) => return Ok(Outcome::skipped(&name.word(), why)),
             Err(error) => {
                 let why = format!("it could not go on: {error:#}");
                 rules.push(RuleVerdict { rule: "R12".to_owned(), ok: false, why });
@@ -100,12 +139,12 @@ fn play(name: Name, home: Option<&Path>, args: &DrillArgs, seed: u64) -> anyhow:
     Ok(Outcome {
         scenario: name.word(),
         ok: rules.iter().all(|verdict| verdict.ok),
-        seconds: (start.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+        seconds: 0.0,
         mails,
         rules,
-        availability: skipped.is_none().then_some(availability),
-        skipped,
+        skipped: None,
         left_out,
+        availability: Some(availability),
         plot: None,
     })
 }

@@ -51,6 +51,21 @@ pub(super) struct Report {
 }
 
 impl Outcome {
+    /// One that cannot run here.
+    pub(super) fn skipped(scenario: &str, why: String) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            ok: true,
+            seconds: 0.0,
+            mails: 0,
+            rules: Vec::new(),
+            skipped: Some(why),
+            left_out: Vec::new(),
+            availability: None,
+            plot: None,
+        }
+    }
+
     /// Writes its plot into `folder`, which is made when it is not there.
     pub(super) fn plot(&mut self, folder: Option<&Path>) -> anyhow::Result<()> {
         let (Some(folder), Some(availability)) = (folder, &self.availability) else { return Ok(()) };

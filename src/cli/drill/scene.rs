@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
+use super::around::Around;
 use super::availability::Expected;
 use super::census;
 use super::crew::{Crew, Way};
@@ -66,6 +67,8 @@ pub(super) struct Scene {
     pub(super) expected: Option<Expected>,
     /// What of the scenario cannot be done here.
     pub(super) left_out: Vec<String>,
+    /// What its peers run in, when that is not simply this machine.
+    pub(super) around: Option<Arc<Around>>,
     /// Whether the peers are a team's own.
     pub(super) is_own: bool,
     load: Option<Load>,
@@ -109,6 +112,7 @@ impl Scene {
             random,
             expected: None,
             left_out: Vec::new(),
+            around: None,
             is_own,
             load,
             began,

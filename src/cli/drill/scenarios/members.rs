@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use nix::sys::signal::Signal;
 
 use super::{READ, STEADY};
+use crate::cli::drill::around::SLOW;
 use crate::cli::drill::events::{Event, Gone};
 use crate::cli::drill::scene::{Probe, Scene};
 use crate::console::protocol::{PeerStatus, Request};
@@ -19,11 +20,21 @@ const AWAKE: Duration = Duration::from_millis(60);
 /// then does nothing for this long.
 const ASLEEP: Duration = Duration::from_millis(940);
 
-/// A member that works a sixteenth of the time.
+/// A member behind delay and connections that break, and then one that works a sixteenth of the time.
 pub(super) fn slow_member(scene: &mut Scene) -> anyhow::Result<()> {
     scene.pass(STEADY);
     let sender = scene.member(1)?;
-    let slow = scene.member(3)?;
+    let slow = scene.member(SLOW)?;
+    match &scene.around {
+        Some(around) => {
+            around.storms(true);
+            scene.say(&format!("from now on what goes to {slow} is late, and its connections break now and then"));
+            scene.pass(STEADY);
+        }
+        None => scene
+            .left_out
+            .push("delay and breaking connections: a team's own peer is not moved behind a proxy".to_owned()),
+    }
     let probes = scene.probes(&sender, std::slice::from_ref(&slow), PROBES)?;
     scene.kill(std::slice::from_ref(&sender))?;
     scene.log().add(Event::Down { peer: slow.to_string(), how: Gone::Silent });
@@ -44,6 +55,7 @@ pub(super) fn slow_member(scene: &mut Scene) -> anyhow::Result<()> {
         format!("{read} of {all} mails were read beside a slow member within {} s", took.as_secs()),
     );
     scene.thaw(&slow)?;
+    scene.around.iter().for_each(|around| around.storms(false));
     scene.start(&[sender])?;
     scene.pass(STEADY);
     Ok(())

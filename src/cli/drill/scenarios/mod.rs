@@ -1,10 +1,12 @@
 //! The scenarios: what each makes fail, and what only it looks at. They end nothing that they did not break themselves.
 
+mod clocks;
 mod crashes;
 mod disks;
 mod group;
 mod members;
 mod storm;
+mod strangers;
 
 use std::time::Duration;
 
@@ -37,5 +39,8 @@ pub(super) fn play(name: Name, scene: &mut Scene, args: &DrillArgs) -> anyhow::R
         Name::DiskFull => disks::disk_full(scene),
         Name::KillStorm => storm::kill_storm(scene, args.kills),
         Name::RollingRestart => crashes::rolling_restart(scene),
+        Name::Partition => group::partition(scene),
+        Name::ClockJump => clocks::clock_jump(scene),
+        Name::DhtJunk => strangers::dht_junk(scene),
     }
 }
