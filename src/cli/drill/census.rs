@@ -34,7 +34,9 @@ const MAILBOXES: [&str; 3] = ["INBOX", "Junk", "Trash"];
 pub(super) fn settle(crew: &Crew, limit: Duration, told: &mut dyn FnMut(&str)) {
     let start = Instant::now();
     let open = loop {
-        failures(crew);
+        if !crew.log.look(verdict::not_ended).is_empty() {
+            failures(crew);
+        }
         let open = still_open(crew);
         if open.is_empty() || start.elapsed() > limit {
             break open;
@@ -108,9 +110,6 @@ pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Notes the notices of failure that senders have.
 fn failures(crew: &Crew) {
-    if crew.log.look(verdict::not_ended).is_empty() {
-        return;
-    }
     for (at, person) in crew.people.iter().enumerate() {
         let Ok(told) = told(crew, person) else { continue };
         for (mail, times) in told {

@@ -88,11 +88,10 @@ fn fresh_stage(name: Name, args: &DrillArgs) -> anyhow::Result<(Stage, Option<Ar
 fn play(name: Name, home: Option<&Path>, args: &DrillArgs, seed: u64) -> anyhow::Result<Outcome> {
     let start = Instant::now();
     let made = match home {
-        Some(_) if matches!(name, Name::Partition | Name::ClockJump) => {
-            let why = "peers of a cluster of one's own have the machine's own network and clock".to_owned();
-            Err(Skipped { why }.into())
-        }
-        Some(home) => own::stage(home).map(|stage| (stage, None)),
+        Some(home) => match own::why_not(name) {
+            Some(why) => Err(Skipped { why: why.to_owned() }.into()),
+            None => own::stage(home).map(|stage| (stage, None)),
+        },
         None => fresh_stage(name, args),
     };
     let mut outcome = match made {

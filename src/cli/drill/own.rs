@@ -36,8 +36,8 @@ pub(super) fn ask(home: &Path, args: &DrillArgs) -> anyhow::Result<()> {
     }
     let names: Vec<String> = args.scenario.each().into_iter().map(Name::word).collect();
     let what = format!(
-        "This kills and restarts peers of the cluster in {folder}, and empties, fills or replaces disks of theirs, as the scenarios \
-         say ({}). Mail that its users send meanwhile goes through the same.",
+        "This kills and restarts peers of the cluster in {folder}, and empties or falsifies what they hold for each other, as the \
+         scenarios say ({}). Mail that its users send meanwhile goes through the same.",
         names.join(", ")
     );
     if !std::io::stdin().is_terminal() {
@@ -57,6 +57,16 @@ pub(super) fn ask(home: &Path, args: &DrillArgs) -> anyhow::Result<()> {
 fn open(home: &Path) -> anyhow::Result<ClusterDir> {
     let program = std::env::current_exe()?;
     ClusterDir::at(home, &program, Report::to_people()).or_else(|e| wrong(format!("{e:#}")))
+}
+
+/// Why a scenario does not run on a team's own peers, when it does not.
+pub(super) fn why_not(name: Name) -> Option<&'static str> {
+    match name {
+        Name::Partition | Name::ClockJump => Some("a team's own peers have this machine's network and clock"),
+        Name::OldBackup => Some("what came to a team's own peer since the backup would be gone from its mailboxes"),
+        Name::DiskFull => Some("a team's own mail is not moved to a small disk"),
+        _ => None,
+    }
 }
 
 /// A stage on it for one scenario. Afterwards every peer runs, as before.

@@ -84,7 +84,7 @@ pub(super) fn not_ended(seen: &[Seen]) -> Vec<MailNo> {
 pub(super) fn over(seen: &[Seen]) -> Vec<MailNo> {
     let mails = sort(seen).mails.into_iter();
     let is_over = |facts: &Facts| match facts.word {
-        None => facts.opened > 0,
+        None | Some(Word::TooLate) => facts.opened > 0,
         Some(word) => word == Word::Cancelled,
     };
     mails.filter(|(_, facts)| is_over(facts)).map(|(mail, _)| mail).collect()
@@ -230,12 +230,14 @@ fn nothing_lost(sorted: &Sorted<'_>) -> (bool, String) {
     let count = |is: &dyn Fn(&Facts) -> bool| sorted.mails.values().filter(|facts| is(facts)).count();
     let (opened, told) = (count(&|f| f.opened > 0), count(&|f| f.told > 0));
     let back = count(&|f| f.opened == 0 && matches!(f.word, Some(Word::Cancelled | Word::Uncertain)));
-    match lost.is_empty() {
-        true => (
+    let wrongly = numbers(sorted.mails.iter().filter(|(_, facts)| facts.told > 0 && facts.opened > 0));
+    match (lost.is_empty(), wrongly.is_empty()) {
+        (true, true) => (
             true,
             format!("of {taken} taken, {opened} were read, {back} taken back, {told} told to have failed, 0 lost"),
         ),
-        false => (false, format!("{} of {taken} taken mails are lost: {}", lost.len(), some(&lost))),
+        (false, _) => (false, format!("{} of {taken} taken mails are lost: {}", lost.len(), some(&lost))),
+        (_, false) => (false, format!("read, and their senders are told that they failed: {}", some(&wrongly))),
     }
 }
 

@@ -49,6 +49,11 @@ pub(super) fn empty_disk(scene: &mut Scene) -> anyhow::Result<()> {
     let now = parts_at(scene, &member, &sender, &probes);
     scene.check(12, back.is_some(), format!("{member} holds {now} parts again, {before} before its disk was emptied"));
 
+    if scene.is_own {
+        scene.left_out.push("an emptied outbox: a team's own may hold the only copy of a mail".to_owned());
+        scene.reads_all(&probes, READ, "after the disk of a member was emptied");
+        return Ok(());
+    }
     scene.kill(std::slice::from_ref(&sender))?;
     scene.crew.spoil(&sender);
     empty(&scene.crew.home(&sender).outbox_dir())?;

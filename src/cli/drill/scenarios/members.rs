@@ -61,19 +61,25 @@ pub(super) fn slow_member(scene: &mut Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Flips a bit in every 4 KiB of what `member` holds of these mails; gives how many parts that were.
-fn falsify(scene: &Scene, member: &Address, owner: &Address, probes: &[Probe]) -> anyhow::Result<usize> {
+/// Flips a bit in every 4 KiB of what `member` holds of these mails, and removes every third part; gives how many were altered and
+/// how many removed.
+fn falsify(scene: &Scene, member: &Address, owner: &Address, probes: &[Probe]) -> anyhow::Result<(usize, usize)> {
     let home = scene.crew.home(member);
     let parts = home.mirrored_parts(owner)?;
-    let mut falsified = 0;
+    let (mut altered, mut removed) = (0, 0);
     for (h, part) in parts.into_iter().filter(|(h, _)| probes.iter().any(|probe| probe.sealed.h == *h)) {
         let path = home.mirror_part(owner, &h, part);
+        if (altered + removed) % 3 == 2 {
+            fs::remove_file(&path).with_context(|| path.display().to_string())?;
+            removed += 1;
+            continue;
+        }
         let mut bytes = fs::read(&path).with_context(|| path.display().to_string())?;
         bytes.iter_mut().step_by(4096).for_each(|byte| *byte ^= 1);
         fs::write(&path, bytes).with_context(|| path.display().to_string())?;
-        falsified += 1;
+        altered += 1;
     }
-    Ok(falsified)
+    Ok((altered, removed))
 }
 
 /// How many bad blocks of `liar` readers saw, and whether each who did names it.
@@ -90,7 +96,7 @@ fn seen_lying(scene: &Scene, liar: &Address) -> (u64, bool) {
     (bad, named)
 }
 
-/// A member that serves other bytes than it took.
+/// A member that serves other bytes than it took, and lacks what it said to hold.
 pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
     scene.pass(STEADY);
     let sender = scene.member(1)?;
@@ -98,8 +104,10 @@ pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
     let dead = scene.members.last().cloned().context("the group is empty")?;
     let probes = scene.probes(&sender, &[liar.clone(), dead.clone()], PROBES)?;
     scene.crew.spoil(&liar);
-    let falsified = falsify(scene, &liar, &sender, &probes)?;
-    scene.say(&format!("{falsified} parts on the disk of {liar} are altered in every block"));
+    let (altered, removed) = falsify(scene, &liar, &sender, &probes)?;
+    scene.say(&format!(
+        "on the disk of {liar} {altered} parts are altered in every block and {removed} are gone, which it said to hold"
+    ));
     scene.kill(&[sender.clone(), dead.clone()])?;
     scene.reads_all(&probes, READ, &format!("although {liar} serves altered blocks"));
     let (bad, named) = seen_lying(scene, &liar);

@@ -1,5 +1,7 @@
 //! Strangers in the DHT: they fill it with junk, and put back what was deleted. They touch no peer in any other way.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 
 use super::{READ, STEADY};
@@ -17,6 +19,8 @@ const STRANGERS: usize = 4;
 const ROUNDS: usize = 6;
 /// Lengths of junk, bytes, in turn: the largest that is allowed, and small ones.
 const LENGTHS: [usize; 3] = [64 << 10, 300, 2_000];
+/// They give up after this long, however much they have put.
+const FLOOD: Duration = Duration::from_secs(60);
 /// Keys in one request: together they must fit into one.
 const TOGETHER: usize = 16;
 
@@ -39,10 +43,14 @@ fn places(scene: &Scene, but: &Address) -> anyhow::Result<Vec<Place>> {
 fn flood(scene: &Scene, places: &[Place]) -> anyhow::Result<Put> {
     let keys = keys(scene);
     let mut all = Put::default();
+    let start = scene.log().now();
     for _ in 0..STRANGERS {
         let mut stranger = Stranger::new()?;
         for round in 0..ROUNDS {
             for place in places {
+                if scene.log().now() - start > FLOOD {
+                    return Ok(all);
+                }
                 let length = LENGTHS.get(round % LENGTHS.len()).copied().unwrap_or_default();
                 for some in keys.chunks(TOGETHER) {
                     all = all.and(stranger.junk(place, some, length)?);

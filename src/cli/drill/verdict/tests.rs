@@ -65,6 +65,13 @@ fn r2_a_notice_of_failure_is_an_end_and_a_mail_that_may_have_been_taken_is_not_m
 }
 
 #[test]
+fn r2_a_mail_that_was_read_has_not_failed() {
+    let found = broken(|_| false, vec![Event::Told { mail: 1, times: 1 }]);
+    assert_eq!(rules(&found), ["R2"]);
+    assert!(found[0].1.contains("mail 1"), "{found:?}");
+}
+
+#[test]
 fn r4_a_mail_that_is_freed_before_anybody_opened_it_breaks_the_rule() {
     let late = vec![Event::Opening { mail: 1 }, Event::Opened { mail: 1, identical: true }];
     assert_eq!(rules(&broken(|event| matches!(event, Event::Opening { .. } | Event::Opened { .. }), late)), ["R4"]);
@@ -74,7 +81,8 @@ fn r4_a_mail_that_is_freed_before_anybody_opened_it_breaks_the_rule() {
 fn r5_two_copies_two_notices_or_a_refused_mail_that_came_break_the_rule() {
     let copies = |mail, copies| vec![Event::Copies { mail, copies }];
     assert_eq!(rules(&broken(|_| false, copies(1, 2))), ["R5"]);
-    assert_eq!(rules(&broken(|_| false, vec![Event::Told { mail: 1, times: 2 }])), ["R5"]);
+    let is_read = |event: &Event| matches!(event, Event::Opened { .. });
+    assert_eq!(rules(&broken(is_read, vec![Event::Told { mail: 1, times: 2 }])), ["R5"]);
     let refused = Event::Refused { mail: 4, said: "452 4.3.1 the disk is full".to_owned() };
     assert_eq!(rules(&broken(|_| false, [vec![refused.clone()], copies(4, 1)].concat())), ["R5"]);
     assert!(broken(|_| false, vec![refused]).is_empty());
