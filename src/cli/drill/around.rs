@@ -46,6 +46,9 @@ fn halves(file: &Cluster) -> anyhow::Result<(Arc<Network>, BTreeMap<Address, Sid
     Ok((Arc::new(network), sides))
 }
 
+/// The relays of one peer, and the ports that they are for.
+type Relays = (Vec<u16>, Vec<Relay>);
+
 /// Where peers are.
 #[derive(Debug, Default)]
 pub(super) struct Around {
@@ -55,7 +58,7 @@ pub(super) struct Around {
     pub(super) weather: Option<(Address, Sky)>,
     /// Where the clocks' shifts are, a file a peer, if they can jump.
     pub(super) clocks: Option<PathBuf>,
-    relays: Mutex<BTreeMap<Address, (Vec<u16>, Vec<Relay>)>>,
+    relays: Mutex<BTreeMap<Address, Relays>>,
 }
 
 impl Around {
