@@ -38,7 +38,7 @@ use verdict::RuleVerdict;
 /// The cluster that is built in.
 const CLUSTER: &str = include_str!("../../../cluster-config/drill.toml");
 /// How long all that is due may take once the load has stopped.
-const SETTLE: Duration = Duration::from_secs(120);
+const SETTLE: Duration = Duration::from_secs(180);
 /// The same where peers of different groups missed each other for long: they try again after up to five minutes.
 const SETTLE_LONG: Duration = Duration::from_secs(360);
 /// How long a sender waits between two mails, about; in a storm less, so that there is always one to kill.

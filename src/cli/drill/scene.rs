@@ -32,7 +32,7 @@ use crate::model::{Address, Mode, Policy, WallTime};
 /// How often the peers are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// Longest wait for anything that a healthy group does.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const PATIENCE: Duration = Duration::from_secs(150);
 
 /// A mail whose fate is followed: it is safe, and nobody opens it before [`Scene::release`].
 #[derive(Debug, Clone)]

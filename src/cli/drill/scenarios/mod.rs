@@ -15,7 +15,7 @@ use super::scene::Scene;
 use crate::core::jitter::Jitter;
 
 /// How long readers have for the mails that are followed; each open may take as long as its sources are tried.
-const READ: Duration = Duration::from_secs(75);
+const READ: Duration = Duration::from_secs(120);
 /// Steady mail before and after something fails.
 const STEADY: Duration = Duration::from_secs(6);
 
