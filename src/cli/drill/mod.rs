@@ -29,6 +29,7 @@ use super::cluster::surroundings::Surroundings;
 use super::demo::stage::Stage;
 use super::output::{self, Shown};
 use crate::config::cluster::Cluster;
+use crate::model::Span;
 use args::{DrillArgs, Name};
 use around::Around;
 use report::{Outcome, Report};
@@ -41,6 +42,8 @@ const CLUSTER: &str = include_str!("../../../cluster-config/drill.toml");
 const SETTLE: Duration = Duration::from_secs(180);
 /// The same where peers of different groups missed each other for long: they try again after up to five minutes.
 const SETTLE_LONG: Duration = Duration::from_secs(360);
+/// How often members are audited where one lies: an hour, as usual, would be too long for a drill.
+const AUDITS: Span = Span::secs(4);
 /// How long a sender waits between two mails, about; in a storm less, so that there is always one to kill.
 const PACE: Duration = Duration::from_millis(2500);
 const PACE_STORM: Duration = Duration::from_millis(1000);
@@ -69,7 +72,10 @@ fn drawn() -> anyhow::Result<u64> {
 
 /// Peers of the drill's own, which run, in the surroundings that the scenario needs.
 fn fresh_stage(name: Name, args: &DrillArgs) -> anyhow::Result<(Stage, Option<Arc<Around>>)> {
-    let file = Cluster::parse("drill.toml", CLUSTER)?;
+    let mut file = Cluster::parse("drill.toml", CLUSTER)?;
+    if name == Name::LyingMember {
+        file.mail.audit_every = AUDITS;
+    }
     let around = Around::of(name, &file)?;
     let surroundings = around.clone().map(|around| -> Arc<dyn Surroundings> { around });
     let stage = Stage::within("drill", None, file, surroundings)?;

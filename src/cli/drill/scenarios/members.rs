@@ -1,6 +1,7 @@
 //! Members that are there and do not do what they should: slow ones, and ones whose disks lie. They are falsified only on disks.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,7 +10,7 @@ use nix::sys::signal::Signal;
 use super::{READ, STEADY};
 use crate::cli::drill::around::SLOW;
 use crate::cli::drill::events::{Event, Gone};
-use crate::cli::drill::scene::{Probe, Scene};
+use crate::cli::drill::scene::{PATIENCE, Probe, Scene};
 use crate::console::protocol::{PeerStatus, Request};
 use crate::model::Address;
 
@@ -61,25 +62,59 @@ pub(super) fn slow_member(scene: &mut Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Flips a bit in every 4 KiB of what `member` holds of these mails, and removes every third part; gives how many were altered and
-/// how many removed.
-fn falsify(scene: &Scene, member: &Address, owner: &Address, probes: &[Probe]) -> anyhow::Result<(usize, usize)> {
+/// What was done to a member's parts of some mails.
+struct Falsified {
+    /// Each part, as it was before.
+    before: Vec<(PathBuf, Vec<u8>)>,
+    /// How many of them are gone; the others are altered.
+    removed: usize,
+}
+
+/// Flips a bit in every 4 KiB of what `member` holds of these mails, and removes every third part.
+fn falsify(scene: &Scene, member: &Address, owner: &Address, probes: &[Probe]) -> anyhow::Result<Falsified> {
     let home = scene.crew.home(member);
     let parts = home.mirrored_parts(owner)?;
-    let (mut altered, mut removed) = (0, 0);
+    let mut done = Falsified { before: Vec::new(), removed: 0 };
     for (h, part) in parts.into_iter().filter(|(h, _)| probes.iter().any(|probe| probe.sealed.h == *h)) {
         let path = home.mirror_part(owner, &h, part);
-        if (altered + removed) % 3 == 2 {
-            fs::remove_file(&path).with_context(|| path.display().to_string())?;
-            removed += 1;
-            continue;
+        let shown = || path.display().to_string();
+        let before = fs::read(&path).with_context(shown)?;
+        if done.before.len() % 3 == 2 {
+            fs::remove_file(&path).with_context(shown)?;
+            done.removed += 1;
+        } else {
+            let mut bytes = before.clone();
+            bytes.iter_mut().step_by(4096).for_each(|byte| *byte ^= 1);
+            fs::write(&path, bytes).with_context(shown)?;
         }
-        let mut bytes = fs::read(&path).with_context(|| path.display().to_string())?;
-        bytes.iter_mut().step_by(4096).for_each(|byte| *byte ^= 1);
-        fs::write(&path, bytes).with_context(|| path.display().to_string())?;
-        altered += 1;
+        done.before.push((path, before));
     }
-    Ok((altered, removed))
+    let (all, removed) = (done.before.len(), done.removed);
+    scene.say(&format!(
+        "on the disk of {member} {} parts are altered in every block and {removed} are gone, which it said to hold",
+        all - removed
+    ));
+    Ok(done)
+}
+
+/// Its owner's audits find what a member cannot show, and the member mends its disk.
+fn mends(scene: &mut Scene, sender: &Address, liar: &Address) -> anyhow::Result<()> {
+    if scene.is_own {
+        scene.left_out.push("audits: those of a team's own peers are too far apart for a drill".to_owned());
+        return Ok(());
+    }
+    let probes = scene.probes(sender, std::slice::from_ref(liar), PROBES)?;
+    let Falsified { before, .. } = falsify(scene, liar, sender, &probes)?;
+    let is_mended = |(path, before): &&(PathBuf, Vec<u8>)| fs::read(path).is_ok_and(|now| now == *before);
+    let mended = || before.iter().filter(is_mended).count();
+    scene.wait(PATIENCE, || (mended() == before.len()).then_some(()));
+    let (now, all) = (mended(), before.len());
+    let why =
+        format!("{now} of {all} parts that {liar} could not show were found by audits and mended, as its disk shows");
+    scene.say(&why);
+    scene.check(8, now == all, why);
+    scene.reads_all(&probes, READ, "after the member had mended its disk");
+    Ok(())
 }
 
 /// How many bad blocks of `liar` readers saw, and whether each who did names it.
@@ -104,15 +139,12 @@ pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
     let dead = scene.members.last().cloned().context("the group is empty")?;
     let probes = scene.probes(&sender, &[liar.clone(), dead.clone()], PROBES)?;
     scene.crew.spoil(&liar);
-    let (altered, removed) = falsify(scene, &liar, &sender, &probes)?;
-    scene.say(&format!(
-        "on the disk of {liar} {altered} parts are altered in every block and {removed} are gone, which it said to hold"
-    ));
+    falsify(scene, &liar, &sender, &probes)?;
     scene.kill(&[sender.clone(), dead.clone()])?;
     scene.reads_all(&probes, READ, &format!("although {liar} serves altered blocks"));
     let (bad, named) = seen_lying(scene, &liar);
     scene.check(6, named, format!("{bad} altered blocks were served, and every reader that got one names {liar}"));
-    scene.start(&[sender, dead])?;
+    scene.start(&[sender.clone(), dead])?;
     scene.pass(STEADY);
-    Ok(())
+    mends(scene, &sender, &liar)
 }
