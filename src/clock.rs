@@ -1,5 +1,8 @@
 //! The peer's clocks, the only place that reads the machine's. Brains get time as an argument.
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::model::{MonoTime, Now, WallTime};
@@ -43,9 +46,37 @@ impl Clock {
     }
 }
 
+/// Names a file with a whole number of milliseconds by which wall time is shifted, read whenever the clock is: so drills let the
+/// clock of one peer jump while it runs. Without the variable, as always outside of drills, nothing is read.
+pub const SHIFT_VARIABLE: &str = "ROOST_CLOCK_SHIFT";
+
 /// The machine's wall clock.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's wall clock")]
 pub fn system_wall() -> WallTime {
+    static SHIFT: OnceLock<Option<OsString>> = OnceLock::new();
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    let wall = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let shift = SHIFT.get_or_init(|| std::env::var_os(SHIFT_VARIABLE));
+    WallTime(shift.as_deref().map_or(wall, |file| wall.saturating_add_signed(shift_in(Path::new(file)))))
+}
+
+/// The shift in a file; none when there is no number.
+fn shift_in(file: &Path) -> i64 {
+    std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shift_is_a_number_in_a_file_and_anything_else_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shift");
+        assert_eq!(shift_in(&file), 0);
+        for (text, shift) in [("-3600000\n", -3_600_000), ("5", 5), ("soon", 0)] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(shift_in(&file), shift);
+        }
+    }
 }

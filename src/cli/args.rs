@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::args::BenchCommand;
+use super::drill::args::DrillArgs;
 use super::outbox::OutboxArgs;
 use crate::model::policy::KOfN;
 use crate::model::{Address, ByteSize, Fingerprint, GroupName, LocalName, Mode, Policy, Span};
@@ -80,6 +81,8 @@ pub(super) enum Command {
     /// Measures: the papers' figures and ours
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Makes real peers fail under steady mail, and tells whether every rule held
+    Drill(DrillArgs),
     /// Writes identity, keys, config, mail and journal of a peer, running or not, into one file
     Backup(BackupArgs),
 }

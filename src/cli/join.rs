@@ -8,6 +8,7 @@ use anyhow::bail;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use super::cluster::surroundings::StartedWith;
 use super::control::Control;
 use super::output::{self, Shown};
 use super::process::{self, ProcessId};
@@ -98,7 +99,7 @@ struct Running {
 impl Running {
     fn start(home: &Path) -> anyhow::Result<Self> {
         let home = std::fs::canonicalize(home)?;
-        let pid = process::spawn_peer(&std::env::current_exe()?, &home)?;
+        let pid = process::spawn_peer(&std::env::current_exe()?, &home, &StartedWith::default())?;
         let running = Self { home, pid };
         let control = Control::of(&running.home).at_once();
         let answers = || control.ask::<Ports>(&Request::Ports).is_ok();

@@ -12,6 +12,7 @@ mod contacts;
 pub mod control;
 pub mod demo;
 mod doctor;
+mod drill;
 mod group;
 pub mod init;
 mod join;
@@ -75,6 +76,7 @@ fn run(cli: &Cli) -> anyhow::Result<Shown> {
         Command::Doctor(args) => doctor::run(&home()?, args),
         Command::Console => console::run(&home()?),
         Command::Bench(command) => bench::run(command),
+        Command::Drill(args) => drill::run(cli.home.as_deref(), args),
         Command::Backup(args) => backup::run(&home()?, args),
     }
 }

@@ -1,6 +1,7 @@
 //! Peers as processes: started in the background, recognised by their home, signalled, and waited for. It never signals a
 //! process that it does not recognise, and never by name.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,6 +16,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 
+use super::cluster::surroundings::StartedWith;
 use crate::store::home::Home;
 
 /// How often a process is looked at while it is waited for.
@@ -28,11 +30,13 @@ const LOG_TAIL: u64 = 2000;
 pub(super) type ProcessId = u32;
 
 /// Starts `program up` on `home` in a session of its own, with nothing of this process open in it; gives its pid.
-pub(super) fn spawn_peer(program: &Path, home: &Path) -> anyhow::Result<ProcessId> {
+pub(super) fn spawn_peer(program: &Path, home: &Path, with: &StartedWith) -> anyhow::Result<ProcessId> {
     let log_file = Home::at(home).log_file();
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_file);
     let log = log.with_context(|| format!("{} cannot be written", log_file.display()))?;
-    let mut command = Command::new(program);
+    let mut words = with.before.iter().map(OsString::as_os_str).chain([program.as_os_str()]);
+    let mut command = Command::new(words.next().unwrap_or(program.as_os_str()));
+    command.args(words).envs(&with.variables);
     command.arg("up").arg("--detached").arg("--home").arg(home);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let child = command.spawn().with_context(|| format!("{} cannot be started", program.display()))?;

@@ -27,12 +27,17 @@ pub mod replicator;
 use std::collections::VecDeque;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::model::{MonoTime, Now};
 use crate::wire;
+
+/// A wall clock that was set by more than this while a brain looked away is doubted at once, until the group's brain has compared
+/// it anew: DESIGN.md section 4 calls a clock off from here on.
+pub const CLOCK_SET: Duration = Duration::from_secs(300);
 
 /// Names a request that awaits its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -64,6 +64,15 @@ pub struct Now {
     /// For expiry and for what travels.
     pub wall: WallTime,
 }
+impl Now {
+    /// Whether the wall clock was set, forward or back, by more than `by` between `earlier` and this: it then went another way than
+    /// the monotonic one.
+    pub fn was_set_since(self, earlier: Now, by: Duration) -> bool {
+        let went = i128::from(self.wall.0) - i128::from(earlier.wall.0);
+        let took = i128::from(self.mono.0) - i128::from(earlier.mono.0);
+        (went - took).unsigned_abs() > by.as_millis()
+    }
+}
 
 impl Now {
     /// The moment `span` later on both clocks.
@@ -137,6 +146,19 @@ impl fmt::Debug for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_told_from_one_that_went_on_or_stood_still_for_a_while() {
+        let at = |mono, wall| Now { mono: MonoTime(mono), wall: WallTime(wall) };
+        let minute = Duration::from_secs(60);
+        let before = at(1_000, 5_000_000);
+        assert!(!at(901_000, 5_900_000).was_set_since(before, minute));
+        assert!(!at(1_000, 5_060_000).was_set_since(before, minute));
+        assert!(
+            at(1_000, 5_060_001).was_set_since(before, minute) && at(61_001, 5_000_000).was_set_since(before, minute)
+        );
+        assert!(at(2_000, 0).was_set_since(before, minute), "back");
+    }
 
     #[test]
     fn spans_are_read_and_printed_as_people_write_them() {

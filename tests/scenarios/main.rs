@@ -23,6 +23,8 @@ mod console;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod drill;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod every_choice;

@@ -7,22 +7,22 @@ use serde::Serialize;
 
 /// What the figures of a run hold for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Machine {
+pub(in crate::cli) struct Machine {
     /// Its processor, as it names itself.
-    pub(super) processor: String,
+    pub(in crate::cli) processor: String,
     /// Cores that this process may use.
-    pub(super) cores: usize,
+    pub(in crate::cli) cores: usize,
     /// Memory, in bytes.
-    pub(super) memory_bytes: u64,
+    pub(in crate::cli) memory_bytes: u64,
     /// The kernel's release.
-    pub(super) kernel: String,
+    pub(in crate::cli) kernel: String,
     /// `release` or `debug`: figures of a debug build say nothing about speed.
-    pub(super) build: &'static str,
+    pub(in crate::cli) build: &'static str,
 }
 
 impl Machine {
     /// This one. What it does not tell is left empty.
-    pub(super) fn this() -> Self {
+    pub(in crate::cli) fn this() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
@@ -40,14 +40,14 @@ impl Machine {
     }
 
     /// On one line.
-    pub(super) fn line(&self) -> String {
+    pub(in crate::cli) fn line(&self) -> String {
         let gib = self.memory_bytes >> 30;
         format!("{} cores, {gib} GiB, {}, Linux {}, {} build", self.cores, self.processor, self.kernel, self.build)
     }
 }
 
 /// The commit of the checkout that this program lies in, with `-dirty` when files differ from it; `unknown` elsewhere.
-pub(super) fn commit() -> String {
+pub(in crate::cli) fn commit() -> String {
     let git = |folder: &Path, args: &[&str]| {
         let out = Command::new("git").arg("-C").arg(folder).args(args).output().ok()?;
         out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())

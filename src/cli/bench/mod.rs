@@ -6,9 +6,9 @@ mod availability;
 mod bars;
 mod cpu;
 mod fetch;
-mod machine;
+pub(super) mod machine;
 mod outbox;
-mod plot;
+pub(super) mod plot;
 mod replication;
 mod report;
 

@@ -24,20 +24,20 @@ const COLOURS: [RGBColor; 7] = [
 
 /// One axis.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Axis {
+pub(in crate::cli) struct Axis {
     /// What it shows, with its unit.
-    pub(super) label: String,
+    pub(in crate::cli) label: String,
     /// Powers of ten instead of equal steps; values of 0 and below are left out then.
-    pub(super) log: bool,
+    pub(in crate::cli) log: bool,
 }
 
 impl Axis {
     /// Equal steps.
-    pub(super) fn linear(label: &str) -> Self {
+    pub(in crate::cli) fn linear(label: &str) -> Self {
         Self { label: label.to_owned(), log: false }
     }
     /// Powers of ten.
-    pub(super) fn log(label: &str) -> Self {
+    pub(in crate::cli) fn log(label: &str) -> Self {
         Self { label: label.to_owned(), log: true }
     }
     fn shows(&self, value: f64) -> bool {
@@ -60,26 +60,26 @@ impl Axis {
 
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Line {
+pub(in crate::cli) struct Line {
     /// Its name in the legend.
-    pub(super) name: String,
+    pub(in crate::cli) name: String,
     /// Its points, (x, y).
-    pub(super) points: Vec<(f64, f64)>,
+    pub(in crate::cli) points: Vec<(f64, f64)>,
     /// Only the points are drawn, not what is between them: something measured beside something computed.
-    pub(super) only_points: bool,
+    pub(in crate::cli) only_points: bool,
 }
 
 /// A chart.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Chart {
+pub(in crate::cli) struct Chart {
     /// What it shows.
-    pub(super) title: String,
+    pub(in crate::cli) title: String,
     /// The horizontal axis.
-    pub(super) x: Axis,
+    pub(in crate::cli) x: Axis,
     /// The vertical axis.
-    pub(super) y: Axis,
+    pub(in crate::cli) y: Axis,
     /// The lines, in the legend's order.
-    pub(super) lines: Vec<Line>,
+    pub(in crate::cli) lines: Vec<Line>,
 }
 
 impl Chart {
@@ -87,7 +87,7 @@ impl Chart {
     ///
     /// # Errors
     /// When there is no point to draw.
-    pub(super) fn svg(&self) -> anyhow::Result<String> {
+    pub(in crate::cli) fn svg(&self) -> anyhow::Result<String> {
         let points =
             || self.lines.iter().flat_map(|line| &line.points).filter(|p| self.x.shows(p.0) && self.y.shows(p.1));
         let x = self.x.span(points().map(|p| p.0), false).context("a plot without points")?;

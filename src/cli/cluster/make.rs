@@ -52,7 +52,7 @@ pub(super) fn homes(dir: &ClusterDir, cluster: &Cluster) -> anyhow::Result<()> {
         let password = match (home.is_initialised(), known) {
             (true, true) => continue,
             (true, false) => new_password(&home, &address)?,
-            (false, _) => init::make(home.root(), config(cluster, &address, &mut taken)?)?.password,
+            (false, _) => init::make(home.root(), config(dir, cluster, &address, &mut taken)?)?.password,
         };
         dir.file.change(None, |state| {
             state.peers.insert(address.clone(), PeerState { password, ..PeerState::default() });
@@ -61,14 +61,16 @@ pub(super) fn homes(dir: &ClusterDir, cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn config(cluster: &Cluster, address: &Address, taken: &mut Vec<u16>) -> anyhow::Result<Config> {
+fn config(dir: &ClusterDir, cluster: &Cluster, address: &Address, taken: &mut Vec<u16>) -> anyhow::Result<Config> {
     let mut config = Config::new(address.clone());
     config.mail = cluster.mail.clone();
     config.net = cluster.net.clone();
     config.quota = cluster.quota.clone();
     config.console = cluster.console.clone();
-    config.net.listen = HERE;
-    config.net.announce = vec![HERE.to_string()];
+    let hosts = dir.surroundings.as_ref().and_then(|around| around.hosts(address));
+    let (listen, announce) = hosts.unwrap_or((HERE, HERE.to_string()));
+    config.net.listen = listen;
+    config.net.announce = vec![announce];
     config.net.dial_private = true;
     if let Some(limit) = cluster.upload_limits.get(address) {
         config.net.upload_limit = *limit;

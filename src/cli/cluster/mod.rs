@@ -5,9 +5,11 @@ pub(super) mod commands;
 mod make;
 mod ready;
 mod state;
+pub(super) mod surroundings;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -24,6 +26,7 @@ use crate::model::{Address, GroupName};
 use crate::store::files::ensure_folder;
 use crate::store::home::Home;
 use state::{PeerState, State, StateFile};
+use surroundings::{StartedWith, Surroundings};
 
 /// Longest clean stop of a peer.
 const STOP: Duration = Duration::from_secs(30);
@@ -105,6 +108,7 @@ pub struct ClusterDir {
     program: PathBuf,
     report: Report,
     file: StateFile,
+    surroundings: Option<Arc<dyn Surroundings>>,
 }
 
 impl ClusterDir {
@@ -124,7 +128,17 @@ impl ClusterDir {
     pub fn at(dir: &Path, program: &Path, report: Report) -> anyhow::Result<Self> {
         // A process is recognised by its home's path, so there must be one way to write it.
         let dir = std::fs::canonicalize(dir).with_context(|| dir.display().to_string())?;
-        Ok(Self { file: StateFile::of(&dir), dir, program: program.to_owned(), report })
+        Ok(Self { file: StateFile::of(&dir), dir, program: program.to_owned(), report, surroundings: None })
+    }
+
+    /// The same, its peers in other surroundings than this machine; before they are made.
+    pub(super) fn within(self, surroundings: Arc<dyn Surroundings>) -> Self {
+        Self { surroundings: Some(surroundings), ..self }
+    }
+
+    /// The cluster's folder.
+    pub(super) fn home(&self) -> &Path {
+        &self.dir
     }
 
     /// The home of a peer: `DIR/NAME`.
@@ -152,6 +166,14 @@ impl ClusterDir {
         make::contacts(self, cluster)?;
         ready::whole_groups(self, cluster)?;
         self.status()
+    }
+
+    /// The cluster file as it was last brought up.
+    ///
+    /// # Errors
+    /// When there is no cluster in the folder.
+    pub(super) fn made_of(&self) -> anyhow::Result<Cluster> {
+        Ok(self.state()?.file)
     }
 
     /// Every peer as it is now.
@@ -287,6 +309,12 @@ impl ClusterDir {
         self.status()
     }
 
+    /// Starts the process of a peer that does not run, and returns before it answers.
+    pub(super) fn launch(&self, address: &Address) -> anyhow::Result<()> {
+        self.wait_for_the_last(address)?;
+        self.spawn(address).map(drop)
+    }
+
     /// Stops every peer; gives those that ran.
     ///
     /// # Errors
@@ -352,10 +380,17 @@ impl ClusterDir {
         if !Home::at(&home).is_initialised() {
             bail!("{address} has no home yet; `roost cluster up FILE` makes it");
         }
+        let with = match &self.surroundings {
+            Some(around) => {
+                around.starts(address, &Config::load(&Home::at(&home).config_file())?)?;
+                around.started_with(address)
+            }
+            None => StartedWith::default(),
+        };
         // Under the lock, so that no process is there that the file does not name.
         self.file.change(None, |state| {
             let peer = state.peers.entry(address.clone()).or_default();
-            let pid = process::spawn_peer(&self.program, &home)?;
+            let pid = process::spawn_peer(&self.program, &home, &with)?;
             peer.pid = Some(pid);
             peer.stopped = false;
             Ok(pid)

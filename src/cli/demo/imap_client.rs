@@ -79,11 +79,15 @@ impl ImapClient {
     /// # Errors
     /// [`ImapError`]: nobody listens, or what listens is no IMAP.
     pub fn connect(server: &str) -> Result<Self, ImapError> {
+        Self::connect_within(server, SILENCE)
+    }
+
+    fn connect_within(server: &str, silence: Duration) -> Result<Self, ImapError> {
         let broken = |source| ImapError::Broken { server: server.to_owned(), source };
         let writer = TcpStream::connect(server).map_err(broken)?;
         writer.set_nodelay(true).map_err(broken)?;
-        writer.set_read_timeout(Some(SILENCE)).map_err(broken)?;
-        writer.set_write_timeout(Some(SILENCE)).map_err(broken)?;
+        writer.set_read_timeout(Some(silence)).map_err(broken)?;
+        writer.set_write_timeout(Some(silence)).map_err(broken)?;
         let reader = BufReader::new(writer.try_clone().map_err(broken)?);
         let mut client = Self { server: server.to_owned(), reader, writer, commands: 0 };
         let greeting = client.response(&mut |_, _| {})?.text;
@@ -95,7 +99,15 @@ impl ImapClient {
     /// # Errors
     /// [`ImapError`]: nobody listens, or the login is refused.
     pub fn login(server: &str, login: &str, password: &str) -> Result<Self, ImapError> {
-        let mut client = Self::connect(server)?;
+        Self::login_within(server, login, password, SILENCE)
+    }
+
+    /// The same, giving up whenever the peer says nothing for `silence`.
+    ///
+    /// # Errors
+    /// [`ImapError`]: nobody listens, or the login is refused.
+    pub fn login_within(server: &str, login: &str, password: &str, silence: Duration) -> Result<Self, ImapError> {
+        let mut client = Self::connect_within(server, silence)?;
         client.command(&format!("LOGIN {} {}", quoted(login), quoted(password)))?;
         Ok(client)
     }

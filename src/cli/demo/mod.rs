@@ -5,7 +5,7 @@ mod asked;
 pub mod imap_client;
 pub(super) mod letter;
 mod measure;
-mod play;
+pub(super) mod play;
 pub mod smtp_client;
 pub(super) mod stage;
 

@@ -183,7 +183,7 @@ fn kept(cast: &Cast, sealed: &SealedLine) -> Kept {
 }
 
 /// As the sender's peer says it was encoded: `whole` or `fragments k of n`.
-fn encoding(sealed: &SealedLine) -> Encoding {
+pub(in crate::cli) fn encoding(sealed: &SealedLine) -> Encoding {
     let numbers = sealed.encoding.strip_prefix("fragments ").and_then(|rest| rest.split_once(" of "));
     let numbers = numbers.and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
     numbers.map_or(Encoding::Whole, |(k, n)| Encoding::Fragments { k, n })

@@ -61,7 +61,15 @@ impl SmtpClient {
     /// # Errors
     /// [`SmtpError`]: nobody listens, or the login is refused.
     pub fn login(server: &str, login: &str, password: &str) -> Result<Self, SmtpError> {
-        let mut client = Self::connect(server)?;
+        Self::login_within(server, login, password, SILENCE)
+    }
+
+    /// The same, giving up whenever the peer says nothing for `silence`.
+    ///
+    /// # Errors
+    /// [`SmtpError`]: nobody listens, or the login is refused.
+    pub fn login_within(server: &str, login: &str, password: &str, silence: Duration) -> Result<Self, SmtpError> {
+        let mut client = Self::connect_within(server, silence)?;
         let offers = client.ask("EHLO", "EHLO [127.0.0.1]", 250)?.text;
         client.takes_size = offers.lines().any(|line| line.split(' ').next() == Some("SIZE"));
         let proof = STANDARD.encode(format!("\0{login}\0{password}"));
@@ -74,11 +82,15 @@ impl SmtpClient {
     /// # Errors
     /// [`SmtpError`]: nobody listens, or what listens is no SMTP.
     pub fn connect(server: &str) -> Result<Self, SmtpError> {
+        Self::connect_within(server, SILENCE)
+    }
+
+    fn connect_within(server: &str, silence: Duration) -> Result<Self, SmtpError> {
         let broken = |source| SmtpError::Broken { server: server.to_owned(), source };
         let stream = TcpStream::connect(server).map_err(broken)?;
         stream.set_nodelay(true).map_err(broken)?;
-        stream.set_read_timeout(Some(SILENCE)).map_err(broken)?;
-        stream.set_write_timeout(Some(SILENCE)).map_err(broken)?;
+        stream.set_read_timeout(Some(silence)).map_err(broken)?;
+        stream.set_write_timeout(Some(silence)).map_err(broken)?;
         let reader = BufReader::new(stream.try_clone().map_err(broken)?);
         let mut client = Self { server: server.to_owned(), reader, writer: BufWriter::new(stream), takes_size: false };
         client.reply("the connection", 220)?;

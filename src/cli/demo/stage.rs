@@ -1,13 +1,14 @@
-//! Where a demo or a bench happens: its folder and its peers, all gone at the end, also after Ctrl-C. It never removes a folder that it
-//! did not make, and never ends a process that it did not start.
+//! Where a demo, a bench or a drill happens: its folder and its peers, all gone at the end, also after Ctrl-C. It never removes a
+//! folder that it did not make, and never ends a process that it did not start.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::cluster::surroundings::Surroundings;
 use crate::cli::cluster::{ClusterDir, ClusterPeer};
 use crate::cli::compose::random_name;
 use crate::cli::output::WrongUse;
@@ -29,21 +30,39 @@ pub(in crate::cli) struct Stage {
     ending: Arc<Ending>,
 }
 
+/// What is undone at the end besides.
+type Undo = Box<dyn FnOnce() + Send>;
+
 /// How it ends.
-#[derive(Debug)]
 struct Ending {
     cluster: ClusterDir,
-    made: Option<PathBuf>,
+    made: Mutex<Option<PathBuf>>,
     stays: AtomicBool,
+    undo: Mutex<Vec<Undo>>,
+}
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ending({:?}, stays: {:?})", self.made, self.stays)
+    }
+}
+
+/// What is left whole by a thread that died is used all the same: things must end.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Ending {
     fn end(&self) {
+        // Taken out first: none of it is done twice, and nothing is held while it is done.
+        let undo: Vec<Undo> = lock(&self.undo).drain(..).rev().collect();
         if self.stays.load(Ordering::SeqCst) {
+            undo.into_iter().for_each(|undo| undo());
             return;
         }
         let closed = self.cluster.kill_all();
-        if let Some(made) = &self.made {
+        undo.into_iter().for_each(|undo| undo());
+        if let Some(made) = lock(&self.made).as_ref() {
             // What cannot be removed is in the system's folder for temporary files.
             let _ = std::fs::remove_dir_all(made);
         }
@@ -54,15 +73,51 @@ impl Ending {
 impl Stage {
     /// In `home`, or in a new folder for temporary files that is named for `what` happens.
     pub(in crate::cli) fn new(what: &str, home: Option<&Path>, file: Cluster) -> anyhow::Result<Self> {
+        Self::within(what, home, file, None)
+    }
+
+    /// The same, in surroundings of their own.
+    pub(in crate::cli) fn within(
+        what: &str,
+        home: Option<&Path>,
+        file: Cluster,
+        surroundings: Option<Arc<dyn Surroundings>>,
+    ) -> anyhow::Result<Self> {
         let report = Report::to_people();
         let fresh = std::env::temp_dir().join(format!("roost-{what}-{}", &random_name()?[..8]));
         let program = std::env::current_exe()?;
         home.map_or(Ok(()), |home| is_free(home, &program, report))?;
         let cluster = ClusterDir::make(home.unwrap_or(&fresh), &program, report)?;
+        let cluster = match surroundings {
+            Some(surroundings) => cluster.within(surroundings),
+            None => cluster,
+        };
         let made = home.is_none().then_some(fresh);
-        let ending = Arc::new(Ending { cluster: cluster.clone(), made, stays: AtomicBool::new(false) });
-        end_when_interrupted(ending.clone())?;
+        Self::with(cluster, file, report, made)
+    }
+
+    /// A cluster that runs already and goes on afterwards.
+    pub(in crate::cli) fn of_running(cluster: ClusterDir, file: Cluster, report: Report) -> anyhow::Result<Self> {
+        let mut stage = Self::with(cluster, file, report, None)?;
+        stage.leave();
+        Ok(stage)
+    }
+
+    fn with(cluster: ClusterDir, file: Cluster, report: Report, made: Option<PathBuf>) -> anyhow::Result<Self> {
+        let (stays, undo) = (AtomicBool::new(false), Mutex::default());
+        let ending = Arc::new(Ending { cluster: cluster.clone(), made: Mutex::new(made), stays, undo });
+        end_when_interrupted(&ending)?;
         Ok(Self { cluster, file, report, ending })
+    }
+
+    /// The folder stays at the end, with homes and logs in it.
+    pub(in crate::cli) fn keep_folder(&self) {
+        lock(&self.ending.made).take();
+    }
+
+    /// `undo` is done at the end, once the peers are gone if they go; the last one first.
+    pub(in crate::cli) fn at_end(&self, undo: impl FnOnce() + Send + 'static) {
+        lock(&self.ending.undo).push(Box::new(undo));
     }
 
     /// The peer called `name`, as it is now.
@@ -98,7 +153,18 @@ fn is_free(home: &Path, program: &Path, report: Report) -> anyhow::Result<()> {
     Err(WrongUse { why }.into())
 }
 
-fn end_when_interrupted(ending: Arc<Ending>) -> anyhow::Result<()> {
+/// The stages that there are: one signal ends them all.
+static STAGES: Mutex<Vec<Weak<Ending>>> = Mutex::new(Vec::new());
+static WAITING: Once = Once::new();
+
+fn end_when_interrupted(ending: &Arc<Ending>) -> anyhow::Result<()> {
+    lock(&STAGES).push(Arc::downgrade(ending));
+    let mut waiting = Ok(());
+    WAITING.call_once(|| waiting = wait_for_signals());
+    waiting
+}
+
+fn wait_for_signals() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
     let mut signals = Vec::new();
@@ -111,7 +177,8 @@ fn end_when_interrupted(ending: Arc<Ending>) -> anyhow::Result<()> {
             let waiting = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
             futures::future::select_all(waiting).await;
         });
-        ending.end();
+        let stages: Vec<Arc<Ending>> = lock(&STAGES).iter().filter_map(Weak::upgrade).collect();
+        stages.iter().for_each(|ending| ending.end());
         std::process::exit(INTERRUPTED);
     });
     Ok(())

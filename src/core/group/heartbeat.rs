@@ -13,7 +13,7 @@ use super::error::GroupError;
 use super::events::Event;
 use super::rotate::Kin;
 use super::types::{Action, Beat, BeatAnswer, CallFailed, Errand, SignedGd};
-use crate::core::Token;
+use crate::core::{CLOCK_SET, Token};
 use crate::model::group::{Heartbeat, HeartbeatAnswer, View};
 use crate::model::{MonoTime, Now, PeerId, WallTime};
 use crate::wire::Signed;
@@ -369,6 +369,17 @@ impl Group {
             (sees_half && silent) || (was_lost(peer) && !heard_within(peer, lost_after))
         };
         others.into_iter().filter(gone).collect()
+    }
+
+    /// After this peer's clock was set, what it was compared with before says nothing: it is doubtful until a member is heard again,
+    /// as at a start. By half as much as the other brains doubt it for, so that they are never left without a word of this one.
+    pub(super) fn look_at_clock(&mut self, now: Now) {
+        if now.was_set_since(self.seen, CLOCK_SET / 2) {
+            self.liveness.values_mut().for_each(|live| live.offset_ms = None);
+            self.clock_trusted_at = Some(now.mono + CLOCK_WAIT);
+            (self.clock_unsure, self.dirty) = (true, true);
+        }
+        self.seen = now;
     }
 
     /// Compares this peer's clock with the members' median, its own among them.

@@ -170,6 +170,8 @@ pub struct Group {
     clock_unsure: bool,
     /// Without any member's clock it is taken to be right from then on.
     clock_trusted_at: Option<MonoTime>,
+    /// Both clocks at the last input.
+    seen: Now,
     put_gd: Renewal,
     put_descriptor: Renewal,
 
@@ -218,6 +220,7 @@ impl Group {
             clock_off: false,
             clock_unsure: true,
             clock_trusted_at: None,
+            seen: Now::default(),
             put_gd: Renewal::default(),
             put_descriptor: Renewal::default(),
             published: None,
@@ -495,6 +498,7 @@ impl Brain for Group {
     }
 
     fn handle(&mut self, now: Now, input: Input) {
+        self.look_at_clock(now);
         match input {
             Input::Started => self.start(now),
             Input::DescriptorSigned(result) => self.descriptor_signed(now, result),
@@ -538,6 +542,7 @@ impl Brain for Group {
     }
 
     fn wake(&mut self, now: Now) {
+        self.look_at_clock(now);
         self.beat_if_due(now);
         if self.clock_unsure {
             self.check_clock(now);

@@ -58,7 +58,7 @@ pub use io::{
     WaitingStatus,
 };
 
-use crate::core::{Brain, Effect, Outgoing, Token};
+use crate::core::{Brain, CLOCK_SET, Effect, Outgoing, Token};
 use crate::model::group::Roster;
 use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
@@ -159,6 +159,8 @@ pub struct Outbox {
     clock_doubtful: bool,
     /// The wall clock when the brain was called last.
     wall: WallTime,
+    /// Both clocks then.
+    seen: Now,
     /// Readers of the msglist that are held.
     polls: BTreeMap<Token, Cursor>,
     /// Who waits for safe(f) of what.
@@ -228,6 +230,7 @@ impl Outbox {
             // Until the group's brain has compared the clock: one that is ahead must end nothing at the start (R2).
             clock_doubtful: true,
             wall: WallTime::default(),
+            seen: Now::default(),
             polls: BTreeMap::new(),
             safe_waits: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -291,6 +294,12 @@ impl Outbox {
             return;
         }
         self.out.commit(batch.events, batch.then);
+    }
+
+    /// A clock that was set is doubted from this moment on, not only once the group's brain has compared it (R2).
+    fn look_at_clock(&mut self, now: Now) {
+        self.clock_doubtful |= now.was_set_since(self.seen, CLOCK_SET);
+        (self.wall, self.seen) = (now.wall, now);
     }
 
     /// Whether a moment is past, by a clock that can be trusted: one that may be wrong ends nothing and gives nothing up.
@@ -477,14 +486,14 @@ impl Brain for Outbox {
     }
 
     fn handle(&mut self, now: Now, input: Input) {
-        self.wall = now.wall;
+        self.look_at_clock(now);
         if let Some(input) = self.defer(input) {
             self.take_input(now, input);
         }
     }
 
     fn wake(&mut self, now: Now) {
-        self.wall = now.wall;
+        self.look_at_clock(now);
         while let Some(timer) = self.timers.pop_due(now.mono) {
             self.fire(now, timer);
         }

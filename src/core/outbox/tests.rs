@@ -247,6 +247,19 @@ fn nothing_expires_while_the_clock_is_doubtful() {
 }
 
 #[test]
+fn a_clock_that_is_set_while_the_peer_runs_ends_nothing_before_it_was_compared_anew() {
+    let mut world = World::new(5, Rules::default());
+    world.submit(1, &["bob@acme"], &[]);
+    world.run(MINUTE);
+    world.now.wall = world.now.wall + 20 * DAY;
+    world.run(DAY);
+    assert_eq!(end_of(&world, 1, "bob@acme"), None);
+    world.tell(Input::ClockDoubtful(false));
+    world.run(5 * MINUTE);
+    assert_eq!(end_of(&world, 1, "bob@acme"), Some(EndedAs::Expired));
+}
+
+#[test]
 fn lost_members_do_not_count_when_the_encoding_is_chosen() {
     let mut world = World::new(5, Rules::default());
     let mut smaller = (*roster(5)).clone();

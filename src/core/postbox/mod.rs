@@ -35,7 +35,7 @@ use outgoing::Outbox;
 use state::State;
 pub use state::{Mail, MailKey, MailboxId, NrState, Offer, Origin, PerView, Runs, Slot, Stage, Stored, Verdict};
 
-use super::{Brain, Effect, Outgoing, Token, earliest};
+use super::{Brain, CLOCK_SET, Effect, Outgoing, Token, earliest};
 use crate::model::group::Roster;
 use crate::model::{Digest, MailId, MonoTime, Now, PeerId, WallTime};
 
@@ -173,6 +173,14 @@ impl Postbox {
         self.deadlines.insert((due, id));
     }
 
+    /// A clock that was set is doubted from this moment on, not only once the group's brain has compared it.
+    fn look_at_clock(&mut self, now: Now) {
+        if now.was_set_since(self.now, CLOCK_SET) {
+            self.doubt_clock(now, true);
+        }
+        self.now = now;
+    }
+
     /// When a doubt ends, every mail is looked at again: what was put off may be due.
     fn doubt_clock(&mut self, now: Now, doubtful: bool) {
         if std::mem::replace(&mut self.clock_doubtful, doubtful) && !doubtful {
@@ -262,7 +270,7 @@ impl Brain for Postbox {
         self.state.live_bytes()
     }
     fn handle(&mut self, now: Now, input: Input) {
-        self.now = now;
+        self.look_at_clock(now);
         match input {
             Input::Start => self.start(now),
             Input::Swept { damaged } => self.damaged = damaged,
@@ -305,7 +313,7 @@ impl Brain for Postbox {
         self.go_on(now);
     }
     fn wake(&mut self, now: Now) {
-        self.now = now;
+        self.look_at_clock(now);
         self.go_on(now);
     }
     fn poll_effect(&mut self) -> Option<Effect<Self>> {

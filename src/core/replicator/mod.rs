@@ -37,7 +37,7 @@ pub mod types;
 use std::collections::BTreeSet;
 
 use crate::core::jitter::Jitter;
-use crate::core::{Brain, Effect, Outgoing, earliest};
+use crate::core::{Brain, CLOCK_SET, Effect, Outgoing, earliest};
 use crate::model::group::Roster;
 use crate::model::{Encoding, MailId, MonoTime, Now, Part, PeerId};
 use owner::Owners;
@@ -102,6 +102,12 @@ impl Replicator {
         }
     }
 
+    /// A clock that was set is doubted from this moment on, not only once the group's brain has compared it (R3).
+    fn look_at_clock(&mut self, now: Now) {
+        self.clock_doubtful |= now.was_set_since(self.now, CLOCK_SET);
+        self.now = now;
+    }
+
     /// Applies an event to the state and puts it with those that are about to be committed.
     fn record(&mut self, batch: &mut Vec<Event>, event: Event) {
         self.owners.apply(&event);
@@ -147,7 +153,7 @@ impl Brain for Replicator {
         self.owners.live_bytes()
     }
     fn handle(&mut self, now: Now, input: Input) {
-        self.now = now;
+        self.look_at_clock(now);
         match input {
             Input::Start(roster) => self.on_start(roster),
             Input::Roster(roster) => self.on_roster(roster),
@@ -172,7 +178,7 @@ impl Brain for Replicator {
         self.settle();
     }
     fn wake(&mut self, now: Now) {
-        self.now = now;
+        self.look_at_clock(now);
         self.check_catch_up();
         self.step_scan();
         while let Some((at, owner, h)) = self.timers.first().copied()

@@ -402,6 +402,22 @@ fn after_a_start_the_clock_is_doubtful_until_a_members_agrees() {
 }
 
 #[test]
+fn a_clock_that_is_set_while_the_peer_runs_is_doubtful_before_anybody_answered() {
+    let mut net = six();
+    net.pass(MINUTE);
+    assert!(!net.node("bob@acme").brain.current().clock_doubtful);
+    net.node("bob@acme").skew_ms = 30 * 86_400_000;
+    let (bob, group) = (net.peer("bob@acme"), "elsewhere".parse().unwrap());
+    net.tell(bob, Input::Wanted { group });
+    assert!(net.node("bob@acme").brain.current().clock_doubtful, "whatever it is told first");
+    net.pass(5 * MINUTE);
+    assert!(net.status("bob@acme").clock_off, "it was compared");
+    net.node("bob@acme").skew_ms = 0;
+    net.pass(2 * MINUTE);
+    assert!(!net.node("bob@acme").brain.current().clock_doubtful, "and again once it is right");
+}
+
+#[test]
 fn a_clock_is_compared_as_soon_as_a_member_calls() {
     let mut net = six();
     net.pass(MINUTE);

@@ -240,6 +240,19 @@ fn a_clock_that_is_ahead_at_a_start_ends_and_forgets_nothing_before_it_was_compa
 }
 
 #[test]
+fn a_clock_that_is_set_while_the_peer_runs_ends_nothing_before_it_was_compared_anew() {
+    let mut world = World::new();
+    world.sender.way = Way::Down;
+    world.send(&ns(1), true);
+    world.now.wall = world.now.wall + 20 * DAY;
+    world.pass(DAY);
+    assert_eq!(world.listed(Standard::Inbox)[0].body, BodyState::Absent);
+    world.tell(Input::ClockDoubtful(false));
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.listed(Standard::Inbox)[0].body, BodyState::Expired);
+}
+
+#[test]
 fn many_pulls_that_fail_are_tried_again_one_at_a_time_and_at_once_when_a_member_of_the_senders_group_is_back() {
     let mut world = World::with(Settings { eager: true, ..Settings::new(rita()) });
     world.sender.way = Way::Down;

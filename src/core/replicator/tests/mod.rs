@@ -1,6 +1,7 @@
 //! The replicator in a group of brains in memory, told in the words of the design.
 
 mod apart;
+mod clocks;
 mod probe;
 mod truth;
 mod world;
@@ -164,24 +165,6 @@ fn expiry_frees_a_part_only_after_a_day_of_grace_and_never_under_a_doubtful_cloc
     world.tell("bob", Input::ClockDoubtful(false));
     world.run(2 * HOUR);
     assert!(world.holders("alice", 1).is_empty());
-}
-
-#[test]
-fn a_clock_that_is_ahead_at_a_start_frees_nothing_before_it_was_compared() {
-    let mut world = World::new(&SIX);
-    world.send("alice", 1, KN);
-    world.clock_unsure = true;
-    world.kill("bob");
-    world.now.wall = world.now.wall + LIFE + 2 * DAY;
-    world.start("bob");
-    world.send("alice", 2, KN);
-    let bobs = |world: &World| world.holders("alice", 1).contains_key("bob");
-    assert!(bobs(&world), "nothing is freed at the start");
-    world.run(HOUR);
-    assert!(bobs(&world), "nor later, while nobody said that the clock is right");
-    world.tell("bob", Input::ClockDoubtful(false));
-    world.run(2 * HOUR);
-    assert!(!bobs(&world));
 }
 
 #[test]

@@ -1,0 +1,316 @@
+//! The end of a drill: waits until all that is due is done, and then counts what is where, in mailboxes and on disks. It changes
+//! nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use super::crew::Crew;
+use super::events::{Event, MailNo};
+use super::{load, verdict, watch};
+use crate::cli::cluster::ClusterPeer;
+use crate::cli::demo::imap_client::{ImapClient, ImapError};
+use crate::cli::output;
+use crate::console::protocol::{Contact, GroupStatus, Request};
+use crate::model::{Address, MailId, WallTime};
+
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(500);
+/// A group that writes nothing for so long rests.
+const REST: Duration = Duration::from_secs(6);
+/// Longest wait for that.
+const REST_MAX: Duration = Duration::from_secs(60);
+/// Longest silence of a mail program's peer.
+const SILENCE: Duration = Duration::from_secs(40);
+/// Larger files are not searched for clear mail: no letter of a drill is as large.
+const SEARCHED_MAX: u64 = 64 << 20;
+/// Where a mail may be that came; a card in Requests is none.
+const MAILBOXES: [&str; 3] = ["INBOX", "Junk", "Trash"];
+
+/// Waits, at most `limit`, until every mail came to an end and nothing of those that did is on any disk.
+pub(super) fn settle(crew: &Crew, limit: Duration, told: &mut dyn FnMut(&str)) {
+    let start = Instant::now();
+    let open = loop {
+        if !crew.log.look(verdict::not_ended).is_empty() {
+            failures(crew);
+        }
+        let open = still_open(crew);
+        if open.is_empty() || start.elapsed() > limit {
+            break open;
+        }
+        told(&format!("waiting for what is due: {}", open.first().map_or("", String::as_str)));
+        std::thread::sleep(LOOK);
+    };
+    let done = open.is_empty();
+    crew.log.add(Event::Settled { took: start.elapsed(), open });
+    if !done {
+        for (mail, peer) in remains(crew) {
+            crew.log.add(Event::Remains { mail, peer });
+        }
+    }
+}
+
+/// What is not done yet, a few words each.
+fn still_open(crew: &Crew) -> Vec<String> {
+    let not_ended = crew.log.look(verdict::not_ended);
+    let to = |mail: MailNo| crew.way(mail).map_or(String::new(), |way| crew.people[way.to].address.to_string());
+    let mut open: Vec<String> =
+        not_ended.into_iter().map(|mail| format!("mail {mail} is not read by {}", to(mail))).collect();
+    if !open.is_empty() {
+        return open;
+    }
+    for person in &crew.people {
+        let waiting = watch::lines(crew, &person.address);
+        open.extend(waiting.iter().map(|(mail, _)| format!("mail {mail} waits in the outbox of {}", person.address)));
+    }
+    let kept = remains(crew).into_iter().map(|(mail, peer)| format!("{peer} keeps parts of mail {mail}"));
+    open.into_iter().chain(kept).collect()
+}
+
+/// Mails that are over and of which something is on a disk, with whose disk that is.
+fn remains(crew: &Crew) -> Vec<(MailNo, String)> {
+    let names = crew.names();
+    let over = crew.log.look(verdict::over);
+    let number = |h: &MailId| over.iter().copied().find(|mail| names.get(mail).is_some_and(|all| all.contains(h)));
+    let mut found = Vec::new();
+    for person in &crew.people {
+        let home = crew.home(&person.address);
+        for folder in [home.outbox_dir(), home.mirror_dir()] {
+            let here: BTreeSet<MailId> = files(&folder).iter().filter_map(|path| name_of(path)).collect();
+            found.extend(here.iter().filter_map(number).map(|mail| (mail, person.address.to_string())));
+        }
+    }
+    found
+}
+
+/// The sealed mail that a file in an outbox or mirror has bytes of. A manifest has none: nothing can be read from one that is left
+/// until the next start.
+fn name_of(path: &Path) -> Option<MailId> {
+    if path.extension().is_some_and(|ending| ending == "manifest") {
+        return None;
+    }
+    path.file_name()?.to_str()?.split('.').next()?.parse().ok()
+}
+
+/// Every file below a folder. What goes while it is looked at is not there.
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files(&entry.path())),
+            Ok(kind) if kind.is_file() => found.push(entry.path()),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Notes the notices of failure that senders have.
+fn failures(crew: &Crew) {
+    for (at, person) in crew.people.iter().enumerate() {
+        let Ok(told) = told(crew, person) else { continue };
+        for (mail, times) in told {
+            if crew.way(mail).is_some_and(|way| way.from == at) {
+                crew.log.add(Event::Told { mail, times });
+            }
+        }
+    }
+}
+
+/// The notices in the mailbox of one peer, by the mail that they are about.
+fn told(crew: &Crew, person: &ClusterPeer) -> Result<BTreeMap<MailNo, u32>, ImapError> {
+    let mut imap = login(person)?;
+    imap.select("INBOX")?;
+    let mut found: BTreeMap<MailNo, u32> = BTreeMap::new();
+    for uid in imap.uid_search("SUBJECT \"Not delivered to\"")? {
+        let text = String::from_utf8_lossy(&imap.fetch(uid, "", &mut |_, _| {})?).into_owned();
+        let start = crew.letters.id(0);
+        let about = text.split(start.trim_end_matches('0')).nth(1);
+        let mail = about.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<MailNo>().ok());
+        if let Some(mail) = mail {
+            *found.entry(mail).or_default() += 1;
+        }
+    }
+    Ok(found)
+}
+
+fn login(person: &ClusterPeer) -> Result<ImapClient, ImapError> {
+    ImapClient::login_within(&person.imap, &person.address.to_string(), &person.password, SILENCE)
+}
+
+/// Counts everything that the verdicts need besides.
+pub(super) fn count(crew: &Crew, before: &BTreeMap<Address, String>, since: WallTime) {
+    failures(crew);
+    let cancelled = crew.log.look(verdict::cancelled);
+    let mut copies: BTreeMap<MailNo, u32> = BTreeMap::new();
+    for person in &crew.people {
+        // What could not be counted has not been seen to be well: the reader's mails are then not in a mailbox.
+        if let Err(error) = copies_of(crew, person, &cancelled, &mut copies) {
+            let why = format!("the mailboxes of {} cannot be read: {error}", person.address);
+            crew.log.add(Event::Checked { rule: 5, ok: false, why });
+        }
+    }
+    for (mail, copies) in copies {
+        crew.log.add(Event::Copies { mail, copies });
+    }
+    search(crew, since);
+    for person in &crew.people {
+        let peer = person.address.to_string();
+        let now = pins(crew, &person.address);
+        let differ = (before.get(&person.address) != Some(&now)).then(|| format!("now {now}"));
+        crew.log.add(Event::Pins { peer: peer.clone(), differ });
+        let pid = crew.cluster.status().ok().and_then(|status| {
+            status.peers.into_iter().find(|now| now.address == person.address).and_then(|now| now.pid)
+        });
+        if let Some(bytes) = pid.and_then(most_memory) {
+            crew.log.add(Event::Memory { peer, bytes });
+        }
+    }
+}
+
+/// Counts the mails in one peer's mailboxes, and tries to open those that were taken back.
+fn copies_of(
+    crew: &Crew,
+    person: &ClusterPeer,
+    cancelled: &[MailNo],
+    copies: &mut BTreeMap<MailNo, u32>,
+) -> Result<(), ImapError> {
+    let mut imap = login(person)?;
+    for mailbox in MAILBOXES {
+        if matches!(imap.select(mailbox), Err(ImapError::Refused { .. })) {
+            continue;
+        }
+        let uids = imap.uid_search(&format!("SUBJECT \"{}\"", crew.letters.subject_start()))?;
+        for (uid, mail) in load::subjects(&mut imap, crew, &uids)? {
+            if cancelled.contains(&mail) {
+                load::open(&mut imap, crew, uid, mail)?;
+            }
+            *copies.entry(mail).or_default() += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the letters of the drill from the mailboxes of a team; what cannot be removed stays, and is seen by its subject.
+pub(super) fn tidy(crew: &Crew) {
+    let remove = |person: &ClusterPeer| -> Result<(), ImapError> {
+        let mut imap = login(person)?;
+        for mailbox in MAILBOXES {
+            if matches!(imap.select(mailbox), Err(ImapError::Refused { .. })) {
+                continue;
+            }
+            for uid in imap.uid_search(&format!("SUBJECT \"{}\"", crew.letters.subject_start()))? {
+                imap.command(&format!("UID STORE {uid} +FLAGS.SILENT (\\Deleted)"))?;
+            }
+            imap.command("EXPUNGE")?;
+        }
+        Ok(())
+    };
+    for person in &crew.people {
+        if let Err(error) = remove(person) {
+            output::note(&format!("letters of the drill stay in mailboxes of {}: {error}", person.address));
+        }
+    }
+}
+
+/// Looks for clear mail on the disks of those who neither sent nor read it.
+fn search(crew: &Crew, since: WallTime) {
+    let any = crew.letters.any_clear_mark();
+    let mut searched = 0;
+    for person in &crew.people {
+        for path in files(crew.home(&person.address).root()) {
+            let Ok(data) = fs::metadata(&path) else { continue };
+            let old = data
+                .modified()
+                .is_ok_and(|at| at.duration_since(UNIX_EPOCH).is_ok_and(|at| at.as_secs() < since.as_secs()));
+            if old || data.len() > SEARCHED_MAX {
+                continue;
+            }
+            let bytes = fs::read(&path).unwrap_or_default();
+            searched += 1;
+            if others_mail(crew, &person.address, &any, &bytes) {
+                let file = path.strip_prefix(&person.home).unwrap_or(&path).display().to_string();
+                crew.log.add(Event::Clear { peer: person.address.to_string(), file });
+            }
+        }
+    }
+    crew.log.add(Event::Searched { files: searched });
+}
+
+/// Whether there is a letter in clear here that the peer neither sent nor received.
+fn others_mail(crew: &Crew, peer: &Address, any: &str, bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(at) = find(rest, any.as_bytes()) {
+        rest = &rest[at..];
+        let own = |way: &&super::crew::Way| {
+            let (from, to) = (&crew.people[way.from].address, &crew.people[way.to].address);
+            [from, to].contains(&peer) && rest.starts_with(crew.letters.clear_mark(from, to).as_bytes())
+        };
+        if !crew.ways.iter().any(|way| own(&way)) {
+            return true;
+        }
+        rest = &rest[any.len()..];
+    }
+    false
+}
+
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    let first = wanted.first()?;
+    let mut from = 0;
+    while let Some(at) = text.get(from..)?.iter().position(|byte| byte == first) {
+        if text[from + at..].starts_with(wanted) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+/// The keys and members that a peer goes by, as one text; what it says when it gives no answer.
+pub(super) fn pins(crew: &Crew, peer: &Address) -> String {
+    let control = crew.cluster.control_of(peer).giving_up_after(SILENCE);
+    let group: Result<GroupStatus, _> = control.ask_telling(&Request::GroupStatus, &mut |_, _| {});
+    let contacts: Result<Vec<Contact>, _> = control.ask_telling(&Request::Contacts, &mut |_, _| {});
+    match (group, contacts) {
+        (Ok(group), Ok(contacts)) => {
+            let mut members: Vec<String> =
+                group.members.iter().map(|member| format!("{} {}", member.address, member.peer_id)).collect();
+            members.sort();
+            let mut pinned: Vec<String> =
+                contacts.iter().map(|contact| format!("{} {}", contact.address, contact.group_key)).collect();
+            pinned.sort();
+            format!("{:?} {members:?} {pinned:?} {:?}", group.key, group.conflicts)
+        }
+        (Err(error), _) | (_, Err(error)) => format!("no answer: {error}"),
+    }
+}
+
+/// The most memory that a process has had.
+fn most_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Waits until nobody writes to the journals any more, or says that they go on.
+pub(super) fn rest(crew: &Crew, told: &mut dyn FnMut(&str)) {
+    told("waiting until the group rests");
+    let written = || -> Vec<u64> {
+        let bytes =
+            |folder: PathBuf| files(&folder).iter().filter_map(|path| fs::metadata(path).ok()).map(|d| d.len()).sum();
+        crew.people.iter().map(|person| bytes(crew.home(&person.address).journal_dir())).collect()
+    };
+    let start = Instant::now();
+    let (mut last, mut since) = (written(), Instant::now());
+    while since.elapsed() < REST && start.elapsed() < REST_MAX {
+        std::thread::sleep(LOOK);
+        let now = written();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    crew.log.add(Event::Rests { rests: since.elapsed() >= REST });
+}

@@ -1,0 +1,127 @@
+//! Peers that die: the sender, as many members as may, one more, each in turn. Only signals are used, and nothing is deleted.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+
+use super::{READ, STEADY, few};
+use crate::cli::demo::play::encoding;
+use crate::cli::drill::availability::Expected;
+use crate::cli::drill::scene::{Probe, Scene};
+use crate::model::{Address, Encoding};
+
+/// Mails that are followed.
+const PROBES: usize = 6;
+
+/// Parts of these mails that are on the members' disks.
+fn parts_on_disks(scene: &Scene, owner: &Address, probes: &[Probe]) -> usize {
+    let mails: BTreeSet<_> = probes.iter().map(|probe| probe.sealed.h).collect();
+    let of = |member: &Address| {
+        let parts = scene.crew.home(member).mirrored_parts(owner).unwrap_or_default();
+        parts.into_iter().filter(|(h, _)| mails.contains(h)).count()
+    };
+    scene.members.iter().map(of).sum()
+}
+
+/// A sender that dies as soon as its mail is safe.
+pub(super) fn sender_dead(scene: &mut Scene) -> anyhow::Result<()> {
+    let sender = scene.member(1)?;
+    scene.pass(STEADY);
+    let probes = scene.probes(&sender, &[], PROBES)?;
+    let parts = parts_on_disks(scene, &sender, &probes);
+    scene.kill(std::slice::from_ref(&sender))?;
+    scene.pass(STEADY);
+    let left = parts_on_disks(scene, &sender, &probes);
+    scene.check(
+        3,
+        left >= parts,
+        format!("{left} parts are there while their owner is away, {parts} were when it died"),
+    );
+    scene.reads_all(&probes, READ, "while their sender was dead");
+    scene.expected = Some(Expected::Share(1.0, "no mail loses more than its owner".to_owned()));
+    scene.start(&[sender])?;
+    scene.pass(STEADY);
+    Ok(())
+}
+
+/// The sender and as many members as safe(f) says.
+pub(super) fn f_dead(scene: &mut Scene) -> anyhow::Result<()> {
+    let sender = scene.member(1)?;
+    scene.pass(STEADY);
+    let f = scene.promised_f();
+    let mut victims: Vec<Address> = scene.members.iter().rev().take(f).cloned().collect();
+    victims.retain(|victim| *victim != sender);
+    let probes = scene.probes(&sender, &victims, PROBES)?;
+    let shown = probes.iter().map(|probe| probe.sealed.safe).min().unwrap_or_default();
+    victims.push(sender);
+    scene.kill(&victims)?;
+    scene.reads_all(&probes, READ, &format!("with their sender and {f} members dead, as safe({shown}) had said"));
+    scene.expected = Some(Expected::Share(1.0, format!("no more than safe({shown}) and the owner are gone")));
+    scene.start(&victims)?;
+    scene.pass(STEADY);
+    Ok(())
+}
+
+/// Whether those who are left of its holders have enough of a mail.
+fn is_enough(probe: &Probe, dead: &[Address]) -> bool {
+    let left = probe.sealed.holders.keys().filter(|holder| !dead.contains(holder)).count();
+    match encoding(&probe.sealed) {
+        Encoding::Whole => left >= 1,
+        Encoding::Fragments { k, .. } => left >= usize::from(k),
+    }
+}
+
+/// The sender and one member more than safe(f) says: what cannot be had is said to be so, and comes back with any one of them.
+pub(super) fn f_plus_one_dead(scene: &mut Scene) -> anyhow::Result<()> {
+    let sender = scene.member(1)?;
+    let reader = scene.crew.people.last().map(|person| person.address.clone()).context("nobody is here")?;
+    let others: Vec<Address> = scene.members.iter().filter(|member| **member != reader).cloned().collect();
+    scene.pass(STEADY);
+    let probes = scene.probes(&sender, &others, PROBES)?;
+    let (first, f) = (probes.first().context("no mail")?, scene.promised_f());
+    let holders = first.sealed.holders.keys().filter(|holder| **holder != reader).cloned();
+    let mut victims: Vec<Address> = holders.take(f + 1).collect();
+    let first_back = victims.first().cloned().context("nobody holds the mail")?;
+    victims.push(sender.clone());
+    scene.kill(&victims)?;
+    let enough: Vec<Probe> = probes.iter().filter(|probe| is_enough(probe, &victims)).cloned().collect();
+    let too_few: Vec<Probe> = probes.iter().filter(|probe| !is_enough(probe, &victims)).cloned().collect();
+    scene.release();
+    let (read, all) = (scene.all_read(&enough, READ), enough.len());
+    scene.check(2, read == all, format!("{read} of {all} mails were read of which enough was left"));
+    // Each is asked for, and answered with a clear no.
+    let answered = scene.wait(READ, || (scene.refused_of(&too_few) == too_few.len()).then_some(()));
+    let (read, all) = (scene.read_of(&too_few), too_few.len());
+    let ok = answered.is_some() && read == 0;
+    scene.check(
+        8,
+        ok,
+        format!(
+            "of {all} mails with one holder fewer than safe(f) allows, {read} were read, the others refused clearly"
+        ),
+    );
+    scene.start(std::slice::from_ref(&first_back))?;
+    let back: Vec<Address> = victims.iter().filter(|victim| **victim != first_back).cloned().collect();
+    let again: Vec<Probe> = too_few.iter().filter(|probe| is_enough(probe, &back)).cloned().collect();
+    let (read, all) = (scene.all_read(&again, READ), again.len());
+    scene.check(2, read == all, format!("{read} of {all} came with {first_back} back, their sender still dead"));
+    scene.start(&back)?;
+    scene.pass(STEADY);
+    Ok(())
+}
+
+/// Every peer is stopped and started, one after the other.
+pub(super) fn rolling_restart(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.pass(STEADY);
+    let everybody: Vec<Address> = scene.crew.people.iter().map(|person| person.address.clone()).collect();
+    for peer in everybody {
+        scene.stop(std::slice::from_ref(&peer))?;
+        let pause = few(&mut scene.random, 500, 1500);
+        scene.pass(pause);
+        scene.start(&[peer])?;
+        let pause = few(&mut scene.random, 1000, 2500);
+        scene.pass(pause);
+    }
+    scene.expected = Some(Expected::Share(1.0, "one peer at a time is away".to_owned()));
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Members that are there and do not do what they should: slow ones, and ones whose disks lie. They are falsified only on disks.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+
+use super::{READ, STEADY};
+use crate::cli::drill::around::SLOW;
+use crate::cli::drill::events::{Event, Gone};
+use crate::cli::drill::scene::{PATIENCE, Probe, Scene};
+use crate::console::protocol::{PeerStatus, Request};
+use crate::model::Address;
+
+/// Mails that are followed.
+const PROBES: usize = 6;
+/// A slow member works for this long,
+const AWAKE: Duration = Duration::from_millis(60);
+/// then does nothing for this long.
+const ASLEEP: Duration = Duration::from_millis(940);
+
+/// A member behind delay and connections that break, and then one that works a sixteenth of the time.
+pub(super) fn slow_member(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.pass(STEADY);
+    let sender = scene.member(1)?;
+    let slow = scene.member(SLOW)?;
+    match &scene.around {
+        Some(around) => {
+            around.storms(true);
+            scene.say(&format!("from now on what goes to {slow} is late, and its connections break now and then"));
+            scene.pass(STEADY);
+        }
+        None => scene
+            .left_out
+            .push("delay and breaking connections: a team's own peer is not moved behind a proxy".to_owned()),
+    }
+    let probes = scene.probes(&sender, std::slice::from_ref(&slow), PROBES)?;
+    scene.kill(std::slice::from_ref(&sender))?;
+    scene.log().add(Event::Down { peer: slow.to_string(), how: Gone::Silent });
+    scene.say(&format!("{slow} works only {} ms of every second", AWAKE.as_millis()));
+    scene.release();
+    let start = scene.log().now();
+    while scene.read_of(&probes) < probes.len() && scene.log().now() - start < READ {
+        scene.stage.cluster.signal(&slow, Signal::SIGSTOP)?;
+        scene.pass(ASLEEP);
+        scene.stage.cluster.signal(&slow, Signal::SIGCONT)?;
+        scene.pass(AWAKE);
+    }
+    let (read, took) = (scene.read_of(&probes), scene.log().now() - start);
+    let all = probes.len();
+    scene.check(
+        2,
+        read == all,
+        format!("{read} of {all} mails were read beside a slow member within {} s", took.as_secs()),
+    );
+    scene.thaw(&slow)?;
+    scene.around.iter().for_each(|around| around.storms(false));
+    scene.start(&[sender])?;
+    scene.pass(STEADY);
+    Ok(())
+}
+
+/// What was done to a member's parts of some mails.
+struct Falsified {
+    /// Each part, as it was before.
+    before: Vec<(PathBuf, Vec<u8>)>,
+    /// How many of them are gone; the others are altered.
+    removed: usize,
+}
+
+/// Flips a bit in every 4 KiB of what `member` holds of these mails, and removes every third part.
+fn falsify(scene: &Scene, member: &Address, owner: &Address, probes: &[Probe]) -> anyhow::Result<Falsified> {
+    let home = scene.crew.home(member);
+    let parts = home.mirrored_parts(owner)?;
+    let mut done = Falsified { before: Vec::new(), removed: 0 };
+    for (h, part) in parts.into_iter().filter(|(h, _)| probes.iter().any(|probe| probe.sealed.h == *h)) {
+        let path = home.mirror_part(owner, &h, part);
+        let shown = || path.display().to_string();
+        let before = fs::read(&path).with_context(shown)?;
+        if done.before.len() % 3 == 2 {
+            fs::remove_file(&path).with_context(shown)?;
+            done.removed += 1;
+        } else {
+            let mut bytes = before.clone();
+            bytes.iter_mut().step_by(4096).for_each(|byte| *byte ^= 1);
+            fs::write(&path, bytes).with_context(shown)?;
+        }
+        done.before.push((path, before));
+    }
+    let (all, removed) = (done.before.len(), done.removed);
+    scene.say(&format!(
+        "on the disk of {member} {} parts are altered in every block and {removed} are gone, which it said to hold",
+        all - removed
+    ));
+    Ok(done)
+}
+
+/// Its owner's audits find what a member cannot show, and the member mends its disk.
+fn mends(scene: &mut Scene, sender: &Address, liar: &Address) -> anyhow::Result<()> {
+    if scene.is_own {
+        scene.left_out.push("audits: those of a team's own peers are too far apart for a drill".to_owned());
+        return Ok(());
+    }
+    let probes = scene.probes(sender, std::slice::from_ref(liar), PROBES)?;
+    let Falsified { before, .. } = falsify(scene, liar, sender, &probes)?;
+    let is_mended = |(path, before): &&(PathBuf, Vec<u8>)| fs::read(path).is_ok_and(|now| now == *before);
+    let mended = || before.iter().filter(is_mended).count();
+    scene.wait(PATIENCE, || (mended() == before.len()).then_some(()));
+    let (now, all) = (mended(), before.len());
+    let why =
+        format!("{now} of {all} parts that {liar} could not show were found by audits and mended, as its disk shows");
+    scene.say(&why);
+    scene.check(8, now == all, why);
+    scene.reads_all(&probes, READ, "after the member had mended its disk");
+    Ok(())
+}
+
+/// How many bad blocks of `liar` readers saw, and whether each who did names it.
+fn seen_lying(scene: &Scene, liar: &Address) -> (u64, bool) {
+    let (mut bad, mut named) = (0, true);
+    for person in &scene.crew.people {
+        let Ok(status) = scene.ask::<PeerStatus>(&person.address, &Request::Status) else { continue };
+        let sources = status.pulls.iter().flat_map(|pull| &pull.sources);
+        let here: u64 =
+            sources.filter(|source| source.address == liar.to_string()).map(|source| source.bad_blocks).sum();
+        bad += here;
+        named &= here == 0 || status.attention.iter().any(|line| line.contains(&liar.to_string()));
+    }
+    (bad, named)
+}
+
+/// A member that serves other bytes than it took, and lacks what it said to hold.
+pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.pass(STEADY);
+    let sender = scene.member(1)?;
+    let liar = scene.member(2)?;
+    let dead = scene.members.last().cloned().context("the group is empty")?;
+    let probes = scene.probes(&sender, &[liar.clone(), dead.clone()], PROBES)?;
+    scene.crew.spoil(&liar);
+    falsify(scene, &liar, &sender, &probes)?;
+    scene.kill(&[sender.clone(), dead.clone()])?;
+    scene.reads_all(&probes, READ, &format!("although {liar} serves altered blocks"));
+    let (bad, named) = seen_lying(scene, &liar);
+    scene.check(6, named, format!("{bad} altered blocks were served, and every reader that got one names {liar}"));
+    scene.start(&[sender.clone(), dead])?;
+    scene.pass(STEADY);
+    mends(scene, &sender, &liar)
+}

@@ -1,0 +1,58 @@
+//! The kill storm: peers are killed at random moments and started again, while mail is sent, read, repaired and taken back. It
+//! deletes nothing.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::few;
+use crate::cli::drill::availability::Expected;
+use crate::cli::drill::events::{Event, Gone};
+use crate::cli::drill::scene::Scene;
+use crate::model::Address;
+
+/// Most peers that are dead at a time.
+const DEAD_MAX: usize = 3;
+/// One of so many stays away until it is replaced.
+const LONG: u64 = 8;
+
+/// Kills `kills` times.
+pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
+    let everybody: Vec<Address> = scene.crew.people.iter().map(|person| person.address.clone()).collect();
+    let k = u32::from(scene.policy.fragments.k);
+    scene.expected = Some(Expected::AtRandom { k, n: u32::from(scene.policy.fragments.n) });
+    scene.pass(Duration::from_secs(3));
+    let mut dead: Vec<(Address, Instant)> = Vec::new();
+    let (mut killed, mut by_itself) = (0, Vec::new());
+    while killed < kills {
+        let now = Instant::now();
+        let (due, later) = dead.into_iter().partition(|(_, at)| *at <= now);
+        dead = later;
+        let due: Vec<Address> = Vec::into_iter(due).map(|(peer, _)| peer).collect();
+        scene.launch(&due)?;
+        let alive: Vec<&Address> =
+            everybody.iter().filter(|peer| !dead.iter().any(|(gone, _)| gone == *peer)).collect();
+        let count = u64::try_from(alive.len()).unwrap_or(1);
+        let victim =
+            usize::try_from(scene.random.below(count)).ok().and_then(|at| alive.get(at)).map(|peer| (*peer).clone());
+        if let Some(victim) = victim.filter(|_| dead.len() < DEAD_MAX) {
+            scene.log().add(Event::Down { peer: victim.to_string(), how: Gone::Killed });
+            if scene.stage.cluster.kill(std::slice::from_ref(&victim))?.is_empty() {
+                by_itself.push(victim.to_string());
+            }
+            killed += 1;
+            let long = scene.random.below(LONG) == 0;
+            let away = if long { few(&mut scene.random, 9_000, 14_000) } else { few(&mut scene.random, 0, 1_500) };
+            dead.push((victim, Instant::now() + away));
+            if killed % 10 == 0 {
+                scene.say(&format!("{killed} of {kills} kills"));
+            }
+        }
+        let pause = few(&mut scene.random, 0, 1_200);
+        scene.pass(pause);
+    }
+    scene.start(&everybody)?;
+    let none = by_itself.is_empty();
+    scene.check(1, none, format!("{killed} kills, none of a peer that had ended by itself {}", by_itself.join(", ")));
+    Ok(())
+}

@@ -1,0 +1,348 @@
+//! From what was seen to a verdict for each rule. It is pure: the same events always give the same verdicts, and what no event
+//! bears out is not said to hold.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::events::{Event, Gone, MailNo, Rule, Seen, Word};
+
+/// A kill within this time of a 250 is one that R1 is tried by.
+const JUST_TAKEN: Duration = Duration::from_secs(3);
+/// More memory than this a peer needs not, whatever comes (a debug build included).
+const MEMORY_MAX: u64 = 1 << 30;
+/// So many mails or peers are named in a verdict.
+const NAMED: usize = 4;
+
+/// Whether one rule held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct RuleVerdict {
+    /// `R1` to `R12`.
+    pub(super) rule: String,
+    /// Whether it held.
+    pub(super) ok: bool,
+    /// What was counted.
+    pub(super) why: String,
+}
+
+/// What is known of one mail.
+#[derive(Debug, Clone, Default)]
+struct Facts {
+    taken_at: Option<Duration>,
+    from: String,
+    refused: bool,
+    opened: u32,
+    wrong: u32,
+    first_try: Option<Duration>,
+    word: Option<Word>,
+    told: u32,
+    copies: u32,
+    freed_at: Option<Duration>,
+}
+
+impl Facts {
+    /// Whether it came to one of the ends that R2 allows.
+    fn has_ended(&self) -> bool {
+        self.opened > 0 || self.told > 0 || matches!(self.word, Some(Word::Cancelled | Word::Uncertain))
+    }
+    fn is_lost(&self) -> bool {
+        self.taken_at.is_some() && !self.has_ended()
+    }
+}
+
+/// What was seen, sorted by what it is about.
+#[derive(Debug, Default)]
+struct Sorted<'a> {
+    mails: BTreeMap<MailNo, Facts>,
+    killed: Vec<(Duration, &'a str)>,
+    claims: usize,
+    untrue: Vec<String>,
+    remains: Vec<String>,
+    clear: Vec<String>,
+    searched: Option<usize>,
+    pins: usize,
+    other_pins: Vec<String>,
+    settled: Option<(Duration, &'a [String])>,
+    rests: Option<bool>,
+    memory: Vec<(&'a str, u64)>,
+    refusals: Vec<&'a str>,
+    checked: Vec<(Rule, bool, &'a str)>,
+}
+
+/// How many mails were taken with 250.
+pub(super) fn taken(seen: &[Seen]) -> usize {
+    seen.iter().filter(|seen| matches!(seen.event, Event::Taken { .. })).count()
+}
+
+/// The mails that were taken and have come to none of the ends that R2 allows.
+pub(super) fn not_ended(seen: &[Seen]) -> Vec<MailNo> {
+    sort(seen).mails.into_iter().filter(|(_, facts)| facts.is_lost()).map(|(mail, _)| mail).collect()
+}
+
+/// The mails of which nothing may be left on any disk: opened, or surely taken back.
+pub(super) fn over(seen: &[Seen]) -> Vec<MailNo> {
+    let mails = sort(seen).mails.into_iter();
+    let is_over = |facts: &Facts| match facts.word {
+        None | Some(Word::TooLate) => facts.opened > 0,
+        Some(word) => word == Word::Cancelled,
+    };
+    mails.filter(|(_, facts)| is_over(facts)).map(|(mail, _)| mail).collect()
+}
+
+/// The mails that their senders' peers called cancelled.
+pub(super) fn cancelled(seen: &[Seen]) -> Vec<MailNo> {
+    let mails = sort(seen).mails.into_iter();
+    mails.filter(|(_, facts)| facts.word == Some(Word::Cancelled)).map(|(mail, _)| mail).collect()
+}
+
+/// The verdicts, in the order of the rules.
+pub(super) fn judge(seen: &[Seen]) -> Vec<RuleVerdict> {
+    let sorted = sort(seen);
+    let mut verdicts: BTreeMap<Rule, (bool, Vec<String>)> = BTreeMap::new();
+    let mut put = |rule: Rule, verdict: Option<(bool, String)>| {
+        if let Some((ok, why)) = verdict {
+            let entry = verdicts.entry(rule).or_insert((true, Vec::new()));
+            entry.0 &= ok;
+            entry.1.push(why);
+        }
+    };
+    put(1, durable(&sorted));
+    put(2, Some(nothing_lost(&sorted)));
+    put(4, freed(&sorted));
+    put(5, Some(once(&sorted)));
+    put(6, Some(every_byte(&sorted)));
+    put(7, Some(no_resurrection(&sorted)));
+    put(8, measured(&sorted));
+    put(9, bounded(&sorted));
+    put(10, sorted.searched.map(|files| secrets(&sorted, files)));
+    put(11, (sorted.pins > 0).then(|| pins(&sorted)));
+    put(12, converges(&sorted));
+    for (rule, ok, why) in &sorted.checked {
+        put(*rule, Some((*ok, (*why).to_owned())));
+    }
+    verdicts
+        .into_iter()
+        .map(|(rule, (ok, why))| RuleVerdict { rule: format!("R{rule}"), ok, why: why.join("; ") })
+        .collect()
+}
+
+fn sort(seen: &[Seen]) -> Sorted<'_> {
+    let mut sorted = Sorted::default();
+    for Seen { at, event } in seen {
+        if !of_mail(&mut sorted, *at, event) {
+            of_peer(&mut sorted, *at, event);
+        }
+    }
+    sorted
+}
+
+/// Whether it is about the life of one mail, which is noted then.
+fn of_mail<'a>(sorted: &mut Sorted<'a>, at: Duration, event: &'a Event) -> bool {
+    let mut facts = |mail: &MailNo, note: &dyn Fn(&mut Facts)| note(sorted.mails.entry(*mail).or_default());
+    match event {
+        Event::Taken { mail, from } => facts(mail, &|f| {
+            f.taken_at = Some(at);
+            f.from.clone_from(from);
+        }),
+        Event::Refused { mail, said } => {
+            facts(mail, &|f| f.refused = true);
+            sorted.refusals.push(said);
+        }
+        Event::Unclear { mail } => facts(mail, &|_| ()),
+        Event::Opening { mail } => facts(mail, &|f| f.first_try = f.first_try.or(Some(at))),
+        Event::Opened { mail, identical } => facts(mail, &|f| {
+            f.opened += 1;
+            f.wrong += u32::from(!identical);
+        }),
+        Event::CancelSaid { mail, word } => facts(mail, &|f| f.word = Some(*word)),
+        Event::Told { mail, times } => facts(mail, &|f| f.told = *times),
+        Event::Copies { mail, copies } => facts(mail, &|f| f.copies = *copies),
+        Event::Freed { mail } => facts(mail, &|f| f.freed_at = Some(at)),
+        _ => return false,
+    }
+    true
+}
+
+fn of_peer<'a>(sorted: &mut Sorted<'a>, at: Duration, event: &'a Event) {
+    match event {
+        Event::Down { peer, how: Gone::Killed } => sorted.killed.push((at, peer)),
+        Event::Claimed { mail, shown, counted, holders } => {
+            sorted.claims += 1;
+            // Of a mail that is being taken back members give up their parts before its owner has heard of all of them.
+            let back = sorted.mails.get(mail).is_some_and(|facts| facts.word.is_some());
+            if shown > counted && !back {
+                let why = format!("mail {mail} showed safe({shown}) with {holders}, the disks bear out {counted}");
+                sorted.untrue.push(why);
+            }
+        }
+        Event::Remains { mail, peer } => sorted.remains.push(format!("mail {mail} at {peer}")),
+        Event::Searched { files } => sorted.searched = Some(*files),
+        Event::Clear { peer, file } => sorted.clear.push(format!("{file} of {peer}")),
+        Event::Settled { took, open } => sorted.settled = Some((*took, open)),
+        Event::Rests { rests } => sorted.rests = Some(*rests),
+        Event::Pins { peer, differ } => {
+            sorted.pins += 1;
+            sorted.other_pins.extend(differ.as_ref().map(|differ| format!("{peer}: {differ}")));
+        }
+        Event::Memory { peer, bytes } => sorted.memory.push((peer, *bytes)),
+        Event::Checked { rule, ok, why } => sorted.checked.push((*rule, *ok, why)),
+        _ => {}
+    }
+}
+
+/// A few of them, and how many more there are.
+fn some(all: &[String]) -> String {
+    let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+fn numbers<'a>(mails: impl Iterator<Item = (&'a MailNo, &'a Facts)>) -> Vec<String> {
+    mails.map(|(mail, _)| format!("mail {mail}")).collect()
+}
+
+fn durable(sorted: &Sorted<'_>) -> Option<(bool, String)> {
+    if sorted.killed.is_empty() {
+        return None;
+    }
+    let just_taken = |facts: &Facts| {
+        let killed_after = |at: Duration| {
+            let mut kills = sorted.killed.iter();
+            kills.any(|(kill, peer)| *peer == facts.from && *kill >= at && *kill - at <= JUST_TAKEN)
+        };
+        facts.taken_at.is_some_and(killed_after)
+    };
+    let tried: Vec<_> = sorted.mails.iter().filter(|(_, facts)| just_taken(facts)).collect();
+    let lost = numbers(tried.iter().copied().filter(|(_, facts)| facts.is_lost()));
+    let (kills, tried) = (sorted.killed.len(), tried.len());
+    Some(match lost.is_empty() {
+        true => (true, format!("{kills} kills; {tried} mails taken in the 3 s before their sender's were all kept")),
+        false => (false, format!("{} said to be taken just before a kill and lost: {}", lost.len(), some(&lost))),
+    })
+}
+
+fn nothing_lost(sorted: &Sorted<'_>) -> (bool, String) {
+    let taken = sorted.mails.values().filter(|facts| facts.taken_at.is_some()).count();
+    let lost = numbers(sorted.mails.iter().filter(|(_, facts)| facts.is_lost()));
+    let count = |is: &dyn Fn(&Facts) -> bool| sorted.mails.values().filter(|facts| is(facts)).count();
+    let (opened, told) = (count(&|f| f.opened > 0), count(&|f| f.told > 0));
+    let back = count(&|f| f.opened == 0 && matches!(f.word, Some(Word::Cancelled | Word::Uncertain)));
+    let wrongly = numbers(sorted.mails.iter().filter(|(_, facts)| facts.told > 0 && facts.opened > 0));
+    match (lost.is_empty(), wrongly.is_empty()) {
+        (true, true) => (
+            true,
+            format!("of {taken} taken, {opened} were read, {back} taken back, {told} told to have failed, 0 lost"),
+        ),
+        (false, _) => (false, format!("{} of {taken} taken mails are lost: {}", lost.len(), some(&lost))),
+        (_, false) => (false, format!("read, and their senders are told that they failed: {}", some(&wrongly))),
+    }
+}
+
+fn freed(sorted: &Sorted<'_>) -> Option<(bool, String)> {
+    let freed: Vec<_> = sorted.mails.iter().filter(|(_, facts)| facts.freed_at.is_some()).collect();
+    let too_early = |facts: &Facts| {
+        let unread = facts.freed_at.is_some_and(|freed| facts.first_try.is_none_or(|tried| tried > freed));
+        unread && facts.word.is_none() && facts.told == 0
+    };
+    let wrong = numbers(freed.iter().copied().filter(|(_, facts)| too_early(facts)));
+    (!freed.is_empty()).then(|| match wrong.is_empty() {
+        true => (true, format!("{} mails seen to be freed, none before its reader had asked for it", freed.len())),
+        false => (false, format!("{} freed before their readers had them: {}", wrong.len(), some(&wrong))),
+    })
+}
+
+fn once(sorted: &Sorted<'_>) -> (bool, String) {
+    let twice = numbers(sorted.mails.iter().filter(|(_, facts)| facts.copies > 1));
+    let told = numbers(sorted.mails.iter().filter(|(_, facts)| facts.told > 1));
+    let refused = numbers(sorted.mails.iter().filter(|(_, facts)| facts.refused && facts.copies > 0));
+    let there = sorted.mails.values().filter(|facts| facts.copies == 1).count();
+    match (twice.is_empty(), told.is_empty(), refused.is_empty()) {
+        (true, true, true) => {
+            (true, format!("{there} mails are in a mailbox, each once; none is there that was refused"))
+        }
+        (false, ..) => (false, format!("{} duplicated: {}", twice.len(), some(&twice))),
+        (_, false, _) => (false, format!("failure told more than once: {}", some(&told))),
+        (.., false) => (false, format!("arrived although refused: {}", some(&refused))),
+    }
+}
+
+fn every_byte(sorted: &Sorted<'_>) -> (bool, String) {
+    let opened: u32 = sorted.mails.values().map(|facts| facts.opened).sum();
+    let wrong = numbers(sorted.mails.iter().filter(|(_, facts)| facts.wrong > 0));
+    match wrong.is_empty() {
+        true => (true, format!("{opened} mails read over IMAP, each as it was submitted, to the byte")),
+        false => (false, format!("{} with wrong bytes: {}", wrong.len(), some(&wrong))),
+    }
+}
+
+fn no_resurrection(sorted: &Sorted<'_>) -> (bool, String) {
+    let back =
+        numbers(sorted.mails.iter().filter(|(_, facts)| facts.word == Some(Word::Cancelled) && facts.opened > 0));
+    let cancelled = sorted.mails.values().filter(|facts| facts.word == Some(Word::Cancelled)).count();
+    match (back.is_empty(), sorted.remains.is_empty()) {
+        (true, true) => {
+            (true, format!("{cancelled} cancelled mails stayed away; no disk holds anything of a mail that ended"))
+        }
+        (false, _) => (false, format!("{} resurrected after they were cancelled: {}", back.len(), some(&back))),
+        (_, false) => (false, format!("kept or come back after the end: {}", some(&sorted.remains))),
+    }
+}
+
+fn measured(sorted: &Sorted<'_>) -> Option<(bool, String)> {
+    (sorted.claims > 0).then(|| match sorted.untrue.is_empty() {
+        true => (true, format!("{} times a safe(f) was shown, and the members' disks bore out each", sorted.claims)),
+        false => (false, format!("untrue safe(f): {}", some(&sorted.untrue))),
+    })
+}
+
+fn bounded(sorted: &Sorted<'_>) -> Option<(bool, String)> {
+    let clear = |said: &str| said.starts_with(['4', '5']) && said.len() > "452 4.3.1 ".len();
+    let unclear: Vec<String> =
+        sorted.refusals.iter().filter(|said| !clear(said)).map(|said| format!("{said:?}")).collect();
+    let (peer, most) = sorted.memory.iter().max_by_key(|(_, bytes)| *bytes)?;
+    let mib = most >> 20;
+    Some(match (unclear.is_empty(), *most <= MEMORY_MAX) {
+        (true, true) => (
+            true,
+            format!(
+                "no peer had more than {mib} MiB of memory; {} mails were refused, each with a reason",
+                sorted.refusals.len()
+            ),
+        ),
+        (_, false) => (false, format!("{peer} had {mib} MiB of memory")),
+        (false, _) => (false, format!("refused without a reason: {}", some(&unclear))),
+    })
+}
+
+fn secrets(sorted: &Sorted<'_>, files: usize) -> (bool, String) {
+    match sorted.clear.is_empty() {
+        true => (true, format!("{files} files searched, no clear mail on a disk but its sender's and its reader's")),
+        false => (false, format!("clear mail on a disk of others: {}", some(&sorted.clear))),
+    }
+}
+
+fn pins(sorted: &Sorted<'_>) -> (bool, String) {
+    match sorted.other_pins.is_empty() {
+        true => (true, format!("{} peers go by the keys and members that they went by before", sorted.pins)),
+        false => (false, some(&sorted.other_pins)),
+    }
+}
+
+fn converges(sorted: &Sorted<'_>) -> Option<(bool, String)> {
+    let (took, open) = sorted.settled?;
+    let took = took.as_secs();
+    Some(match (open.is_empty(), sorted.rests) {
+        (true, Some(true)) => {
+            (true, format!("all that was due was done {took} s after the load stopped, and then no disk was written"))
+        }
+        (true, None) => (true, format!("all that was due was done {took} s after the load stopped")),
+        (true, Some(false)) => (false, "all is done, and disks are still written".to_owned()),
+        (false, _) => (false, format!("not done after {took} s: {}", some(open))),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Looks again and again at what senders' peers show of their outboxes, and at the disks that this must be borne out by. It asks
+//! and reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::crew::Crew;
+use super::events::{Event, MailNo};
+use crate::cli::demo::play::encoding;
+use crate::console::protocol::{OutboxLine, Request, SealedLine};
+use crate::model::{Address, Encoding, MailId, Part};
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_millis(1500);
+/// Most members whose losses are tried one by one.
+const MEMBERS_MAX: usize = 16;
+/// Longest silence of a peer that is asked.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Until the drill ends.
+pub(super) fn watch(crew: &Crew) {
+    let mut on_disk: BTreeMap<(MailNo, MailId), (Address, PathBuf)> = BTreeMap::new();
+    while crew.is_working() {
+        for person in &crew.people {
+            for (mail, line) in lines(crew, &person.address) {
+                for sealed in &line.sealed {
+                    crew.is_called(mail, sealed.h);
+                    let blob = crew.home(&person.address).outbox_blob(&sealed.h);
+                    if blob.exists() && !crew.is_spoiled(&person.address) {
+                        on_disk.insert((mail, sealed.h), (person.address.clone(), blob));
+                    }
+                    claim(crew, &person.address, mail, sealed);
+                }
+            }
+        }
+        on_disk.retain(|(mail, _), (owner, blob)| {
+            let there = blob.exists();
+            // What the drill itself took from a disk was not freed by its peer.
+            if !there && !crew.is_spoiled(owner) {
+                crew.log.add(Event::Freed { mail: *mail });
+            }
+            there
+        });
+        std::thread::sleep(EVERY);
+    }
+}
+
+/// What waits in the outbox of a peer of the drill's mails; nothing when it does not answer.
+pub(super) fn lines(crew: &Crew, peer: &Address) -> Vec<(MailNo, OutboxLine)> {
+    let control = crew.cluster.control_of(peer).giving_up_after(SILENCE);
+    let lines: Vec<OutboxLine> = control.ask_telling(&Request::Outbox, &mut |_, _| {}).unwrap_or_default();
+    let number = |line: &OutboxLine| crew.letters.number(&format!("{} ", line.subject.as_deref()?));
+    lines.into_iter().filter_map(|line| Some((number(&line)?, line))).collect()
+}
+
+/// Compares the safe(f) that is shown with the disks of those who are said to hold parts.
+fn claim(crew: &Crew, owner: &Address, mail: MailNo, sealed: &SealedLine) {
+    if sealed.holders.is_empty() {
+        return;
+    }
+    let mut counted = count(crew, owner, sealed);
+    if counted < sealed.safe {
+        // It may have ended, or moved, between the question and the look: only what is still said is untrue.
+        let still = lines(crew, owner).into_iter().flat_map(|(_, line)| line.sealed).find(|now| now.h == sealed.h);
+        let Some(still) = still.filter(|still| still.holders == sealed.holders && still.safe == sealed.safe) else {
+            return;
+        };
+        counted = count(crew, owner, &still);
+        if counted < sealed.safe && !lines(crew, owner).iter().any(|(_, line)| line.sealed.contains(&still)) {
+            return;
+        }
+    }
+    let holders = sealed.holders.iter().map(|(holder, part)| format!("{holder} {part}")).collect::<Vec<_>>().join(", ");
+    crew.log.add(Event::Claimed { mail, shown: sealed.safe, counted, holders });
+}
+
+/// safe(f) as the disks have it: how many members can go, until the rest has too little. Whoever has parts counts with all of them,
+/// also one that took over from one that is named and has told nobody yet.
+fn count(crew: &Crew, owner: &Address, sealed: &SealedLine) -> i32 {
+    let encoding = encoding(sealed);
+    let held = crew.people.iter().map(|person| &person.address).filter(|member| *member != owner).map(|member| {
+        let named = sealed.holders.get(member).and_then(|part| part_of(encoding, part));
+        // A disk that the drill itself spoiled says nothing about what its peer had confirmed before.
+        if crew.is_spoiled(member) {
+            return named.into_iter().collect();
+        }
+        let parts = crew.home(member).mirrored_parts(owner).unwrap_or_default();
+        parts.into_iter().filter(|(h, _)| *h == sealed.h).map(|(_, part)| part).collect()
+    });
+    bears_out(&held.filter(|parts: &Vec<Part>| !parts.is_empty()).collect::<Vec<_>>())
+}
+
+fn part_of(encoding: Encoding, text: &str) -> Option<Part> {
+    match (encoding, text.strip_prefix("fragment ")) {
+        (Encoding::Fragments { k, .. }, Some(i)) => i.trim().parse().ok().map(|i| Part::Fragment { k, i }),
+        (_, None) if text == "whole" => Some(Part::Whole),
+        _ => None,
+    }
+}
+
+/// How many of these members can go, whichever they are, with enough left: every loss is tried, from the smallest. Not the
+/// arithmetic of the peers, which is what is to be checked.
+fn bears_out(held: &[Vec<Part>]) -> i32 {
+    // A drill's group is small; of a larger one the first members are a lower bound.
+    let held = held.get(..MEMBERS_MAX).unwrap_or(held);
+    let all: u32 = 1 << held.len();
+    let left =
+        |lost: u32| held.iter().zip(0_u32..).filter(move |(_, at)| lost & (1 << at) == 0).flat_map(|(parts, _)| parts);
+    let fatal = (0..all).filter(|lost| !is_enough(left(*lost).copied())).map(u32::count_ones).min();
+    fatal.map_or(0, |members| i32::try_from(members).unwrap_or(i32::MAX)) - 1
+}
+
+/// Whether a mail can be read from these.
+fn is_enough(parts: impl Iterator<Item = Part>) -> bool {
+    let mut fragments: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
+    for part in parts {
+        match part {
+            Part::Whole => return true,
+            Part::Fragment { k, i } => fragments.entry(k).or_default().insert(i),
+        };
+    }
+    fragments.iter().any(|(k, indices)| indices.len() >= usize::from(*k))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_disks_bear_out_is_counted_in_members_that_can_go() {
+        let part = |text: &str| part_of(Encoding::Fragments { k: 2, n: 4 }, text).unwrap();
+        let has = |members: &[&[&str]]| {
+            let held: Vec<Vec<Part>> =
+                members.iter().map(|parts| parts.iter().map(|text| part(text)).collect()).collect();
+            bears_out(&held)
+        };
+        assert_eq!(has(&[&["fragment 0"], &["fragment 1"], &["fragment 3"]]), 1);
+        assert_eq!(has(&[&["fragment 0"], &["fragment 0"]]), -1, "one part twice is one part");
+        assert_eq!(has(&[&["fragment 2"], &["fragment 3"], &["fragment 2"], &["fragment 3"]]), 1);
+        assert_eq!(has(&[&["fragment 0"], &["whole"]]), 0);
+        assert_eq!(has(&[&["fragment 0", "whole"], &["fragment 1", "fragment 0"], &["fragment 1"]]), 1);
+        assert_eq!(has(&[&["whole"], &["whole"], &["whole"]]), 2);
+        assert_eq!(has(&[]), -1);
+    }
+}
