@@ -22,10 +22,10 @@ impl Halves {
     /// alice, bob and carol on one side, dave, erin and frank on the other; any 2 of 3 fragments.
     fn of(network: Network) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut machines = BTreeMap::new();
+        let (mut machines, mut taken) = (BTreeMap::new(), BTreeSet::new());
         for name in SIX {
             let mut machine = Machine::new(dir.path(), name);
-            machine.roost(&["init", &format!("{name}@acme")], "");
+            machine.init_apart(&format!("{name}@acme"), &mut taken);
             machine.on(&network, if EAST.contains(&name) { Side::East } else { Side::West });
             machine.start();
             if name == "alice" {

@@ -1,5 +1,6 @@
 //! One person's machine: nothing but the commands.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,21 @@ impl Machine {
             return Err(format!("{args:?}: {out}\n{said}"));
         }
         serde_json::from_str(out.lines().last().unwrap_or_default()).map_err(|e| format!("{args:?}: {e}: {out}"))
+    }
+
+    /// `roost init` with ports that no machine of `taken` has: one whose peer runs in another network namespace is not seen there.
+    pub(crate) fn init_apart(&self, address: &str, taken: &mut BTreeSet<String>) {
+        loop {
+            self.roost(&["init", address], "");
+            let config = fs::read_to_string(self.home.join("config.toml")).unwrap();
+            let ports = config.lines().filter_map(|line| Some(line.split_once("_port = ")?.1.to_owned()));
+            let ports: BTreeSet<String> = ports.collect();
+            assert!(ports.len() >= 4, "{config}");
+            if taken.is_disjoint(&ports) {
+                return taken.extend(ports);
+            }
+            fs::remove_dir_all(&self.home).unwrap();
+        }
     }
 
     /// There is no network on a machine that builds: the peer tells others its loopback address.
