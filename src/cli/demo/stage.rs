@@ -12,7 +12,7 @@ use crate::cli::cluster::surroundings::Surroundings;
 use crate::cli::cluster::{ClusterDir, ClusterPeer};
 use crate::cli::compose::random_name;
 use crate::cli::output::WrongUse;
-use crate::cli::progress::Report;
+use crate::cli::progress::{Progress, Report};
 use crate::config::cluster::Cluster;
 
 /// Exit code of a process that was interrupted, as shells have it.
@@ -63,6 +63,8 @@ impl Ending {
         let closed = self.cluster.kill_all();
         undo.into_iter().for_each(|undo| undo());
         if let Some(made) = lock(&self.made).as_ref() {
+            // An outbox of very many mails takes minutes to remove.
+            let _bar = Progress::start(&format!("removing {}", made.display()));
             // What cannot be removed is in the system's folder for temporary files.
             let _ = std::fs::remove_dir_all(made);
         }
