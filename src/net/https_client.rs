@@ -51,7 +51,7 @@ pub struct ClientBounds {
     pub answer_timeout: Duration,
     /// How long an unused connection is kept. Shorter than the server keeps it.
     pub pool_idle: Duration,
-    /// Unused connections kept to one peer.
+    /// Unused connections kept to one peer: as many as a burst needs (16 pulls, a long poll, reports), or the next burst dials anew.
     pub pool_idle_per_peer: usize,
     /// Requests under way at once, to all peers, bodies that stream included.
     pub in_flight: usize,
@@ -65,7 +65,7 @@ impl Default for ClientBounds {
             idle_timeout: Duration::from_secs(30),
             answer_timeout: Duration::from_secs(60),
             pool_idle: Duration::from_secs(90),
-            pool_idle_per_peer: 4,
+            pool_idle_per_peer: 20,
             in_flight: 1024,
         }
     }

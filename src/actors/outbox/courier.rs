@@ -15,6 +15,9 @@ use crate::wire::notify::{NOTIFY_BATCH_MAX, NOTIFY_BYTES_MAX, Notice};
 
 /// How long a notice waits for others to the same peer.
 const GATHER: Duration = Duration::from_millis(2);
+/// Requests under way to one peer. What comes while they are waits, and travels together in the next: under load, bursts grow
+/// instead of connections.
+const UNDER_WAY: usize = 2;
 /// Bytes of notices in one request: what the route takes, less room for names and framing.
 const BATCH_BYTES: usize = NOTIFY_BYTES_MAX - 256 * NOTIFY_BATCH_MAX;
 
@@ -37,39 +40,68 @@ struct Item {
     taken: oneshot::Sender<bool>,
 }
 
+/// What waits for one peer, and how many carry to it.
+#[derive(Default)]
+struct Queue {
+    items: Vec<Item>,
+    carriers: usize,
+}
+
 /// Gathers notices by peer. The outbox bounds how many wait.
 pub(super) struct Courier {
     post: Box<dyn Post>,
-    waiting: Mutex<BTreeMap<PeerId, Vec<Item>>>,
+    queues: Mutex<BTreeMap<PeerId, Queue>>,
 }
 
 impl Courier {
     pub(super) fn new(post: impl Post) -> Arc<Self> {
-        Arc::new(Self { post: Box::new(post), waiting: Mutex::default() })
+        Arc::new(Self { post: Box::new(post), queues: Mutex::default() })
     }
 
     /// Whether the peer has the notice on disk.
     pub(super) async fn send(self: Arc<Self>, peer: PeerId, notice: Notice) -> bool {
         let (taken, told) = oneshot::channel();
-        let is_first = {
-            let mut waiting = self.waiting();
-            let items = waiting.entry(peer).or_default();
-            items.push(Item { notice, taken });
-            items.len() == 1
+        let one_more = {
+            let mut queues = self.queues();
+            let queue = queues.entry(peer).or_default();
+            queue.items.push(Item { notice, taken });
+            // Whoever was told of the first notice takes what comes until it leaves.
+            let one_more = queue.items.len() == 1 && queue.carriers < UNDER_WAY;
+            queue.carriers += usize::from(one_more);
+            one_more
         };
-        if is_first {
-            tokio::spawn(async move {
-                tokio::time::sleep(GATHER).await;
-                let items = self.waiting().remove(&peer).unwrap_or_default();
-                self.deliver(peer, items).await;
-            });
+        if one_more {
+            tokio::spawn(self.carry(peer));
         }
         told.await.unwrap_or(false)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<PeerId, Vec<Item>>> {
+    /// Carries what waits for a peer, until nothing does.
+    async fn carry(self: Arc<Self>, peer: PeerId) {
+        tokio::time::sleep(GATHER).await;
+        while let Some(items) = self.take(peer) {
+            self.deliver(peer, items).await;
+        }
+    }
+
+    /// All that waits for a peer; where nothing does, its carrier is done.
+    fn take(&self, peer: PeerId) -> Option<Vec<Item>> {
+        let mut queues = self.queues();
+        let queue = queues.get_mut(&peer)?;
+        let items = std::mem::take(&mut queue.items);
+        if !items.is_empty() {
+            return Some(items);
+        }
+        queue.carriers -= 1;
+        if queue.carriers == 0 {
+            queues.remove(&peer);
+        }
+        None
+    }
+
+    fn queues(&self) -> MutexGuard<'_, BTreeMap<PeerId, Queue>> {
         // A push or a removal leaves a good map, whoever panicked after it.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn deliver(&self, peer: PeerId, items: Vec<Item>) {
@@ -159,6 +191,46 @@ mod tests {
         let mut together = peer.0.lock().unwrap().clone();
         together.sort_unstable();
         assert_eq!(together, [1, 43, 256]);
+    }
+
+    /// Takes a second for each request, and remembers how many were under way at most, and how many notices each had.
+    #[derive(Clone, Default)]
+    struct Slow(Arc<Mutex<(usize, usize, Vec<usize>)>>);
+
+    impl Post for Slow {
+        fn post(&self, _: PeerId, notices: Vec<Notice>) -> BoxFuture<'static, Result<(), NetError>> {
+            let seen = self.0.clone();
+            Box::pin(async move {
+                {
+                    let mut seen = seen.lock().unwrap();
+                    seen.0 += 1;
+                    seen.1 = seen.1.max(seen.0);
+                    seen.2.push(notices.len());
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                seen.lock().unwrap().0 -= 1;
+                Ok(())
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_while_requests_are_under_way_travels_together_in_the_next() {
+        let peer = Slow::default();
+        let courier = Courier::new(peer.clone());
+        let send = |n: u64| {
+            let courier = courier.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(100 * n)).await;
+                courier.send(PeerId::new([1; 32]), notice(&[1])).await
+            }
+        };
+        assert!(futures::future::join_all((0..40).map(send)).await.into_iter().all(|taken| taken));
+        let seen = peer.0.lock().unwrap();
+        assert_eq!((seen.0, seen.1), (0, UNDER_WAY));
+        assert_eq!(seen.2.iter().sum::<usize>(), 40);
+        assert!(seen.2.len() <= 12, "{:?}", seen.2);
+        assert!(courier.queues().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
