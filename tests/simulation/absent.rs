@@ -42,6 +42,7 @@ fn world(mode: Mode) -> World {
     (params.crashes, params.partitions, params.liars, params.old_disks, params.skew_ms) = (0, 0, 0, 0, 500);
     (params.hostile, params.known_outside, params.by_dht, params.eager) = (false, true, false, false);
     (params.reader_leaves, params.dead_disks) = (false, false);
+    params.policies.clear();
     // A day has many audits as it is.
     params.audit_every_ms = 12 * 60 * MINUTE;
     let mut world = World::new(params, false);

@@ -10,7 +10,6 @@ use roost::core::postbox::access::MessageKey;
 use roost::core::postbox::io::NrItem;
 use roost::core::postbox::{self, MailKey};
 use roost::core::replicator::MirrorOrder;
-use roost::fragment::Layout;
 use roost::model::holding::{HoldingState, Holdings};
 use roost::model::manifest::Manifest;
 use roost::model::msglist::Ending;
@@ -63,9 +62,9 @@ pub(crate) struct SealedMail {
     pub(crate) owner: usize,
     pub(crate) submission: SubmissionId,
     pub(crate) receivers: Vec<Address>,
-    pub(crate) encoding: Encoding,
-    pub(crate) layout: Layout,
-    pub(crate) manifest: Signed<Manifest>,
+    pub(crate) length: u64,
+    /// Its manifests, by what they are for: the first one, and those of later policies.
+    pub(crate) manifests: BTreeMap<Encoding, Signed<Manifest>>,
     pub(crate) expiry: WallTime,
 }
 
@@ -250,21 +249,32 @@ impl World {
         let expired = mail.expiry <= self.now(p).wall;
         if tombstoned && !expired && !self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {
             // It may be a move all the same.
-            if !self.is_confirmed_move(p, owner, h, mail.encoding, parts) {
+            if !self.is_confirmed_move(p, owner, h, parts) {
                 self.violate(Rule::R1, format!("{} drops {h} before the tombstone is durable there", self.name(p)));
             }
             return;
         }
-        if !tombstoned && !expired && !self.is_confirmed_move(p, owner, h, mail.encoding, parts) {
-            self.violate(Rule::R3, format!("{} drops {parts:?} of {h} without right", self.name(p)));
+        if tombstoned || expired {
+            return;
         }
+        if !self.is_confirmed_move(p, owner, h, parts) {
+            return self.violate(Rule::R3, format!("{} drops {parts:?} of {h} without right", self.name(p)));
+        }
+        self.check_still_survives(p, owner, h, parts);
     }
 
-    fn is_confirmed_move(&self, p: usize, owner: PeerId, h: MailId, encoding: Encoding, parts: &[Part]) -> bool {
+    /// The members that a peer would name for a mail, from what it knows of group and mail.
+    pub(crate) fn placed_for(&self, p: usize, owner: PeerId, h: MailId, encoding: Encoding) -> Vec<PeerId> {
+        let roster = &self.peers[p].roster;
+        let members: Vec<PeerId> = roster.members.iter().map(|m| m.peer_id).filter(|m| *m != owner).collect();
+        let whole_copies = whole_copies(roster, &owner);
+        Place { h: &h, encoding, whole_copies, members: &members, lost: &roster.lost }.placed()
+    }
+
+    fn is_confirmed_move(&self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) -> bool {
         let peer = &self.peers[p];
-        let members: Vec<PeerId> = peer.roster.members.iter().map(|m| m.peer_id).filter(|m| *m != owner).collect();
-        let whole_copies = whole_copies(&peer.roster, &owner);
-        let placed = Place { h: &h, encoding, whole_copies, members: &members, lost: &peer.roster.lost }.placed();
+        let Some(encoding) = peer.disk.ledger.noted.get(&(owner, h)) else { return false };
+        let placed = self.placed_for(p, owner, h, *encoding);
         let Some(answers) = peer.confirmed.get(&(owner, h)) else { return false };
         let kept = peer.disk.parts.iter().any(|(o, m, part)| (*o, *m) == (owner, h) && !parts.contains(part));
         !placed.is_empty()

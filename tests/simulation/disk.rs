@@ -8,7 +8,7 @@ use roost::core::postbox::access::{BodyState, MessageKey};
 use roost::core::{postbox, replicator};
 use roost::model::msglist::{Ending, EntryBody};
 use roost::model::notification::{Nr, Ns};
-use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, WallTime};
+use roost::model::{Address, Digest, Encoding, Fingerprint, MailId, Part, PeerId, SubmissionId, WallTime};
 use roost::wire;
 use roost::wire::msglist::decode_entry;
 
@@ -67,9 +67,12 @@ pub(crate) struct MailFile {
 pub(crate) enum DiskOp {
     Spool(Spooled),
     DropSpool(SubmissionId),
-    Blob(MailId, Vec<(Address, SealedNs)>),
+    Blob(MailId, Vec<(Address, SealedNs)>, Encoding),
+    /// Another manifest of an own mail.
+    Manifest(MailId, Encoding),
     DropBlob(MailId),
-    Part((PeerId, MailId, Part)),
+    /// With the manifest that it was checked by.
+    Part((PeerId, MailId, Part), Encoding),
     DropParts(Vec<(PeerId, MailId, Part)>),
     File(MessageKey, MailFile),
     Body(MessageKey, bool),
@@ -92,6 +95,10 @@ pub(crate) struct Disk {
     pub(crate) files: BTreeMap<MessageKey, MailFile>,
     /// Blocks of mails being pulled: whether each is right.
     pub(crate) fetched: BTreeMap<MailId, BTreeMap<(u64, u8), bool>>,
+    /// The k of the stripes that these are of.
+    pub(crate) fetched_k: BTreeMap<MailId, u8>,
+    /// Which manifests are here, of own mails and of others'.
+    pub(crate) manifests: BTreeSet<(MailId, Encoding)>,
     /// The mark that `roost init --restore` leaves.
     pub(crate) restored: bool,
 }
@@ -102,13 +109,26 @@ impl Disk {
         match op {
             DiskOp::Spool(spooled) => drop(self.spool.insert(spooled.submission, spooled)),
             DiskOp::DropSpool(submission) => drop(self.spool.remove(&submission)),
-            DiskOp::Blob(h, notices) => drop(self.blobs.insert(h, notices)),
-            DiskOp::DropBlob(h) => drop(self.blobs.remove(&h)),
-            DiskOp::Part(part) => {
+            DiskOp::Blob(h, notices, encoding) => {
+                self.blobs.insert(h, notices);
+                self.manifests.insert((h, encoding));
+            }
+            DiskOp::Manifest(h, encoding) => drop(self.manifests.insert((h, encoding))),
+            DiskOp::DropBlob(h) => {
+                self.blobs.remove(&h);
+                self.manifests.retain(|(of, _)| *of != h);
+            }
+            DiskOp::Part(part, encoding) => {
+                self.manifests.insert((part.1, encoding));
                 self.parts.insert(part);
                 self.parts_once.insert(part);
             }
-            DiskOp::DropParts(parts) => self.parts.retain(|part| !parts.contains(part)),
+            DiskOp::DropParts(parts) => {
+                self.parts.retain(|part| !parts.contains(part));
+                let held: BTreeSet<MailId> = self.parts.iter().map(|part| part.1).collect();
+                let is_over = |h: &MailId| !held.contains(h) && parts.iter().any(|part| part.1 == *h);
+                self.manifests.retain(|(h, _)| !is_over(h));
+            }
             DiskOp::File(key, file) => drop(self.files.insert(key, file)),
             DiskOp::Body(key, good) => self.files.entry(key).or_default().body = Some(good),
             DiskOp::Remove(keys) => self.files.retain(|key, _| !keys.contains(key)),
@@ -135,6 +155,8 @@ pub(crate) struct Ledger {
     pub(crate) missed: BTreeMap<(PeerId, MailId), WallTime>,
     /// Mails that members' msglists name, as read.
     pub(crate) read: BTreeSet<(PeerId, MailId)>,
+    /// How members' msglists say that their mails are kept.
+    pub(crate) noted: BTreeMap<(PeerId, MailId), Encoding>,
     pub(crate) held: BTreeSet<(PeerId, MailId, Part)>,
     /// Also those that were given up since.
     pub(crate) held_once: BTreeSet<(PeerId, MailId, Part)>,
@@ -182,6 +204,7 @@ impl Ledger {
                 self.held.insert((owner, h, part));
                 self.held_once.insert((owner, h, part));
             }
+            replicator::Event::Noted { owner, h, encoding, .. } => drop(self.noted.insert((owner, h), encoding)),
             replicator::Event::Lost { owner, h, part } => drop(self.held.remove(&(owner, h, part))),
             replicator::Event::Dropped { owner, h, parts, .. } => {
                 for part in parts {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use roost::core::outbox::EndedAs;
-use roost::core::placement::{Place, whole_copies};
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, outbox};
 use roost::model::holding::HoldingState;
@@ -12,6 +11,7 @@ use roost::model::notification::Outcome;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId};
 
 use super::checker::{Letter, Orphan, Rule, survives};
+use super::policy::is_of;
 use super::world::World;
 
 /// Messages that a member may send a minute while nothing happens.
@@ -51,15 +51,9 @@ impl World {
                 continue;
             }
             let members: Vec<PeerId> = owner.roster.others().map(|m| m.peer_id).collect();
-            let copies = whole_copies(&owner.roster, &owner.id);
-            let place = Place {
-                h: &h,
-                encoding: mail.encoding,
-                whole_copies: copies,
-                members: &members,
-                lost: &owner.roster.lost,
-            };
-            let placed: Vec<usize> = place.placed().iter().map(|member| self.index(member)).collect();
+            let Some(encoding) = self.encoding_of(p, &h) else { continue };
+            let placed = self.placed_for(p, owner.id, h, encoding);
+            let placed: Vec<usize> = placed.iter().map(|member| self.index(member)).collect();
             // So many died that nobody may say who counts as lost: nothing can be repaired.
             if (0..self.params.members).filter(|member| self.peers[*member].dead).count() * 2 > self.params.members {
                 continue;
@@ -69,8 +63,8 @@ impl World {
                 parts.map(|(.., part)| *part).collect()
             };
             let held: Vec<BTreeSet<Part>> = placed.iter().map(|member| parts_of(*member)).collect();
-            let distinct: BTreeSet<_> = held.iter().flatten().collect();
-            let enough = match mail.encoding {
+            let distinct: BTreeSet<_> = held.iter().flatten().filter(|part| is_of(encoding, **part)).collect();
+            let enough = match encoding {
                 Encoding::Whole => true,
                 Encoding::Fragments { n, .. } => distinct.len() >= held.len().min(usize::from(n)),
             };
@@ -93,6 +87,7 @@ impl World {
                     .violate(Rule::R12, format!("{name} shows safe({shown}) of {h} and does not learn of {counted}"));
             }
         }
+        self.check_moved();
     }
 
     fn shown_safe(&self, p: usize, h: MailId) -> Option<i32> {

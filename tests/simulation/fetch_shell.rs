@@ -55,12 +55,13 @@ impl World {
                 let to = self.index(&source);
                 self.call(p, to, Request::Offer(h), Pending::FetchOffer { h, source, owner });
             }
-            Action::GetManifest { order, source, .. } => {
+            Action::GetManifest { order, source, k } => {
                 let to = self.index(&source);
-                self.call(p, to, Request::Manifest(order.h), Pending::FetchManifest { order, source });
+                self.call(p, to, Request::Manifest(order.h, k), Pending::FetchManifest { order, source });
             }
-            Action::Open { h, .. } => {
+            Action::Open { h, manifest } => {
                 self.peers[p].named.retain(|(mail, _)| *mail != h);
+                self.open_as(p, &manifest);
                 let blocks = self.peers[p].disk.fetched.entry(h).or_default();
                 let have = blocks.keys().copied().collect();
                 self.tell_later(p, 2, Tell::Fetch(Input::Opened { h, have }));
@@ -86,7 +87,7 @@ impl World {
 
     fn get(&mut self, p: usize, h: MailId, source: PeerId, request: RequestId, run: &Run) {
         self.check_asked(p, h, source);
-        let layout = self.truth.mails[&h].layout;
+        let layout = self.peers[p].pulling[&h];
         let part = match run {
             Run::Fragment { index, .. } if layout.k() > 1 => Part::Fragment { k: layout.k(), i: *index },
             _ => Part::Whole,
@@ -143,7 +144,7 @@ impl World {
     }
 
     fn finish_file(&mut self, p: usize, h: MailId) {
-        let layout = self.truth.mails[&h].layout;
+        let layout = self.peers[p].pulling[&h];
         let blocks = self.peers[p].disk.fetched.get(&h).cloned().unwrap_or_default();
         let enough = |s: u64| {
             let real = |i: u8| !layout.block_range_in_mail(s, i).is_empty();
@@ -186,7 +187,7 @@ impl World {
             Answer::Manifest(manifest) if manifest.owner != order.owner => {
                 Err(SourceFailure::Lied("it is signed by another than the sender".to_owned()))
             }
-            Answer::Manifest(manifest) => Ok((self.truth.mails[&h].layout, manifest)),
+            Answer::Manifest(manifest) => Ok((Layout::new(manifest.length, manifest.encoding).unwrap(), manifest)),
             other => Err(gone_or(other, h, order.owner)),
         };
         self.hand(p, Tell::Fetch(Input::Manifest { h, source, manifest }));

@@ -115,7 +115,8 @@ impl World {
         let gave_up = promise.holders.iter().any(|m| !self.peers[*m].dead && !holds(m));
         let liars = (0..self.params.members)
             .filter(|m| gave_up && self.peers[*m].liar && holds(m) && !promise.holders.contains(m));
-        i32::try_from(promise.holders.iter().filter(is_lost).count() + liars.count()).unwrap() > promise.safe
+        let safe = promise.safe.min(self.declared_since(promise.at, h));
+        i32::try_from(promise.holders.iter().filter(is_lost).count() + liars.count()).unwrap() > safe
     }
 
     /// An owner learns that a member missed an audit: what that one reported before does not count any more.
@@ -163,7 +164,7 @@ impl World {
                     job.receivers.iter().map(|(to, ..)| (to.clone(), self.sealed_again(p, &job, to))).collect();
                 let names: Vec<(Address, Digest)> = notices.iter().map(|(to, ns)| (to.clone(), ns.name())).collect();
                 let told = Tell::Outbox(outbox::Input::Recovered { h, result: Ok(names) });
-                self.disk(p, DiskOp::Blob(h, notices), After::Tell(Box::new(told)));
+                self.disk(p, DiskOp::Blob(h, notices, job.facts.encoding), After::Tell(Box::new(told)));
             }
             fetch::Reply::Failed(why) => {
                 let result = Err(why.to_string());

@@ -34,6 +34,8 @@ mod params;
 #[cfg(test)]
 mod peer;
 #[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod postbox_shell;
 #[cfg(test)]
 mod replicator_shell;
@@ -139,6 +141,10 @@ mod tests {
     #[test]
     fn r3_an_empty_msglist_that_deletes_is_caught() {
         is_caught(Saboteur::EmptyListDeletes);
+    }
+    #[test]
+    fn r3_parts_that_go_before_the_new_ones_are_held_are_caught() {
+        is_caught(Saboteur::FreesEarly);
     }
     #[test]
     fn r4_an_nr_of_a_wrong_signer_that_frees_is_caught() {

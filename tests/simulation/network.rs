@@ -46,7 +46,8 @@ pub(crate) enum Request {
     Holdings(Signed<Holdings>),
     Buckets(Vec<u8>),
     Offer(MailId),
-    Manifest(MailId),
+    /// Of fragments any that many of which are enough; of what it holds, if none.
+    Manifest(MailId, Option<u8>),
     Part(MailId, Part, Vec<(u64, u8)>),
 }
 

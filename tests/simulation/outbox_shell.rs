@@ -10,8 +10,6 @@ use roost::core::outbox::{
 use roost::core::postbox;
 use roost::core::postbox::access::Standard;
 use roost::core::postbox::io::Shown;
-use roost::fragment::Layout;
-use roost::model::manifest::{BLOCK_BYTES, Manifest};
 use roost::model::msglist::{Cursor, Entry, EntryBody, MailEntry};
 use roost::model::notification::Ns;
 use roost::model::{Address, Digest, MailId, Part, PeerId, Secret};
@@ -42,8 +40,7 @@ impl World {
             }
             Action::Seal(job) => self.seal(p, &job),
             Action::Recover(job) => self.recover(p, job),
-            // Mails of these runs keep the encoding that they were sealed with: no manifest is ever ready.
-            Action::Reencode { .. } => {}
+            Action::Reencode { facts, encoding } => self.reencode(p, facts.h, encoding),
             Action::DropSpool { submission } => self.disk(p, DiskOp::DropSpool(submission), After::Nothing),
             Action::DropBlob { h } => {
                 self.check_blob_dropped(p, h);
@@ -121,7 +118,7 @@ impl World {
     }
 
     fn audit(&mut self, p: usize, member: PeerId, h: MailId, part: Part, block: u64) {
-        let layout = self.truth.mails[&h].layout;
+        let layout = self.truth.mails[&h].layout_of(part);
         let stripe = block % layout.stripes();
         let index = if let Part::Fragment { i, .. } = part { i } else { 0 };
         let (to, request) = (self.index(&member), Request::Part(h, part, vec![(stripe, index)]));
@@ -160,7 +157,7 @@ impl World {
         }
         let (entry, notices, sealed_for) = self.sealed(p, job);
         let input = Input::Sealed { submission, receivers: sealed_for, entry: entry.clone() };
-        self.disk(p, DiskOp::Blob(entry.h, notices), After::Tell(Box::new(Tell::Outbox(input))));
+        self.disk(p, DiskOp::Blob(entry.h, notices, entry.encoding), After::Tell(Box::new(Tell::Outbox(input))));
     }
 
     /// Makes a sealed mail: a name, a length, digests that nobody computes, and what is signed for real.
@@ -172,17 +169,8 @@ impl World {
         let letter = self.truth.letters[&job.submission].clone();
         let length = letter.sealed_length;
         let encoding = job.policy.encoding_for(length, job.others);
+        let manifest = self.manifest_of(p, h, length, encoding);
         let peer = &self.peers[p];
-        let manifest = peer.key.sign(Manifest {
-            owner: peer.id,
-            h,
-            length,
-            digest,
-            encoding,
-            block_bytes: BLOCK_BYTES,
-            block_digests: Vec::new(),
-        });
-        let layout = Layout::new(length, encoding).unwrap();
         let expiry = job.expiry;
         let (mut notices, mut sealed_for) = (Vec::new(), Vec::new());
         for (n, (address, fingerprint, receiver)) in job.receivers.iter().enumerate() {
@@ -216,7 +204,7 @@ impl World {
         let facts = Facts { size: spooled.size, at: spooled.at, expiry, message_id: spooled.message_id.clone() };
         let note = OwnerNote { submission, receivers: sealed_for.clone(), facts: Some(facts) };
         let entry = MailEntry { h, length, digest, expiry, encoding, for_owner: wire::encode(&note) };
-        let mail = SealedMail { owner: p, submission, receivers, encoding, layout, manifest, expiry };
+        let mail = SealedMail { owner: p, submission, receivers, length, manifests: [(encoding, manifest)].into(), expiry };
         self.truth.mails.insert(h, mail);
         (entry, notices, sealed_for)
     }

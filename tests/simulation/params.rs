@@ -57,6 +57,8 @@ pub(crate) struct Params {
     pub(crate) old_disks: usize,
     /// Clocks differ by up to this, milliseconds.
     pub(crate) skew_ms: u64,
+    /// How its policy is changed, and when, milliseconds.
+    pub(crate) policies: Vec<(u64, Policy)>,
     /// A deliberately broken brain.
     pub(crate) saboteur: Option<Saboteur>,
 }
@@ -92,8 +94,10 @@ impl Params {
             audit_every_ms: *rng.pick(&[600_000, 3_600_000]),
             old_disks: *rng.pick(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 2]),
             skew_ms: *rng.pick(&[0, 500, 20_000]),
+            policies: Vec::new(),
             saboteur,
         };
+        params.policies = later_policies(&params);
         if let Some(saboteur) = saboteur {
             saboteur.favour(&mut params);
         }
@@ -119,6 +123,24 @@ fn policy(rng: &mut Rng, members: usize, short: bool) -> Policy {
     }
     .check()
     .expect("the policies that are drawn are possible")
+}
+
+/// Changes of the policy while mails wait: in some of the runs. Their chance is their own, so that all else is as without them.
+fn later_policies(params: &Params) -> Vec<(u64, Policy)> {
+    let mut rng = Rng::new(params.seed ^ 0x5a5a);
+    let many = *rng.pick(&[0, 0, 0, 1, 1, 2, 3]);
+    (0..many).map(|_| another_policy(&mut rng, params)).collect()
+}
+
+/// A policy that the group is large enough for, and its moment: while faults last, or soon after.
+pub(crate) fn another_policy(rng: &mut Rng, params: &Params) -> (u64, Policy) {
+    let at = rng.below(params.faults_ms + 600_000);
+    loop {
+        let drawn = policy(rng, params.members, params.reader_leaves);
+        if usize::from(drawn.others_needed()) < params.members {
+            return (at, Policy { lost_after: params.policy.lost_after, ..drawn });
+        }
+    }
 }
 
 impl fmt::Display for Params {
@@ -147,6 +169,10 @@ impl fmt::Display for Params {
             self.eager, self.reader_leaves, self.dead_disks, self.beyond_safe, self.old_disks
         )?;
         write!(f, "{} cancels, audits every {} min, ", self.cancels, self.audit_every_ms / 60_000)?;
+        for (at, policy) in &self.policies {
+            let KOfN { k, n } = policy.fragments;
+            write!(f, "at {at} ms {:?} {k} of {n}, {} copies; ", policy.mode, policy.copies)?;
+        }
         write!(f, "skew {} ms, saboteur {:?}", self.skew_ms, self.saboteur)
     }
 }

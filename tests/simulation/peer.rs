@@ -10,6 +10,7 @@ use roost::core::postbox::{self, Postbox};
 use roost::core::replicator::MirrorOrder;
 use roost::core::replicator::{self, Replicator};
 use roost::core::{Brain, Effect};
+use roost::fragment::Layout;
 use roost::model::group::{Member, Roster};
 use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
 use roost::wire::PeerKey;
@@ -116,7 +117,7 @@ pub(crate) enum Waiter {
 #[derive(Debug, Clone)]
 pub(crate) enum Wanted {
     Offer,
-    Manifest,
+    Manifest(Option<u8>),
     Part(Part, Vec<(u64, u8)>),
 }
 
@@ -190,6 +191,8 @@ pub(crate) struct Peer {
     pub(crate) polling_nr: bool,
     /// Own mails that members said to be gone.
     pub(crate) told_gone: BTreeSet<MailId>,
+    /// Stripes of the pulls under way.
+    pub(crate) pulling: BTreeMap<MailId, Layout>,
     /// Files of pulls under way that have no name any more.
     pub(crate) unlinked: BTreeSet<MailId>,
     /// Effects until it crashes, and whether after the effect or before.
@@ -230,6 +233,7 @@ impl Peer {
             named: BTreeSet::new(),
             polling_nr: false,
             told_gone: BTreeSet::new(),
+            pulling: BTreeMap::new(),
             unlinked: BTreeSet::new(),
             fuse: None,
         }
@@ -250,6 +254,7 @@ impl Peer {
         self.named.clear();
         self.polling_nr = false;
         self.told_gone.clear();
+        self.pulling.clear();
         for h in std::mem::take(&mut self.unlinked) {
             self.disk.fetched.remove(&h);
         }

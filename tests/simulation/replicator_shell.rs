@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use roost::core::fetch::{self, Order};
 use roost::core::replicator::{Action, AskFailure, Input, MirrorFailure, MirrorOrder, Scrub};
+use roost::fragment::Layout;
 use roost::model::holding::Holdings;
 use roost::model::{Address, MailId, Part, PeerId};
 
@@ -107,6 +108,7 @@ impl World {
     fn end_holders(&mut self, p: usize, batch: u64) {
         let Some(HolderBatch { owner, h, answers, .. }) = self.peers[p].holder_batches.remove(&batch) else { return };
         self.peers[p].confirmed.insert((owner, h), answers.clone());
+        let answers = if self.is(Saboteur::FreesEarly) { self.all_hold_all(&owner, &h) } else { answers };
         self.tell_later(p, 0, Tell::Replicator(Input::Holders { owner, h, answers }));
     }
 
@@ -159,7 +161,7 @@ impl World {
 
     /// The blocks that one part is made of.
     fn blocks_of(&self, order: &MirrorOrder) -> Vec<(u64, u8)> {
-        let layout = self.truth.mails[&order.h].layout;
+        let layout = Layout::new(order.length, order.encoding).unwrap();
         match order.part {
             Part::Whole => (0..layout.stripes()).flat_map(|s| (0..layout.k()).map(move |i| (s, i))).collect(),
             Part::Fragment { i, .. } => (0..layout.stripes()).map(|s| (s, i)).collect(),
@@ -231,8 +233,11 @@ impl World {
 
     fn keep_part(&mut self, p: usize, order: &MirrorOrder) {
         let MirrorOrder { owner, h, part, .. } = *order;
+        let Some(encoding) = self.manifest_for(p, order) else {
+            return self.mirror_failed(p, order, Answer::NotFound);
+        };
         let told = Tell::Replicator(Input::Mirrored { owner, h, part, result: Ok(()) });
-        self.disk(p, DiskOp::Part((owner, h, part)), After::Tell(Box::new(told)));
+        self.disk(p, DiskOp::Part((owner, h, part), encoding), After::Tell(Box::new(told)));
     }
 
     fn mirror_failed(&mut self, p: usize, order: &MirrorOrder, answer: Answer) {

@@ -178,6 +178,9 @@ impl World {
         for (at, act) in plan {
             self.later(at, Happening::User(act));
         }
+        for (at, policy) in self.params.policies.clone() {
+            self.later(at, Happening::Policy(Box::new(policy)));
+        }
         self.plan_machines(end);
     }
 

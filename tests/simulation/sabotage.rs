@@ -2,7 +2,8 @@
 //! the checker sees.
 
 use super::checker::Rule;
-use super::params::Params;
+use super::params::{Params, another_policy};
+use super::rng::Rng;
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +38,13 @@ pub(crate) enum Saboteur {
     NeverSure,
     /// An ns that reached somebody once is never sent again.
     NeverRepeats,
+    /// A member takes every other one to hold all parts already.
+    FreesEarly,
 }
 
 impl Saboteur {
     /// All of them.
-    pub(crate) const ALL: [Saboteur; 15] = [
+    pub(crate) const ALL: [Saboteur; 16] = [
         Saboteur::YesBeforeDurable,
         Saboteur::SwallowsDsn,
         Saboteur::EmptyListDeletes,
@@ -57,13 +60,14 @@ impl Saboteur {
         Saboteur::IgnoresMisses,
         Saboteur::NeverSure,
         Saboteur::NeverRepeats,
+        Saboteur::FreesEarly,
     ];
     /// The rule that it breaks.
     pub(crate) fn breaks(self) -> Rule {
         match self {
             Saboteur::YesBeforeDurable => Rule::R1,
             Saboteur::SwallowsDsn | Saboteur::NeverRepeats => Rule::R2,
-            Saboteur::EmptyListDeletes => Rule::R3,
+            Saboteur::EmptyListDeletes | Saboteur::FreesEarly => Rule::R3,
             Saboteur::AnySignerFrees => Rule::R4,
             Saboteur::FilesTwice => Rule::R5,
             Saboteur::SkipsVerification => Rule::R6,
@@ -85,6 +89,10 @@ impl Saboteur {
             Saboteur::SaysTooLate => params.cancels += 4,
             Saboteur::IgnoresMisses => params.liars = 2,
             Saboteur::NeverSure => params.cancels += 4,
+            Saboteur::FreesEarly => {
+                let mut rng = Rng::new(params.seed);
+                params.policies = (0..2).map(|_| another_policy(&mut rng, params)).collect();
+            }
             Saboteur::NeverRepeats => {
                 (params.old_disks, params.eager, params.mails, params.by_dht) = (4, false, 8, false)
             }

@@ -1,6 +1,7 @@
 //! What a peer answers others: each request becomes inputs of its brains, and their replies become the answer, as the routes do it.
 
 use roost::core::outbox::OutboxRefusal;
+use roost::core::outbox::events::MailFacts;
 use roost::core::postbox::io::NsFrom;
 use roost::core::{Token, outbox, postbox, replicator};
 use roost::model::msglist::Tombstone;
@@ -34,7 +35,7 @@ impl World {
                 self.hand(p, Tell::Outbox(outbox::Input::HoldingBuckets { token, member: caller, digests }));
             }
             Request::Offer(h) => self.find(p, from, h, Wanted::Offer),
-            Request::Manifest(h) => self.find(p, from, h, Wanted::Manifest),
+            Request::Manifest(h, k) => self.find(p, from, h, Wanted::Manifest(k)),
             Request::Part(h, part, blocks) => self.find(p, from, h, Wanted::Part(part, blocks)),
         }
     }
@@ -153,7 +154,7 @@ impl World {
                     let token = self.wait(p, Waiter::Serve(from, h, what));
                     self.hand(p, Tell::Outbox(outbox::Input::Serving { token, h, caller }));
                 }
-                outbox::Lookup::Owned(_) => self.serve_owned(p, from, h, what),
+                outbox::Lookup::Owned(facts) => self.serve_owned(p, from, &facts, what),
                 outbox::Lookup::Gone(tombstone) => self.answer(p, from, Answer::Gone(tombstone)),
                 outbox::Lookup::Unknown => {
                     let token = self.wait(p, Waiter::FindMirror(from, h, what));
@@ -163,7 +164,7 @@ impl World {
             (Waiter::Cancel, outbox::Reply::Cancel(id, answers)) => self.cancel_answered(p, id, answers),
             (Waiter::Serve(from, h, what), outbox::Reply::Serve(true)) => {
                 let bytes = if let Wanted::Part(_, blocks) = &what { blocks.len() } else { 0 };
-                self.serve_owned(p, from, h, what);
+                self.serve_owned_part(p, from, h, what);
                 let (caller, bytes) = (self.peers[from.caller].id, u64::try_from(bytes).unwrap() * 65_536);
                 self.hand(p, Tell::Outbox(outbox::Input::Served { h, caller, bytes }));
             }
@@ -172,15 +173,27 @@ impl World {
         }
     }
 
-    fn serve_owned(&mut self, p: usize, from: CallRef, h: MailId, what: Wanted) {
-        if matches!(what, Wanted::Part(..)) && from.caller != p {
+    fn serve_owned(&mut self, p: usize, from: CallRef, facts: &MailFacts, what: Wanted) {
+        let answer = match what {
+            Wanted::Part(..) => return self.serve_owned_part(p, from, facts.h, what),
+            _ if !self.peers[p].disk.blobs.contains_key(&facts.h) => {
+                Answer::Later("it cannot be read here now".to_owned())
+            }
+            Wanted::Offer => Answer::Offer([Part::Whole].into()),
+            Wanted::Manifest(k) => self.served_manifest(p, facts.h, facts.encoding, k),
+        };
+        self.answer(p, from, answer);
+    }
+
+    fn serve_owned_part(&mut self, p: usize, from: CallRef, h: MailId, what: Wanted) {
+        let Wanted::Part(_, blocks) = what else { return };
+        if from.caller != p {
             self.note_served(p, h, from.caller);
         }
-        let answer = match what {
-            _ if !self.peers[p].disk.blobs.contains_key(&h) => Answer::Later("it cannot be read here now".to_owned()),
-            Wanted::Offer => Answer::Offer([Part::Whole].into()),
-            Wanted::Manifest => Answer::Manifest(Box::new(self.truth.mails[&h].manifest.clone())),
-            Wanted::Part(_, blocks) => Answer::Blocks(blocks.into_iter().map(|(s, i)| (s, i, true)).collect()),
+        let answer = if self.peers[p].disk.blobs.contains_key(&h) {
+            Answer::Blocks(blocks.into_iter().map(|(s, i)| (s, i, true)).collect())
+        } else {
+            Answer::Later("it cannot be read here now".to_owned())
         };
         self.answer(p, from, answer);
     }
@@ -194,9 +207,9 @@ impl World {
             (Waiter::FindMirror(from, h, what), replicator::Reply::Lookup(found)) => match found {
                 replicator::Lookup::Known(known) if !known.parts.is_empty() => match what {
                     Wanted::Offer => self.answer(p, from, Answer::Offer(known.parts)),
-                    Wanted::Manifest => {
-                        let manifest = self.truth.mails[&h].manifest.clone();
-                        self.answer(p, from, Answer::Manifest(Box::new(manifest)));
+                    Wanted::Manifest(k) => {
+                        let answer = self.mirrored_manifest(p, h, &known, k);
+                        self.answer(p, from, answer);
                     }
                     Wanted::Part(..) => {
                         let caller = self.peers[from.caller].id;

@@ -241,7 +241,10 @@ impl World {
         }
         for p in 0..self.params.members {
             let peer = &mut self.peers[p];
-            if peer.is_up() && peer.side == 0 && peer.roster.lost != lost {
+            let policy = &self.policies[self.policies.len() - 1].1;
+            let is_news = peer.roster.lost != lost || peer.roster.policy != *policy;
+            if peer.is_up() && peer.side == 0 && is_news {
+                peer.roster.policy = policy.clone();
                 peer.roster.lost = lost.clone();
                 self.tell_roster(p);
             }

@@ -9,7 +9,7 @@ use roost::core::postbox::{self, Postbox, Settings};
 use roost::core::replicator::{self, Replicator};
 use roost::core::{Brain, Effect, Token, earliest, fetch};
 use roost::model::group::{Member, Roster};
-use roost::model::{Address, ByteSize, Fingerprint, MonoTime, Now, PeerId, WallTime};
+use roost::model::{Address, ByteSize, Fingerprint, MonoTime, Now, PeerId, Policy, WallTime};
 use roost::wire::{self, PeerKey};
 
 use super::checker::{Rule, Truth, Violation};
@@ -75,6 +75,8 @@ pub(crate) enum Happening {
     Image(usize),
     Restore(usize),
     View,
+    /// The group's policy is changed.
+    Policy(Box<Policy>),
     User(UserAct),
 }
 
@@ -93,6 +95,8 @@ pub(crate) struct World {
     pub(crate) idle: bool,
     pub(crate) dht: Dht,
     pub(crate) truth: Truth,
+    /// The group's policies, each with the time since when it holds.
+    pub(crate) policies: Vec<(u64, Policy)>,
     pub(crate) crashes_left: u64,
     pub(crate) messages: Vec<u64>,
     pub(crate) commits: Vec<u64>,
@@ -147,8 +151,10 @@ impl World {
         let by_id = peers.iter().enumerate().map(|(n, p)| (p.id, n)).collect();
         let count = peers.len();
         let crashes_left = params.crashes;
+        let policies = vec![(0, params.policy.clone())];
         Self {
             params,
+            policies,
             rng,
             t: 0,
             queue: BTreeMap::new(),
@@ -256,6 +262,7 @@ impl World {
             Happening::Image(p) => self.take_image(p),
             Happening::Restore(p) => self.restore(p),
             Happening::View => self.spread_view(),
+            Happening::Policy(policy) => self.change_policy(*policy),
             Happening::User(act) => self.user(act),
             _ => {}
         }

@@ -82,6 +82,7 @@ impl Replicator {
             return None;
         }
         mail.placed_mark.get_or_insert_with(|| mark_of(&placed));
+        let is_complete = is_complete(mail.encoding, placed.len());
         if mail.task == Task::Wanted {
             o.wanted.remove(&(mail.at, *h));
             mail.task = Task::Idle;
@@ -97,8 +98,7 @@ impl Replicator {
         if !placed.contains(&me) {
             mail.goal = None;
             // Without a spare member nobody takes over what is here: it counts until its owner keeps the mail in another way.
-            let has_heir = placed.len() >= scheme(mail.encoding, placed.len()).places();
-            return Some(if mail.held.is_empty() || !has_heir { Verdict::Rest } else { Verdict::Ask });
+            return Some(if mail.held.is_empty() || !is_complete { Verdict::Rest } else { Verdict::Ask });
         }
         let confirm = mail.confirm_at.take_if(|at| *at <= self.now.mono).is_some();
         if std::mem::take(&mut mail.ask_again) || confirm {
@@ -115,7 +115,7 @@ impl Replicator {
             let is_late = mail.expiry <= self.now.wall && !self.clock_doubtful;
             return Some(if is_late { Verdict::Rest } else { Verdict::Take(goal) });
         }
-        Some(if mail.held.len() > 1 { Verdict::Ask } else { Verdict::Rest })
+        Some(if mail.held.len() > 1 && is_complete { Verdict::Ask } else { Verdict::Rest })
     }
 
     /// Whether a mail is gone by its owner's word, or expired long enough ago.
@@ -277,7 +277,9 @@ impl Replicator {
         mail.goal = assigned.get(&me).copied();
         let missing = mail.goal.filter(|part| !mail.held.contains(part));
         let extras: Vec<Part> = mail.held.iter().copied().filter(|part| mail.goal != Some(*part)).collect();
-        if missing.is_some() || extras.is_empty() {
+        // While lost members leave places empty, what is too much elsewhere makes up for them.
+        let is_complete = is_complete(mail.encoding, assigned.len());
+        if missing.is_some() || extras.is_empty() || !is_complete {
             // Somebody who holds the same would have given this peer another goal.
             if missing.is_none() && mail.unsettled && mail.doubt.is_empty() {
                 self.commit_each(vec![Event::Chosen { owner, h, settled: true }]);
@@ -449,6 +451,11 @@ impl Replicator {
             self.now.mono + until.clamp(Duration::from_secs(1), EXPIRY_SLEEP)
         })
     }
+}
+
+/// Whether as many members are placed as an encoding has parts. A mail that is kept whole is placed at as many as there are.
+fn is_complete(encoding: Encoding, placed: usize) -> bool {
+    placed >= scheme(encoding, placed).places()
 }
 
 /// A short name of a set of members in rank, to notice that it changed.

@@ -2,6 +2,7 @@
 
 mod apart;
 mod clocks;
+mod moves;
 mod probe;
 mod truth;
 mod world;

@@ -1,0 +1,207 @@
+//! Changes of the group's policy while mails wait: manifests for other encodings, and the rule that at no moment fewer losses
+//! are survived than before, or than the new policy declares.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost::core::Brain;
+use roost::core::outbox::Input;
+use roost::core::placement::whole_copies;
+use roost::core::replicator::{KnownMail, MirrorOrder};
+use roost::fragment::Layout;
+use roost::model::manifest::{BLOCK_BYTES, Manifest};
+use roost::model::{Digest, Encoding, MailId, Part, PeerId, Policy};
+use roost::store::manifests::covers;
+use roost::wire::Signed;
+
+use super::checker::{Rule, SealedMail, survives};
+use super::disk::DiskOp;
+use super::network::Answer;
+use super::peer::{After, Tell};
+use super::world::World;
+
+/// Whether a part is one of this encoding.
+pub(crate) fn is_of(encoding: Encoding, part: Part) -> bool {
+    match part {
+        Part::Whole => encoding == Encoding::Whole,
+        Part::Fragment { .. } => covers(encoding, part),
+    }
+}
+
+impl SealedMail {
+    /// The stripes that a part has blocks of.
+    pub(crate) fn layout_of(&self, part: Part) -> Layout {
+        let of_it = self.manifests.keys().find(|encoding| is_of(**encoding, part));
+        let encoding = of_it.or(self.manifests.keys().next()).copied().unwrap();
+        Layout::new(self.length, encoding).unwrap()
+    }
+}
+
+impl World {
+    /// The group key signs another policy. Who is there hears of it; the others do when they are back.
+    pub(crate) fn change_policy(&mut self, policy: Policy) {
+        self.say(|_| format!("the policy is now {:?} {:?}, {} copies", policy.mode, policy.fragments, policy.copies));
+        self.policies.push((self.t, policy));
+        self.spread_view();
+    }
+
+    /// What the policies that held at a moment or later declare at least: losses that a mail survives beside its owner's.
+    pub(crate) fn declared_since(&self, at: u64, h: &MailId) -> i32 {
+        let others = self.params.members - 1;
+        let length = self.truth.mails[h].length;
+        let declared = |policy: &Policy| match policy.encoding_for(length, others) {
+            Encoding::Whole => i32::try_from(policy.whole_copies(others)).unwrap() - 1,
+            Encoding::Fragments { k, n } => i32::from(n) - i32::from(k),
+        };
+        let first = self.policies.iter().rposition(|(since, _)| *since <= at).unwrap_or(0);
+        let held = &self.policies[first..];
+        // With one policy, what is shown must be kept.
+        if held.len() == 1 { i32::MAX } else { held.iter().map(|(_, policy)| declared(policy)).min().unwrap() }
+    }
+
+    /// A manifest, signed for real, of digests that nobody computes.
+    pub(crate) fn manifest_of(&self, p: usize, h: MailId, length: u64, encoding: Encoding) -> Signed<Manifest> {
+        let (peer, digest) = (&self.peers[p], Digest::new(*blake3::hash(h.as_bytes()).as_bytes()));
+        let (owner, block_bytes, block_digests) = (peer.id, BLOCK_BYTES, Vec::new());
+        peer.key.sign(Manifest { owner, h, length, digest, encoding, block_bytes, block_digests })
+    }
+
+    /// An owner has a manifest made for another encoding.
+    pub(crate) fn reencode(&mut self, p: usize, h: MailId, encoding: Encoding) {
+        if self.faulty && self.rng.chance(50) {
+            let result = Err("the disk is full".to_owned());
+            return self.tell_later(p, 3, Tell::Outbox(Input::Reencoded { h, encoding, result }));
+        }
+        let manifest = self.manifest_of(p, h, self.truth.mails[&h].length, encoding);
+        self.truth.mails.get_mut(&h).unwrap().manifests.insert(encoding, manifest);
+        let told = Tell::Outbox(Input::Reencoded { h, encoding, result: Ok(()) });
+        self.disk(p, DiskOp::Manifest(h, encoding), After::Tell(Box::new(told)));
+    }
+
+    /// The manifest that a peer serves: of now if it has that one, else one that does, else the one that it has.
+    pub(crate) fn served_manifest(&self, p: usize, h: MailId, encoding: Encoding, k: Option<u8>) -> Answer {
+        let needed = k.map_or(encoding.needed(), usize::from);
+        let here = self.peers[p].disk.manifests.iter().filter(|(of, _)| *of == h).map(|(_, encoding)| *encoding);
+        let here: Vec<Encoding> = here.collect();
+        let exact = here.iter().find(|of| **of == encoding && of.needed() == needed);
+        let like = exact.or_else(|| here.iter().find(|of| of.needed() == needed));
+        let Some(of) = like.or(here.first()) else { return Answer::NotFound };
+        Answer::Manifest(Box::new(self.truth.mails[&h].manifests[of].clone()))
+    }
+
+    /// The same of a mail that it holds parts of.
+    pub(crate) fn mirrored_manifest(&self, p: usize, h: MailId, known: &KnownMail, k: Option<u8>) -> Answer {
+        let is_of_now = |part: &Part| *part == Part::Whole || covers(known.encoding, *part);
+        let k = match (k, known.parts.iter().any(is_of_now), known.parts.first()) {
+            (None, false, Some(Part::Fragment { k, .. })) => Some(*k),
+            (k, ..) => k,
+        };
+        self.served_manifest(p, h, known.encoding, k)
+    }
+
+    /// The manifest by which a member checks a part: one that it has, else that of somebody who is there.
+    pub(crate) fn manifest_for(&self, p: usize, order: &MirrorOrder) -> Option<Encoding> {
+        let of_peer = |p: usize| {
+            let mut here = self.peers[p].disk.manifests.iter().filter(|(of, _)| *of == order.h);
+            here.find(|(_, encoding)| covers(*encoding, order.part)).map(|(_, encoding)| *encoding)
+        };
+        let mut others = (0..self.peers.len()).filter(|other| self.peers[*other].is_up() && self.is_joined(p, *other));
+        of_peer(p).or_else(|| others.find_map(of_peer))
+    }
+
+    /// A pull begins with this manifest. Blocks of other stripes are of no use.
+    pub(crate) fn open_as(&mut self, p: usize, manifest: &Manifest) {
+        let (h, layout) = (manifest.h, Layout::new(manifest.length, manifest.encoding).unwrap());
+        let peer = &mut self.peers[p];
+        if peer.disk.fetched_k.insert(h, layout.k()).is_some_and(|k| k != layout.k()) {
+            peer.disk.fetched.remove(&h);
+        }
+        peer.pulling.insert(h, layout);
+    }
+
+    /// How an owner keeps a mail now, as it shows.
+    pub(crate) fn encoding_of(&self, p: usize, h: &MailId) -> Option<Encoding> {
+        let status = self.peers[p].brains.as_ref()?.outbox.observe(self.now(p));
+        let mut mails = status.submissions.into_iter().flat_map(|s| s.mails);
+        mails.find(|mail| mail.h == *h).map(|mail| mail.encoding)
+    }
+
+    /// R12: when everybody is there, each mail has arrived in the encoding that the policy says.
+    pub(crate) fn check_moved(&mut self) {
+        if self.peers.iter().any(|peer| peer.in_group && (!peer.is_up() || peer.liar)) {
+            return;
+        }
+        let policy = self.policies[self.policies.len() - 1].1.clone();
+        for p in 0..self.params.members {
+            let Some(brains) = &self.peers[p].brains else { continue };
+            let status = brains.outbox.observe(self.now(p));
+            let others = self.params.members - 1;
+            let mut mails = status.submissions.iter().flat_map(|s| &s.mails);
+            let stays = mails.find(|mail| {
+                mail.encoding != policy.encoding_for(mail.length, others) && !self.is_unreadable(&mail.h)
+            });
+            let why = match stays {
+                Some(mail) => format!("{} still keeps {} as {:?}", self.name(p), mail.h, mail.encoding),
+                None if status.moving > 0 => {
+                    format!("{} mails of {} never arrive: {:?}", status.moving, self.name(p), status.moving_waits_for)
+                }
+                None => continue,
+            };
+            return self.violate(Rule::R12, why);
+        }
+    }
+
+    /// Answers of members who hold whatever may be asked for.
+    pub(crate) fn all_hold_all(&self, owner: &PeerId, h: &MailId) -> BTreeMap<PeerId, BTreeSet<Part>> {
+        let fragments = |encoding: &Encoding| match *encoding {
+            Encoding::Whole => vec![Part::Whole],
+            Encoding::Fragments { k, n } => (0..n).map(|i| Part::Fragment { k, i }).collect(),
+        };
+        let all: BTreeSet<Part> = self.truth.mails[h].manifests.keys().flat_map(fragments).collect();
+        let members = self.peers.iter().filter(|peer| peer.in_group && peer.id != *owner);
+        members.map(|peer| (peer.id, all.clone())).collect()
+    }
+
+    /// What each member has on its disk of a mail, without what it is about to remove. A restored one has what it said.
+    fn on_disks(&self, p: usize, owner: PeerId, h: MailId) -> Vec<BTreeSet<Part>> {
+        let confirmed = self.peers[p].confirmed.get(&(owner, h));
+        let of = |(m, peer): (usize, &super::peer::Peer)| {
+            let going: Vec<_> = peer
+                .ops
+                .values()
+                .filter_map(|(op, _)| if let DiskOp::DropParts(parts) = op { Some(parts) } else { None })
+                .flatten()
+                .collect();
+            let here = peer.disk.parts.iter().filter(|part| !going.contains(part));
+            let mut parts: BTreeSet<Part> = here.filter(|(o, of, _)| (*o, *of) == (owner, h)).map(|p| p.2).collect();
+            if self.truth.restored.contains_key(&m) && m != p {
+                parts.extend(confirmed.and_then(|all| all.get(&peer.id)).into_iter().flatten());
+            }
+            parts
+        };
+        self.peers.iter().enumerate().filter(|(_, peer)| peer.in_group && peer.id != owner).map(of).collect()
+    }
+
+    /// R3: what goes for a move leaves as many losses survived as before, or as many as the mail's policy declares.
+    pub(crate) fn check_still_survives(&mut self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) {
+        let peer = &self.peers[p];
+        let Some(encoding) = peer.disk.ledger.noted.get(&(owner, h)).copied() else { return };
+        let declared = match encoding {
+            Encoding::Whole => i32::try_from(whole_copies(&peer.roster, &owner)).unwrap() - 1,
+            Encoding::Fragments { k, n } => i32::from(n) - i32::from(k),
+        };
+        let before = self.on_disks(p, owner, h);
+        let others = (0..self.peers.len()).filter(|m| self.peers[*m].in_group && self.peers[*m].id != owner);
+        let mut after = before.clone();
+        if let Some(at) = others.into_iter().position(|m| m == p) {
+            after[at].retain(|part| !parts.contains(part));
+        }
+        let (before, after) = (survives(&before), survives(&after));
+        if after < before.min(declared) {
+            let why = format!(
+                "{} drops {parts:?} of {h}, now {encoding:?}: {before} losses were survived, {after} are, {declared} are declared",
+                self.name(p)
+            );
+            self.violate(Rule::R3, why);
+        }
+    }
+}
