@@ -124,8 +124,9 @@ pub(super) struct Pull {
     sources: BTreeMap<PeerId, Source>,
     /// When a manifest was last asked for.
     manifest_asked: MonoTime,
-    /// The k of the encodings that were tried, and the one to try next: a mail that moves to another encoding has parts of two.
-    tried: BTreeSet<u8>,
+    /// The k of the encodings that were tried, each with the largest n, and the k to try next: a mail that moves to another
+    /// encoding has parts of two.
+    tried: BTreeMap<u8, u8>,
     wanted_k: Option<u8>,
     started: MonoTime,
     first_block: Option<MonoTime>,
@@ -144,7 +145,7 @@ impl Pull {
             phase: Phase::Asking,
             sources,
             manifest_asked: now.mono,
-            tried: BTreeSet::new(),
+            tried: BTreeMap::new(),
             wanted_k: None,
             started: now.mono,
             first_block: None,
@@ -255,8 +256,8 @@ impl Pull {
             state.manifest = Asked::Done;
         }
         // A source that has only parts of the encoding that was tried has only its manifest.
-        if matches!(self.phase, Phase::Asking) && !self.tried.contains(&layout.k()) {
-            self.tried.insert(layout.k());
+        if matches!(self.phase, Phase::Asking) && self.tried.get(&layout.k()).is_none_or(|n| layout.n() > *n) {
+            self.tried.insert(layout.k(), layout.n());
             self.phase = Phase::Opening(layout);
             self.stop_manifests(out);
             out.act(Action::Open { h: self.order.h, manifest });
@@ -440,7 +441,8 @@ impl Pull {
     }
 
     /// When too little is left of one encoding, and the sources have enough of another: starts again with that one's manifest.
-    /// Blocks of the mail itself that are in the file are not pulled again.
+    /// It may have the same k and a larger n: what fits both is enough only with what the first manifest does not name. Blocks
+    /// of the mail itself that are in the file are not pulled again.
     fn turn_to_other_encoding(&mut self, now: Now, out: &mut Outgoing<Fetch>) {
         if !self.is_stuck() {
             return;
@@ -453,14 +455,19 @@ impl Pull {
                 });
             }
         }
-        let enough = |(k, indices): &(&u8, &BTreeSet<u8>)| !self.tried.contains(k) && indices.len() >= usize::from(**k);
+        let tried = &self.tried;
+        let is_new = |k: &u8, i: &u8| tried.get(k).is_none_or(|n| i >= n);
+        let enough = |(k, indices): &(&u8, &BTreeSet<u8>)| {
+            indices.len() >= usize::from(**k) && indices.iter().any(|i| is_new(k, i))
+        };
         let Some(k) = distinct.iter().find(enough).map(|(k, _)| *k) else { return };
-        self.cancel_all(out);
-        (self.phase, self.wanted_k) = (Phase::Asking, Some(k));
         for state in self.sources.values_mut() {
-            let has = matches!(&state.offer, OfferState::Has(offer) if offer.fragments.iter().any(|(of, _)| *of == k));
+            let is_of_it = |(of, i): &(u8, u8)| *of == k && is_new(of, i);
+            let has = matches!(&state.offer, OfferState::Has(offer) if offer.fragments.iter().any(is_of_it));
             state.manifest = if has { Asked::No } else { Asked::Done };
         }
+        self.cancel_all(out);
+        (self.phase, self.wanted_k) = (Phase::Asking, Some(k));
         self.ask_manifests(now, out);
     }
 

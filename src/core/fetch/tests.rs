@@ -29,6 +29,8 @@ struct World {
     layout: Layout,
     order: Order,
     manifest: Signed<Manifest>,
+    /// The manifest that those serve who hold nothing that it does not name: the mail was kept so before.
+    before: Option<Signed<Manifest>>,
     sources: BTreeMap<PeerId, (Way, Offer)>,
     /// What the shell will tell, and when.
     due: Vec<(MonoTime, Input)>,
@@ -79,6 +81,7 @@ impl World {
             layout,
             order,
             manifest,
+            before: None,
             sources,
             due: Vec::new(),
             cancelled: BTreeSet::new(),
@@ -114,11 +117,16 @@ impl World {
                     let Order { length, digest, owner, .. } = order;
                     found = self.stranger.sign(Manifest { length, digest, owner, ..found.into_value() });
                 }
-                let manifest = Ok((self.layout, Box::new(found)));
+                let holds = &self.sources[&source].1.fragments;
+                let older = |m: &&Signed<Manifest>| holds.iter().all(|(_, i)| *i < u8::try_from(parts(m.encoding)).unwrap());
+                let found = self.before.as_ref().filter(older).cloned().unwrap_or(found);
+                let layout = Layout::new(found.length, found.encoding).unwrap();
+                let manifest = Ok((layout, Box::new(found)));
                 self.later(2, Input::Manifest { h, source, manifest });
             }
             Action::Open { manifest, .. } => {
                 self.is_mine = manifest.digest == self.order.digest;
+                self.layout = Layout::new(manifest.length, manifest.encoding).unwrap();
                 self.gotten.clear();
                 self.later(1, Input::Opened { h, have: Vec::new() });
             }
@@ -220,6 +228,9 @@ fn whole() -> Offer {
     Offer { whole: true, fragments: Vec::new() }
 }
 const THREE_OF_FIVE: Encoding = Encoding::Fragments { k: 3, n: 5 };
+fn parts(encoding: Encoding) -> usize {
+    if let Encoding::Fragments { n, .. } = encoding { usize::from(n) } else { 1 }
+}
 
 #[test]
 fn any_k_fragments_are_enough_and_a_silent_sender_delays_nothing() {
@@ -282,6 +293,32 @@ fn with_too_few_parts_the_failure_says_how_many_are_missing() {
         panic!("{:?}", world.replies)
     };
     assert_eq!((*found, *needed, *missing, *unreachable), (2, 3, 1, 2));
+    assert!(took < 10_000, "{took} ms");
+}
+
+#[test]
+fn a_mail_that_was_kept_as_3_of_4_and_is_now_3_of_6_is_read_from_parts_of_both() {
+    // Whoever held a fragment that fits both has the first manifest still, which does not name what the others took later.
+    let sources =
+        vec![(Way::Good, fragment(0)), (Way::Good, fragment(3)), (Way::Good, fragment(5)), (Way::Dead, fragment(1))];
+    let mut world = World::new(30, Encoding::Fragments { k: 3, n: 6 }, sources);
+    let key = PeerKey::from_seed(&[1; 32]);
+    let encoding = Encoding::Fragments { k: 3, n: 4 };
+    world.before = Some(key.sign(Manifest { encoding, ..world.manifest.clone().into_value() }));
+    world.run();
+    assert!(matches!(world.replies[0], Reply::Fetched(_)), "{:?}", world.replies);
+    assert!(world.liars.is_empty());
+}
+
+#[test]
+fn with_parts_that_two_manifests_name_too_few_are_still_too_few() {
+    let sources = vec![(Way::Good, fragment(0)), (Way::Good, fragment(5)), (Way::Dead, fragment(1))];
+    let mut world = World::new(30, Encoding::Fragments { k: 3, n: 6 }, sources);
+    let key = PeerKey::from_seed(&[1; 32]);
+    let encoding = Encoding::Fragments { k: 3, n: 4 };
+    world.before = Some(key.sign(Manifest { encoding, ..world.manifest.clone().into_value() }));
+    let took = world.run();
+    assert!(matches!(world.replies[0], Reply::Failed(Failure::TooFew { .. })), "{:?}", world.replies);
     assert!(took < 10_000, "{took} ms");
 }
 
