@@ -79,7 +79,20 @@ fn policy(control: &Control, set: &PolicyArgs) -> anyhow::Result<Shown> {
     }
     let policy = set.over(now.policy).check()?;
     let group: GroupStatus = control.ask(&Request::GroupPolicy { policy })?;
-    Shown::of(&group, text(&group))
+    Shown::of(&group, text(&group) + &waits_text(&group))
+}
+
+/// For whom a change of the policy waits: members that are away, and not lost, are to hold their parts first.
+fn waits_text(group: &GroupStatus) -> String {
+    let away: Vec<String> = group.members.iter().filter(|m| !m.up && !m.lost).map(|m| m.address.to_string()).collect();
+    if away.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nMail that waits already moves to this policy as members confirm their parts of it. It waits for {}: until they are \
+         back, or replaced as lost, what was held stays held too (`roost status` shows it).\n",
+        away.join(", ")
+    )
 }
 
 /// What one look at a policy tells.
@@ -170,6 +183,8 @@ mod tests {
         assert!(text.contains("conflict: there are other candidates"), "{text}");
         assert!(text.contains("any 3 of 5 rebuild a mail") && text.contains("degraded: 3 members"), "{text}");
         assert!(text.contains("alice@acme  up, holds the group key\n"), "{text}");
+        let waits = waits_text(&group);
+        assert!(waits.contains("It waits for bob@acme: until") && !waits.contains("carol"), "{waits}");
         let changed =
             GroupChanged { group, recovery_code: Some("roost-recovery:x".to_owned()), notes: vec!["so".to_owned()] };
         let told = changed_text(&changed);

@@ -318,7 +318,7 @@ fn a_home_in_use_a_used_invite_and_one_for_another_name_are_refused() {
     assert!(roost(&other, &["init", "carol@acme"]).status.success());
     here_only(&other);
     let said = refused(&other, &code);
-    assert!(said.contains("invite"), "{said}");
+    assert!(said.contains("the invite for carol was used by another peer; ask for a new one"), "{said}");
     let said = refused(&other, "roost-invite:not-one");
     assert!(said.contains("invite"), "{said}");
     let said = refusal(&alice, &["group", "policy", "--mode", "fragments", "--k", "3", "--n", "5", "--copies", "3"]);

@@ -43,6 +43,10 @@ mod group_switched_off;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile_parts;
+#[cfg(test)]
+mod impossible_policies;
+#[cfg(test)]
 mod index_deleted;
 #[cfg(test)]
 mod joined_since;
@@ -86,6 +90,8 @@ mod restored_after_total_loss;
 mod restored_owner;
 #[cfg(test)]
 mod signed_changes;
+#[cfg(test)]
+mod sizes;
 #[cfg(test)]
 mod stores_full;
 #[cfg(test)]

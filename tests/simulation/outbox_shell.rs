@@ -204,7 +204,8 @@ impl World {
         let facts = Facts { size: spooled.size, at: spooled.at, expiry, message_id: spooled.message_id.clone() };
         let note = OwnerNote { submission, receivers: sealed_for.clone(), facts: Some(facts) };
         let entry = MailEntry { h, length, digest, expiry, encoding, for_owner: wire::encode(&note) };
-        let mail = SealedMail { owner: p, submission, receivers, length, manifests: [(encoding, manifest)].into(), expiry };
+        let mail =
+            SealedMail { owner: p, submission, receivers, length, manifests: [(encoding, manifest)].into(), expiry };
         self.truth.mails.insert(h, mail);
         (entry, notices, sealed_for)
     }

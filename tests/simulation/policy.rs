@@ -136,9 +136,8 @@ impl World {
             let status = brains.outbox.observe(self.now(p));
             let others = self.params.members - 1;
             let mut mails = status.submissions.iter().flat_map(|s| &s.mails);
-            let stays = mails.find(|mail| {
-                mail.encoding != policy.encoding_for(mail.length, others) && !self.is_unreadable(&mail.h)
-            });
+            let stays = mails
+                .find(|mail| mail.encoding != policy.encoding_for(mail.length, others) && !self.is_unreadable(&mail.h));
             let why = match stays {
                 Some(mail) => format!("{} still keeps {} as {:?}", self.name(p), mail.h, mail.encoding),
                 None if status.moving > 0 => {

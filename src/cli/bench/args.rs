@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::fetch::args::FetchArgs;
 use super::outbox::args::OutboxBenchArgs;
 use super::replication::args::ReplicationArgs;
-use crate::model::policy::KOfN;
+use crate::model::policy::{KOfN, MEMBERS_MAX};
 
 /// `roost bench …`.
 #[derive(Debug, Subcommand)]
@@ -70,11 +70,14 @@ pub(in crate::cli) struct KSlashN(pub(in crate::cli) KOfN);
 impl FromStr for KSlashN {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('/').and_then(|(k, n)| Some((k.trim().parse().ok()?, n.trim().parse().ok()?)));
-        match parts {
-            Some((k, n)) if 1 <= k && k <= n && n <= 100 => Ok(Self(KOfN { k, n })),
-            Some((k, n)) => Err(format!("{k}/{n} is impossible: 1 <= K <= N <= 100 must hold")),
-            None => Err("write it as K/N, for example 3/5".to_owned()),
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+        let parts = text.split_once('/').map(|(k, n)| (k.trim(), n.trim()));
+        let Some((k, n)) = parts.filter(|(k, n)| is_number(k) && is_number(n)) else {
+            return Err("write it as K/N, for example 3/5".to_owned());
+        };
+        match (k.parse(), n.parse()) {
+            (Ok(k), Ok(n)) if 1 <= k && k <= n && n <= MEMBERS_MAX => Ok(Self(KOfN { k, n })),
+            _ => Err(format!("{k}/{n} is impossible: 1 <= K <= N <= {MEMBERS_MAX} must hold")),
         }
     }
 }

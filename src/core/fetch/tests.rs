@@ -118,7 +118,8 @@ impl World {
                     found = self.stranger.sign(Manifest { length, digest, owner, ..found.into_value() });
                 }
                 let holds = &self.sources[&source].1.fragments;
-                let older = |m: &&Signed<Manifest>| holds.iter().all(|(_, i)| *i < u8::try_from(parts(m.encoding)).unwrap());
+                let older =
+                    |m: &&Signed<Manifest>| holds.iter().all(|(_, i)| *i < u8::try_from(parts(m.encoding)).unwrap());
                 let found = self.before.as_ref().filter(older).cloned().unwrap_or(found);
                 let layout = Layout::new(found.length, found.encoding).unwrap();
                 let manifest = Ok((layout, Box::new(found)));

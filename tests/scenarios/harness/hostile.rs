@@ -60,6 +60,8 @@ pub(crate) struct Told {
     pub(crate) asked: BTreeMap<PeerId, usize>,
     /// Sealed mails and manifests.
     pub(crate) mails: BTreeMap<MailId, (Bytes, Bytes)>,
+    /// Fragments of those, as it serves them.
+    pub(crate) fragments: BTreeMap<(MailId, u8, u8), Bytes>,
     /// Sealed nr that came.
     pub(crate) nr: Vec<Vec<u8>>,
     /// Certificates that it gives.
@@ -110,10 +112,17 @@ impl PeerApi for Lies {
         self.told().mails.get(&h).map_or_else(nothing, |(_, manifest)| Ok(BodySource::Bytes(manifest.clone())))
     }
     async fn fragments(&self, _: PeerId, h: MailId) -> Result<FragmentList, ApiError> {
-        let is_here = self.told().mails.contains_key(&h);
-        if is_here { Ok(FragmentList { fragments: vec![(1, 0)] }) } else { nothing() }
+        let told = self.told();
+        let fragments: Vec<_> = told.fragments.keys().filter(|(of, ..)| *of == h).map(|(_, k, i)| (*k, *i)).collect();
+        if !fragments.is_empty() {
+            return Ok(FragmentList { fragments });
+        }
+        if told.mails.contains_key(&h) { Ok(FragmentList { fragments: vec![(1, 0)] }) } else { nothing() }
     }
     async fn fragment(&self, caller: PeerId, h: MailId, k: u8, i: u8) -> Result<BodySource, ApiError> {
+        if let Some(bytes) = self.told().fragments.get(&(h, k, i)) {
+            return Ok(BodySource::Bytes(bytes.clone()));
+        }
         if (k, i) == (1, 0) { self.sealed(caller, h).await } else { nothing() }
     }
     async fn msglist(&self, caller: PeerId, _: Cursor, _: Duration) -> Result<Page, ApiError> {
