@@ -90,7 +90,9 @@ fn r6_who_serves_parts_of_another_mail_or_a_manifest_that_contradicts_itself_is_
         kept.push(keep(&team, mail, &kept));
     }
     let mut rita = team.reader("rita");
-    kept.iter().for_each(|kept| drop(rita.sees(&kept.mail)));
+    for kept in &kept {
+        rita.sees(&kept.mail);
+    }
     let owner = Identity::load(&team.home("alice")).unwrap().key.clone();
     let mut carol = Hostile::with_the_keys_of(&team, "carol");
     let other = kept.pop().expect("one more than lies");
