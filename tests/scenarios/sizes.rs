@@ -25,7 +25,10 @@ fn team(members: &str, policy: &str) -> Team {
 /// A letter of exactly `size` bytes that does not get shorter when it is compressed.
 fn letter(number: usize, size: u64) -> Letter {
     let id = format!("<size.{number:04}@acme>");
-    let head = format!("From: alice@acme\r\nTo: rita@readers\r\nSubject: size\r\nMessage-ID: {id}\r\n\r\n");
+    let head = format!(
+        "From: alice@acme\r\nTo: rita@readers\r\nSubject: size\r\nDate: Fri, 20 Nov 2026 10:00:00 +0000\r\n\
+         Message-ID: {id}\r\n\r\n"
+    );
     let mut bytes = head.into_bytes();
     let mut random = blake3::Hasher::new().update(id.as_bytes()).update(&size.to_be_bytes()).finalize_xof();
     let mut body = vec![0; usize::try_from(size).unwrap() - bytes.len() - 2];
@@ -75,7 +78,7 @@ impl Sent<'_> {
 fn sizes(team: &Team, borders: &[u64], safe: i32) {
     let mut sent = Sent { team, mails: Vec::new(), seen: BTreeSet::new() };
     for body in ["", "x\r\n"] {
-        let mut small = letter(sent.mails.len(), 200);
+        let mut small = letter(sent.mails.len(), 300);
         let at = small.bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         small.bytes.truncate(at);
         small.bytes.extend_from_slice(body.as_bytes());
