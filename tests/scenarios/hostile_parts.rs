@@ -47,10 +47,12 @@ fn altered(kept: &Kept, owner: &PeerKey, alter: impl FnOnce(&mut Manifest)) -> (
     (owner.sign(manifest), kept.fragment.2.clone())
 }
 
+const OTHERS_SIGNATURE: &str = "a manifest that the member signed itself";
+
 const LIES: [(&str, Lie); 8] = [
     ("a fragment of another mail", |kept, other, _, _| (kept.manifest.clone(), other.fragment.2.clone())),
     ("the manifest of another mail", |_, other, _, _| (other.manifest.clone(), other.fragment.2.clone())),
-    ("a manifest that the member signed itself", |kept, _, _, member| {
+    (OTHERS_SIGNATURE, |kept, _, _, member| {
         let manifest = Manifest { owner: member.peer_id(), ..kept.manifest.clone().into_value() };
         (member.sign(manifest), kept.fragment.2.clone())
     }),
@@ -67,19 +69,24 @@ const LIES: [(&str, Lie); 8] = [
     }),
 ];
 
-/// Whether the last pull of the mail says of carol that she lied.
+/// Whether a pull of the mail says of carol that she lied.
 fn is_named(team: &Team, h: &MailId) -> bool {
     let status = team.status("rita");
     let mut pulls = status.pulls.iter().filter(|pull| pull.h == *h);
     pulls.any(|pull| pull.sources.iter().any(|s| s.address == "carol@acme" && s.bad_blocks > 0))
 }
 
-/// The mail cannot be had of her, who is asked and named.
-fn is_found_out(team: &Team, rita: &mut Reader, kept: &Kept, what: &str) {
+/// The mail cannot be had of her, who is asked; and she is named, if that was a lie.
+fn is_found_out(team: &Team, carol: &Hostile, rita: &mut Reader, kept: &Kept, what: &str) {
     wait_for(&format!("{what}: she is asked, and named"), || {
         let no = rita.opens(&kept.mail).expect_err(what);
         assert!(no.is_unavailable(), "{what}: {no}");
-        is_named(team, &kept.h).then_some(())
+        let was_asked = carol.lies.told().manifests_given.contains(&kept.h);
+        // What another owner signed is not of this mail: that two mails have one h is no lie of whoever serves the other one.
+        let is_named = is_named(team, &kept.h);
+        let is_lie = what != OTHERS_SIGNATURE;
+        assert!(is_lie || !is_named, "{what}: nobody is named for it");
+        (if is_lie { is_named } else { was_asked }).then_some(())
     });
 }
 
@@ -111,11 +118,11 @@ fn r6_who_serves_parts_of_another_mail_or_a_manifest_that_contradicts_itself_is_
     let mut lies = kept.iter().zip(LIES).rev().collect::<Vec<_>>();
     let fragment = lies.pop().expect("the first lie is the fragment");
     for (kept, (what, _)) in lies {
-        is_found_out(&team, &mut rita, kept, what);
+        is_found_out(&team, &carol, &mut rita, kept, what);
     }
     // With two others her fragment is the third that is needed.
     team.start(&["bob", "dave"]);
-    is_found_out(&team, &mut rita, fragment.0, fragment.1.0);
+    is_found_out(&team, &carol, &mut rita, fragment.0, fragment.1.0);
     team.start(&["erin"]);
     for kept in kept.iter().chain([&other]) {
         rita.reads_in_the_end(&kept.mail);

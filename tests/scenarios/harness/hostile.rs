@@ -1,7 +1,7 @@
 //! A peer that does not keep to the rules, run by the test itself: it speaks real HTTPS with an identity of its own or with the
 //! stolen one of a member, posts what it likes, and serves what it was told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub(crate) struct Told {
     pub(crate) mails: BTreeMap<MailId, (Bytes, Bytes)>,
     /// Fragments of those, as it serves them.
     pub(crate) fragments: BTreeMap<(MailId, u8, u8), Bytes>,
+    /// Mails whose manifest was asked for.
+    pub(crate) manifests_given: BTreeSet<MailId>,
     /// Sealed nr that came.
     pub(crate) nr: Vec<Vec<u8>>,
     /// Certificates that it gives.
@@ -109,7 +111,9 @@ impl PeerApi for Lies {
         self.told().mails.get(&h).map_or_else(nothing, |(sealed, _)| Ok(BodySource::Bytes(sealed.clone())))
     }
     async fn manifest(&self, _: PeerId, h: MailId, _: Option<u8>) -> Result<BodySource, ApiError> {
-        self.told().mails.get(&h).map_or_else(nothing, |(_, manifest)| Ok(BodySource::Bytes(manifest.clone())))
+        let mut told = self.told();
+        told.manifests_given.insert(h);
+        told.mails.get(&h).map_or_else(nothing, |(_, manifest)| Ok(BodySource::Bytes(manifest.clone())))
     }
     async fn fragments(&self, _: PeerId, h: MailId) -> Result<FragmentList, ApiError> {
         let told = self.told();
