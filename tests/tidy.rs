@@ -319,6 +319,24 @@ fn nothing_names_the_machine_it_was_written_on() {
 }
 
 #[test]
+fn the_broken_brains_that_a_drill_is_tried_against_can_still_be_made() {
+    let mut wrong = Vec::new();
+    let patches = files("tests/broken", "patch");
+    for (name, patch) in &patches {
+        let target = patch.lines().find_map(|line| line.strip_prefix("--- a/")).unwrap_or_else(|| panic!("{name}"));
+        let text = fs::read_to_string(root().join(target)).unwrap_or_else(|e| panic!("{target}: {e}"));
+        for hunk in patch.split("\n@@").skip(1) {
+            let lines = hunk.lines().skip(1).filter(|line| line.starts_with([' ', '-']));
+            let before: Vec<&str> = lines.map(|line| &line[1..]).collect();
+            let fits = text.lines().collect::<Vec<_>>().windows(before.len()).any(|lines| lines == before);
+            wrong.extend((!fits).then(|| format!("{name}: {target} is not as it was; make the patch anew")));
+        }
+    }
+    assert!(!patches.is_empty());
+    none("patches that do not apply", &wrong);
+}
+
+#[test]
 fn the_checks_see_what_they_look_for() {
     let found = imports("use crate::{model::{Address, ids::MailId}, wire};\nlet x = crate::net::tls::f();");
     let found: Vec<String> = found.iter().map(|path| path.join("::")).collect();

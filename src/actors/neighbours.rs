@@ -252,7 +252,9 @@ impl NoticeDht for DhtForPostbox {
         Box::pin(async move {
             let done = self.dht.watch(key, have).await.map_err(|e| e.to_string())?;
             let value = |found: Found| DhtValue { id: found.id, publisher: found.publisher, value: found.value };
-            Ok(DhtNews { values: done.entries.into_iter().map(value).collect(), gone: done.gone })
+            // A peer that has just started may have found nobody yet but itself.
+            let sure = done.complete && done.asked > 1 && done.answered * 2 > done.asked;
+            Ok(DhtNews { values: done.entries.into_iter().map(value).collect(), gone: done.gone, sure })
         })
     }
     fn get(&self, key: DhtKey) -> BoxFuture<'_, Result<Vec<Bytes>, String>> {

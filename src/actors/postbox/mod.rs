@@ -86,6 +86,8 @@ pub struct DhtNews {
     pub values: Vec<DhtValue>,
     /// Entries that were read before and have been deleted.
     pub gone: Vec<Digest>,
+    /// Whether others were asked, and most of them answered.
+    pub sure: bool,
 }
 
 /// What the postbox needs of the DHT. Errors are sentences for the log.

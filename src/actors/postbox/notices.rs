@@ -224,9 +224,15 @@ impl Notices {
         let Some((_polling, have)) = self.read.begin(self.clock.now().mono) else { return };
         let found = match self.dht.poll(key, have).await {
             Ok(found) => found,
-            Err(error) => return tracing::debug!(%error, "the DHT could not be asked for ns"),
+            Err(error) => {
+                tracing::debug!(%error, "the DHT could not be asked for ns");
+                // A postbox that has stopped polls no more.
+                let _ = back.tell(Input::Polled { sure: false }).await;
+                return;
+            }
         };
         self.read.forget(&found.gone);
+        let sure = found.sure;
         for DhtValue { id, publisher, value } in found.values {
             let hash = value_hash(&value);
             match self.open_ns(publisher, value.to_vec()).await {
@@ -244,6 +250,8 @@ impl Notices {
             }
             self.read.remember(id);
         }
+        // As above.
+        let _ = back.tell(Input::Polled { sure }).await;
     }
 
     /// Deletes an ns in the DHT.

@@ -110,7 +110,7 @@ impl NoticeDht for OneDht {
         let entries = self.entries.lock().unwrap();
         let new = entries.iter().filter(|(k, value, _)| *k == key && !have.contains(&value.id));
         let values = new.map(|(_, value, _)| value.clone()).collect();
-        Box::pin(async { Ok(DhtNews { values, gone: Vec::new() }) })
+        Box::pin(async { Ok(DhtNews { values, gone: Vec::new(), sure: true }) })
     }
     fn get(&self, _: DhtKey) -> BoxFuture<'_, Result<Vec<Bytes>, String>> {
         Box::pin(async { Ok(Vec::new()) })

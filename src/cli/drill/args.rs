@@ -50,7 +50,7 @@ pub(in crate::cli) enum Name {
     Partition,
     /// A member is behind delay and breaking connections, and works a sixteenth of the time; nobody waits for it
     SlowMember,
-    /// A member serves altered blocks and lacks what it said to hold; no reader gets a wrong byte, and it is named
+    /// A member serves altered blocks, lacks what it said to hold, and forges what others must sign; nobody gets a wrong byte
     LyingMember,
     /// A member's and then a sender's disk is emptied; both get back what they had
     EmptyDisk,

@@ -8,6 +8,7 @@ mod census;
 mod crew;
 mod events;
 mod letters;
+mod liar;
 mod load;
 mod network;
 mod own;

@@ -99,7 +99,7 @@ impl Outcome {
         if let Some(availability) = &self.availability {
             let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}"));
             text.push_str(&format!(
-                "  had  {} {} of {} opens",
+                "  had  {} {} of {} mails at the first try",
                 availability.sparkline(),
                 share(availability.measured),
                 availability.asked

@@ -258,6 +258,11 @@ impl Scene {
         !open.iter().any(to)
     }
 
+    /// How many mails were taken so far, and how many of them read.
+    pub(super) fn went_through(&self) -> (usize, usize) {
+        self.log().look(|seen| (verdict::taken(seen), verdict::read(seen)))
+    }
+
     /// How many mails were refused by SMTP so far.
     pub(super) fn refused(&self) -> usize {
         self.log().look(|seen| seen.iter().filter(|s| matches!(s.event, Event::Refused { .. })).count())

@@ -1,7 +1,7 @@
 //! From what was seen to a verdict for each rule. It is pure: the same events always give the same verdicts, and what no event
 //! bears out is not said to hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -73,6 +73,15 @@ struct Sorted<'a> {
 /// How many mails were taken with 250.
 pub(super) fn taken(seen: &[Seen]) -> usize {
     seen.iter().filter(|seen| matches!(seen.event, Event::Taken { .. })).count()
+}
+
+/// How many mails were read, to the byte.
+pub(super) fn read(seen: &[Seen]) -> usize {
+    let mails = seen.iter().filter_map(|seen| match seen.event {
+        Event::Opened { mail, identical: true } => Some(mail),
+        _ => None,
+    });
+    mails.collect::<BTreeSet<_>>().len()
 }
 
 /// The mails that were taken and have come to none of the ends that R2 allows.

@@ -8,6 +8,7 @@ use super::courier::{Arrival, Courier, Unreachable};
 use super::get::{GetJob, LastRead};
 use super::job::{Ask, CarryJob, DelJob, Job, Next, PutJob, Round as Closing};
 use super::keep::Keeping;
+use super::reunion::Reunion;
 use super::ring::Ring;
 use super::room::Limits;
 use super::store::{Budget, Store};
@@ -59,6 +60,7 @@ impl Dht {
             last_reads: BTreeMap::new(),
             counts: Counts::default(),
             keeping: Keeping::default(),
+            reunion: Reunion::default(),
             out: Outgoing::default(),
         }
     }
@@ -269,8 +271,10 @@ impl Dht {
     }
 
     fn answered(&mut self, request: super::RequestId, result: Result<Response, Unreachable>) {
-        if let (Err(Unreachable), Some(peer)) = (&result, self.courier.peer_of(request)) {
-            self.failed(peer);
+        match (&result, self.courier.peer_of(request)) {
+            (Err(Unreachable), Some(peer)) => self.failed(peer),
+            (Ok(_), Some(peer)) => self.heard_of(peer),
+            (_, None) => {}
         }
         for arrival in self.courier.landed(request, result) {
             self.arrived(arrival);
@@ -281,7 +285,7 @@ impl Dht {
     fn failed(&mut self, peer: PeerId) {
         let keys = self.ring.range_of(&peer, self.store.keys());
         self.ring.failed(&peer);
-        if self.carrier.is_news(self.now.mono, peer) {
+        if self.is_missed(peer) && self.carrier.is_news(self.now.mono, peer) {
             self.carrier.after_failure(self.now.mono, keys);
         }
     }
@@ -317,6 +321,7 @@ impl Dht {
     /// Does for itself what it asked of itself, and sends what is due.
     fn settle(&mut self) {
         self.carry();
+        self.reunite();
         while let Some((run, op)) = self.own.pop_front() {
             let answer = Ok(self.store.serve(self.now.wall, &op, &mut Budget::own()));
             self.arrived(Arrival { run, peer: self.ring.me(), answer });
@@ -379,13 +384,19 @@ impl Brain for Dht {
             Input::Del { token, key, value, password } => self.del(token, &key, value, password),
             Input::Closest { key, peers } => self.closest(key, peers),
             Input::Answer { request, result } => self.answered(request, result),
-            Input::Serve { channel, from: _, request } => self.serve(channel, &request),
-            Input::PeerUp(peer) => {
-                self.ring.up(peer);
-                self.carrier.newcomer(now.mono, peer);
+            Input::Serve { channel, from, request } => {
+                self.heard_of(from);
+                self.serve(channel, &request);
             }
-            Input::PeerDown(peer) => self.ring.down(&peer),
-            Input::Known(known) => self.store.know(known),
+            Input::PeerUp(peer) => self.is_up(peer),
+            Input::PeerDown(peer) => {
+                self.ring.down(&peer);
+                self.reunion.arm(now.mono);
+            }
+            Input::Known(known) => {
+                self.store.know(known);
+                self.reunion.arm(now.mono);
+            }
             Input::Restore(records) => self.restore(records),
             Input::Restored => self.restored(),
             Input::Kept(written) => self.kept(written),
@@ -419,6 +430,7 @@ impl Brain for Dht {
             carrier,
             self.courier.poll_timeout(),
             self.keeping.poll_timeout(),
+            self.reunion.poll_timeout(),
         ]))
     }
 

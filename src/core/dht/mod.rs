@@ -14,6 +14,7 @@ mod courier;
 mod get;
 mod job;
 mod keep;
+mod reunion;
 mod ring;
 mod room;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use self::courier::{Courier, Round};
 use self::get::LastRead;
 use self::job::Job;
 use self::keep::Keeping;
+use self::reunion::Reunion;
 use self::ring::Ring;
 use self::store::Store;
 use super::{Outgoing, Token};
@@ -348,6 +350,7 @@ pub struct Dht {
     last_reads: BTreeMap<Digest, LastRead>,
     counts: Counts,
     keeping: Keeping,
+    reunion: Reunion,
     out: Outgoing<Dht>,
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Net {
     pub(super) requests: u64,
     pub(super) response_bytes: usize,
     pub(super) limits: (Limits, Limits),
+    /// The first so many reach each other only, and so do the others.
+    pub(super) cut: Option<usize>,
 }
 
 pub(super) fn key_of(n: usize) -> PeerKey {
@@ -82,6 +84,7 @@ impl Net {
             requests: 0,
             response_bytes: 0,
             limits: (entries, tombstones),
+            cut: None,
         };
         for _ in 0..peers {
             net.start();
@@ -129,6 +132,18 @@ impl Net {
             self.tell(other, Input::PeerDown(peer));
         }
     }
+    /// From now on the first `east` peers and the others do not reach each other. No connection ends: packets vanish.
+    pub(super) fn cut(&mut self, east: usize) {
+        self.cut = Some(east);
+    }
+    /// They do again, and nobody is told.
+    pub(super) fn heal(&mut self) {
+        self.cut = None;
+    }
+    fn reach_each_other(&self, one: PeerId, other: PeerId) -> bool {
+        let is_east = |peer| self.order.iter().position(|p| *p == peer).zip(self.cut).is_some_and(|(at, cut)| at < cut);
+        is_east(one) == is_east(other)
+    }
     pub(super) fn alive(&self) -> Vec<PeerId> {
         self.order.iter().filter(|peer| self.nodes[peer].alive).copied().collect()
     }
@@ -145,7 +160,7 @@ impl Net {
                 Effect::Reply(token, reply) => assert!(self.replies.insert(token, reply).is_none(), "one reply each"),
                 Effect::Act(Action::FindClosest { key }) => {
                     let mut peers = self.alive();
-                    peers.retain(|other| *other != peer);
+                    peers.retain(|other| *other != peer && self.reach_each_other(peer, *other));
                     peers.sort_by_key(|p| Place::of_key(&key).distance(&Place::of_peer(p)));
                     peers.truncate(K_CLOSEST);
                     self.later(4, Delivery::Tell(peer, Input::Closest { key, peers }));
@@ -196,7 +211,9 @@ impl Net {
             let Some(Reverse((_, id))) = self.due.pop() else { return false };
             match self.line.remove(&id).unwrap() {
                 Delivery::Tell(peer, input) => self.tell(peer, input),
-                Delivery::Ask { from, to, request, .. } if !self.nodes[&to].alive => {
+                Delivery::Ask { from, to, request, .. }
+                    if !self.nodes[&to].alive || !self.reach_each_other(from, to) =>
+                {
                     self.later(5, Delivery::Tell(from, Input::Answer { request, result: Err(Unreachable) }));
                 }
                 Delivery::Ask { from, to, request, body } => {

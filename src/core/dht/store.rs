@@ -362,6 +362,14 @@ impl Store {
         }
     }
 
+    /// The publishers that verified gds name.
+    pub(super) fn known(&self) -> impl Iterator<Item = &PeerId> {
+        self.known.iter()
+    }
+    pub(super) fn knows(&self, peer: &PeerId) -> bool {
+        self.known.contains(peer)
+    }
+
     /// From now on changes are noted for the disk.
     pub(super) fn track_changes(&mut self) {
         self.unwritten = Some(BTreeSet::new());

@@ -11,7 +11,7 @@ use crate::model::{Address, MailId, Now, PeerId, SubmissionId, WallTime};
 
 /// An open ns is sent again after this, so that a reader restored from an old disk gets it.
 const AGAIN: Duration = Duration::from_secs(86_400);
-/// A reader whose ns lies only in the DHT is tried itself again after this: entries there live in memory only.
+/// A reader whose ns lies only in the DHT is tried itself again after this, if it is no member: entries there live in memory only.
 pub(super) const DIRECT_AGAIN: Duration = Duration::from_secs(300);
 /// How often the DHT is asked for nr while mails are open.
 const POLL: Duration = Duration::from_secs(60);

@@ -307,10 +307,13 @@ impl Outbox {
         !self.clock_doubtful && at <= self.wall
     }
 
+    /// Whether either is that of a member.
+    fn is_member(&self, peer: Option<&PeerId>, address: &Address) -> bool {
+        peer.is_some_and(|p| self.roster.has(p)) || self.roster.members.iter().any(|m| m.address == *address)
+    }
+
     fn pause(&self, attempts: u32, peer: Option<&PeerId>, address: &Address) -> Duration {
-        let is_member =
-            peer.is_some_and(|p| self.roster.has(p)) || self.roster.members.iter().any(|m| m.address == *address);
-        let longest = if is_member { RETRY_MEMBER_MAX } else { RETRY_OTHER_MAX };
+        let longest = if self.is_member(peer, address) { RETRY_MEMBER_MAX } else { RETRY_OTHER_MAX };
         RETRY_FIRST.saturating_mul(1 << attempts.min(16)).min(longest)
     }
 

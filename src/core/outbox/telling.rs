@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::announce::{DIRECT_AGAIN, UNDER_WAY_MAX};
 use super::{Outbox, RETRY_FIRST, Timer};
@@ -55,9 +56,16 @@ impl Outbox {
             reader.taken = 0;
         }
         if !self.timers.is_set(&Timer::Tell(peer)) {
-            let pause = if in_dht { DIRECT_AGAIN } else { self.pause(tries, Some(&peer), &which.1) };
+            let pause = self.pause_of_telling(tries, &peer, &which.1, in_dht);
             self.timers.set(Timer::Tell(peer), now.mono + pause);
         }
+    }
+
+    /// How long it rests. A member is never left for longer than a few seconds, also when the DHT has its ns: after a partition
+    /// that would be found only with the next look there.
+    fn pause_of_telling(&self, tries: u32, peer: &PeerId, address: &Address, in_dht: bool) -> Duration {
+        let usual = self.pause(tries, Some(peer), address);
+        if in_dht && !self.is_member(Some(peer), address) { DIRECT_AGAIN } else { usual }
     }
 
     /// The same of one that an earlier run may have tried: its turn comes at once.
@@ -89,7 +97,7 @@ impl Outbox {
         let tries = reader.tries;
         let Some((_, address)) = some.last().cloned() else { return self.forget_reader(&peer) };
         let in_dht = some.iter().all(|which| self.is_in_dht(which));
-        let pause = if in_dht { DIRECT_AGAIN } else { self.pause(tries, Some(&peer), &address) };
+        let pause = self.pause_of_telling(tries, &peer, &address, in_dht);
         self.timers.set(Timer::Tell(peer), now.mono + pause);
         // What is under way says when it ends whether more is worth it.
         if self.announcing_is_busy() {

@@ -213,6 +213,8 @@ pub enum Input {
     Opened { key: MessageKey, result: OpenResult },
     /// Answers [`Action::AskProgress`].
     Progressed { token: Token, percent: Option<u8> },
+    /// Answers [`Action::PollNs`], after what was found: whether most of those who keep ns have answered.
+    Polled { sure: bool },
     /// Answers [`Action::SendNr`].
     NrSent { peer: PeerId, results: Vec<(MailKey, MailId, NrSent)> },
     /// A peer was heard of again.

@@ -39,6 +39,8 @@ use super::{Brain, CLOCK_SET, Effect, Outgoing, Token, earliest};
 use crate::model::group::Roster;
 use crate::model::{Digest, MailId, MonoTime, Now, PeerId, WallTime};
 
+/// A poll that too few answered is made again after twice this; the pause doubles, up to the usual time.
+const POLL_AGAIN: Duration = Duration::from_secs(1);
 /// Longest sleep: a wall clock that is set is noticed after this.
 const NAP: Duration = Duration::from_secs(3600);
 /// While the clock is doubtful, what would expire is looked at again after this.
@@ -63,6 +65,8 @@ pub struct Postbox {
     /// When to look at a mail again. An entry that is out of date does no harm.
     deadlines: BTreeSet<(WallTime, MailKey)>,
     next_poll: Option<MonoTime>,
+    /// Polls one after the other that came to nothing sure.
+    unsure_polls: u32,
     now: Now,
     damaged: BTreeSet<MessageKey>,
     /// Candidates whose cards this run has written.
@@ -107,6 +111,7 @@ impl Postbox {
             clock_doubtful: true,
             deadlines: BTreeSet::new(),
             next_poll: None,
+            unsure_polls: 0,
             now: Now::default(),
             damaged: BTreeSet::new(),
             dismissed: BTreeSet::new(),
@@ -160,6 +165,15 @@ impl Postbox {
     fn poll(&mut self, now: Now) {
         self.next_poll = Some(now.mono + self.settings.poll);
         self.out.act(Action::PollNs);
+    }
+
+    /// What came of a poll. One that too few answered, as it may be while a peer starts, is soon made again.
+    fn polled(&mut self, now: Now, sure: bool) {
+        self.unsure_polls = if sure { 0 } else { self.unsure_polls.saturating_add(1) };
+        if !sure {
+            let pause = POLL_AGAIN.saturating_mul(1 << self.unsure_polls.min(6));
+            self.next_poll = self.next_poll.map(|at| at.min(now.mono + pause));
+        }
     }
 
     /// Notes when this mail is to be looked at again.
@@ -284,6 +298,7 @@ impl Brain for Postbox {
             Input::Progressed { token, percent } => {
                 self.out.reply(token, Reply::Mailbox(MailboxReply::Pulled(percent)));
             }
+            Input::Polled { sure } => self.polled(now, sure),
             Input::NrSent { peer, results } => self.nr_sent(now, peer, results),
             Input::PeerIsBack(peer) => self.peer_is_back(now, peer),
             Input::Roster(roster) => self.roster = Some(roster),

@@ -59,6 +59,9 @@ pub(super) struct World {
     /// nr in the DHT.
     pub(super) dht: BTreeMap<Digest, Nr>,
     pub(super) pulled: usize,
+    /// Polls of the DHT, and whether most of it answers.
+    pub(super) polls: usize,
+    pub(super) dht_answers: bool,
     /// Peers that were told that this one is here again.
     pub(super) greeted: BTreeSet<PeerId>,
     /// Pulled files that were removed.
@@ -127,6 +130,8 @@ impl World {
             sender: Sender { way: Way::Up, taken: Vec::new(), deaf: false },
             dht: BTreeMap::new(),
             pulled: 0,
+            polls: 0,
+            dht_answers: true,
             greeted: BTreeSet::new(),
             dropped: Vec::new(),
             held: None,
@@ -285,7 +290,11 @@ impl World {
                 assert!(version > self.changed || self.crashes > 0);
                 self.changed = version;
             }
-            Action::PollNs | Action::Discard { .. } | Action::NameMismatch { .. } => {}
+            Action::PollNs => {
+                self.polls += 1;
+                self.inputs.push_back(Input::Polled { sure: self.dht_answers });
+            }
+            Action::Discard { .. } | Action::NameMismatch { .. } => {}
         }
     }
 

@@ -146,5 +146,6 @@ pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
     scene.check(6, named, format!("{bad} altered blocks were served, and every reader that got one names {liar}"));
     scene.start(&[sender.clone(), dead])?;
     scene.pass(STEADY);
-    mends(scene, &sender, &liar)
+    mends(scene, &sender, &liar)?;
+    super::impostor::impostor(scene, &sender)
 }

@@ -4,6 +4,7 @@ mod clocks;
 mod crashes;
 mod disks;
 mod group;
+mod impostor;
 mod members;
 mod storm;
 mod strangers;

@@ -23,7 +23,7 @@ pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
     scene.expected = Some(Expected::AtRandom { k, n: u32::from(scene.policy.fragments.n) });
     scene.pass(Duration::from_secs(3));
     let mut dead: Vec<(Address, Instant)> = Vec::new();
-    let (mut killed, mut by_itself) = (0, Vec::new());
+    let (mut killed, mut by_itself, mut replaced) = (0, Vec::new(), 0);
     while killed < kills {
         let now = Instant::now();
         let (due, later) = dead.into_iter().partition(|(_, at)| *at <= now);
@@ -42,10 +42,12 @@ pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
             }
             killed += 1;
             let long = scene.random.below(LONG) == 0;
+            replaced += u32::from(long && scene.members.contains(&victim));
             let away = if long { few(&mut scene.random, 9_000, 14_000) } else { few(&mut scene.random, 0, 1_500) };
             dead.push((victim, Instant::now() + away));
             if killed % 10 == 0 {
-                scene.say(&format!("{killed} of {kills} kills"));
+                let (taken, read) = scene.went_through();
+                scene.say(&format!("{killed} of {kills} kills; {taken} mails taken, {read} read"));
             }
         }
         let pause = few(&mut scene.random, 0, 1_200);
@@ -53,6 +55,11 @@ pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
     }
     scene.start(&everybody)?;
     let none = by_itself.is_empty();
-    scene.check(1, none, format!("{killed} kills, none of a peer that had ended by itself {}", by_itself.join(", ")));
+    let why = match none {
+        true => format!("{killed} kills, none of a peer that had ended by itself"),
+        false => format!("{} peers had ended by themselves: {}", by_itself.len(), by_itself.join(", ")),
+    };
+    scene.check(1, none, why);
+    scene.check(12, true, format!("{replaced} times a member was away for longer than until it is replaced"));
     Ok(())
 }

@@ -43,6 +43,18 @@ fn r2_a_reader_that_came_back_without_a_word_is_told_within_5_minutes_and_the_tr
 }
 
 #[test]
+fn r2_a_member_that_was_cut_off_is_told_within_10_seconds_although_the_dht_took_its_ns() {
+    let away = BTreeSet::from([address("m2@acme")]);
+    let mut world = World::new(5, Rules { away, ..Rules::default() });
+    world.submit(1, &["m2@acme"], &[]);
+    world.run(20 * MINUTE);
+    assert_eq!(times_recorded(&world, How::Dht), 1, "one put a day");
+    world.rules.away.clear();
+    world.run(Duration::from_secs(11));
+    assert_eq!(world.outside.taken.len(), 1);
+}
+
+#[test]
 fn r12_an_ns_in_the_own_share_of_the_dht_alone_is_not_announced_and_is_tried_with_the_usual_pauses() {
     let mut world = World::new(5, Rules { dht_alone: true, ..rita_is_away() });
     world.submit(1, &["rita@readers"], &[]);

@@ -580,3 +580,22 @@ fn r9_strangers_are_taken_by_100_an_hour_to_500_in_all_and_nothing_that_was_take
     assert_eq!((world.listed(Standard::Requests).len(), world.listed(Standard::Inbox).len()), (499, 2));
     assert_eq!(world.send(&by(5000), false), Some(Reply::NsTaken));
 }
+
+#[test]
+fn r12_a_poll_that_too_few_answered_is_soon_made_again_and_less_and_less_often() {
+    let mut world = World::new();
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.polls, 11, "at start and once a minute");
+    world.dht_answers = false;
+    world.crash();
+    world.polls = 0;
+    world.pass(Duration::from_secs(10));
+    assert!((3..=5).contains(&world.polls), "{} in the first seconds of a start", world.polls);
+    world.pass(Duration::from_secs(600));
+    assert!((12..=20).contains(&world.polls), "{} in ten minutes", world.polls);
+    world.dht_answers = true;
+    world.pass(Duration::from_secs(61));
+    world.polls = 0;
+    world.pass(Duration::from_secs(600));
+    assert_eq!(world.polls, 10);
+}
