@@ -79,14 +79,21 @@ pub(super) fn of(seen: &[Seen], peers: usize, expected: Option<&Expected>) -> Av
         }
     }
     let (asked, had) = first_tries(seen);
-    let mean_up = points.iter().map(|point| point.up).sum::<f64>() / f64::from(count);
     let (closed_form, form) = match expected {
         None => (None, None),
         Some(Expected::Share(share, why)) => (Some(*share), Some(why.clone())),
-        Some(Expected::AtRandom { k, n }) => (
-            Some(owner_or_k_of_n(mean_up, mean_up, *k, *n)),
-            Some(format!("the owner or any {k} of {n} is up, each {mean_up:.3} of the time")),
-        ),
+        Some(Expected::AtRandom { k, n }) => {
+            // Weighed by when mails were asked for: the drill's end, when everybody is up again, says nothing.
+            let asked = |point: &&Point| point.asked > 0;
+            let weight: f64 = points.iter().map(|point| f64::from(point.asked)).sum();
+            let mean = |of: &dyn Fn(&Point) -> f64| {
+                points.iter().filter(asked).map(|point| of(point) * f64::from(point.asked)).sum::<f64>() / weight
+            };
+            let up = mean(&|point| point.up);
+            let words = format!("the owner or any {k} of {n} is up, and each was {up:.3} of the time");
+            let form = mean(&|point| owner_or_k_of_n(point.up, point.up, *k, *n));
+            if weight > 0.0 { (Some(form), Some(words)) } else { (None, None) }
+        }
     };
     let measured = (asked > 0).then(|| f64::from(had) / f64::from(asked));
     Availability { points, asked, measured, closed_form, form }
@@ -187,7 +194,7 @@ mod tests {
         let points: Vec<(u32, u32, f64)> = found.points.iter().map(|p| (p.asked, p.had, p.up)).collect();
         assert_eq!(points, [(1, 1, 1.0), (1, 0, 0.5), (0, 0, 0.5), (1, 1, 1.0)]);
         assert_eq!((found.asked, found.measured), (2, Some(0.5)));
-        assert!((found.closed_form.unwrap() - (1.0 - 0.25 * 0.25)).abs() < 1e-9);
+        assert!((found.closed_form.unwrap() - (1.0 + 0.75 + 1.0) / 3.0).abs() < 1e-9);
         assert_eq!(found.sparkline(), "█▁·█");
         assert!(found.chart("x").svg().unwrap().contains("closed form"));
     }
