@@ -56,6 +56,9 @@ struct Had {
     processes: Option<f64>,
     /// Twice the standard error of that.
     processes_error: Option<f64>,
+    /// Whether what real peers gave is within the 99 % interval of the closed form: as few, and as many, come up by chance more
+    /// often than once in 200 times.
+    processes_within_99: Option<bool>,
 }
 
 /// What was asked for.
@@ -67,7 +70,7 @@ struct Parameters {
     up: Vec<f64>,
     draws: u32,
     trials: u32,
-    trial_up: f64,
+    trial_up: Vec<f64>,
     seed: u64,
     trials_against_the_rule: u32,
 }
@@ -89,9 +92,13 @@ pub(super) fn run(args: &AvailabilityArgs) -> anyhow::Result<Shown> {
     }
     let mut against = 0;
     if args.trials > 0 {
-        let real = processes::try_out(args.policy.0, args.trial_up, args.trials, &mut draws)?;
-        against = real.against_the_rule;
-        had.extend(beside(&arms[0], args, &real, &mut draws));
+        let policies = [args.policy.0, KOfN { k: 1, n: args.copies }];
+        for (arm, policy) in arms.iter().zip(policies) {
+            for real in processes::try_out(policy, &args.trial_up, args.trials, &mut draws)? {
+                against += real.against_the_rule;
+                had.extend(beside(arm, args.draws, &real, &mut draws));
+            }
+        }
     }
     let copies = closed::copies();
     let rows = had.iter().cloned().map(Row::Had);
@@ -105,7 +112,7 @@ pub(super) fn run(args: &AvailabilityArgs) -> anyhow::Result<Shown> {
         up: args.up.clone(),
         draws: args.draws,
         trials: args.trials,
-        trial_up: args.trial_up,
+        trial_up: args.trial_up.clone(),
         seed: args.seed,
         trials_against_the_rule: against,
     };
@@ -154,22 +161,31 @@ fn drawn(name: &str, kept: Kept, up: f64, count: u32, draws: &mut Draws) -> Vec<
             monte_carlo_error: error(monte_carlo, count),
             processes: None,
             processes_error: None,
+            processes_within_99: None,
         }));
     }
     rows
 }
 
 /// The figures for the probability with which real peers were up, with what they gave beside them.
-fn beside(
-    (name, kept): &(String, Kept),
-    args: &AvailabilityArgs,
-    real: &processes::Tried,
-    draws: &mut Draws,
-) -> Vec<Had> {
-    let rows = drawn(name, *kept, args.trial_up, args.draws, draws);
+fn beside((name, kept): &(String, Kept), count: u32, real: &processes::Tried, draws: &mut Draws) -> Vec<Had> {
+    let rows = drawn(name, *kept, real.up, count, draws);
     let rows = rows.into_iter().filter(|row| row.failures == "independent" && row.owner == "as others");
     let share = f64::from(real.opened) / f64::from(real.trials.max(1));
-    rows.map(|row| Had { processes: Some(share), processes_error: Some(error(share, real.trials)), ..row }).collect()
+    rows.map(|row| Had {
+        processes: Some(share),
+        processes_error: Some(error(share, real.trials)),
+        processes_within_99: row.closed_form.map(|p| within_99(real.opened, real.trials, p)),
+        ..row
+    })
+    .collect()
+}
+
+/// Whether `hits` of `count` come up by chance: neither so few nor so many are rarer than once in 200 times.
+fn within_99(hits: u32, count: u32, p: f64) -> bool {
+    let as_many = k_of_n(p, hits, count);
+    let as_few = 1.0 - k_of_n(p, hits + 1, count);
+    as_many > 0.005 && as_few > 0.005
 }
 
 fn text(had: &[Had], against: u32, trials: u32) -> String {
@@ -178,17 +194,31 @@ fn text(had: &[Had], against: u32, trials: u32) -> String {
         .iter()
         .map(|row| {
             let drawn = format!("{:.5} ±{:.5}", row.monte_carlo, row.monte_carlo_error);
-            let real = row.processes.zip(row.processes_error).map(|(share, error)| format!("{share:.2} ±{error:.2}"));
+            let real = row.processes.zip(row.processes_error).map(|(share, error)| format!("{share:.3} ±{error:.3}"));
             let real = real.unwrap_or_else(|| "-".to_owned());
+            let within = match row.processes_within_99 {
+                Some(true) => "yes",
+                Some(false) => "NO",
+                None => "-",
+            };
             let (failures, owner) = (row.failures.to_owned(), row.owner.to_owned());
-            vec![row.arm.clone(), failures, owner, row.up.to_string(), shown(row.closed_form), drawn, real]
+            vec![
+                row.arm.clone(),
+                failures,
+                owner,
+                row.up.to_string(),
+                shown(row.closed_form),
+                drawn,
+                real,
+                within.to_owned(),
+            ]
         })
         .collect();
-    let head = ["arm", "failures", "owner", "up", "closed form", "drawn", "processes"];
+    let head = ["arm", "failures", "owner", "up", "closed form", "drawn", "processes", "within 99 %"];
     let mut text = format!("the mail can be had:\n{}\n\n{}", table(&head, &rows), closed::text());
     if trials > 0 {
         text.push_str(&format!(
-            "\n\nreal peers: {trials} mails opened, {against} of them against the rule (k parts or the owner)"
+            "\n\nreal peers: {trials} mails tried in each row, in all {against} against the rule (k parts or the owner)"
         ));
     }
     text
@@ -222,6 +252,14 @@ fn chart(had: &[Had]) -> Chart {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_up_once_in_two_hundred_times_is_outside() {
+        // 500 throws of a coin: 221 to 279 are the 99 % interval.
+        assert!(within_99(250, 500, 0.5) && within_99(222, 500, 0.5) && within_99(278, 500, 0.5));
+        assert!(!within_99(220, 500, 0.5) && !within_99(280, 500, 0.5));
+        assert!(within_99(500, 500, 0.9999) && !within_99(490, 500, 0.9999) && !within_99(0, 500, 0.5));
+    }
 
     #[test]
     fn what_is_drawn_is_within_its_error_of_what_is_computed() {

@@ -23,13 +23,15 @@ const ATTACHED: ByteSize = ByteSize(16 << 10);
 /// How often the peers are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest wait until all mails are safe and announced.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Most members: each is a process.
 const OTHERS_MAX: u8 = 12;
 
-/// What became of the trials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What became of the trials at one probability.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Tried {
+    /// The probability that a peer was up.
+    pub(super) up: f64,
     /// How many there were.
     pub(super) trials: u32,
     /// In how many the mail was had.
@@ -38,8 +40,19 @@ pub(super) struct Tried {
     pub(super) against_the_rule: u32,
 }
 
-/// Sends `trials` mails, then opens each with the peers up that a draw says.
-pub(super) fn try_out(policy: KOfN, up: f64, trials: u32, draws: &mut Draws) -> anyhow::Result<Tried> {
+/// One draw: which mail is opened, at which of the probabilities it was drawn, and who is up then.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Draw {
+    /// First, so that draws with the same peers up follow each other.
+    who: Vec<bool>,
+    at: usize,
+    uid: u32,
+}
+
+/// Sends `trials` mails for each of `ups`, then opens each with the peers up that a draw of its own says. Draws with the same
+/// peers up are tried one after the other: each mail is opened once and nothing is repaired, so their order changes nothing, and
+/// peers are killed and started at most as often as there are sets of them.
+pub(super) fn try_out(policy: KOfN, ups: &[f64], trials: u32, draws: &mut Draws) -> anyhow::Result<Vec<Tried>> {
     let KOfN { k, n } = policy;
     ensure!(
         n <= OTHERS_MAX,
@@ -51,35 +64,48 @@ pub(super) fn try_out(policy: KOfN, up: f64, trials: u32, draws: &mut Draws) -> 
     let (reader, members) = peers.split_last().context("the bench has no reader")?;
     let owner = members.first().context("the bench has no members")?;
     let (owner, reader) = (stage.peer(&owner.to_string())?, stage.peer(&reader.to_string())?);
-    let mut waiting = submit(&stage, &owner, &reader, trials)?;
-    become_safe(&stage, &owner, i32::from(n) - i32::from(k), trials)?;
+    let all = trials * u32::try_from(ups.len())?;
+    let mut waiting = submit(&stage, &owner, &reader, all)?;
+    become_safe(&stage, &owner, i32::from(n) - i32::from(k), all)?;
     let mut imap = ImapClient::login(&reader.imap, &reader.address.to_string(), &reader.password)?;
-    let uids = stubs(&mut imap, trials)?;
+    let uids = stubs(&mut imap, all)?;
 
     let bar = Progress::start("killing peers and opening mails");
-    let mut tried = Tried { trials, opened: 0, against_the_rule: 0 };
-    for (uid, number) in uids.into_iter().zip(0_u32..) {
-        let who = draws.who_is_up(Failures::Independent { up }, members.len());
-        set_up(&stage, members, &who)?;
-        let held = who.iter().skip(1).filter(|up| **up).count();
-        let can_be_had = who.first() == Some(&true) || held >= usize::from(k);
-        let had = match imap.fetch(uid, "", &mut |_, _| {}) {
-            Ok(got) => {
-                let place = waiting.iter().position(|sent| letter::is_same(&got, sent));
-                waiting.swap_remove(place.context("a mail came that is none of those that were sent")?);
-                true
-            }
-            Err(error) if error.is_unavailable() => false,
-            Err(error) => return Err(error.into()),
-        };
-        tried.opened += u32::from(had);
-        tried.against_the_rule += u32::from(had != can_be_had);
-        bar.at(
-            &format!("{} of {trials} mails tried, {} opened", number + 1, tried.opened),
-            percent(number + 1, trials),
-        );
+    let fresh = |up: &f64| Tried { up: *up, trials, opened: 0, against_the_rule: 0 };
+    let mut tried: Vec<Tried> = ups.iter().map(fresh).collect();
+    for (draw, number) in drawn(ups, &uids, members.len(), draws).into_iter().zip(1_u32..) {
+        set_up(&stage, members, &draw.who)?;
+        let held = draw.who.iter().skip(1).filter(|up| **up).count();
+        let can_be_had = draw.who.first() == Some(&true) || held >= usize::from(k);
+        let had = had(&mut imap, draw.uid, &mut waiting)?;
+        tried[draw.at].opened += u32::from(had);
+        tried[draw.at].against_the_rule += u32::from(had != can_be_had);
+        bar.at(&format!("{number} of {all} mails tried"), percent(number, all));
     }
     Ok(tried)
+}
+
+/// A draw for each mail; those with the same peers up follow each other.
+fn drawn(ups: &[f64], uids: &[u32], members: usize, draws: &mut Draws) -> Vec<Draw> {
+    let each = uids.iter().enumerate().map(|(i, uid)| (i % ups.len(), *uid));
+    let mut all: Vec<Draw> = each
+        .map(|(at, uid)| Draw { who: draws.who_is_up(Failures::Independent { up: ups[at] }, members), at, uid })
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+/// Opens a mail; whether it came. What came must be one of those that were sent, to the byte, and none before.
+fn had(imap: &mut ImapClient, uid: u32, waiting: &mut Vec<Vec<u8>>) -> anyhow::Result<bool> {
+    match imap.fetch(uid, "", &mut |_, _| {}) {
+        Ok(got) => {
+            let place = waiting.iter().position(|sent| letter::is_same(&got, sent));
+            waiting.swap_remove(place.context("a mail came that is none of those that were sent")?);
+            Ok(true)
+        }
+        Err(error) if error.is_unavailable() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn percent(done: u32, all: u32) -> Option<u8> {
@@ -177,6 +203,22 @@ fn set_up(stage: &Stage, members: &[Address], who: &[bool]) -> anyhow::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_mail_has_a_draw_of_its_own_and_those_with_the_same_peers_up_follow_each_other() {
+        let (ups, uids) = ([0.9, 0.5], (1..=400).collect::<Vec<u32>>());
+        let all = drawn(&ups, &uids, 6, &mut Draws::new(5));
+        let mut seen: Vec<u32> = all.iter().map(|draw| draw.uid).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, uids);
+        let changes = all.windows(2).filter(|two| two[0].who != two[1].who).count();
+        assert!(changes < 64, "{changes}");
+        let share = |at: usize| {
+            let of_one: Vec<bool> = all.iter().filter(|d| d.at == at).flat_map(|d| d.who.clone()).collect();
+            of_one.iter().filter(|up| **up).count() * 100 / of_one.len()
+        };
+        assert!((87..=93).contains(&share(0)) && (45..=55).contains(&share(1)), "{} {}", share(0), share(1));
+    }
 
     #[test]
     fn the_group_is_as_large_as_its_policy_so_that_every_other_member_holds_a_part() {
