@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::fetch::args::FetchArgs;
 use super::outbox::args::OutboxBenchArgs;
+use super::receive::args::ReceiveArgs;
 use super::replication::args::ReplicationArgs;
 use crate::model::policy::{KOfN, MEMBERS_MAX};
 
@@ -19,6 +20,8 @@ pub(in crate::cli) enum BenchCommand {
     Fetch(FetchArgs),
     /// What an outbox of 100 000 mails costs: one mail more, one less, an idle hour, a start; beside smaller ones
     Outbox(OutboxBenchArgs),
+    /// The paper's experiment: mails from one sender to one reader, by size; time, processor, traffic, beside a conventional system
+    Receive(Box<ReceiveArgs>),
     /// What full copies and fragments cost: bytes stored and moved, time to safe, processor time, repair; by mail size
     Replication(ReplicationArgs),
 }

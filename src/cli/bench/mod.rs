@@ -9,6 +9,7 @@ mod fetch;
 pub(super) mod machine;
 mod outbox;
 pub(super) mod plot;
+mod receive;
 mod replication;
 mod report;
 
@@ -21,6 +22,7 @@ pub(super) fn run(command: &BenchCommand) -> anyhow::Result<Shown> {
         BenchCommand::Availability(args) => availability::run(args),
         BenchCommand::Fetch(args) => fetch::run(args),
         BenchCommand::Outbox(args) => outbox::run(args),
+        BenchCommand::Receive(args) => receive::run(args),
         BenchCommand::Replication(args) => replication::run(args),
     }
 }
