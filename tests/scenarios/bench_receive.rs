@@ -48,7 +48,10 @@ fn the_bench_of_receiving_reads_every_mail_to_the_byte_and_tells_what_it_cost() 
         for bytes in ["traffic_bytes", "stored_bytes", "peak_rss_bytes"] {
             assert!(row[bytes].as_u64() > Some(6 * 1024), "{bytes}: {row}");
         }
-        assert!(row["seconds_total"].as_f64() >= Some(0.0) && row["seconds_total"].as_f64() >= row["seconds_submit"].as_f64());
+        assert!(
+            row["seconds_total"].as_f64() >= Some(0.0)
+                && row["seconds_total"].as_f64() >= row["seconds_submit"].as_f64()
+        );
     }
 }
 
@@ -63,7 +66,11 @@ fn the_bench_of_receiving_takes_a_folder_of_ones_own_mails() {
     }
     let told = bench(&["receive", "--eml", dir.path().to_str().unwrap(), "--no-namespace"]);
     let row = &told["rows"][0];
-    assert_eq!((row["kind"].as_str(), row["n"].as_u64(), row["identical"].as_u64()), (Some("eml"), Some(2), Some(2)), "{row}");
+    assert_eq!(
+        (row["kind"].as_str(), row["n"].as_u64(), row["identical"].as_u64()),
+        (Some("eml"), Some(2), Some(2)),
+        "{row}"
+    );
     assert!(row["traffic_counted_by"].as_str().unwrap().starts_with("sock_diag"), "{row}");
     assert!(row["traffic_bytes"].as_u64() > Some(500), "{row}");
 }

@@ -103,7 +103,10 @@ pub(in crate::cli::bench) fn read(
                 let body = body(&mut imap, uid)?;
                 last = Instant::now();
                 if !due.take(&body) {
-                    bail!("what was read is not what was submitted: UID {uid}, {} bytes, the mail is none that is due", body.len());
+                    bail!(
+                        "what was read is not what was submitted: UID {uid}, {} bytes, the mail is none that is due",
+                        body.len()
+                    );
                 }
                 (identical, next_uid) = (identical + 1, uid + 1);
                 seen.fetch_add(1, Ordering::SeqCst);

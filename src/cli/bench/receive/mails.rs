@@ -162,11 +162,14 @@ mod tests {
     #[test]
     fn of_a_folder_the_first_mails_are_taken_and_only_their_people_change() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, text) in [("b.eml", "From: x@y\nTo: z@y\nX: 1\n\nb\n"), ("a.eml", "From: x@y\n\na\n"), ("c.txt", "c")] {
+        for (name, text) in
+            [("b.eml", "From: x@y\nTo: z@y\nX: 1\n\nb\n"), ("a.eml", "From: x@y\n\na\n"), ("c.txt", "c")]
+        {
             fs::write(dir.path().join(name), text).unwrap();
         }
         let (from, to) = ("sam@acme".parse().unwrap(), "rita@readers".parse().unwrap());
-        let prepare = |n| Mails::prepare(&Source::Folder(dir.path()), n, (&from, &to), &dir.path().join("out")).unwrap();
+        let prepare =
+            |n| Mails::prepare(&Source::Folder(dir.path()), n, (&from, &to), &dir.path().join("out")).unwrap();
         assert_eq!(prepare(1).files.len(), 1);
         let mails = prepare(10);
         let second = fs::read_to_string(&mails.files[1]).unwrap();

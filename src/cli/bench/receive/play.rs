@@ -48,7 +48,8 @@ pub(super) fn run(wanted: &Wanted, source: &Source<'_>, namespaces: bool) -> any
     let submitting = clients::submit(submitters, &mails.files, people.0, people.1)?;
     let bar = Progress::start("submitting and reading");
     let look = if matches!(counter, Counter::Sockets(..)) { LOOK } else { LOOK_SELDOM };
-    while !reading.is_finished() && !submitting.iter().any(|one| one.is_finished() && seen.load(Ordering::SeqCst) == 0) {
+    while !reading.is_finished() && !submitting.iter().any(|one| one.is_finished() && seen.load(Ordering::SeqCst) == 0)
+    {
         std::thread::sleep(look);
         counter.look()?;
         let done = seen.load(Ordering::SeqCst);

@@ -196,7 +196,12 @@ pub(in crate::cli::bench) mod tests {
 
     #[test]
     fn medians_are_of_one_mail_and_of_the_runs_of_one_row() {
-        let runs = [run(1024, Kind::Text, 0.1), run(2048, Kind::Text, 9.0), run(1024, Kind::Text, 0.3), run(1024, Kind::Text, 0.2)];
+        let runs = [
+            run(1024, Kind::Text, 0.1),
+            run(2048, Kind::Text, 9.0),
+            run(1024, Kind::Text, 0.3),
+            run(1024, Kind::Text, 0.2),
+        ];
         let medians = medians(&runs);
         assert_eq!(medians.len(), 2);
         assert!(medians[0].runs == 3 && (medians[0].total_ms - 20.0).abs() < 1e-9, "{medians:?}");

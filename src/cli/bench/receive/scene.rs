@@ -194,7 +194,9 @@ fn wire_to(reader: &Address) -> Option<Arc<Wire>> {
     match Wire::new(reader.clone()) {
         Ok(wire) => Some(wire),
         Err(e) => {
-            output::note(&format!("no network namespace here ({e:#}): traffic is counted by the sockets of the processes"));
+            output::note(&format!(
+                "no network namespace here ({e:#}): traffic is counted by the sockets of the processes"
+            ));
             None
         }
     }
@@ -253,8 +255,7 @@ mod tests {
 
     #[test]
     fn a_group_of_six_keeps_any_three_of_five_and_its_reader_is_outside() {
-        let setting =
-            Setting { group: GroupArg::ThreeOfFive, notify: NotifyArg::Dht, eager: true, namespaces: false };
+        let setting = Setting { group: GroupArg::ThreeOfFive, notify: NotifyArg::Dht, eager: true, namespaces: false };
         let file = cluster(setting).unwrap();
         let policy = &file.groups[0].replication;
         assert_eq!((file.groups[0].members.len(), policy.fragments.k, policy.fragments.n), (6, 3, 5));

@@ -7,7 +7,18 @@ use crate::cli::bench::report::table;
 /// The table, a line for each row.
 pub(super) fn text(medians: &[PerMail]) -> String {
     let head = [
-        "kind", "size", "n", "conns", "group", "notify", "submit ms", "total ms", "cpu ms", "traffic B", "stored B", "peak MiB",
+        "kind",
+        "size",
+        "n",
+        "conns",
+        "group",
+        "notify",
+        "submit ms",
+        "total ms",
+        "cpu ms",
+        "traffic B",
+        "stored B",
+        "peak MiB",
     ];
     let cells = |row: &PerMail| {
         vec![
@@ -26,5 +37,8 @@ pub(super) fn text(medians: &[PerMail]) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = medians.iter().map(cells).collect();
-    format!("per mail, medians of the runs; every mail that was read is what was submitted, to the byte\n\n{}\n", table(&head, &rows))
+    format!(
+        "per mail, medians of the runs; every mail that was read is what was submitted, to the byte\n\n{}\n",
+        table(&head, &rows)
+    )
 }
