@@ -74,3 +74,28 @@ fn the_bench_of_receiving_takes_a_folder_of_ones_own_mails() {
     assert!(row["traffic_counted_by"].as_str().unwrap().starts_with("sock_diag"), "{row}");
     assert!(row["traffic_bytes"].as_u64() > Some(500), "{row}");
 }
+
+#[test]
+fn the_bench_of_accepting_carries_less_the_more_is_deleted_unread() {
+    let told = bench(&["accept", "--n", "8", "--accept", "0,50,100", "--size", "20K", "--connections", "2"]);
+    assert_eq!(told["bench"], "accept");
+    let rows = told["rows"].as_array().unwrap();
+    let seen: Vec<[Option<u64>; 3]> =
+        rows.iter().map(|row| ["accept_percent", "accepted", "refused"].map(|field| row[field].as_u64())).collect();
+    assert_eq!(seen, [[Some(0), Some(0), Some(8)], [Some(50), Some(4), Some(4)], [Some(100), Some(8), Some(0)]], "{told}");
+    // Bodies of 20 KiB that do not compress: eight of them are 160 KiB, what else is said is far less.
+    let traffic = |at: usize| rows[at]["traffic_bytes"].as_u64().unwrap();
+    assert!(traffic(0) + 60_000 < traffic(1) && traffic(1) + 60_000 < traffic(2), "{told}");
+}
+
+#[test]
+fn a_mail_in_a_group_of_six_is_opened_once_it_is_safe_and_single_mails_are_timed() {
+    let told = bench(&["receive", "--n", "3", "--kind", "text", "--size", "1K", "--group", "3-of-5", "--open", "when-safe"]);
+    let row = &told["rows"][0];
+    let figures = ["identical", "safe_when_received"].map(|field| row[field].as_u64());
+    assert_eq!((figures, row["group"].as_str()), ([Some(3), Some(3)], Some("3-of-5")), "{row}");
+    let told = bench(&["receive", "--latency", "--n", "2"]);
+    let row = &told["rows"][0];
+    let ms = ["accepted_ms", "stub_ms", "body_ms"].map(|field| row[field].as_f64().unwrap());
+    assert!(ms.iter().all(|ms| *ms > 0.0) && ms[1] <= ms[2] && row["identical"] == 2, "{row}");
+}

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
+use super::accept::args::AcceptArgs;
 use super::fetch::args::FetchArgs;
 use super::outbox::args::OutboxBenchArgs;
 use super::receive::args::ReceiveArgs;
@@ -14,6 +15,8 @@ use crate::model::policy::{KOfN, MEMBERS_MAX};
 /// `roost bench …`.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum BenchCommand {
+    /// What the reader sends and gets when it accepts only some of the mails (the paper's Figure 5)
+    Accept(AcceptArgs),
     /// How likely a mail can be had: closed forms, draws over the real placement code, and real peers killed
     Availability(AvailabilityArgs),
     /// How fast a mail comes from real peers behind limited uplinks: one source, whole copies by Range, fragments

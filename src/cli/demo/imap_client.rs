@@ -5,6 +5,8 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// Longest silence of a peer: while it pulls it sends a line every 5 s.
 const SILENCE: Duration = Duration::from_secs(120);
 /// Longest line that is read, bytes.
@@ -155,13 +157,13 @@ impl ImapClient {
         self.exists
     }
 
-    /// Waits (IDLE, RFC 2177) until the selected mailbox has more than `known` messages.
+    /// Waits (IDLE, RFC 2177) until the selected mailbox has more than `known` messages; gives when it said so.
     ///
     /// # Errors
     /// [`ImapError`]; also when the peer says nothing at all for long.
-    pub fn idle_beyond(&mut self, known: u32) -> Result<(), ImapError> {
+    pub fn idle_beyond(&mut self, known: u32) -> Result<Instant, ImapError> {
         if self.exists > known {
-            return Ok(());
+            return Ok(Instant::now());
         }
         self.commands += 1;
         let tag = format!("r{}", self.commands);
@@ -178,11 +180,12 @@ impl ImapClient {
                 return Err(ImapError::Refused { answer: response.text });
             }
         }
+        let told = Instant::now();
         self.writer.write_all(b"DONE\r\n").map_err(|source| self.broken(source))?;
         loop {
             let response = self.response(&mut |_, _| {})?;
             match response.text.strip_prefix(&tag).and_then(|rest| rest.strip_prefix(' ')) {
-                Some(answer) if answer.starts_with("OK") => return Ok(()),
+                Some(answer) if answer.starts_with("OK") => return Ok(told),
                 Some(answer) => return Err(ImapError::Refused { answer: answer.to_owned() }),
                 None => {}
             }
@@ -265,9 +268,7 @@ impl ImapClient {
             let text = String::from_utf8_lossy(&line[..line.len() - 2]).into_owned();
             let Some((before, length)) = literal_at_end(&text) else {
                 response.text.push_str(&text);
-                if let Some(n) = response.text.strip_prefix("* ").and_then(|t| t.strip_suffix(" EXISTS")) {
-                    self.exists = n.parse().unwrap_or(self.exists);
-                }
+                self.count(&response.text);
                 return Ok(response);
             };
             if length > LITERAL_MAX {
@@ -276,6 +277,16 @@ impl ImapClient {
             response.text.push_str(before);
             response.text.push_str("{}");
             response.literals.push(self.literal(length, told)?);
+        }
+    }
+
+    /// Keeps track of how many messages there are (RFC 3501, 7.3.1 and 7.4.1).
+    fn count(&mut self, text: &str) {
+        let Some(rest) = text.strip_prefix("* ") else { return };
+        if let Some(n) = rest.strip_suffix(" EXISTS") {
+            self.exists = n.parse().unwrap_or(self.exists);
+        } else if rest.ends_with(" EXPUNGE") {
+            self.exists = self.exists.saturating_sub(1);
         }
     }
 
@@ -359,12 +370,15 @@ mod tests {
             "* 3 EXISTS\r\nr1 OK [READ-WRITE] done\r\n",
             "+ idling\r\n* OK still here\r\n* 4 EXISTS\r\n",
             "r2 OK done\r\n",
+            "* 2 EXPUNGE\r\nr3 OK done\r\n",
         ]);
         client.select("INBOX").unwrap();
         client.idle_beyond(2).unwrap();
         client.idle_beyond(3).unwrap();
         assert_eq!(client.exists(), 4);
-        assert_eq!(served.join().unwrap()[1..], ["r2 IDLE", "DONE"]);
+        client.command("EXPUNGE").unwrap();
+        assert_eq!(client.exists(), 3);
+        assert_eq!(served.join().unwrap()[1..], ["r2 IDLE", "DONE", "r3 EXPUNGE"]);
     }
 
     #[test]

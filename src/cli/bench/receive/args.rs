@@ -19,9 +19,9 @@ use crate::cli::bench::args::PlotArgs;
                   compared. The clock runs from the first byte submitted to the last body read."
 )]
 pub(in crate::cli) struct ReceiveArgs {
-    /// How many mails
-    #[arg(long, visible_alias = "count", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(in crate::cli) n: u32,
+    /// How many mails [default: 1000; 20 with --latency]
+    #[arg(long, visible_alias = "count", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(in crate::cli) n: Option<u32>,
     /// What the attachments are made of [default: text,binary]
     #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
     pub(in crate::cli) kind: Vec<Kind>,
@@ -41,6 +41,9 @@ pub(in crate::cli) struct ReceiveArgs {
     /// How readers are told of mail; a row each
     #[arg(long, value_name = "HOW,…", value_delimiter = ',', default_values = ["direct-first"])]
     pub(in crate::cli) notify: Vec<NotifyArg>,
+    /// When the reader's mail program opens: mails as they come, which its peer has pulled, or all once every one is safe(2); a row each
+    #[arg(long, value_name = "WHEN,…", value_delimiter = ',', default_values = ["at-once"])]
+    pub(in crate::cli) open: Vec<OpenArg>,
     /// How often each row is measured, in turns; the table shows medians
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(in crate::cli) runs: u32,
@@ -132,6 +135,26 @@ impl NotifyArg {
     }
 }
 
+/// When mails are opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::cli) enum OpenArg {
+    /// As they come; the peer pulls them at once. One that is received needs no members any more
+    AtOnce,
+    /// Once every mail is safe(2); the peer pulls each when it is opened. With members only
+    WhenSafe,
+}
+
+impl OpenArg {
+    /// As it is typed.
+    pub(in crate::cli) fn name(self) -> &'static str {
+        match self {
+            OpenArg::AtOnce => "at-once",
+            OpenArg::WhenSafe => "when-safe",
+        }
+    }
+}
+
 impl ReceiveArgs {
     /// What the rows' attachments are: each kind in each size, or what the folder holds.
     pub(in crate::cli) fn attachments(&self) -> Vec<(Kind, Option<u64>)> {
@@ -139,6 +162,9 @@ impl ReceiveArgs {
             let kind = if let [kind] = self.kind.as_slice() { *kind } else { Kind::Eml };
             let size = if let [size] = self.size.as_slice() { Some(*size) } else { None };
             return vec![(kind, size)];
+        }
+        if self.latency && self.kind.is_empty() && self.size.is_empty() {
+            return vec![(Kind::Binary, Some(10 << 10))];
         }
         let kinds = if self.kind.is_empty() { vec![Kind::Text, Kind::Binary] } else { self.kind.clone() };
         let sizes = if self.size.is_empty() { vec![1 << 10, 10 << 10, 100 << 10, 1 << 20] } else { self.size.clone() };

@@ -117,7 +117,7 @@ pub(in crate::cli::bench) fn read(
 }
 
 /// The whole of a message; one that cannot be had now is asked for again.
-fn body(imap: &mut ImapClient, uid: u32) -> anyhow::Result<Vec<u8>> {
+pub(in crate::cli::bench) fn body(imap: &mut ImapClient, uid: u32) -> anyhow::Result<Vec<u8>> {
     let start = Instant::now();
     loop {
         match imap.fetch(uid, "", &mut |_, _| {}) {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::args::{GroupArg, Kind, NotifyArg};
+use super::args::{GroupArg, Kind, NotifyArg, OpenArg};
 use super::scene::Taken;
 use crate::cli::bench::replication::measure::real;
 use crate::cli::bench::report::median;
@@ -14,6 +14,8 @@ pub(in crate::cli::bench) struct Wanted {
     pub(in crate::cli::bench) group: GroupArg,
     /// How the reader is told.
     pub(in crate::cli::bench) notify: NotifyArg,
+    /// When mails are opened.
+    pub(in crate::cli::bench) open: OpenArg,
     /// SMTP connections.
     pub(in crate::cli::bench) connections: u32,
     /// What the attachments are made of.
@@ -39,6 +41,8 @@ pub(in crate::cli::bench) struct Row {
     pub(in crate::cli::bench) group: GroupArg,
     /// How the reader is told.
     pub(in crate::cli::bench) notify: NotifyArg,
+    /// When mails are opened.
+    pub(in crate::cli::bench) open: OpenArg,
     /// From the first byte submitted to the last 250.
     pub(in crate::cli::bench) seconds_submit: f64,
     /// From the first byte submitted to the last body read; with members also until every mail was safe(2) or received.
@@ -162,6 +166,7 @@ pub(in crate::cli::bench) mod tests {
         let wanted = Wanted {
             group: GroupArg::Alone,
             notify: NotifyArg::DirectFirst,
+            open: OpenArg::AtOnce,
             connections: 4,
             kind,
             size: Some(size),
@@ -174,6 +179,7 @@ pub(in crate::cli::bench) mod tests {
             connections: 4,
             group: wanted.group,
             notify: wanted.notify,
+            open: wanted.open,
             seconds_submit: seconds / 2.0,
             seconds_total: seconds,
             cpu_s: seconds * 1.5,
