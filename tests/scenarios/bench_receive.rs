@@ -82,7 +82,11 @@ fn the_bench_of_accepting_carries_less_the_more_is_deleted_unread() {
     let rows = told["rows"].as_array().unwrap();
     let seen: Vec<[Option<u64>; 3]> =
         rows.iter().map(|row| ["accept_percent", "accepted", "refused"].map(|field| row[field].as_u64())).collect();
-    assert_eq!(seen, [[Some(0), Some(0), Some(8)], [Some(50), Some(4), Some(4)], [Some(100), Some(8), Some(0)]], "{told}");
+    assert_eq!(
+        seen,
+        [[Some(0), Some(0), Some(8)], [Some(50), Some(4), Some(4)], [Some(100), Some(8), Some(0)]],
+        "{told}"
+    );
     // Bodies of 20 KiB that do not compress: eight of them are 160 KiB, what else is said is far less.
     let traffic = |at: usize| rows[at]["traffic_bytes"].as_u64().unwrap();
     assert!(traffic(0) + 60_000 < traffic(1) && traffic(1) + 60_000 < traffic(2), "{told}");
@@ -90,7 +94,8 @@ fn the_bench_of_accepting_carries_less_the_more_is_deleted_unread() {
 
 #[test]
 fn a_mail_in_a_group_of_six_is_opened_once_it_is_safe_and_single_mails_are_timed() {
-    let told = bench(&["receive", "--n", "3", "--kind", "text", "--size", "1K", "--group", "3-of-5", "--open", "when-safe"]);
+    let told =
+        bench(&["receive", "--n", "3", "--kind", "text", "--size", "1K", "--group", "3-of-5", "--open", "when-safe"]);
     let row = &told["rows"][0];
     let figures = ["identical", "safe_when_received"].map(|field| row[field].as_u64());
     assert_eq!((figures, row["group"].as_str()), ([Some(3), Some(3)], Some("3-of-5")), "{row}");

@@ -9,11 +9,13 @@ use crate::cli::bench::receive::args::{GroupArg, Kind, NotifyArg, size};
 
 /// `roost bench accept`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  roost bench accept --plots plots\n  roost bench accept --n 100 --accept 0,50,100 --json\n  \
+#[command(
+    after_help = "Examples:\n  roost bench accept --plots plots\n  roost bench accept --n 100 --accept 0,50,100 --json\n  \
                   roost bench accept --beside conventional.jsonl --plots plots\n\n\
                   Real peers as processes, new ones for each share: a sender and a reader in another group whose peer pulls a body when\n\
                   it is opened. As stubs come, the reader's mail program opens those that are accepted, compares them to the byte, and\n\
-                  deletes the others unread. A conventional system carries every mail whatever its reader does.")]
+                  deletes the others unread. A conventional system carries every mail whatever its reader does."
+)]
 pub(in crate::cli) struct AcceptArgs {
     /// How many mails
     #[arg(long, visible_alias = "count", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]

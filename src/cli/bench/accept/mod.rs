@@ -119,15 +119,18 @@ fn text(rows: &[Row], conventional: Option<f64>) -> String {
 }
 
 fn chart(args: &AcceptArgs, rows: &[Row], conventional: Option<f64>) -> Chart {
-    let points: Vec<(f64, f64)> =
-        rows.iter().map(|row| (f64::from(row.accept_percent), row.traffic_kib())).collect();
+    let points: Vec<(f64, f64)> = rows.iter().map(|row| (f64::from(row.accept_percent), row.traffic_kib())).collect();
     let mut lines = vec![Line { name: format!("roost, {}", args.notify.name()), points, only_points: false }];
     if let Some(theirs) = conventional {
         let points = rows.iter().map(|row| (f64::from(row.accept_percent), theirs)).collect();
         lines.push(Line { name: "conventional".to_owned(), points, only_points: false });
     }
     Chart {
-        title: format!("Traffic of the reader, by what it accepts of {} {} (Figure 5)", short(args.size), args.kind.name()),
+        title: format!(
+            "Traffic of the reader, by what it accepts of {} {} (Figure 5)",
+            short(args.size),
+            args.kind.name()
+        ),
         x: Axis::linear("accepted, %"),
         y: Axis::linear("KiB a mail"),
         lines,

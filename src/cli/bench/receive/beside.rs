@@ -84,7 +84,8 @@ impl Beside {
     pub(in crate::cli::bench) fn of(&self, kind: Kind, size: u64, connections: u32) -> Option<Conventional> {
         let such = |run: &&Run| run.kind == kind.name() && run.size == size && run.conns == connections && run.n > 0;
         let runs: Vec<&Run> = self.runs.iter().filter(such).collect();
-        let middle = |figure: &dyn Fn(&Run) -> f64| median(runs.iter().map(|run| figure(run) / f64::from(run.n)).collect());
+        let middle =
+            |figure: &dyn Fn(&Run) -> f64| median(runs.iter().map(|run| figure(run) / f64::from(run.n)).collect());
         (!runs.is_empty()).then(|| Conventional {
             total_ms: middle(&|run| run.seconds_total * 1000.0),
             cpu_ms: middle(&|run| run.cpu_s * 1000.0),

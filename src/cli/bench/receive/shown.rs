@@ -13,7 +13,18 @@ const KIB: f64 = 1024.0;
 /// The table, a line for each row.
 pub(super) fn text(medians: &[PerMail], beside: &Beside) -> String {
     let mut head = vec![
-        "kind", "size", "n", "conns", "group", "notify", "open", "submit ms", "total ms", "cpu ms", "traffic B", "stored B",
+        "kind",
+        "size",
+        "n",
+        "conns",
+        "group",
+        "notify",
+        "open",
+        "submit ms",
+        "total ms",
+        "cpu ms",
+        "traffic B",
+        "stored B",
         "peak MiB",
     ];
     let compared = medians.iter().any(|row| beside.ratio(row).is_some());
@@ -94,10 +105,7 @@ pub(super) fn charts(medians: &[PerMail], beside: &Beside) -> Vec<(&'static str,
                 &|c| c.traffic_bytes / KIB,
             ),
         ),
-        (
-            "cpu",
-            chart("Processor time of all processes, by size", "ms a mail", &|row| row.cpu_ms, &|c| c.cpu_ms),
-        ),
+        ("cpu", chart("Processor time of all processes, by size", "ms a mail", &|row| row.cpu_ms, &|c| c.cpu_ms)),
     ]
 }
 
@@ -128,7 +136,8 @@ fn lines(
             only_points: false,
         });
     }
-    let mut conventional: Vec<(Kind, u32)> = kinds.iter().map(|(kind, .., connections)| (*kind, *connections)).collect();
+    let mut conventional: Vec<(Kind, u32)> =
+        kinds.iter().map(|(kind, .., connections)| (*kind, *connections)).collect();
     conventional.sort();
     conventional.dedup();
     for (kind, connections) in conventional {
@@ -158,7 +167,8 @@ mod tests {
         let path = dir.path().join("c.jsonl");
         std::fs::write(&path, LINES).unwrap();
         let beside = Beside::load(Some(&path)).unwrap();
-        let medians = medians(&[run(1024, Kind::Text, 0.1), run(10_240, Kind::Text, 0.2), run(10_240, Kind::Binary, 0.2)]);
+        let medians =
+            medians(&[run(1024, Kind::Text, 0.1), run(10_240, Kind::Text, 0.2), run(10_240, Kind::Binary, 0.2)]);
         let charts = charts(&medians, &beside);
         assert_eq!(charts.len(), 3);
         for (_, chart) in &charts {
