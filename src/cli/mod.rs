@@ -17,6 +17,7 @@ mod group;
 pub mod init;
 mod join;
 mod mail;
+mod network;
 mod outbox;
 mod output;
 mod process;

@@ -9,6 +9,8 @@ mod bad_input;
 #[cfg(test)]
 mod bench_outbox;
 #[cfg(test)]
+mod bench_receive;
+#[cfg(test)]
 mod by_hand;
 #[cfg(test)]
 mod candidates;

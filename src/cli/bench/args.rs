@@ -5,20 +5,26 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
+use super::accept::args::AcceptArgs;
 use super::fetch::args::FetchArgs;
 use super::outbox::args::OutboxBenchArgs;
+use super::receive::args::ReceiveArgs;
 use super::replication::args::ReplicationArgs;
 use crate::model::policy::{KOfN, MEMBERS_MAX};
 
 /// `roost bench …`.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum BenchCommand {
+    /// What the reader sends and gets when it accepts only some of the mails (the paper's Figure 5)
+    Accept(AcceptArgs),
     /// How likely a mail can be had: closed forms, draws over the real placement code, and real peers killed
     Availability(AvailabilityArgs),
     /// How fast a mail comes from real peers behind limited uplinks: one source, whole copies by Range, fragments
     Fetch(FetchArgs),
     /// What an outbox of 100 000 mails costs: one mail more, one less, an idle hour, a start; beside smaller ones
     Outbox(OutboxBenchArgs),
+    /// The paper's experiment: mails from one sender to one reader, by size; time, processor, traffic, beside a conventional system
+    Receive(Box<ReceiveArgs>),
     /// What full copies and fragments cost: bytes stored and moved, time to safe, processor time, repair; by mail size
     Replication(ReplicationArgs),
 }

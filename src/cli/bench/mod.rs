@@ -1,6 +1,7 @@
 //! `roost bench`: the papers' figures and ours, each as a table, one JSON object and plots. Every bench checks what it measures,
 //! and says with what, on what and at which commit.
 
+mod accept;
 pub(super) mod args;
 mod availability;
 mod bars;
@@ -9,6 +10,7 @@ mod fetch;
 pub(super) mod machine;
 mod outbox;
 pub(super) mod plot;
+mod receive;
 mod replication;
 mod report;
 
@@ -18,9 +20,11 @@ use args::BenchCommand;
 /// Runs one bench.
 pub(super) fn run(command: &BenchCommand) -> anyhow::Result<Shown> {
     match command {
+        BenchCommand::Accept(args) => accept::run(args),
         BenchCommand::Availability(args) => availability::run(args),
         BenchCommand::Fetch(args) => fetch::run(args),
         BenchCommand::Outbox(args) => outbox::run(args),
+        BenchCommand::Receive(args) => receive::run(args),
         BenchCommand::Replication(args) => replication::run(args),
     }
 }

@@ -56,19 +56,22 @@ fn answers_now(dir: &ClusterDir, address: &Address) -> bool {
     let control = dir.control_of(address).giving_up_after(GREETING);
     let Ok(config) = Config::load(&Home::at(dir.home_of(address)).config_file()) else { return false };
     control.ask::<Ports>(&Request::Ports).is_ok()
-        && greets(config.mail.smtp_port, "220 ", "QUIT\r\n")
-        && greets(config.mail.imap_port, "* OK", "z LOGOUT\r\n")
-        && connect(config.net.https_port).is_some()
+        && greets(connect(dir, address, config.mail.smtp_port), "220 ", "QUIT\r\n")
+        && greets(connect(dir, address, config.mail.imap_port), "* OK", "z LOGOUT\r\n")
+        && connect(dir, address, config.net.https_port).is_some()
 }
 
-fn connect(port: u16) -> Option<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), GREETING).ok()?;
+fn connect(dir: &ClusterDir, address: &Address, port: u16) -> Option<TcpStream> {
+    let stream = match &dir.surroundings {
+        Some(around) => around.dial(address, port, GREETING)?,
+        None => TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), GREETING).ok()?,
+    };
     stream.set_read_timeout(Some(GREETING)).ok()?;
     Some(stream)
 }
 
-fn greets(port: u16, greeting: &str, goodbye: &str) -> bool {
-    let Some(mut stream) = connect(port) else { return false };
+fn greets(stream: Option<TcpStream>, greeting: &str, goodbye: &str) -> bool {
+    let Some(mut stream) = stream else { return false };
     let mut start = [0; 4];
     let greeted = stream.read_exact(&mut start).is_ok() && start == greeting.as_bytes();
     // So that the server needs not wait for a client that has gone.
@@ -141,15 +144,16 @@ mod tests {
     #[test]
     fn only_the_right_greeting_counts() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let address = listener.local_addr().unwrap();
+        let greets = || greets(TcpStream::connect(address).ok(), "220 ", "QUIT\r\n");
         let served = std::thread::spawn(move || {
             for text in ["220 peer ESMTP\r\n", "554 no\r\n"] {
                 listener.accept().unwrap().0.write_all(text.as_bytes()).unwrap();
             }
         });
-        assert!(greets(port, "220 ", "QUIT\r\n"));
-        assert!(!greets(port, "220 ", "QUIT\r\n"));
+        assert!(greets());
+        assert!(!greets());
         served.join().unwrap();
-        assert!(!greets(port, "220 ", "QUIT\r\n"));
+        assert!(!greets());
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::model::Address;
@@ -28,4 +29,8 @@ pub(in crate::cli) trait Surroundings: Debug + Send + Sync {
     /// # Errors
     /// When its surroundings cannot be made.
     fn starts(&self, peer: &Address, config: &Config) -> anyhow::Result<()>;
+    /// A connection to a port of this peer, from where it is; by default on this machine's own loopback.
+    fn dial(&self, _peer: &Address, port: u16, within: Duration) -> Option<TcpStream> {
+        TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), within).ok()
+    }
 }

@@ -5,6 +5,8 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// Longest silence of a peer: while it pulls it sends a line every 5 s.
 const SILENCE: Duration = Duration::from_secs(120);
 /// Longest line that is read, bytes.
@@ -71,6 +73,8 @@ pub struct ImapClient {
     reader: BufReader<TcpStream>,
     writer: TcpStream,
     commands: u32,
+    /// Messages in the selected mailbox, as it last said.
+    exists: u32,
 }
 
 impl ImapClient {
@@ -89,7 +93,7 @@ impl ImapClient {
         writer.set_read_timeout(Some(silence)).map_err(broken)?;
         writer.set_write_timeout(Some(silence)).map_err(broken)?;
         let reader = BufReader::new(writer.try_clone().map_err(broken)?);
-        let mut client = Self { server: server.to_owned(), reader, writer, commands: 0 };
+        let mut client = Self { server: server.to_owned(), reader, writer, commands: 0, exists: 0 };
         let greeting = client.response(&mut |_, _| {})?.text;
         if greeting.starts_with("* OK") { Ok(client) } else { Err(ImapError::Protocol { line: greeting }) }
     }
@@ -145,6 +149,46 @@ impl ImapClient {
                 told(text, percent_in(text));
             }
             untagged.push(response);
+        }
+    }
+
+    /// Messages in the selected mailbox, as the peer last said, whatever it was asked.
+    pub fn exists(&self) -> u32 {
+        self.exists
+    }
+
+    /// Waits (IDLE, RFC 2177) until the selected mailbox has more than `known` messages; gives when it said so.
+    ///
+    /// # Errors
+    /// [`ImapError`]; also when the peer says nothing at all for long.
+    pub fn idle_beyond(&mut self, known: u32) -> Result<Instant, ImapError> {
+        if self.exists > known {
+            return Ok(Instant::now());
+        }
+        self.commands += 1;
+        let tag = format!("r{}", self.commands);
+        let sent = self.writer.write_all(format!("{tag} IDLE\r\n").as_bytes());
+        sent.map_err(|source| self.broken(source))?;
+        let mut idles = false;
+        loop {
+            let response = self.response(&mut |_, _| {})?;
+            idles |= response.text.starts_with('+');
+            if idles && self.exists > known {
+                break;
+            }
+            if response.text.starts_with(&tag) {
+                return Err(ImapError::Refused { answer: response.text });
+            }
+        }
+        let told = Instant::now();
+        self.writer.write_all(b"DONE\r\n").map_err(|source| self.broken(source))?;
+        loop {
+            let response = self.response(&mut |_, _| {})?;
+            match response.text.strip_prefix(&tag).and_then(|rest| rest.strip_prefix(' ')) {
+                Some(answer) if answer.starts_with("OK") => return Ok(told),
+                Some(answer) => return Err(ImapError::Refused { answer: answer.to_owned() }),
+                None => {}
+            }
         }
     }
 
@@ -224,6 +268,7 @@ impl ImapClient {
             let text = String::from_utf8_lossy(&line[..line.len() - 2]).into_owned();
             let Some((before, length)) = literal_at_end(&text) else {
                 response.text.push_str(&text);
+                self.count(&response.text);
                 return Ok(response);
             };
             if length > LITERAL_MAX {
@@ -232,6 +277,16 @@ impl ImapClient {
             response.text.push_str(before);
             response.text.push_str("{}");
             response.literals.push(self.literal(length, told)?);
+        }
+    }
+
+    /// Keeps track of how many messages there are (RFC 3501, 7.3.1 and 7.4.1).
+    fn count(&mut self, text: &str) {
+        let Some(rest) = text.strip_prefix("* ") else { return };
+        if let Some(n) = rest.strip_suffix(" EXISTS") {
+            self.exists = n.parse().unwrap_or(self.exists);
+        } else if rest.ends_with(" EXPUNGE") {
+            self.exists = self.exists.saturating_sub(1);
         }
     }
 
@@ -307,6 +362,23 @@ mod tests {
         assert_eq!(client.select("INBOX").unwrap(), Selected { exists: 3, uid_next: 12, uid_validity: 7 });
         assert_eq!(client.uids_from(12).unwrap(), [12]);
         assert_eq!(served.join().unwrap(), ["r1 SELECT \"INBOX\"", "r2 UID SEARCH UID 12:*"]);
+    }
+
+    #[test]
+    fn rfc2177_idle_ends_when_there_is_more() {
+        let (mut client, served) = server(&[
+            "* 3 EXISTS\r\nr1 OK [READ-WRITE] done\r\n",
+            "+ idling\r\n* OK still here\r\n* 4 EXISTS\r\n",
+            "r2 OK done\r\n",
+            "* 2 EXPUNGE\r\nr3 OK done\r\n",
+        ]);
+        client.select("INBOX").unwrap();
+        client.idle_beyond(2).unwrap();
+        client.idle_beyond(3).unwrap();
+        assert_eq!(client.exists(), 4);
+        client.command("EXPUNGE").unwrap();
+        assert_eq!(client.exists(), 3);
+        assert_eq!(served.join().unwrap()[1..], ["r2 IDLE", "DONE", "r3 EXPUNGE"]);
     }
 
     #[test]

@@ -12,11 +12,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::args::Name;
-use super::network::{Network, Side};
 use super::relay::{Relay, Sky, Weather};
 use super::scene::Skipped;
 use crate::cli::cluster::surroundings::{StartedWith, Surroundings};
 use crate::cli::compose::random_name;
+use crate::cli::network::{Network, Side};
 use crate::clock::SHIFT_VARIABLE;
 use crate::config::Config;
 use crate::config::cluster::Cluster;

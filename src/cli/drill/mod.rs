@@ -10,7 +10,6 @@ mod events;
 mod letters;
 mod liar;
 mod load;
-mod network;
 mod own;
 mod relay;
 mod report;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::network::inside;
+use crate::cli::network::inside;
 
 /// Bytes that are carried at a time.
 const CHUNK: usize = 16 << 10;

@@ -19,6 +19,8 @@ pub(super) struct Counts {
     pub(super) refused: BTreeMap<(PeerId, HoldingRefusal), usize>,
     /// Bytes of the sealed mails.
     pub(super) bytes: u64,
+    /// Mails that ended since the start, by f of safe(f) when they did.
+    pub(super) ended_by_safe: BTreeMap<i32, usize>,
     /// How many mails were looked at.
     #[cfg(test)]
     pub(super) looked_at: usize,
@@ -61,8 +63,14 @@ impl Counts {
 impl Outbox {
     /// Counts a mail as it is now.
     pub(super) fn count_mail(&mut self, h: &MailId) {
+        let before = self.counts.of.get(h).map(|counted| counted.safe);
         self.counts.forget(h);
-        let Some(mail) = self.state.mails.get(h).filter(|_| self.state.open.contains(h)) else { return };
+        let Some(mail) = self.state.mails.get(h).filter(|_| self.state.open.contains(h)) else {
+            if let Some(safe) = before {
+                *self.counts.ended_by_safe.entry(safe).or_default() += 1;
+            }
+            return;
+        };
         let (safe, length, refused) = (self.safe_of(mail), mail.facts.length, refusals(mail).collect());
         self.counts.note(*h, Counted { safe, length, refused });
         #[cfg(test)]
@@ -73,7 +81,7 @@ impl Outbox {
 
     /// Counts every mail: after a start, and when it changed who counts.
     pub(super) fn count_all(&mut self) {
-        self.counts = Counts::default();
+        self.counts = Counts { ended_by_safe: std::mem::take(&mut self.counts.ended_by_safe), ..Counts::default() };
         for h in self.state.open.clone() {
             self.count_mail(&h);
         }

@@ -398,6 +398,8 @@ pub enum Reply {
 pub struct OutboxStatus {
     /// Sealed mails without a tombstone, by their safe(f).
     pub by_safe: BTreeMap<i32, usize>,
+    /// Sealed mails that ended since the start, by their safe(f) when they did.
+    pub ended_by_safe: BTreeMap<i32, usize>,
     /// The msglist's last entry, `EPOCH.SEQ`.
     pub head: String,
     /// Submissions that wait.

@@ -136,6 +136,7 @@ impl Outbox {
             moving,
             moving_waits_for,
             by_safe,
+            ended_by_safe: self.counts.ended_by_safe.clone(),
             head: self.state.list.head().to_string(),
             waiting: self.state.waiting.len(),
             mails: self.state.open.len(),

@@ -199,7 +199,7 @@ fn letter(from: &Address, to: &Address, number: u32) -> anyhow::Result<Vec<u8>> 
 }
 
 /// A number in what the brains show.
-pub(super) fn number(status: &PeerStatus, path: &str) -> u64 {
+pub(in crate::cli::bench) fn number(status: &PeerStatus, path: &str) -> u64 {
     let mut parts = path.split('/').skip(1);
     let brain = parts.next().and_then(|brain| status.brains.get(brain));
     parts.fold(brain, |value, part| value.and_then(|v| v.get(part))).and_then(serde_json::Value::as_u64).unwrap_or(0)

@@ -2,10 +2,10 @@
 //! start; bytes between owner and members, bytes written, processor time, memory, beside the same with fewer mails.
 
 pub(super) mod args;
-mod group;
+pub(super) mod group;
 mod measure;
 mod process;
-mod sockets;
+pub(super) mod sockets;
 
 use serde::Serialize;
 

@@ -44,16 +44,16 @@ struct End {
 
 /// Bytes that went one way and the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Moved {
+pub(in crate::cli::bench) struct Moved {
     /// From the one that is watched.
-    pub(super) sent: u64,
+    pub(in crate::cli::bench) sent: u64,
     /// To it.
-    pub(super) received: u64,
+    pub(in crate::cli::bench) received: u64,
 }
 
 /// Counts what travels between one process and others, also over connections that come and go, if it looks often enough.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(in crate::cli::bench) struct Meter {
     of: u32,
     others: Vec<u32>,
     /// What each connection had at the last look.
@@ -63,7 +63,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// Counts from now on what process `of` and each of the `others` send each other.
-    pub(super) fn start(of: u32, others: &[u32]) -> anyhow::Result<Self> {
+    pub(in crate::cli::bench) fn start(of: u32, others: &[u32]) -> anyhow::Result<Self> {
         let mut meter = Self { of, others: others.to_vec(), last: BTreeMap::new(), moved: BTreeMap::new() };
         meter.look()?;
         meter.moved.clear();
@@ -71,7 +71,7 @@ impl Meter {
     }
 
     /// Adds what travelled since the last look. A connection that ended in between took its last bytes with it.
-    pub(super) fn look(&mut self) -> anyhow::Result<()> {
+    pub(in crate::cli::bench) fn look(&mut self) -> anyhow::Result<()> {
         let ends = ends()?;
         let whose: BTreeMap<u32, u32> =
             self.others.iter().flat_map(|pid| sockets_of(*pid).into_iter().map(move |inode| (inode, *pid))).collect();
@@ -92,7 +92,7 @@ impl Meter {
     }
 
     /// What travelled between the process and this other one.
-    pub(super) fn moved(&self, other: u32) -> Moved {
+    pub(in crate::cli::bench) fn moved(&self, other: u32) -> Moved {
         self.moved.get(&other).copied().unwrap_or_default()
     }
 }

@@ -14,9 +14,9 @@ const STAT_BLOCK: u64 = 512;
 
 /// What lies in files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(in crate::cli::bench) struct Stored {
     /// Lengths of all files: parts and manifests.
-    pub(super) bytes: u64,
+    pub(in crate::cli::bench) bytes: u64,
     /// What the file system gave them, in whole blocks.
     pub(super) allocated: u64,
     /// How many there are.
@@ -35,7 +35,7 @@ impl Stored {
 }
 
 /// The files in `folder` and below whose names begin with one of `mails`; of every mail when there is none.
-pub(super) fn stored(folder: &Path, mails: &[MailId]) -> Stored {
+pub(in crate::cli::bench) fn stored(folder: &Path, mails: &[MailId]) -> Stored {
     let names: Vec<String> = mails.iter().map(ToString::to_string).collect();
     stored_named(folder, &names)
 }
@@ -108,7 +108,7 @@ fn loopback_in(devices: &str) -> Loopback {
 }
 
 /// A count as a number that can be divided.
-pub(super) fn real(count: u64) -> f64 {
+pub(in crate::cli::bench) fn real(count: u64) -> f64 {
     let low = u32::try_from(count & u64::from(u32::MAX)).unwrap_or(u32::MAX);
     let high = u32::try_from(count >> 32).unwrap_or(u32::MAX);
     f64::from(high) * 4_294_967_296.0 + f64::from(low)

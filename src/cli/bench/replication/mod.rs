@@ -5,7 +5,7 @@ pub(super) mod args;
 mod arms;
 mod group;
 mod lines;
-mod measure;
+pub(super) mod measure;
 mod play;
 mod repair;
 mod rows;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::{READ, STEADY};
-use crate::cli::drill::network::Side;
 use crate::cli::drill::scene::{Probe, Scene};
+use crate::cli::network::Side;
 use crate::console::protocol::{GroupStatus, Request};
 use crate::model::Address;
 
