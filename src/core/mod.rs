@@ -19,6 +19,8 @@ pub mod few;
 pub mod group;
 pub mod jitter;
 pub mod outbox;
+#[cfg(test)]
+pub(crate) mod past;
 pub mod peer_score;
 pub mod placement;
 pub mod postbox;
