@@ -130,7 +130,7 @@ pub fn imap(data: &[u8]) {
             if let Ok(structure) = crate::wire::decode::<Structure>(rest) {
                 stub_is_shown(b"From: x@y\r\nSubject: =?utf-8?q?=c3=bc?=\r\n\r\n", &structure);
             }
-            return;
+            Vec::new()
         }
     };
 }
