@@ -9,6 +9,7 @@ use roost::model::policy::KOfN;
 use roost::model::{ByteSize, MailId, Mode, Part, PeerId, Policy, Span};
 use roost::wire;
 
+use super::checker::survives;
 use super::disk::Record;
 use super::params::Params;
 use super::peer::Deed;
@@ -148,9 +149,14 @@ fn r3_r7_a_member_that_was_away_for_45_days_deletes_nothing_that_lives_and_bring
         world.passes(DAY);
         for (h, held) in living.iter().zip(&held) {
             for (p, before) in [MEMBER, STAYS].into_iter().zip(held) {
-                assert!(world.parts(p, h).is_superset(before), "{mode:?}: nothing that lives was deleted");
+                let (now, is_whole) = (world.parts(p, h), mode == Mode::Full);
+                assert!(!is_whole || now.is_superset(before), "{now:?}: nothing that lives was deleted");
+                // Kept whole while the group was too small, it moves as soon as that is large enough again.
+                assert!(is_whole || (now.len() == 1 && !now.contains(&Part::Whole)), "{now:?}: it has moved");
             }
             assert!(!world.parts(ABSENT, h).is_empty(), "{mode:?}: it mirrors what is new");
+            let held = [MEMBER, STAYS, ABSENT].map(|p| world.parts(p, h));
+            assert!(survives(&held) >= 1, "{mode:?}: as many losses are survived as before: {held:?}");
         }
         for h in [&received, &expired] {
             let left: Vec<usize> = (0..=RITA).filter(|p| !world.parts(*p, h).is_empty()).collect();

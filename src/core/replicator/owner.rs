@@ -20,6 +20,8 @@ use crate::wire::msglist::decode_entry;
 
 /// A tombstone is kept this long after the mail's expiry (DESIGN.md section 5).
 const TOMBSTONE_KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// Encodings of one mail before its present one that are remembered: a policy changes seldom, and a mail lives 30 days.
+const BEFORE_MAX: usize = 16;
 /// Most peers that one mail is served to: a mailing to 100 and a group of 100.
 pub(super) const SERVED_MAX: usize = 256;
 /// Most reports and served-to records in one event of a snapshot: about 1 MiB, where a record holds 16 MiB.
@@ -67,6 +69,8 @@ pub(super) struct Mail {
     pub(super) digest: Digest,
     pub(super) expiry: WallTime,
     pub(super) encoding: Encoding,
+    /// How its list said that it was kept before, oldest first, the latest [`BEFORE_MAX`].
+    pub(super) before: Vec<Encoding>,
     pub(super) held: BTreeSet<Part>,
     pub(super) served: BTreeMap<PeerId, u64>,
     /// Whether its part was chosen by asking the others, and not all of them have answered since that they hold another one.
@@ -241,8 +245,8 @@ impl Owner {
                     self.expiries.remove(&(known.expiry, h));
                 }
                 self.wanted.remove(&(known.at, h));
-                (known.at, known.expiry, known.encoding) = (mail.at, mail.expiry, mail.encoding);
-                known.goal = None;
+                known.kept_as(mail.encoding);
+                (known.at, known.expiry, known.goal) = (mail.at, mail.expiry, None);
             }
         }
     }
@@ -417,8 +421,7 @@ impl Owners {
                 let held = mail.held.iter().map(|part| Event::Held { owner: *owner, h: *h, part: *part });
                 let served = mail.served.iter();
                 let served = served.map(|(to, n)| Event::Served { owner: *owner, h: *h, caller: *to, bytes: *n });
-                let events: Vec<Event> =
-                    std::iter::once(mail.noted_event(*owner, *h)).chain(held).chain(served).collect();
+                let events: Vec<Event> = mail.noted_events(*owner, *h).chain(held).chain(served).collect();
                 events
             });
             let tombstones = about_bytes(o.tombstones.iter(), |(h, known)| known.event(*owner, *h));
@@ -438,7 +441,7 @@ impl Owners {
             events.extend(o.tombstones.iter().map(|(h, known)| known.event(owner, *h)));
             events.extend(o.list.snapshot().into_iter().map(|run| Event::Read { owner, run }));
             for (h, mail) in &o.mails {
-                events.push(mail.noted_event(owner, *h));
+                events.extend(mail.noted_events(owner, *h));
                 events.extend(mail.held.iter().map(|part| Event::Held { owner, h: *h, part: *part }));
                 events.extend(mail.unsettled.then_some(Event::Chosen { owner, h: *h, settled: false }));
                 let served = mail.served.iter();
@@ -459,6 +462,7 @@ impl Mail {
             digest,
             expiry,
             encoding,
+            before: Vec::new(),
             held: BTreeSet::new(),
             served: BTreeMap::new(),
             unsettled: false,
@@ -475,16 +479,22 @@ impl Mail {
             refused: None,
         }
     }
-    fn noted_event(&self, owner: PeerId, h: MailId) -> Event {
-        Event::Noted {
-            owner,
-            h,
-            at: self.at,
-            length: self.length,
-            digest: self.digest,
-            expiry: self.expiry,
-            encoding: self.encoding,
+    /// It is kept in another way from now on.
+    fn kept_as(&mut self, encoding: Encoding) {
+        let before = std::mem::replace(&mut self.encoding, encoding);
+        self.before.retain(|known| ![before, encoding].contains(known));
+        if before != encoding {
+            self.before.push(before);
         }
+        if self.before.len() > BEFORE_MAX {
+            self.before.remove(0);
+        }
+    }
+    /// What brings it to how it is kept now, by way of how it was kept before.
+    fn noted_events(&self, owner: PeerId, h: MailId) -> impl Iterator<Item = Event> {
+        let Self { at, length, digest, expiry, .. } = *self;
+        let all = self.before.iter().chain([&self.encoding]);
+        all.map(move |encoding| Event::Noted { owner, h, at, length, digest, expiry, encoding: *encoding })
     }
 }
 

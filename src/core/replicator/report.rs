@@ -134,8 +134,11 @@ impl Replicator {
             let h = *h;
             let sure = mail.held.iter().filter(|part| !self.scrubs.doubted.contains(&(owner, h, **part)));
             events.extend(sure.map(|part| Event::Held { owner, h, part: *part }));
-            // What the owner may think is here, and is not: whichever part that is, also where placement names this peer no more.
-            let missing = parts_of(mail.encoding).into_iter().chain(mail.goal).filter(|part| !mail.held.contains(part));
+            // What the owner may think is here, and is not: whichever part that is, also where placement names this peer no more,
+            // and where the mail was kept in another way before: this disk may be older than the move.
+            let encodings = mail.before.iter().chain([&mail.encoding]);
+            let missing = encodings.flat_map(|encoding| parts_of(*encoding)).chain(mail.goal);
+            let missing = missing.filter(|part| !mail.held.contains(part));
             let missing: BTreeSet<Part> = missing.collect();
             events.extend(missing.into_iter().map(|part| Event::Lost { owner, h, part }));
         }

@@ -2,6 +2,7 @@
 
 use super::world::{KN, World, id};
 use super::{HOUR, SIX, all_five, indices, journaled};
+use crate::model::holding::HoldingState;
 use crate::model::{Encoding, Part};
 
 #[test]
@@ -37,4 +38,36 @@ fn copies_stay_beside_the_fragments_while_lost_members_leave_places_empty() {
     let held = world.holders("alice", 1);
     assert_eq!(indices(&world, 1), all_five(), "{held:?}");
     assert!(held.values().all(|parts| parts.len() == 1), "{held:?}");
+}
+
+#[test]
+fn a_member_with_a_disk_from_before_a_mail_denies_its_parts_of_every_encoding_that_it_had() {
+    let mut world = World::new(&SIX);
+    let (journal, disk) = (world.peer("bob").journal.clone(), world.peer("bob").disk.clone());
+    world.send("alice", 1, KN);
+    let [(part, HoldingState::Held)] = world.told("alice", "bob", 1)[..] else { panic!("bob holds no fragment") };
+    world.kill("bob");
+    world.send("alice", 1, Encoding::Fragments { k: 2, n: 5 });
+    (world.peer("bob").journal, world.peer("bob").disk) = (journal, disk);
+    world.start("bob");
+    world.run(HOUR);
+    let told = world.told("alice", "bob", 1);
+    assert!(told.contains(&(part, HoldingState::Lost)), "{told:?}");
+    assert!(
+        told.iter().any(|(part, state)| matches!(part, Part::Fragment { k: 2, .. }) && *state == HoldingState::Held)
+    );
+
+    // The same after a restart from a compacted journal.
+    let brain = world.peer("bob").brain.as_ref().unwrap();
+    let before: Vec<Vec<Encoding>> =
+        brain.owners.iter().flat_map(|(_, o)| o.mails.values().map(|m| m.before.clone())).collect();
+    assert_eq!(before, [[KN]]);
+    let snapshot = brain.owners.snapshot();
+    world.kill("bob");
+    world.peer("bob").journal = snapshot;
+    world.start("bob");
+    let brain = world.peer("bob").brain.as_ref().unwrap();
+    let again: Vec<Vec<Encoding>> =
+        brain.owners.iter().flat_map(|(_, o)| o.mails.values().map(|m| m.before.clone())).collect();
+    assert_eq!(again, before);
 }
