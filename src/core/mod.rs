@@ -19,8 +19,6 @@ pub mod few;
 pub mod group;
 pub mod jitter;
 pub mod outbox;
-#[cfg(test)]
-pub(crate) mod past;
 pub mod peer_score;
 pub mod placement;
 pub mod postbox;

@@ -163,6 +163,8 @@ fn imap_connection(store: &Memory, input: &[u8]) -> Vec<u8> {
 
 /// Responses are lines of printable US-ASCII that end in CRLF; everything else stands in literals of the length they tell.
 fn responses_are_whole(mut rest: &[u8]) {
+    // What follows a literal belongs to the same response.
+    let mut goes_on = false;
     while !rest.is_empty() {
         let end = rest.windows(2).position(|w| w == b"\r\n").unwrap_or_else(|| panic!("a line without an end"));
         let line = &rest[..end];
@@ -173,7 +175,9 @@ fn responses_are_whole(mut rest: &[u8]) {
             std::str::from_utf8(&inner[open + 1..]).ok()?.parse::<usize>().ok()
         });
         // Text for people may end so, too; a literal is only in data.
-        if let Some(length) = announced.filter(|_| line.starts_with(b"* ") || line.starts_with(b" ")) {
+        let announced = announced.filter(|_| goes_on || line.starts_with(b"* "));
+        goes_on = announced.is_some();
+        if let Some(length) = announced {
             rest = rest.get(length..).unwrap_or_else(|| panic!("a literal that ends early"));
         }
     }

@@ -8,7 +8,6 @@ use crate::core::outbox::{
     Action, Announcement, Certificate, Event, How, Input, Notify, NrFrom, Outbox, OwnPage, RecoverJob, Reply,
     SealFailure, SealJob, SealedReceiver, ShownMail, Spooled,
 };
-use crate::core::past::Past;
 use crate::core::{Brain, Effect, Token};
 use crate::model::group::{Member, Roster};
 use crate::model::holding::{Holding, HoldingState, Holdings};
@@ -142,7 +141,6 @@ pub(super) struct World {
     tokens: u64,
     /// The next start is that of a restored home.
     pub(super) restored: bool,
-    past: Past<Outbox>,
 }
 
 impl Outside {
@@ -173,7 +171,6 @@ impl World {
             was_served: false,
             tokens: 1 << 40,
             restored: false,
-            past: Past::new(move || Outbox::new(Arc::new(key(1)), roster(others), notify)),
             clock_unsure: false,
         };
         world.tell(Input::Start { blobs: Vec::new() });
@@ -236,7 +233,6 @@ impl World {
         self.commits.clear();
         self.replies.clear();
         self.brain = Outbox::new(Arc::new(key(1)), roster(self.others), self.notify);
-        self.past.start(&self.outside.journal);
         for event in self.outside.journal.clone() {
             self.brain.replay(event);
         }
@@ -272,10 +268,8 @@ impl World {
                 self.perform(effect);
             }
         } else if let Some(input) = self.inbox.pop_front() {
-            self.past.rests(&self.brain);
             self.brain.handle(self.now, input);
         } else {
-            self.past.rests(&self.brain);
             return false;
         }
         self.steps += 1;
@@ -320,7 +314,6 @@ impl World {
                 let copied: Vec<Event> =
                     events.iter().map(|e| crate::wire::decode(&crate::wire::encode(e)).unwrap()).collect();
                 assert_eq!(events, copied, "events survive their encoding");
-                self.past.asks(&events);
                 self.commits.push_back((events, then));
             }
         }
