@@ -7,6 +7,9 @@ pub mod config;
 pub mod console;
 pub mod core;
 pub mod fragment;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod mail;
 pub mod mime;
 pub mod model;

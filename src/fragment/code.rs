@@ -371,6 +371,21 @@ mod tests {
     }
 
     #[test]
+    fn any_choice_of_k_blocks_rebuilds_all_n() {
+        for (k, n) in (1u8..=8).flat_map(|n| (1..=n).map(move |k| (k, n))) {
+            let code = Code::new(k, n).unwrap();
+            let blocks = stripe(&code, 5);
+            for choice in (0..1u32 << n).filter(|choice| choice.count_ones() == u32::from(k)) {
+                let have: Vec<_> = blocks.iter().filter(|(i, _)| choice >> i & 1 == 1).cloned().collect();
+                assert_eq!(code.rebuild(&have).unwrap(), data(k, 5), "{k} of {n}, choice {choice:b}");
+                for (i, block) in &blocks {
+                    assert_eq!(code.rebuild_block(&have, *i).unwrap(), *block, "{k} of {n}, choice {choice:b}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn buffers_that_do_not_fit_are_refused() {
         let code = Code::new(2, 4).unwrap();
         let b = stripe(&code, 10);

@@ -7,6 +7,8 @@ mod dht_codec;
 mod dht_links;
 mod dht_streams;
 pub mod dial;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzed;
 pub mod https_client;
 pub mod https_server;
 pub mod identity;

@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use hyper::Request;
-use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -84,11 +83,10 @@ pub(super) fn router<A: PeerApi>(api: A, limit: Arc<UploadLimit>) -> Router {
 }
 
 /// Answers one request of `caller`.
-pub(super) async fn call(
-    mut router: Router,
-    caller: PeerId,
-    mut request: Request<Incoming>,
-) -> Result<Response, Infallible> {
+pub(super) async fn call<B>(mut router: Router, caller: PeerId, mut request: Request<B>) -> Result<Response, Infallible>
+where
+    Router: Service<Request<B>, Response = Response, Error = Infallible>,
+{
     if !plain_path(request.uri().path()) || request.uri().query().is_some_and(|query| query.len() > PATH_MAX) {
         return Ok(answer::error(&no_route()));
     }

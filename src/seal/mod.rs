@@ -18,6 +18,10 @@ pub use mail::{Opened, open_mail, seal_mail, strip_encryption, verify_signed};
 pub use notice::{
     UnverifiedNr, UnverifiedNs, decrypt_nr, decrypt_ns, open_for_owner, seal_for_owner, seal_nr, seal_ns,
 };
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use packets::tests_only_encrypt;
+#[cfg(test)]
+pub(crate) use packets::tests_only_literal;
 pub use record::{PgpRecord, PgpSigned, sign_descriptor, sign_gd, verify_descriptor, verify_gd};
 
 use crate::model::Fingerprint;

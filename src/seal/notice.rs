@@ -32,7 +32,7 @@ const NS: &str = "ns";
 const NR: &str = "nr";
 const FOR_OWNER: &str = "owner's note";
 
-fn frame(what: &'static str, record: &[u8], most: usize, step: usize) -> Result<Vec<u8>, SealError> {
+pub(crate) fn frame(what: &'static str, record: &[u8], most: usize, step: usize) -> Result<Vec<u8>, SealError> {
     let too_large = || SealError::BombOrTooLarge { what, limit: u64::try_from(most).unwrap_or(u64::MAX) };
     if record.len() > most {
         return Err(too_large());
@@ -45,7 +45,7 @@ fn frame(what: &'static str, record: &[u8], most: usize, step: usize) -> Result<
     Ok(frame)
 }
 
-fn unframe(what: &'static str, frame: &[u8], most: usize) -> Result<Vec<u8>, SealError> {
+pub(crate) fn unframe(what: &'static str, frame: &[u8], most: usize) -> Result<Vec<u8>, SealError> {
     let cut = || SealError::malformed(what, "its frame is cut");
     let (length, rest) = frame.split_first_chunk::<4>().ok_or_else(cut)?;
     let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| cut())?;
@@ -118,8 +118,14 @@ pub(super) fn decrypt_record(what: &'static str, sealed: &[u8], me: &SecretIdent
 }
 
 /// The encoded form of such a record, once `sender`'s signature on it is good.
-pub(super) fn verify_record(what: &'static str, signed: &[u8], sender: &Certificate) -> Result<Vec<u8>, SealError> {
+pub(crate) fn verify_record(what: &'static str, signed: &[u8], sender: &Certificate) -> Result<Vec<u8>, SealError> {
     verify(what, signed, sender)
+}
+
+/// The record that a signed message claims to be, without its encryption.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn unverified_record(what: &'static str, signed: &[u8]) -> Result<Vec<u8>, SealError> {
+    unframe(what, &packets::unverified_literal(what, signed)?, RECORD_MAX)
 }
 
 fn check_to(what: &'static str, to: &Address, me: &SecretIdentity) -> Result<(), SealError> {

@@ -361,8 +361,9 @@ pub(super) fn unverified_literal(what: &'static str, message: &[u8]) -> Result<V
 }
 
 /// Encrypts bytes as they stand, with no packet around them.
-#[cfg(test)]
-pub(super) fn tests_only_encrypt(inner: &[u8], reader: &Certificate) -> Vec<u8> {
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::unwrap_used, reason = "it is for tests and fuzz targets")]
+pub(crate) fn tests_only_encrypt(inner: &[u8], reader: &Certificate) -> Vec<u8> {
     let valid = reader.cert().with_policy(&*POLICY, judgement_day()).unwrap();
     let keys = valid.keys().for_transport_encryption();
     let readers = keys.map(|ka| Recipient::new(None, None, ka.key().role_as_unspecified()));
@@ -376,7 +377,7 @@ pub(super) fn tests_only_encrypt(inner: &[u8], reader: &Certificate) -> Vec<u8> 
 
 /// A literal packet that nobody signed.
 #[cfg(test)]
-pub(super) fn tests_only_literal(content: &[u8]) -> Vec<u8> {
+pub(crate) fn tests_only_literal(content: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut message = LiteralWriter::new(Message::new(&mut bytes)).build().unwrap();
     message.write_all(content).unwrap();

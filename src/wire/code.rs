@@ -9,7 +9,7 @@ use super::cbor::{self, WireError};
 use crate::model::card::{Card, Invite};
 
 /// Longest code that is read, characters.
-const CODE_MAX: usize = 4096;
+pub(crate) const CODE_MAX: usize = 4096;
 /// Bytes of BLAKE3 at the end of a code: a mistyped one is told from a wrong one.
 const CHECK_BYTES: usize = 4;
 

@@ -5,6 +5,8 @@ pub mod cbor;
 pub mod code;
 pub mod dht;
 pub mod http;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod laws;
 pub mod msglist;
 pub mod notify;
 pub mod signed;

@@ -323,4 +323,103 @@ mod tests {
         list.epochs.get_mut(&epoch).unwrap().bytes -= 1;
         assert!(matches!(list.check(&owner, &second, true), Ok(Taken::New(..))));
     }
+
+    /// An owner's whole msglist: entries of each epoch, each entry's bytes, and the head that stood there.
+    struct Written {
+        owner: PeerId,
+        epochs: Vec<(Epoch, Vec<(ByteBuf, ByteBuf)>)>,
+    }
+
+    impl Written {
+        /// Epochs with so many entries; the base follows so far behind.
+        fn new(lengths: &[u64], behind: u64) -> Self {
+            let key = PeerKey::from_seed(&[1; 32]);
+            let owner = key.peer_id();
+            let epoch = |(number, length): (u64, &u64)| {
+                let epoch = Epoch(number);
+                let mut chains = vec![chain_start(&owner, epoch)];
+                let write = |seq: u64| {
+                    let at = Cursor { epoch, seq: Seq(seq) };
+                    let body = EntryBody::Unknown { kind: "test".to_owned(), body: seq.to_be_bytes().to_vec() };
+                    let bytes = encode_entry(&Entry { at, body });
+                    let chain = chain_next(&chains[index(seq) - 1], &bytes);
+                    chains.push(chain);
+                    let base_seq = Seq(seq.saturating_sub(behind));
+                    let base_chain = chains[index(base_seq.0)];
+                    let head = key.sign(Head { owner, at, chain, base_seq, base_chain });
+                    (ByteBuf::from(bytes), ByteBuf::from(head.as_bytes()))
+                };
+                (epoch, (1..=*length).map(write).collect())
+            };
+            Self { owner, epochs: (1..).zip(lengths).map(epoch).collect() }
+        }
+        /// What somebody knows who read so many entries, asking again behind each of `stops`.
+        fn read(&self, entries: usize, stops: &[usize]) -> KnownList {
+            let (mut list, mut left) = (KnownList::default(), entries);
+            for (epoch, all) in &self.epochs {
+                let mut from = 0;
+                let here = left.min(all.len());
+                left -= here;
+                for stop in (1..=here).filter(|n| *n == here || stops.contains(n)) {
+                    let entries = all[from..stop].iter().map(|(entry, _)| entry.clone()).collect();
+                    let head = all[stop - 1].1.clone();
+                    let run = Run { entries, after: Seq(count(from)), head, base: None };
+                    let Ok(Taken::New(_, new)) = list.check(&self.owner, &run, true) else {
+                        panic!("{epoch:?} up to {stop}")
+                    };
+                    list.apply(&new);
+                    from = stop;
+                }
+            }
+            list
+        }
+        /// What the first knows once the second has told it all.
+        fn merged(&self, mut list: KnownList, other: &KnownList) -> KnownList {
+            loop {
+                let page = other.page(list.cursor());
+                for run in &page.runs {
+                    if let Taken::New(_, new) = list.check(&self.owner, run, false).unwrap() {
+                        list.apply(&new);
+                    }
+                }
+                if !page.more {
+                    return list;
+                }
+            }
+        }
+    }
+
+    /// What it says of each epoch: base, entries, and the chain at its end.
+    fn known(list: &KnownList) -> Vec<(Epoch, Seq, Digest, Vec<ByteBuf>, Digest)> {
+        let of = |(epoch, e): (&Epoch, &KnownEpoch)| {
+            (*epoch, e.base, e.base_chain, e.entries.iter().cloned().collect(), e.tip_chain)
+        };
+        list.epochs.iter().map(of).collect()
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 200, ..Default::default() })]
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(
+            lengths in proptest::collection::vec(1u64..12, 1..4),
+            behind in 1u64..14,
+            shares in proptest::array::uniform3(0usize..=100),
+            stops in proptest::array::uniform3(proptest::collection::vec(1usize..12, 0..4)),
+        ) {
+            let written = Written::new(&lengths, behind);
+            let all: u64 = lengths.iter().sum();
+            let read = |n: usize| written.read(index(all) * shares[n] / 100, &stops[n]);
+            let (a, b, c) = (|| read(0), || read(1), || read(2));
+            proptest::prop_assert_eq!(known(&written.merged(a(), &b())), known(&written.merged(b(), &a())));
+            let left = written.merged(written.merged(a(), &b()), &c());
+            let right = written.merged(a(), &written.merged(b(), &c()));
+            proptest::prop_assert_eq!(known(&left), known(&right));
+            proptest::prop_assert_eq!(known(&written.merged(a(), &a())), known(&a()));
+            let joined = written.merged(a(), &b());
+            proptest::prop_assert_eq!(known(&written.merged(written.merged(a(), &b()), &b())), known(&joined));
+            // What one of them knew is not gone but behind the base that the owner signed.
+            let newest = [a(), b()].iter().map(KnownList::cursor).max();
+            proptest::prop_assert_eq!(Some(joined.cursor()), newest);
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! A postbox in memory, for tests of the server. Never leaves anything on disk but bodies in a temporary folder.
 
+#![allow(clippy::unwrap_used, reason = "it is for tests and fuzz targets")]
+#![cfg_attr(not(test), allow(dead_code, reason = "tests use more of it than fuzz targets"))]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -15,8 +18,9 @@ use crate::core::postbox::access::{
 };
 use crate::mime::split::split;
 use crate::model::WallTime;
+use crate::model::structure::Structure;
 
-pub(super) const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 
 #[derive(Debug)]
 struct Folder {
@@ -41,14 +45,14 @@ struct Inner {
 
 /// The postbox.
 #[derive(Debug, Clone)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     inner: Arc<Mutex<Inner>>,
     changes: watch::Sender<u64>,
     folder: Arc<TempDir>,
 }
 
 impl Memory {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut inner = Inner::default();
         for which in Standard::ALL {
             inner.make(MailboxName::standard(which));
@@ -66,19 +70,27 @@ impl Memory {
         self.folder.path().join(format!("{}.body", key.0))
     }
     /// Puts a mail into a mailbox.
-    pub(super) fn put(&self, mailbox: &str, mail: &[u8], flags: &[Flag]) -> (Uid, MessageKey) {
+    pub(crate) fn put(&self, mailbox: &str, mail: &[u8], flags: &[Flag]) -> (Uid, MessageKey) {
         let put = self.lock().put(mailbox, mail, flags.iter().cloned().collect(), WallTime(1_704_103_200_000));
         std::fs::write(self.body_path(put.1), mail).unwrap();
         self.changed();
         put
     }
     /// Puts a mail whose body is not here.
-    pub(super) fn put_stub(&self, mailbox: &str, mail: &[u8]) -> (Uid, MessageKey) {
+    pub(crate) fn put_stub(&self, mailbox: &str, mail: &[u8]) -> (Uid, MessageKey) {
         let (uid, key) = self.put(mailbox, mail, &[]);
         std::fs::remove_file(self.body_path(key)).unwrap();
         self.lock().each(key, |message| message.body = BodyState::Absent);
         self.changed();
         (uid, key)
+    }
+    /// Puts a stub of which only this is known.
+    pub(crate) fn put_described(&self, mailbox: &str, header_block: Vec<u8>, structure: Structure) -> MessageKey {
+        let (_, key) = self.put_stub(mailbox, b"");
+        let mut inner = self.lock();
+        inner.each(key, |message| message.size = structure.size);
+        inner.heads.insert(key, Arc::new(Head { header_block, structure }));
+        key
     }
     /// The pull of a body gets this far.
     pub(super) fn pulled(&self, key: MessageKey, percent: u8) {
@@ -93,7 +105,7 @@ impl Memory {
         self.changed();
     }
     /// The body cannot be had.
-    pub(super) fn fail(&self, key: MessageKey, failure: MailboxFailure) {
+    pub(crate) fn fail(&self, key: MessageKey, failure: MailboxFailure) {
         self.lock().failures.insert(key, failure);
         self.changed();
     }

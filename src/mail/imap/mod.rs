@@ -41,8 +41,8 @@ mod session;
 mod transfer;
 mod utf7;
 
-#[cfg(test)]
-mod memory;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,7 @@
 //! The port [`Submit`] in memory, for tests. Never writes to a disk, so its yes is worth nothing elsewhere.
 
+#![allow(clippy::unwrap_used, reason = "it is for tests and fuzz targets")]
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -91,7 +93,7 @@ impl Submit for MemoryPort {
             if let Some(error) = &s.begin_error {
                 return Err(error.clone());
             }
-            s.begun += 1;
+            s.begun = s.begun.wrapping_add(1);
             s.open += 1;
             Ok(s.begun)
         })?;

@@ -10,7 +10,7 @@
 pub mod auth;
 pub mod complete;
 pub mod data;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod memory;
 pub mod receive;
 pub mod reply;

@@ -11,6 +11,8 @@
 
 mod batch;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzed;
 mod record;
 mod replay;
 #[cfg(test)]
