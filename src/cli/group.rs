@@ -77,9 +77,17 @@ fn policy(control: &Control, set: &PolicyArgs) -> anyhow::Result<Shown> {
     if set.is_empty() {
         return Shown::of(&json!({ "policy": now.policy }), policy_text(&now.policy));
     }
-    let policy = set.over(now.policy).check()?;
+    let policy = set.over(now.policy.clone()).check()?;
+    let is_alike = is_kept_alike(&now.policy, &policy);
     let group: GroupStatus = control.ask(&Request::GroupPolicy { policy })?;
-    Shown::of(&group, text(&group) + &waits_text(&group))
+    let waits = if is_alike { String::new() } else { waits_text(&group) };
+    Shown::of(&group, text(&group) + &waits)
+}
+
+/// Whether mail is kept alike under both: then nothing moves.
+fn is_kept_alike(one: &Policy, other: &Policy) -> bool {
+    let kept = |p: &Policy| (p.mode, p.copies, p.fragments, p.whole_below);
+    kept(one) == kept(other)
 }
 
 /// For whom a change of the policy waits: members that are away, and not lost, are to hold their parts first.

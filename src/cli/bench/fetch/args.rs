@@ -36,7 +36,8 @@ pub(in crate::cli) struct FetchArgs {
     /// How often each is run
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(in crate::cli) runs: u32,
-    /// Measures the time to the first verified block instead, while the sender accepts and never answers
+    /// Measures the time to the first verified block instead, while the sender accepts and never answers; "cold" after a restart
+    /// of the reader's peer, without connections and without its index
     #[arg(long)]
     pub(in crate::cli) stopped_sender: bool,
     /// Writes the plot to this SVG file

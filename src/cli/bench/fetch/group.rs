@@ -195,7 +195,7 @@ impl Group {
         self.stage.cluster.signal(&self.sender.address, Signal::SIGCONT)
     }
 
-    /// Lets the reader's peer forget whom it knows: it starts anew without its index.
+    /// Lets the reader's peer start anew, without connections and without its index; whom it knows is in its journal.
     pub(super) fn forget(&self) -> anyhow::Result<()> {
         let reader = std::slice::from_ref(&self.reader.address);
         self.stage.cluster.stop(reader)?;

@@ -101,17 +101,20 @@ fn one(
     bar.at(&format!("{} run {run}: fetching", arm.name()), None);
     let dying = pick(&group.members, &cast.dying);
     let before = group.reader_cpu();
-    open(group, &mut imap, &sent, &dying)?;
+    let opened_ms = open(group, &mut imap, &sent, &dying)?;
     let cpu_s = before.zip(group.reader_cpu()).map(|(before, after)| hundredths(after - before));
     let pull = group.pulled(&sent.sealed.h)?;
     drop(bar);
     let bound = bound(arm, &args.uplinks, &cast.faulty, args.policy.0.k);
-    Ok(Row { cpu_s, ..row(group, args, &sent, &pull, (arm, run, cast.fault, bound))? })
+    Ok(Row { cpu_s, opened_ms, ..row(group, args, &sent, &pull, (arm, run, cast.fault, bound))? })
 }
 
-/// Opens the mail as a mail program does, and compares it; meanwhile kills those that are to die when it is half here.
-fn open(group: &Group, imap: &mut ImapClient, sent: &Sent, dying: &[Address]) -> anyhow::Result<()> {
+/// Opens the mail as a mail program does, and compares it; meanwhile kills those that are to die when it is half here. Gives how
+/// many milliseconds the mail program waited for all of it.
+fn open(group: &Group, imap: &mut ImapClient, sent: &Sent, dying: &[Address]) -> anyhow::Result<u64> {
     let over = std::sync::atomic::AtomicBool::new(false);
+    let opened = Instant::now();
+    let mut took = Duration::ZERO;
     let got = std::thread::scope(|scope| {
         let killer = scope.spawn(|| {
             let start = Instant::now();
@@ -124,6 +127,7 @@ fn open(group: &Group, imap: &mut ImapClient, sent: &Sent, dying: &[Address]) ->
             Ok(false)
         });
         let got = imap.fetch(sent.uid, "", &mut |_, _| {});
+        took = opened.elapsed();
         over.store(true, std::sync::atomic::Ordering::SeqCst);
         let killed = killer.join().map_err(|_| anyhow::anyhow!("the thread that kills sources ended"))??;
         ensure!(
@@ -133,7 +137,7 @@ fn open(group: &Group, imap: &mut ImapClient, sent: &Sent, dying: &[Address]) ->
         Ok(got?)
     })?;
     ensure!(letter::is_same(&got, &sent.mail), "WHAT WAS FETCHED IS NOT WHAT WAS SENT");
-    Ok(())
+    Ok(u64::try_from(took.as_millis())?)
 }
 
 fn hundredths(value: f64) -> f64 {
@@ -173,6 +177,7 @@ fn row(
         bound_mbit: hundredths(bound_mbit),
         percent_of_bound: hundredths(rate_mbit / bound_mbit * 100.0),
         first_block_ms,
+        opened_ms: 0,
         cpu_s: None,
         sources: pull.sources.iter().map(brought).collect(),
     })
@@ -185,21 +190,22 @@ fn stopped(group: &mut Group, args: &FetchArgs, (run, size): (u32, ByteSize), co
     let mut imap = group.imap()?;
     let sent = group.send(&mut imap, size)?;
     group.stop_sender()?;
-    let opened = || -> anyhow::Result<Pulled> {
+    let opened = || -> anyhow::Result<(u64, Pulled)> {
         if cold {
             group.forget()?;
             imap = group.imap()?;
             imap.select("INBOX")?;
         }
-        open(group, &mut imap, &sent, &[])?;
-        group.pulled(&sent.sealed.h)
+        let opened_ms = open(group, &mut imap, &sent, &[])?;
+        Ok((opened_ms, group.pulled(&sent.sealed.h)?))
     };
-    let pull = { opened }();
+    let opened = { opened }();
     // Whatever came of it, the sender goes on.
     group.continue_sender()?;
     let fault = if cold { "stopped sender, cold" } else { "stopped sender" };
     let bound = bound(arm, &args.uplinks, &[], args.policy.0.k);
-    row(group, args, &sent, &pull?, (arm, run, fault.to_owned(), bound))
+    let (opened_ms, pull) = opened?;
+    Ok(Row { opened_ms, ..row(group, args, &sent, &pull, (arm, run, fault.to_owned(), bound))? })
 }
 
 #[cfg(test)]
