@@ -24,6 +24,11 @@ const ATTACHED: ByteSize = ByteSize(16 << 10);
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest wait until all mails are safe and announced.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// A member that was just started serves at once when others can tell it what it missed, and after a minute when nobody is left
+/// to ask (R7): who is up by a draw has been up for longer than that.
+const UNTIL_SERVED: Duration = Duration::from_secs(80);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Most members: each is a process.
 const OTHERS_MAX: u8 = 12;
 
@@ -77,7 +82,8 @@ pub(super) fn try_out(policy: KOfN, ups: &[f64], trials: u32, draws: &mut Draws)
         set_up(&stage, members, &draw.who)?;
         let held = draw.who.iter().skip(1).filter(|up| **up).count();
         let can_be_had = draw.who.first() == Some(&true) || held >= usize::from(k);
-        let had = had(&mut imap, draw.uid, &mut waiting)?;
+        let had =
+            had_within(&mut imap, draw.uid, &mut waiting, if can_be_had { UNTIL_SERVED } else { Duration::ZERO })?;
         tried[draw.at].opened += u32::from(had);
         tried[draw.at].against_the_rule += u32::from(had != can_be_had);
         bar.at(&format!("{number} of {all} mails tried"), percent(number, all));
@@ -93,6 +99,20 @@ fn drawn(ups: &[f64], uids: &[u32], members: usize, draws: &mut Draws) -> Vec<Dr
         .collect();
     all.sort_unstable();
     all
+}
+
+/// Opens a mail, again and again for `patience`; whether it came.
+fn had_within(imap: &mut ImapClient, uid: u32, waiting: &mut Vec<Vec<u8>>, patience: Duration) -> anyhow::Result<bool> {
+    let start = Instant::now();
+    loop {
+        if had(imap, uid, waiting)? {
+            return Ok(true);
+        }
+        if start.elapsed() >= patience {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Opens a mail; whether it came. What came must be one of those that were sent, to the byte, and none before.
@@ -218,6 +238,15 @@ mod tests {
             of_one.iter().filter(|up| **up).count() * 100 / of_one.len()
         };
         assert!((87..=93).contains(&share(0)) && (45..=55).contains(&share(1)), "{} {}", share(0), share(1));
+    }
+
+    #[test]
+    fn all_of_four_are_down_as_often_as_they_should_be() {
+        let uids: Vec<u32> = (1..=8000).collect();
+        let all = drawn(&[0.7, 0.5], &uids, 4, &mut Draws::new(1));
+        let none_up = all.iter().filter(|draw| draw.at == 1 && draw.who.iter().all(|up| !up)).count();
+        // A sixteenth of 4000, more or less four standard errors.
+        assert!((189..=311).contains(&none_up), "{none_up}");
     }
 
     #[test]
