@@ -229,8 +229,14 @@ fn durable(sorted: &Sorted<'_>) -> Option<(bool, String)> {
     let (kills, tried) = (sorted.killed.len(), tried.len());
     Some(match lost.is_empty() {
         true => (true, format!("{kills} kills; {tried} mails taken in the 3 s before their sender's were all kept")),
+        false if sorted.settled.is_none() => (false, not_known(lost.len(), tried, &lost)),
         false => (false, format!("{} said to be taken just before a kill and lost: {}", lost.len(), some(&lost))),
     })
+}
+
+/// A drill that broke off has not waited for what was still on its way.
+fn not_known(open: usize, of: usize, mails: &[String]) -> String {
+    format!("not known: it broke off before {open} of {of} taken mails could come to an end: {}", some(mails))
 }
 
 fn nothing_lost(sorted: &Sorted<'_>) -> (bool, String) {
@@ -245,6 +251,7 @@ fn nothing_lost(sorted: &Sorted<'_>) -> (bool, String) {
             true,
             format!("of {taken} taken, {opened} were read, {back} taken back, {told} told to have failed, 0 lost"),
         ),
+        (false, _) if sorted.settled.is_none() => (false, not_known(lost.len(), taken, &lost)),
         (false, _) => (false, format!("{} of {taken} taken mails are lost: {}", lost.len(), some(&lost))),
         (_, false) => (false, format!("read, and their senders are told that they failed: {}", some(&wrongly))),
     }

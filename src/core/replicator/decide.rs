@@ -1,12 +1,12 @@
-//! What is to be done about one mail: take a part, ask who holds what, give up a part, or nothing. It never gives up a part but
-//! for a signed tombstone, for expiry, or when every holder now placed confirmed that it holds its own (R3).
+//! What is to be done about one mail: take a part, ask who holds what, give up a part (`give_up` does), or nothing. It never decides
+//! that but for a signed tombstone, for expiry, or when every holder now placed confirmed that it holds its own (R3).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::owner::{Mail, Task, Wait};
 use super::scheme::scheme;
-use super::types::{Action, Event, Input};
+use super::types::{Action, Event};
 use super::{MailKey, Replicator};
 use crate::core::placement::{Held, Place, whole_copies};
 use crate::model::{Address, Encoding, MailId, MonoTime, Part, PeerId};
@@ -21,8 +21,6 @@ const ASKING_MAX: usize = 8;
 const SETTLING: Duration = Duration::from_secs(600);
 /// After a part was chosen by asking others and taken, they are asked again: another may have chosen it at the same time.
 const CONFIRM_CHOICE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(90));
-/// Pause before removing files is tried again.
-const REMOVE_PAUSE: Duration = Duration::from_secs(60);
 /// The longest sleep towards an expiry, which is wall time: clocks are set now and then.
 const EXPIRY_SLEEP: Duration = Duration::from_secs(3600);
 
@@ -140,49 +138,6 @@ impl Replicator {
     /// The part of a member at first placement, when nobody holds anything.
     fn by_rank(&self, owner: &PeerId, h: &MailId, member: &PeerId) -> Option<Part> {
         self.with_place(owner, h, |place| place.assign(&Held::new()).get(member).copied())?
-    }
-
-    /// Decides to give up parts. Only once all that was recorded is durable it is done: the tombstone that frees them is part of it.
-    fn drop_parts(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>) {
-        let placed = self.placed(&owner, &h).unwrap_or_default();
-        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
-        mail.task = Task::Dropping;
-        self.out.commit(Vec::new(), vec![crate::core::Effect::Feed(Input::DropDue { owner, h, parts, placed })]);
-    }
-
-    /// Gives them up, unless others were placed while the disk was waited for: those have confirmed nothing yet (R3).
-    pub(super) fn on_drop_due(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>, confirmed: &[PeerId]) {
-        let stands = self.is_over(&owner, &h) || self.placed(&owner, &h).is_some_and(|placed| placed == confirmed);
-        let Some(address) = self.owners.get(&owner).map(|o| o.address.clone()) else { return };
-        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
-        if stands {
-            let last = mail.held.iter().all(|part| parts.contains(part));
-            return self.out.act(Action::DropParts { owner, address, h, parts, last });
-        }
-        mail.task = Task::Idle;
-        mail.ask_again = true;
-        self.evaluate(owner, h);
-    }
-
-    pub(super) fn on_parts_dropped(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>, result: Result<(), String>) {
-        let over = self.is_over(&owner, &h);
-        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
-        mail.task = Task::Idle;
-        if let Err(why) = result {
-            if let Some(o) = self.owners.get_mut(&owner) {
-                o.trouble = Some(format!("parts of {h} cannot be removed: {why}"));
-            }
-            self.timers.insert((self.now.mono + REMOVE_PAUSE, owner, h));
-            return;
-        }
-        let over = over && mail.held.iter().all(|part| parts.contains(part));
-        let mut batch = Vec::new();
-        self.flush_served(owner, h, &mut batch);
-        self.record(&mut batch, Event::Dropped { owner, h, parts, over });
-        self.commit(batch, Vec::new());
-        self.mirrors.space_freed();
-        self.retry(|whose, wait| wait == Wait::Disk || (wait == Wait::Quota && *whose == owner));
-        self.evaluate(owner, h);
     }
 
     /// Asks about as many mails as may be asked about at a time.

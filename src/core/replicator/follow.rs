@@ -140,6 +140,9 @@ impl Replicator {
         }
         self.roster = Some(roster);
         self.commit(batch, Vec::new());
+        for owner in self.owners.ids() {
+            self.remove_given_up(owner);
+        }
         self.start_scan();
     }
 

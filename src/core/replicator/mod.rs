@@ -21,6 +21,7 @@ mod decide;
 mod follow;
 pub mod fragments;
 pub mod full;
+mod give_up;
 pub mod list;
 mod mirror;
 mod owner;
@@ -163,7 +164,7 @@ impl Brain for Replicator {
             Input::Checked { address, missing } => self.on_checked(&address, missing),
             Input::Holders { owner, h, answers } => self.on_holders(owner, h, &answers),
             Input::Mirrored { owner, h, part, result } => self.on_mirrored(owner, h, part, result),
-            Input::DropDue { owner, h, parts, placed } => self.on_drop_due(owner, h, parts, &placed),
+            Input::DropDue { owner, h, parts, placed } => self.on_drop_due(owner, h, parts, placed),
             Input::PartsDropped { owner, h, parts, result } => self.on_parts_dropped(owner, h, parts, result),
             Input::Reported { owner, upto, result } => self.on_reported(owner, upto, result),
             Input::Compared { owner, result } => self.on_compared(owner, result),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_bytes::{ByteBuf, Bytes};
 
 use super::follow::Follow;
+use super::give_up::GivenUp;
 use super::list::KnownList;
 use super::probe::Probe;
 use super::report::Reporting;
@@ -40,7 +41,7 @@ pub(super) enum Task {
     Pulling,
     /// Members are asked what they hold, because of a change, or before a part is given up. Left with their answers.
     Asking,
-    /// Parts are being removed. Left with the shell's answer.
+    /// Parts are being given up, in words and then on the disk. Left with the shell's answer, or when others are placed meanwhile.
     Dropping,
     /// It cannot be done now. Left when what is waited for may have changed.
     Waiting(Wait),
@@ -144,6 +145,7 @@ pub(super) struct Owner {
     /// When mails expire, until that was acted upon.
     pub(super) expiries: BTreeSet<(WallTime, MailId)>,
     pub(super) reporting: Reporting,
+    pub(super) given_up: BTreeMap<MailId, GivenUp>,
     pub(super) probe: Probe,
     /// Whether its files have been looked for since the start. Before that nothing is mirrored for it.
     pub(super) checked: bool,
@@ -186,6 +188,7 @@ impl Owner {
             waiting: BTreeMap::new(),
             expiries: BTreeSet::new(),
             reporting: Reporting::default(),
+            given_up: BTreeMap::new(),
             probe: Probe::default(),
             checked: false,
             trouble: None,

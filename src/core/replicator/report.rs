@@ -116,6 +116,7 @@ impl Replicator {
             let mut batch = Vec::new();
             self.record(&mut batch, Event::Acknowledged { owner, upto });
             self.commit(batch, Vec::new());
+            self.remove_given_up(owner);
         }
     }
 

@@ -424,7 +424,7 @@ pub enum Event {
         /// Why.
         why: HoldingRefusal,
     },
-    /// Parts were given up by right (R3), and their files are gone.
+    /// Parts were given up by right (R3). Their files are gone if the mail is over, else they go once the owner knows.
     Dropped {
         /// Whose.
         owner: PeerId,

@@ -102,6 +102,14 @@ fn r7_what_was_cancelled_and_is_read_or_has_ended_and_is_kept_breaks_the_rule() 
 }
 
 #[test]
+fn r1_and_r2_of_a_drill_that_broke_off_nothing_is_known_of_what_was_on_its_way() {
+    let unread = |event: &Event| matches!(event, Event::Opened { .. } | Event::Freed { .. } | Event::Settled { .. });
+    let found = broken(unread, Vec::new());
+    assert_eq!(rules(&found), ["R1", "R2"]);
+    assert!(found.iter().all(|(_, why)| why.starts_with("not known: it broke off before 1 of ")), "{found:?}");
+}
+
+#[test]
 fn r8_a_safe_f_that_the_disks_do_not_bear_out_breaks_the_rule() {
     let found = broken(|_| false, vec![claim(2, 1)]);
     assert_eq!(

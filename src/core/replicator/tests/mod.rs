@@ -2,6 +2,7 @@
 
 mod apart;
 mod clocks;
+mod give_up;
 mod moves;
 mod probe;
 mod truth;

@@ -406,6 +406,12 @@ impl World {
             }
             Action::Mirror(order) => self.mirror(peer, &order),
             Action::DropParts { owner, h, parts, .. } => {
+                let is_over = self.peers[&peer].brain.as_ref().is_some_and(|brain| brain.is_over(&owner, &h));
+                if !is_over && !self.lost.contains(&owner) {
+                    let told = &self.outboxes[&owner].told;
+                    let counts = |part: &Part| told.get(&(peer, h, *part)) == Some(&HoldingState::Held);
+                    assert!(!parts.iter().any(counts), "the owner counts a part of {h} that goes");
+                }
                 let p = self.peers.get_mut(&peer).unwrap();
                 p.disk.retain(|d| d.0 != owner || d.1 != h || !parts.contains(&d.2));
                 Input::PartsDropped { owner, h, parts, result: Ok(()) }

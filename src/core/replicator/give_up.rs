@@ -1,0 +1,128 @@
+//! Giving up parts that `decide` found to be too many, or of a mail that is over. A part that its owner still counts is given up in
+//! words before its file goes, so that the safe(f) which the owner shows never counts a part that is gone (R8).
+//!
+//! ```text
+//!              over: DropParts ----------------------------> files gone -> Dropped
+//!   DropDue <
+//!              too many: Dropped -> owner has the word ----> DropParts --> files gone
+//!                                   or nobody counts it  \-> placed anew: Held again
+//! ```
+
+use std::time::Duration;
+
+use super::Replicator;
+use super::owner::{Owner, Task, Wait};
+use super::types::{Action, Event, Input};
+use crate::model::{MailId, Part, PeerId};
+
+/// Pause before removing files is tried again.
+const REMOVE_PAUSE: Duration = Duration::from_secs(60);
+
+/// Parts that were given up in words, whose files are still there. Forgotten by a restart, which removes every file that no event
+/// names.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    parts: Vec<Part>,
+    /// Who was placed when every one of them confirmed.
+    placed: Vec<PeerId>,
+}
+
+impl Owner {
+    /// Mails of which parts were given up, and the owner has no word on them to come.
+    fn told_of(&self) -> Vec<MailId> {
+        let is_told = |h: &MailId, given: &GivenUp| {
+            given.parts.iter().all(|part| !self.report_of.contains_key(&(*h, *part)))
+        };
+        self.given_up.iter().filter(|(h, given)| is_told(h, given)).map(|(h, _)| *h).collect()
+    }
+}
+
+impl Replicator {
+    /// Decides to give up parts. Only once all that was recorded is durable it is done: the tombstone that frees them is part of it.
+    pub(super) fn drop_parts(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>) {
+        let placed = self.placed(&owner, &h).unwrap_or_default();
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        mail.task = Task::Dropping;
+        self.out.commit(Vec::new(), vec![crate::core::Effect::Feed(Input::DropDue { owner, h, parts, placed })]);
+    }
+
+    /// Gives them up, unless others were placed while the disk was waited for: those have confirmed nothing yet (R3).
+    pub(super) fn on_drop_due(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>, placed: Vec<PeerId>) {
+        if self.is_over(&owner, &h) {
+            // Nobody counts parts of a mail that is over.
+            return self.remove(owner, h, parts);
+        }
+        if self.placed(&owner, &h).is_none_or(|now| now != placed) {
+            return self.look_again(owner, h);
+        }
+        let mut batch = Vec::new();
+        self.flush_served(owner, h, &mut batch);
+        self.record(&mut batch, Event::Dropped { owner, h, parts: parts.clone(), over: false });
+        self.commit(batch, Vec::new());
+        if let Some(o) = self.owners.get_mut(&owner) {
+            o.given_up.insert(h, GivenUp { parts, placed });
+        }
+        self.remove_given_up(owner);
+    }
+
+    /// Removes what was given up in words, once the owner has them. One that is lost, or no member any more, counts nothing.
+    pub(super) fn remove_given_up(&mut self, owner: PeerId) {
+        let counts = self.roster.as_ref().is_some_and(|r| r.counts(&owner) && r.others().next().is_some());
+        let Some(o) = self.owners.get(&owner) else { return };
+        let ready = if counts { o.told_of() } else { o.given_up.keys().copied().collect() };
+        for h in ready {
+            let given = self.owners.get_mut(&owner).and_then(|o| o.given_up.remove(&h));
+            let Some(GivenUp { parts, placed }) = given else { continue };
+            if self.is_over(&owner, &h) || self.placed(&owner, &h).is_some_and(|now| now == placed) {
+                self.remove(owner, h, parts);
+            } else {
+                self.hold_again(owner, h, &parts);
+                self.look_again(owner, h);
+            }
+        }
+    }
+
+    fn remove(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>) {
+        let Some(address) = self.owners.get(&owner).map(|o| o.address.clone()) else { return };
+        let Some(mail) = self.owners.mail(&owner, &h) else { return };
+        let last = mail.held.iter().all(|part| parts.contains(part));
+        self.out.act(Action::DropParts { owner, address, h, parts, last });
+    }
+
+    /// Files that are there after all: what was said of them is taken back.
+    fn hold_again(&mut self, owner: PeerId, h: MailId, parts: &[Part]) {
+        let Some(mail) = self.owners.mail(&owner, &h) else { return };
+        let dropped = parts.iter().filter(|part| !mail.held.contains(part));
+        self.commit_each(dropped.map(|part| Event::Held { owner, h, part: *part }).collect());
+    }
+    fn look_again(&mut self, owner: PeerId, h: MailId) {
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        mail.task = Task::Idle;
+        mail.ask_again = true;
+        self.evaluate(owner, h);
+    }
+
+    pub(super) fn on_parts_dropped(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>, result: Result<(), String>) {
+        let over = self.is_over(&owner, &h);
+        let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
+        mail.task = Task::Idle;
+        if let Err(why) = result {
+            if let Some(o) = self.owners.get_mut(&owner) {
+                o.trouble = Some(format!("parts of {h} cannot be removed: {why}"));
+            }
+            self.hold_again(owner, h, &parts);
+            self.timers.insert((self.now.mono + REMOVE_PAUSE, owner, h));
+            return;
+        }
+        if mail.held.iter().any(|part| parts.contains(part)) {
+            let over = over && mail.held.iter().all(|part| parts.contains(part));
+            let mut batch = Vec::new();
+            self.flush_served(owner, h, &mut batch);
+            self.record(&mut batch, Event::Dropped { owner, h, parts, over });
+            self.commit(batch, Vec::new());
+        }
+        self.mirrors.space_freed();
+        self.retry(|whose, wait| wait == Wait::Disk || (wait == Wait::Quota && *whose == owner));
+        self.evaluate(owner, h);
+    }
+}

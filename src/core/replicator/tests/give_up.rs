@@ -1,0 +1,74 @@
+//! Parts that are too many: the owner knows that one goes before its file does (R8).
+
+use std::time::Duration;
+
+use super::world::{KN, NAMES, World, id};
+use super::{HOUR, all_five, indices};
+use crate::core::replicator::Lookup;
+use crate::model::holding::HoldingState;
+
+/// A member was lost, another stood in for it, and while the owner is off it is back: who went, and who stood in.
+fn with_a_part_too_many() -> (World, &'static str, &'static str) {
+    let mut world = World::new(&NAMES);
+    world.send("alice", 1, KN);
+    let before = world.holders("alice", 1);
+    let gone = *before.keys().next().unwrap();
+    world.kill(gone);
+    world.lost.insert(id(gone));
+    world.set_roster();
+    world.run(HOUR);
+    let stand_in = *world.holders("alice", 1).keys().find(|name| !before.contains_key(*name)).unwrap();
+    world.kill("alice");
+    world.start(gone);
+    world.lost.clear();
+    world.set_roster();
+    world.run(2 * HOUR);
+    (world, gone, stand_in)
+}
+
+#[test]
+fn a_part_too_many_stays_until_its_owner_knows_that_it_goes() {
+    let (mut world, _, stand_in) = with_a_part_too_many();
+    assert_eq!(world.holders("alice", 1).len(), 6, "alice counts it still");
+    assert!(matches!(world.lookup(stand_in, 1), Lookup::Known(known) if known.parts.is_empty()), "given up in words");
+    world.start("alice");
+    world.run(Duration::from_secs(60));
+    assert_eq!((world.holders("alice", 1).len(), indices(&world, 1)), (5, all_five()));
+    assert!(matches!(world.told("alice", stand_in, 1)[..], [(_, HoldingState::Dropped { .. })]));
+}
+
+#[test]
+fn nobody_counts_a_part_whose_owner_is_lost_so_it_goes_at_once() {
+    let (mut world, _, stand_in) = with_a_part_too_many();
+    world.lost.insert(id("alice"));
+    world.set_roster();
+    world.run(Duration::from_secs(60));
+    assert!(!world.holders("alice", 1).contains_key(stand_in));
+    assert_eq!(indices(&world, 1), all_five());
+}
+
+#[test]
+fn a_part_given_up_in_words_is_held_again_when_others_are_placed_before_its_file_goes() {
+    let (mut world, gone, stand_in) = with_a_part_too_many();
+    world.log.clear();
+    world.kill(gone);
+    world.lost.insert(id(gone));
+    world.set_roster();
+    world.run(HOUR);
+    world.start("alice");
+    world.run(Duration::from_secs(60));
+    assert!(matches!(world.lookup(stand_in, 1), Lookup::Known(known) if known.parts.len() == 1));
+    assert!(matches!(world.told("alice", stand_in, 1)[..], [(_, HoldingState::Held)]));
+    assert_eq!((world.count("DropParts"), world.count("Mirror(")), (0, 0), "{:?}", world.log);
+}
+
+#[test]
+fn after_a_restart_what_was_given_up_in_words_is_gone_and_stays_told() {
+    let (mut world, _, stand_in) = with_a_part_too_many();
+    world.kill(stand_in);
+    world.start(stand_in);
+    world.start("alice");
+    world.run(HOUR);
+    assert_eq!((world.holders("alice", 1).len(), indices(&world, 1)), (5, all_five()));
+    assert!(matches!(world.told("alice", stand_in, 1)[..], [(_, HoldingState::Dropped { .. })]));
+}
