@@ -30,9 +30,8 @@ pub(super) struct GivenUp {
 impl Owner {
     /// Mails of which parts were given up, and the owner has no word on them to come.
     fn told_of(&self) -> Vec<MailId> {
-        let is_told = |h: &MailId, given: &GivenUp| {
-            given.parts.iter().all(|part| !self.report_of.contains_key(&(*h, *part)))
-        };
+        let is_told =
+            |h: &MailId, given: &GivenUp| given.parts.iter().all(|part| !self.report_of.contains_key(&(*h, *part)));
         self.given_up.iter().filter(|(h, given)| is_told(h, given)).map(|(h, _)| *h).collect()
     }
 }
