@@ -64,6 +64,8 @@ const ONLY_PLACE: [(&str, &str); 12] = [
 const ACTORS_SHARED: [&str; 11] = [
     "shell",
     "read_entries",
+    "beside",
+    "remover",
     "directory",
     "event_log",
     "identity",

@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use tokio::task::AbortHandle;
 
+use crate::actors::beside::beside;
 use crate::actors::directory::Directory;
 use crate::actors::shell::{EventLog, Handle, Perform, Shell};
 use crate::clock::Clock;
@@ -20,7 +21,7 @@ use crate::fragment::stream::Put;
 use crate::fragment::{Assembler, Codec, FragmentError, Layout, MailName, check_manifest};
 use crate::model::manifest::Manifest;
 use crate::model::msglist::Tombstone;
-use crate::model::{MailId, MonoTime, Part, PeerId, Urgency};
+use crate::model::{Digest, MailId, MonoTime, Part, PeerId, Urgency};
 use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
@@ -104,6 +105,31 @@ impl Origins {
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes.freeze())
+    }
+    /// All of a short mail, of the announced length and BLAKE3.
+    async fn short(&self, order: &Order) -> Tried<Vec<u8>> {
+        let (h, owner) = (order.h, order.owner);
+        let mut body = if owner == self.me {
+            let body = self.own.part(h, Part::Whole).await.map_err(SourceFailure::Unreachable)?;
+            Blocks::Own(body.into_chunks(0..order.length, OWN_CHUNK))
+        } else {
+            let client = self.client.with_urgency(order.urgency);
+            let body = client.get_part(owner, &h, Part::Whole, None).await;
+            Blocks::Peer(body.map_err(|e| gone_or(&e, h, owner))?)
+        };
+        let length = usize::try_from(order.length).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(length.min(OWN_CHUNK));
+        while let Some(chunk) = body.next().await? {
+            if bytes.len() + chunk.len() > length {
+                return Err(SourceFailure::Lied(format!("it is longer than the {length} bytes that were announced")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if bytes.len() == length && Digest::new(*blake3::hash(&bytes).as_bytes()) == order.digest {
+            return Ok(bytes);
+        }
+        // A connection that breaks is no lie; the length of an answer is checked where it is read.
+        Err(SourceFailure::Lied("its bytes are not those that were announced".to_owned()))
     }
     async fn part(&self, get: &Get, part: Part, range: Range<u64>) -> Tried<Blocks> {
         let (h, source) = (get.h, get.source);
@@ -192,7 +218,7 @@ async fn get_manifest(
     let limit = manifest_limit(order.length, origins.directory.snapshot().roster.policy.max_sealed());
     let bytes = origins.manifest(&order, source, k, limit).await?;
     let lied = |why: String| SourceFailure::Lied(format!("manifest: {why}"));
-    let checked = tokio::task::spawn_blocking(move || {
+    let checked = beside(bytes.len(), move || {
         let manifest = Signed::<Manifest>::verify(&bytes).map_err(|e| lied(e.to_string()))?;
         if manifest.owner != order.owner {
             // Another owner gave its own mail this h; whoever serves that one does not lie.
@@ -203,6 +229,27 @@ async fn get_manifest(
         Ok((layout, Box::new(manifest)))
     });
     checked.await.unwrap_or_else(|_| Err(SourceFailure::Unreachable("this peer is stopping".to_owned())))
+}
+
+/// A mail of one block, from its owner: its ns says all that is needed to check it.
+async fn get_short(origins: Origins, home: Home, order: &Order, request: RequestId) -> Input {
+    let h = order.h;
+    let bytes = match origins.short(order).await {
+        Ok(bytes) => bytes,
+        Err(failure) => return Input::Short { h, request, result: Err(failure) },
+    };
+    let path = home.fetch_mail(&h, &order.owner, order.length, &order.digest);
+    let written = tokio::task::spawn_blocking(move || {
+        let written = std::fs::write(&path, &bytes);
+        written.inspect_err(|e| room::ran_out(&path, e)).map(|()| path)
+    });
+    match written.await {
+        Ok(Ok(path)) => Input::Short { h, request, result: Ok(path) },
+        Ok(Err(error)) => Input::DiskFailed { h, why: error.to_string(), full: is_disk_full(&error) },
+        Err(_) => {
+            Input::Short { h, request, result: Err(SourceFailure::Unreachable("this peer is stopping".to_owned())) }
+        }
+    }
 }
 
 /// What one request needs.
@@ -442,6 +489,15 @@ impl Perform<Fetch> for Fetcher {
                 let get = Get { origins, clock: self.clock.clone(), mail, back, h, source, request, k, run, urgency };
                 self.requests.retain(|_, task| !task.is_finished());
                 self.requests.insert(request, tokio::spawn(get.run()).abort_handle());
+            }
+            Action::GetShort { order, request } => {
+                let home = self.home.clone();
+                let task = tokio::spawn(async move {
+                    let input = get_short(origins, home, &order, request).await;
+                    let _ = back.tell(input).await;
+                });
+                self.requests.retain(|_, task| !task.is_finished());
+                self.requests.insert(request, task.abort_handle());
             }
             Action::Cancel { request } => {
                 if let Some(task) = self.requests.remove(&request) {

@@ -2,6 +2,7 @@
 
 pub mod allowance;
 pub mod backup;
+pub mod beside;
 pub mod dht_client;
 pub mod dial_back;
 pub mod directory;
@@ -16,6 +17,7 @@ pub mod peer;
 pub mod peer_api;
 pub mod postbox;
 pub mod read_entries;
+pub mod remover;
 pub mod replay;
 pub mod replicator;
 pub mod serve_parts;

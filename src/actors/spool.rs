@@ -14,12 +14,17 @@ use crate::clock::Clock;
 use crate::mime::{Split, address, header};
 use crate::model::structure::Structure;
 use crate::model::{Address, SubmissionId, WallTime};
-use crate::store::files::{DurableWriter, FILE_MODE, FileError, read_bounded, remove_durable, write_durable};
+use crate::store::files::{
+    DurableWriter, FileError, commit_together, read_bounded, remove_all, remove_durable, staged,
+};
 use crate::store::home::Home;
 use crate::wire::{WireError, decode, encode};
 
 /// Largest envelope: 48 KiB of header block and structure, 100 receivers, and slack.
 const ENVELOPE_MAX: u64 = 256 * 1024;
+
+/// A mail waits in memory until so many bytes of it came, one block: most mails are never longer, and are written in one step.
+const SHORT: usize = 64 * 1024;
 
 /// Why the spool did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -107,14 +112,11 @@ impl Spool {
     /// Begins a mail.
     ///
     /// # Errors
-    /// [`SpoolError`] when the disk fails or there is no randomness.
-    pub async fn begin(&self) -> Result<Begun, SpoolError> {
+    /// [`SpoolError`] when there is no randomness.
+    pub fn begin(&self) -> Result<Begun, SpoolError> {
         let mut id = [0; SubmissionId::LEN];
         getrandom::fill(&mut id).map_err(|e| SpoolError::Unavailable { why: e.to_string() })?;
-        let folder = self.home.spool_dir();
-        let writer = tokio::task::spawn_blocking(move || DurableWriter::create(&folder));
-        let writer = writer.await.map_err(|e| SpoolError::stopping(&e))??;
-        Ok(Begun { spool: self.clone(), submission: SubmissionId::new(id), writer: Some(writer) })
+        Ok(Begun { spool: self.clone(), submission: SubmissionId::new(id), text: Some(Text::Short(Vec::new())) })
     }
 
     /// The envelope of a spooled mail. Blocking.
@@ -147,13 +149,42 @@ impl Spool {
     /// # Errors
     /// [`SpoolError`] when the disk fails.
     pub fn remove(&self, submission: &SubmissionId) -> Result<(), SpoolError> {
-        for file in [self.envelope_file(submission), self.mail_file(submission)] {
-            match remove_durable(&file) {
-                Err(e) if !e.is_not_found() => return Err(e.into()),
-                _ => {}
+        Ok(remove_all(&[self.envelope_file(submission), self.mail_file(submission)])?)
+    }
+}
+
+/// What came of a mail so far.
+#[derive(Debug)]
+enum Text {
+    /// At most [`SHORT`] bytes, which need no file yet.
+    Short(Vec<u8>),
+    /// In a file without a name.
+    Long(DurableWriter),
+}
+
+impl Text {
+    /// Blocking.
+    fn push(self, spool: &Spool, chunk: &[u8]) -> Result<Self, SpoolError> {
+        let mut writer = match self {
+            Text::Short(mut bytes) if bytes.len() + chunk.len() <= SHORT => {
+                bytes.extend_from_slice(chunk);
+                return Ok(Text::Short(bytes));
+            }
+            short => short.into_file(spool)?,
+        };
+        writer.write_all(chunk)?;
+        Ok(Text::Long(writer))
+    }
+    /// Blocking.
+    fn into_file(self, spool: &Spool) -> Result<DurableWriter, SpoolError> {
+        match self {
+            Text::Long(writer) => Ok(writer),
+            Text::Short(bytes) => {
+                let mut writer = DurableWriter::create(&spool.home.spool_dir())?;
+                writer.write_all(&bytes)?;
+                Ok(writer)
             }
         }
-        Ok(())
     }
 }
 
@@ -163,7 +194,7 @@ pub struct Begun {
     spool: Spool,
     submission: SubmissionId,
     /// Away only while a write is under way on the blocking pool.
-    writer: Option<DurableWriter>,
+    text: Option<Text>,
 }
 
 impl Begun {
@@ -172,9 +203,9 @@ impl Begun {
         self.submission
     }
 
-    fn writer(&mut self) -> Result<DurableWriter, SpoolError> {
+    fn text(&mut self) -> Result<Text, SpoolError> {
         let broken = || SpoolError::Unavailable { why: "an earlier write of this mail failed".to_owned() };
-        self.writer.take().ok_or_else(broken)
+        self.text.take().ok_or_else(broken)
     }
 
     /// Appends bytes.
@@ -182,9 +213,15 @@ impl Begun {
     /// # Errors
     /// [`SpoolError`] when the disk fails; the mail cannot be committed then.
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), SpoolError> {
-        let mut writer = self.writer()?;
-        let written = tokio::task::spawn_blocking(move || writer.write_all(&chunk).map(|()| writer));
-        self.writer = Some(written.await.map_err(|e| SpoolError::stopping(&e))??);
+        let (text, spool) = (self.text()?, self.spool.clone());
+        let is_short = matches!(&text, Text::Short(bytes) if bytes.len() + chunk.len() <= SHORT);
+        self.text = Some(if is_short {
+            // Nothing of it touches the disk.
+            text.push(&spool, &chunk)?
+        } else {
+            let written = tokio::task::spawn_blocking(move || text.push(&spool, &chunk));
+            written.await.map_err(|e| SpoolError::stopping(&e))??
+        });
         Ok(())
     }
 
@@ -199,10 +236,12 @@ impl Begun {
         let at = self.spool.clock.now().wall;
         let Split { structure, header_block } = split;
         let envelope = Envelope { receivers, at, message_id, header_block, structure };
-        let (writer, spool, submission) = (self.writer()?, self.spool.clone(), self.submission);
+        let (text, spool, submission) = (self.text()?, self.spool.clone(), self.submission);
         let committed = tokio::task::spawn_blocking(move || {
-            writer.commit(&spool.mail_file(&submission))?;
-            match write_durable(&spool.envelope_file(&submission), &encode(&envelope), FILE_MODE) {
+            let mail = (text.into_file(&spool)?, spool.mail_file(&submission));
+            let staged = staged(&spool.envelope_file(&submission), &encode(&envelope));
+            // The envelope gets its name last.
+            match staged.and_then(|envelope| commit_together(vec![mail, envelope])) {
                 Ok(()) => Ok(envelope),
                 Err(error) => {
                     // Without its envelope it will be removed at the next start anyway.
@@ -232,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_committed_mail_is_found_with_its_envelope() {
         let (_dir, spool) = spool();
-        let mut begun = spool.begin().await.unwrap();
+        let mut begun = spool.begin().unwrap();
         let submission = begun.submission();
         begun.write(Bytes::from_static(&MAIL[..10])).await.unwrap();
         begun.write(Bytes::from_static(&MAIL[10..])).await.unwrap();
@@ -249,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_never_acknowledged_is_removed_at_the_start() {
         let (_dir, spool) = spool();
-        let mut begun = spool.begin().await.unwrap();
+        let mut begun = spool.begin().unwrap();
         begun.write(Bytes::from_static(MAIL)).await.unwrap();
         drop(begun);
         let orphan = SubmissionId::new([7; 16]);

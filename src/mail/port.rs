@@ -97,7 +97,7 @@ impl Submit for SmtpPort {
             return Err(SubmitError::NoMember { own: own.clone() });
         }
         need_room(&self.0).await?;
-        let begun = self.0.spool.begin().await.map_err(submit_error)?;
+        let begun = self.0.spool.begin().map_err(submit_error)?;
         Ok(SpoolingMail { peer: self.0.clone(), begun })
     }
 }

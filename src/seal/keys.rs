@@ -1,8 +1,9 @@
 //! Identities: a secret one that signs and opens, and the public certificate of it. Never prints or exports a secret but by
 //! [`SecretIdentity::to_bytes`], whose caller keeps it in a file of mode 0600.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use openpgp::cert::{CertBuilder, CertParser, CipherSuite};
@@ -68,6 +69,12 @@ fn read_holder(text: &str) -> Option<Holder> {
 #[derive(Clone)]
 pub struct Certificate(Arc<Inner>);
 
+/// Certificates that were read of late, by the BLAKE3 of their bytes. The same bytes always make the same certificate, of which two
+/// or three are needed for every mail, and to check one anew takes as long as to seal a short mail.
+static READ: Mutex<BTreeMap<[u8; 32], Certificate>> = Mutex::new(BTreeMap::new());
+/// Most of them, with about 5 KB each. Beyond it all are forgotten, which costs a check each.
+const READ_MAX: usize = 512;
+
 struct Inner {
     cert: Cert,
     fingerprint: Fingerprint,
@@ -82,11 +89,21 @@ impl Certificate {
     /// # Errors
     /// [`SealError::Certificate`] says what does not fit.
     pub fn parse(bytes: &[u8]) -> Result<Self, SealError> {
+        let name = *blake3::hash(bytes).as_bytes();
+        if let Some(known) = READ.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            return Ok(known.clone());
+        }
         let cert = read_cert(bytes)?;
         if cert.is_tsk() {
             return Err(SealError::certificate("it carries secret keys, which must stay at home"));
         }
-        Self::check(cert)
+        let certificate = Self::check(cert)?;
+        let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.len() >= READ_MAX {
+            read.clear();
+        }
+        read.insert(name, certificate.clone());
+        Ok(certificate)
     }
 
     fn check(cert: Cert) -> Result<Self, SealError> {

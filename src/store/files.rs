@@ -130,15 +130,14 @@ impl DurableWriter {
         self.written
     }
 
-    /// Makes what was written durable under its temporary name, and gives that, for whoever reads it again before the commit.
+    /// The temporary name, with all that was written in it, for whoever reads it again before the commit. Not durable yet.
     ///
     /// # Errors
-    /// [`FileError`] when it cannot be written or fsynced.
+    /// [`FileError`] when it cannot be written.
     pub fn settle(&mut self) -> Result<&Path, FileError> {
         let path = &self.temporary;
         let Some(file) = self.file.as_mut() else { return Err(FileError::NotFound { path: path.clone() }) };
         file.flush().map_err(|e| FileError::from_io(path, "write", &e))?;
-        file.get_ref().sync_all().map_err(|e| FileError::from_io(path, "fsync", &e))?;
         Ok(path)
     }
 
@@ -146,29 +145,64 @@ impl DurableWriter {
     ///
     /// # Errors
     /// [`FileError`]. The file may be there in spite of it, but nobody may be told so.
-    pub fn commit(mut self, path: &Path) -> Result<(), FileError> {
-        let folder = folder_of(path)?;
-        ensure_folder(folder)?;
-        let Some(buffered) = self.file.take() else {
-            return Err(FileError::NotFound { path: self.temporary.clone() });
-        };
-        let placed = finish(buffered, &self.temporary).and_then(|()| {
-            fs::rename(&self.temporary, path).map_err(|e| FileError::from_io(path, "rename a new file to", &e))
-        });
-        if placed.is_err() {
-            // What is left is unnamed garbage; if it cannot be removed now, the sweep at the next start does it.
-            let _ = fs::remove_file(&self.temporary);
-        }
-        placed?;
-        sync_folder(folder)?;
-        room::had_room(path);
+    pub fn commit(self, path: &Path) -> Result<(), FileError> {
+        commit_together(vec![(self, path.to_path_buf())])
+    }
+
+    /// Fsyncs what was written; it has only its temporary name yet.
+    fn finish(&mut self) -> Result<(), FileError> {
+        let path = &self.temporary;
+        let Some(buffered) = self.file.as_mut() else { return Err(FileError::NotFound { path: path.clone() }) };
+        buffered.flush().map_err(|e| FileError::from_io(path, "write", &e))?;
+        buffered.get_ref().sync_all().map_err(|e| FileError::from_io(path, "fsync", &e))
+    }
+
+    fn name(mut self, path: &Path) -> Result<(), FileError> {
+        fs::rename(&self.temporary, path).map_err(|e| FileError::from_io(path, "rename a new file to", &e))?;
+        self.file = None;
         Ok(())
     }
 }
 
-fn finish(buffered: BufWriter<File>, path: &Path) -> Result<(), FileError> {
-    let file = buffered.into_inner().map_err(|e| FileError::from_io(path, "write", e.error()))?;
-    file.sync_all().map_err(|e| FileError::from_io(path, "fsync", &e))
+/// Gives several files their names, in this order; once this returns, all of them survive a power cut. They are fsynced side by
+/// side, so that they share one commit of the file system, and each folder once. After a crash in between the first few may be
+/// there, each of them whole.
+///
+/// # Errors
+/// [`FileError`] of the first that failed. Files may be there in spite of it, but nobody may be told so.
+pub fn commit_together(mut files: Vec<(DurableWriter, PathBuf)>) -> Result<(), FileError> {
+    for (_, path) in &files {
+        ensure_folder(folder_of(path)?)?;
+    }
+    if let [(only, _)] = files.as_mut_slice() {
+        only.finish()?;
+    } else {
+        let finished: Result<(), FileError> = std::thread::scope(|scope| {
+            let all: Vec<_> = files.iter_mut().map(|(file, _)| scope.spawn(|| file.finish())).collect();
+            all.into_iter().try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        finished?;
+    }
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for (file, path) in files {
+        file.name(&path)?;
+        let folder = folder_of(&path)?;
+        if !folders.iter().any(|known| known == folder) {
+            folders.push(folder.to_path_buf());
+        }
+        room::had_room(&path);
+    }
+    folders.iter().try_for_each(|folder| sync_folder(folder))
+}
+
+/// A file with these bytes that has only a temporary name yet, for [`commit_together`].
+///
+/// # Errors
+/// [`FileError`] when it cannot be written.
+pub fn staged(path: &Path, bytes: &[u8]) -> Result<(DurableWriter, PathBuf), FileError> {
+    let mut writer = DurableWriter::create(folder_of(path)?)?;
+    writer.write_all(bytes).map_err(|e| FileError::from_io(path, "write", &e))?;
+    Ok((writer, path.to_path_buf()))
 }
 
 impl Write for DurableWriter {
@@ -250,6 +284,19 @@ pub fn remove_durable(path: &Path) -> Result<(), FileError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(FileError::from_io(path, "remove", &e)),
     }
+}
+
+/// Removes files that may come back after a power cut, as they might if it came a moment earlier: for what the next start finds
+/// and removes again. What is not there is no error.
+///
+/// # Errors
+/// [`FileError`] when one is there and cannot be removed; those after it stay.
+pub fn remove_all(paths: &[PathBuf]) -> Result<(), FileError> {
+    let removed = |path: &PathBuf| match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FileError::from_io(path, "remove", &e)),
+        _ => Ok(()),
+    };
+    paths.iter().try_for_each(removed)
 }
 
 /// All of `path`, if it has at most `limit` bytes.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::files::{FileError, remove_durable};
+use super::files::{FileError, remove_all, remove_durable};
 use super::home::Home;
 use crate::model::{Address, Digest, MailId, Part, PeerId, SubmissionId};
 
@@ -112,7 +112,8 @@ pub fn later_manifests(first: &Path) -> Result<BTreeSet<PathBuf>, FileError> {
     Ok(found)
 }
 
-/// Removes the manifests of a mail, `h.manifest` the last: as long as that is there, the next start finds what is left.
+/// Removes the manifests of a mail, `h.manifest` the last: as long as that is there, the next start finds what is left. After a
+/// power cut they may be there again ([`remove_all`]).
 ///
 /// # Errors
 /// [`FileError`] when their folder cannot be read or a file cannot be removed.
@@ -122,7 +123,7 @@ pub fn remove_manifests(first: &Path) -> Result<(), FileError> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(FileError::from_io(&folder, "remove", &e)),
         _ => {}
     }
-    remove_durable(first)
+    remove_all(&[first.to_path_buf()])
 }
 
 fn part_of(name: &str) -> Option<(MailId, Part)> {

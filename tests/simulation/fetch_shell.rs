@@ -27,7 +27,7 @@ fn failure(answer: Answer) -> SourceFailure {
 }
 
 /// A source that says the mail is gone is believed only with the owner's word.
-fn gone_or(answer: Answer, h: MailId, owner: PeerId) -> SourceFailure {
+pub(crate) fn gone_or(answer: Answer, h: MailId, owner: PeerId) -> SourceFailure {
     let Answer::Gone(tombstone) = &answer else { return failure(answer) };
     match Signed::<Tombstone>::verify(tombstone) {
         Ok(t) if t.h == h && t.owner == owner => SourceFailure::Gone,
@@ -36,7 +36,7 @@ fn gone_or(answer: Answer, h: MailId, owner: PeerId) -> SourceFailure {
 }
 
 /// The blocks that a request asks for, as they travel.
-fn expected(layout: &Layout, run: &Run) -> Vec<(u64, u8)> {
+pub(crate) fn expected(layout: &Layout, run: &Run) -> Vec<(u64, u8)> {
     match run {
         Run::Fragment { index, stripes } if layout.k() > 1 => stripes.clone().map(|s| (s, *index)).collect(),
         Run::Fragment { stripes, .. } | Run::Whole { stripes } => stripes
@@ -67,9 +67,9 @@ impl World {
                 self.tell_later(p, 2, Tell::Fetch(Input::Opened { h, have }));
             }
             Action::Get { h, source, request, run, .. } => self.get(p, h, source, request, &run),
+            Action::GetShort { order, request } => self.get_short(p, order, request),
             Action::Cancel { request } => {
-                let this =
-                    |pending: &Pending| matches!(pending, Pending::FetchBlocks { request: r, .. } if *r == request);
+                let this = |pending: &Pending| matches!(pending, Pending::FetchBlocks { request: r, .. } | Pending::FetchShort { request: r, .. } if *r == request);
                 self.peers[p].calls.retain(|_, (_, pending)| !this(pending));
             }
             Action::StopManifest { h, source } => {

@@ -49,6 +49,7 @@ mod run;
 mod sabotage;
 #[cfg(test)]
 mod serve;
+mod short;
 #[cfg(test)]
 mod users;
 #[cfg(test)]

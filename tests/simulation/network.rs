@@ -88,6 +88,7 @@ pub(crate) enum Pending {
     FetchOffer { h: MailId, source: PeerId, owner: PeerId },
     FetchManifest { order: Order, source: PeerId },
     FetchBlocks { h: MailId, request: RequestId, asked_at: u64 },
+    FetchShort { order: Order, request: RequestId },
     Nr { batch: u64, item: Box<NrItem> },
 }
 
@@ -198,6 +199,7 @@ impl World {
             Pending::FetchOffer { h, source, owner } => self.offered(p, h, source, owner, answer),
             Pending::FetchManifest { order, source } => self.manifest_came(p, &order, source, answer),
             Pending::FetchBlocks { h, request, asked_at } => self.blocks_came(p, peer, h, request, asked_at, answer),
+            Pending::FetchShort { order, request } => self.short_came(p, &order, request, answer),
             Pending::Nr { batch, item } => self.nr_answered(p, batch, *item, answer),
         }
     }

@@ -4,6 +4,7 @@
 mod audit;
 mod courier;
 mod display;
+mod fresh;
 mod own_list;
 mod port;
 mod recover;
@@ -16,12 +17,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use serde_bytes::ByteBuf;
 use tokio::sync::Semaphore;
 
 use super::dht_client::DhtPort;
 use super::directory::Directory;
 use super::identity::Identity;
 use super::read_entries::ReadEntries;
+use super::remover::Remover;
 use super::shell::{EventLog, Handle, Perform, Shell};
 use super::spool::{Envelope, Spool, SpoolError};
 use crate::clock::Clock;
@@ -33,7 +36,7 @@ use crate::model::dht::{DhtKey, value_hash};
 use crate::model::notification::{nr_password, ns_password};
 use crate::model::{Address, Digest, GroupName, MailId, PeerId, Secret, SubmissionId};
 use crate::net::https_client::PeerClient;
-use crate::store::files::{FileError, remove_durable};
+use crate::store::files::{FileError, remove_all, remove_durable};
 use crate::store::home::Home;
 use crate::store::listing::remove_manifests;
 use crate::wire::notify::Notice;
@@ -43,8 +46,8 @@ pub use port::OutboxPort;
 use port::{NrError, open_nr};
 use seal::Sealer;
 
-/// Mails that are sealed at a time: one a core of the machines this is made for.
-const SEALS_AT_ONCE: usize = 2;
+/// Mails that are sealed at a time: while the disk is waited for with some, others are encrypted. Each takes a few MiB at most.
+const SEALS_AT_ONCE: usize = 8;
 /// Notifications under way at a time, to all peers: as many as the brain asks for at once.
 const SENDS_AT_ONCE: usize = 256;
 /// Messages filed in the user's mailboxes at a time. Apart from the notifications: peers that do not answer delay no DSN.
@@ -103,6 +106,7 @@ struct Performer {
     seals: Arc<Semaphore>,
     sends: Arc<Semaphore>,
     files: Arc<Semaphore>,
+    remover: Remover,
     /// Entries under `nr:` that were read and need not be again.
     read: Arc<ReadEntries>,
 }
@@ -139,6 +143,7 @@ pub async fn start(brain: Outbox, tools: Tools, log: Arc<dyn EventLog>) -> Resul
         seals: Arc::new(Semaphore::new(SEALS_AT_ONCE)),
         sends: Arc::new(Semaphore::new(SENDS_AT_ONCE)),
         files: Arc::new(Semaphore::new(FILED_AT_ONCE)),
+        remover: Remover::default(),
         read: Arc::default(),
     };
     let handle = Shell::start(brain, performer, log, tools.clock.clone(), Some(Input::Start { blobs }));
@@ -170,10 +175,17 @@ async fn find_certificate(tools: &Tools, address: &Address) -> Certificate {
     }
 }
 
-async fn announce(tools: Arc<Tools>, courier: Arc<Courier>, what: &Announcement) -> Option<How> {
-    let (home, h, receiver) = (tools.home.clone(), what.h, what.receiver.clone());
-    let notice = tokio::task::spawn_blocking(move || seal::sealed_notice(&home, &h, &receiver)).await.ok()?;
-    let sealed = match notice {
+/// The sealed ns of a mail, from memory the first time.
+async fn sealed_notice(sealer: &Sealer, what: &Announcement) -> Option<Result<ByteBuf, String>> {
+    if let Some(fresh) = sealer.fresh.take(what.h, &what.receiver) {
+        return Some(Ok(fresh));
+    }
+    let (home, h, receiver) = (sealer.home.clone(), what.h, what.receiver.clone());
+    tokio::task::spawn_blocking(move || seal::sealed_notice(&home, &h, &receiver)).await.ok()
+}
+
+async fn announce(tools: Arc<Tools>, sealer: Arc<Sealer>, courier: Arc<Courier>, what: &Announcement) -> Option<How> {
+    let sealed = match sealed_notice(&sealer, what).await? {
         Ok(sealed) => sealed,
         Err(error) => {
             tracing::error!(mail = %what.h, receiver = %what.receiver, %error, "a mail cannot be announced");
@@ -244,9 +256,9 @@ fn remove_if_there(path: PathBuf) -> Result<(), FileError> {
 
 /// The blob last: as long as it is there, the next start finds what is left.
 fn drop_blob(home: &Home, h: &MailId) -> Result<(), FileError> {
-    remove_if_there(home.outbox_notices(h))?;
+    remove_all(&[home.outbox_notices(h)])?;
     remove_manifests(&home.outbox_manifest(h))?;
-    remove_if_there(home.outbox_blob(h))
+    remove_all(&[home.outbox_blob(h)])
 }
 
 /// The header block of a mail that is still in the spool.
@@ -278,9 +290,9 @@ impl Performer {
         });
     }
 
-    fn remove(what: String, work: impl FnOnce() -> Result<(), String> + Send + 'static) {
-        tokio::spawn(async move {
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+    fn remove(&self, what: String, work: impl FnOnce() -> Result<(), String> + Send + 'static) {
+        self.remover.remove(move || {
+            if let Err(error) = work() {
                 tracing::warn!(%what, %error, "what is not needed any more stays until the next start");
             }
         });
@@ -376,16 +388,17 @@ impl Perform<Outbox> for Performer {
                     tokio::task::spawn_blocking(move || reencode::reencode(&sealer, &facts, encoding)).await.ok()
                 });
             }
-            Action::DropSpool { submission } => Self::remove(format!("spool of {submission}"), move || {
+            Action::DropSpool { submission } => self.remove(format!("spool of {submission}"), move || {
                 tools.spool.remove(&submission).map_err(|e| e.to_string())
             }),
             Action::DropBlob { h } => {
-                Self::remove(format!("sealed mail {h}"), move || drop_blob(&tools.home, &h).map_err(|e| e.to_string()))
+                self.sealer.fresh.forget(h);
+                self.remove(format!("sealed mail {h}"), move || drop_blob(&tools.home, &h).map_err(|e| e.to_string()))
             }
             Action::Announce(what) => {
-                let courier = self.courier.clone();
+                let (courier, sealer) = (self.courier.clone(), self.sealer.clone());
                 self.send(back, async move {
-                    let how = announce(tools, courier, &what).await;
+                    let how = announce(tools, sealer, courier, &what).await;
                     Some(Input::Announced { h: what.h, receiver: what.receiver, how })
                 });
             }
@@ -412,7 +425,7 @@ impl Perform<Outbox> for Performer {
             Action::Audit { member, h, part, block } => {
                 self.send(back, audit::audit(tools, (member, h), part, block));
             }
-            Action::ForgetRestored => Self::remove("the mark of a restore".to_owned(), move || {
+            Action::ForgetRestored => self.remove("the mark of a restore".to_owned(), move || {
                 remove_if_there(tools.home.restored_mark()).map_err(|e| e.to_string())
             }),
             Action::Hello { peers } => self.say_hello(peers, back),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Tools;
+use crate::actors::beside::beside;
 use crate::actors::shell::{Handle, Stopped};
 use crate::core::outbox::{Input, NrFrom, Outbox, OutboxRefusal, Reply};
 use crate::model::notification::Nr;
@@ -31,7 +32,7 @@ pub(super) enum NrError {
     },
 }
 
-/// Opens and checks an nr. Blocking.
+/// Opens and checks an nr. Work of the processor.
 pub(super) fn open_nr(tools: &Tools, sealed: &[u8]) -> Result<(Nr, Fingerprint), NrError> {
     let bad = |e: crate::seal::SealError| NrError::Bad { why: e.to_string() };
     let unverified = decrypt_nr(sealed, &tools.identity.openpgp).map_err(bad)?;
@@ -69,7 +70,7 @@ impl OutboxPort {
         }
         let unavailable = |why: String| ApiError::Unavailable { why, retry_after: RETRY };
         let tools = self.tools.clone();
-        let opened = tokio::task::spawn_blocking(move || open_nr(&tools, &sealed)).await;
+        let opened = beside(sealed.len(), move || open_nr(&tools, &sealed)).await;
         let (nr, signer) = opened.map_err(|e| unavailable(e.to_string()))?.map_err(|e| match e {
             NrError::Bad { .. } => {
                 tracing::warn!(%caller, error = %e, "a receive notification is refused");

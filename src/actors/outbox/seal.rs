@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::Tools;
+use super::fresh::FreshNotices;
 use crate::actors::directory::{Directory, Snapshot};
 use crate::actors::identity::Identity;
 use crate::actors::spool::{Spool, SpoolError};
@@ -23,7 +24,7 @@ use crate::model::notification::Ns;
 use crate::model::structure::Structure;
 use crate::model::{Address, Digest, Encoding, Fingerprint, MailId, PeerId, Policy, Secret, SubmissionId, WallTime};
 use crate::seal::{Certificate, seal_for_owner, seal_mail, seal_ns};
-use crate::store::files::{DurableWriter, FILE_MODE, FileError, read_bounded, write_durable};
+use crate::store::files::{DurableWriter, FILE_MODE, FileError, commit_together, read_bounded, staged, write_durable};
 use crate::store::home::Home;
 use crate::wire::{decode, encode};
 
@@ -113,6 +114,7 @@ pub(super) struct Sealer {
     pub(super) directory: Directory,
     pub(super) codec: Arc<Codec>,
     clock: Clock,
+    pub(super) fresh: FreshNotices,
 }
 
 /// What of a clear mail its ns carry.
@@ -131,6 +133,7 @@ impl Sealer {
             directory: tools.directory.clone(),
             codec: tools.codec.clone(),
             clock: tools.clock.clone(),
+            fresh: FreshNotices::default(),
         }
     }
 
@@ -280,6 +283,9 @@ fn try_seal(tools: &Sealer, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailE
         for_owner,
     };
     keep(tools, writer, manifest, &notices).map_err(again)?;
+    for notice in notices {
+        tools.fresh.put(h, notice.receiver, notice.sealed);
+    }
     Ok((receivers, entry))
 }
 
@@ -304,13 +310,15 @@ fn write_sealed(
     Ok((file, manifest))
 }
 
-/// Blob, manifest, ns: each durable before the next (DESIGN.md section 5.3).
+/// Blob, manifest, ns (DESIGN.md section 5.3): they get their names in this order, and are durable together.
 fn keep(tools: &Sealer, writer: DurableWriter, manifest: Manifest, notices: &[SealedNotice]) -> Result<(), FileError> {
-    let h = manifest.h;
+    let (home, h) = (&tools.home, manifest.h);
     let manifest = tools.identity.key.sign(manifest);
-    writer.commit(&tools.home.outbox_blob(&h))?;
-    write_durable(&tools.home.outbox_manifest(&h), manifest.as_bytes(), FILE_MODE)?;
-    write_durable(&tools.home.outbox_notices(&h), &encode(&notices), FILE_MODE)
+    commit_together(vec![
+        (writer, home.outbox_blob(&h)),
+        staged(&home.outbox_manifest(&h), manifest.as_bytes())?,
+        staged(&home.outbox_notices(&h), &encode(&notices))?,
+    ])
 }
 
 fn random_secret() -> Result<Secret, SealFailure> {

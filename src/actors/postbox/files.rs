@@ -15,7 +15,7 @@ use crate::model::structure::{SPLITTER_VERSION, Structure};
 use crate::model::{MailId, SubmissionId};
 use crate::seal::{Certificate, SealError, SecretIdentity, open_mail, strip_encryption, verify_signed};
 use crate::store::files::{
-    DurableWriter, FILE_MODE, FileError, read_bounded, remove_durable, rename_durable, write_durable,
+    DurableWriter, FILE_MODE, FileError, commit_together, read_bounded, remove_all, rename_durable, write_durable,
 };
 use crate::store::home::Home;
 use crate::wire;
@@ -268,8 +268,7 @@ fn try_open(
     if let Some(why) = difference(&announced, &found, opened.length, size) {
         return Ok(OpenResult::Mismatch(why));
     }
-    signed.commit(&signed_path(home, key))?;
-    tee.to.commit(&body_path(home, key))?;
+    commit_together(vec![(signed, signed_path(home, key)), (tee.to, body_path(home, key))])?;
     Ok(OpenResult::Here)
 }
 
@@ -307,10 +306,8 @@ fn is_mismatch(error: &SealError) -> bool {
 /// Removes the files of messages. What cannot be removed now is removed by the sweep at the next start.
 pub(super) fn remove(home: &Home, keys: &[MessageKey]) {
     for key in keys {
-        for path in [head_path(home, *key), body_path(home, *key), signed_path(home, *key)] {
-            if let Err(error) = remove_durable(&path) {
-                tracing::warn!(%error, "a file that is not needed any more stays until the next start");
-            }
+        if let Err(error) = remove_all(&[head_path(home, *key), body_path(home, *key), signed_path(home, *key)]) {
+            tracing::warn!(%error, "a file that is not needed any more stays until the next start");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! of their own; it never decides what is filed, answered or refused.
 
 mod files;
+mod kept_keys;
 mod notices;
 mod port;
 mod proof;
@@ -17,6 +18,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::actors::directory::{Directory, Snapshot};
+use crate::actors::remover::Remover;
 use crate::actors::shell::{EventLog, Handle, Perform, Shell};
 use crate::clock::Clock;
 use crate::core::fetch::{self, Fetch, Order};
@@ -28,10 +30,11 @@ use crate::model::dht::DhtKey;
 use crate::model::{Address, Digest, Fingerprint, GroupName, MailId, PeerId, Secret, SubmissionId, Urgency, WallTime};
 use crate::net::https_client::PeerClient;
 use crate::seal::SecretIdentity;
-use crate::store::files::remove_durable;
+use crate::store::files::remove_all;
 use crate::store::home::Home;
 use files::MailFileError;
 pub use files::{Head, body_path, head_path, signed_path};
+use kept_keys::KeptKeys;
 pub use notices::NsError;
 use notices::{Notices, blocking};
 pub use port::PostboxPort;
@@ -140,6 +143,7 @@ struct Performer {
     changes: watch::Sender<u64>,
     /// Becomes true when the sweep of `mail/` is done: before that no file is written there.
     swept: watch::Sender<bool>,
+    remover: Remover,
 }
 
 /// Starts the postbox; `brain` has replayed its events.
@@ -150,7 +154,7 @@ pub fn start(brain: Postbox, parts: Parts, log: Arc<dyn EventLog>) -> PostboxPor
         me: identity.clone(),
         peer_id,
         address,
-        home: home.clone(),
+        kept: KeptKeys::new(home.clone()),
         directory: directory.clone(),
         client,
         dht,
@@ -168,6 +172,7 @@ pub fn start(brain: Postbox, parts: Parts, log: Arc<dyn EventLog>) -> PostboxPor
         neighbours,
         changes,
         swept: watch::channel(false).0,
+        remover: Remover::default(),
     };
     let handle = Shell::start(brain, performer, log, clock, Some(Input::Start));
     PostboxPort::new(handle, home, notices, changed)
@@ -225,12 +230,10 @@ impl Performer {
         });
     }
 
-    fn remove_file(path: PathBuf) {
-        tokio::spawn(async move {
-            let removed = blocking(move || remove_durable(&path)).await;
-            if let Ok(Err(error)) = removed
-                && !error.is_not_found()
-            {
+    fn remove_file(&self, path: PathBuf) {
+        self.remover.remove(move || {
+            // If it comes back after a power cut, the sweep at the start removes it.
+            if let Err(error) = remove_all(&[path]) {
                 tracing::warn!(%error, "a file that is not needed any more stays");
             }
         });
@@ -267,7 +270,7 @@ impl Performer {
             if !after_sweep(swept).await {
                 return;
             }
-            let result = match notices.kept_certificate(sender).await {
+            let result = match notices.kept.get(sender).await {
                 Ok(Some(certificate)) => {
                     let open = move || files::open_sealed(&home, &me, key, &sealed, &certificate, size);
                     blocking(open).await.unwrap_or_else(|e| OpenResult::Failed(e.to_string()))
@@ -312,12 +315,12 @@ impl Performer {
                 let result = files::open_own(home, me, key, &submission, &mails);
                 Input::Opened { key, result }
             }),
-            Action::Discard { file } => Self::remove_file(file),
+            Action::Discard { file } => self.remove_file(file),
             Action::Remove { keys } => self.remove(keys),
             Action::DropHalfFetched { h, owner, length, digest } => {
-                Self::remove_file(self.home.fetch_mail(&h, &owner, length, &digest));
+                self.remove_file(self.home.fetch_mail(&h, &owner, length, &digest));
             }
-            Action::DropFetched { sealed, .. } => Self::remove_file(sealed),
+            Action::DropFetched { sealed, .. } => self.remove_file(sealed),
             // Every other kind is performed by the caller.
             _ => {}
         }

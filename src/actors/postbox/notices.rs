@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_bytes::ByteBuf;
 
+use super::kept_keys::KeptKeys;
 use super::{DhtValue, Look, Neighbours, NoticeDht};
+use crate::actors::beside::beside;
 use crate::actors::directory::{Directory, Snapshot};
 use crate::actors::read_entries::ReadEntries;
 use crate::actors::shell::{Handle, Stopped};
@@ -22,12 +24,11 @@ use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::NetError;
 use crate::seal::notice::UnverifiedNs;
 use crate::seal::{Certificate, SealError, SecretIdentity, decrypt_ns, seal_nr, verify_descriptor};
-use crate::store::files::{FILE_MODE, FileError, read_bounded, write_durable};
-use crate::store::home::Home;
+use crate::store::files::FileError;
 use crate::wire::notify::Notice;
 
-/// Largest certificate that is read, bytes.
-const CERTIFICATE_MAX: u64 = 64 * 1024;
+/// About how long an nr is, bytes.
+const NR_BYTES: usize = 1024;
 /// Peers that are asked for a sender's certificate.
 const CERTIFICATE_SOURCES: usize = 4;
 /// Descriptors under a sender's address that are looked at: anybody may put some there.
@@ -89,7 +90,8 @@ pub(super) struct Notices {
     pub(super) me: Arc<SecretIdentity>,
     pub(super) peer_id: PeerId,
     pub(super) address: Address,
-    pub(super) home: Home,
+    /// The certificates in `keys/`.
+    pub(super) kept: KeptKeys,
     pub(super) directory: Directory,
     pub(super) client: PeerClient,
     pub(super) dht: Arc<dyn NoticeDht>,
@@ -101,6 +103,11 @@ pub(super) struct Notices {
     pub(super) unplaced: Unplaced,
 }
 
+/// Does work of the processor on so many bytes.
+async fn cpu<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stopped> {
+    beside(bytes, work).await.map_err(|_| Stopped)
+}
+
 /// Runs what blocks beside the runtime.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stopped> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Stopped)
@@ -109,8 +116,9 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 impl Notices {
     /// Opens an ns that `peer` brought or published, and verifies it; gives it, and whether its sender is a known one.
     pub(super) async fn open_ns(&self, peer: PeerId, sealed: Vec<u8>) -> Result<(Ns, bool), NsError> {
+        let length = sealed.len();
         let me = self.me.clone();
-        let opened: UnverifiedNs = blocking(move || decrypt_ns(&sealed, &me)).await??;
+        let opened: UnverifiedNs = cpu(sealed.len(), move || decrypt_ns(&sealed, &me)).await??;
         let (from, fingerprint) = (opened.from().clone(), opened.fingerprint());
         let mut snapshot = self.directory.snapshot();
         let is_older = matches!(named_by_group(&snapshot, &opened, false), Err(NsError::NoCertificate { .. }));
@@ -122,17 +130,10 @@ impl Notices {
         }
         let member = named_by_group(&snapshot, &opened, is_fresh)?;
         let certificate = self.certificate(&snapshot, &from, fingerprint, peer).await?;
-        let (home, kept) = (self.home.clone(), certificate.clone());
-        let ns = blocking(move || {
-            let ns = opened.verify(&kept)?;
-            // The body is checked against this very certificate, perhaps after a restart.
-            let path = home.key_file(&fingerprint);
-            if !path.is_file() {
-                write_durable(&path, kept.as_bytes(), FILE_MODE)?;
-            }
-            Ok::<_, NsError>(ns)
-        });
-        let ns = ns.await??;
+        let signer = certificate.clone();
+        let ns = cpu(length, move || opened.verify(&signer)).await??;
+        // The body is checked against this very certificate, perhaps after a restart.
+        self.kept.keep(certificate).await?;
         if member.is_some_and(|member| member != ns.owner) {
             return Err(NsError::Forged { why: format!("{from} does not send from the peer {}", ns.owner) });
         }
@@ -162,7 +163,7 @@ impl Notices {
         if let Some(certificate) = known_certificate(snapshot, from, fingerprint) {
             return Ok(certificate);
         }
-        if let Some(kept) = self.kept_certificate(fingerprint).await? {
+        if let Some(kept) = self.kept.get(fingerprint).await? {
             return Ok(kept);
         }
         let mut why = "no peer that has it is known".to_owned();
@@ -208,14 +209,6 @@ impl Notices {
         let members = gd.iter().flat_map(|gd| gd.members.iter().map(|m| m.peer_id));
         let others = members.filter(|member| *member != peer && *member != self.peer_id);
         [peer].into_iter().chain(others).take(CERTIFICATE_SOURCES).collect()
-    }
-
-    /// The certificate that is kept in `keys/`.
-    pub(super) async fn kept_certificate(&self, fingerprint: Fingerprint) -> Result<Option<Certificate>, NsError> {
-        let path = self.home.key_file(&fingerprint);
-        let read = blocking(move || read_bounded(&path, CERTIFICATE_MAX)).await?;
-        let kept = read.ok().and_then(|bytes| Certificate::parse(&bytes).ok());
-        Ok(kept.filter(|certificate| certificate.fingerprint() == fingerprint))
     }
 
     /// Reads what is new under `ns:` in the DHT and tells the brain.
@@ -374,13 +367,13 @@ impl Notices {
         }
         let kept = match known_certificate(&self.directory.snapshot(), &item.nr.to, item.sender) {
             Some(certificate) => Some(certificate),
-            None => self.kept_certificate(item.sender).await?,
+            None => self.kept.get(item.sender).await?,
         };
         let no_certificate =
             || NsError::NoCertificate { from: item.nr.to.clone(), why: "it is not in keys/ any more".to_owned() };
         let certificate = kept.ok_or_else(no_certificate)?;
         let (me, nr, now) = (self.me.clone(), item.nr.clone(), self.clock.now().wall);
-        Ok(blocking(move || seal_nr(&nr, &me, &certificate, now)).await??)
+        Ok(cpu(NR_BYTES, move || seal_nr(&nr, &me, &certificate, now)).await??)
     }
 }
 

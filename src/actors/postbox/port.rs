@@ -221,7 +221,7 @@ impl PostboxPort {
         let found =
             self.handle.ask(move |token| Input::MailOf { token, key }).await.map_err(|_| ProofError::Stopped)?;
         let Reply::MailOf(Some(MailKey { sender: fingerprint, .. })) = found else { return Err(ProofError::NoMail) };
-        let kept = self.notices.kept_certificate(fingerprint).await.map_err(|_| ProofError::Stopped)?;
+        let kept = self.notices.kept.get(fingerprint).await.map_err(|_| ProofError::Stopped)?;
         let certificate = kept.ok_or(ProofError::NoCertificate { fingerprint })?;
         let home = self.home.clone();
         let work = move || {

@@ -27,7 +27,7 @@ use crate::model::msglist::Cursor;
 use crate::model::{Address, Digest, MailId, Part, PeerId};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::NetError;
-use crate::store::files::{FileError, remove_durable};
+use crate::store::files::{FileError, remove_all, remove_durable};
 use crate::store::home::Home;
 use crate::store::listing::remove_manifests;
 use crate::wire::PeerKey;
@@ -176,9 +176,7 @@ fn scrub(home: &Home, owner: &PeerId, address: &Address, h: &MailId, part: Part)
 
 /// Removes the files of some parts, and the manifest when nothing of the mail stays.
 fn remove_parts(home: &Home, address: &Address, h: &MailId, parts: &[Part], last: bool) -> Result<(), FileError> {
-    for part in parts {
-        remove_durable(&home.mirror_part(address, h, *part))?;
-    }
+    remove_all(&parts.iter().map(|part| home.mirror_part(address, h, *part)).collect::<Vec<_>>())?;
     if last { remove_manifests(&home.mirror_manifest(address, h)) } else { Ok(()) }
 }
 

@@ -8,8 +8,10 @@ use proptest::test_runner::{Config, RngSeed};
 
 use super::plan::BLOCK;
 use super::*;
-use crate::model::{Encoding, WallTime};
-use crate::wire::PeerKey;
+use crate::fragment::Layout;
+use crate::model::manifest::Manifest;
+use crate::model::{Digest, Encoding, Urgency, WallTime};
+use crate::wire::{PeerKey, Signed};
 
 /// What goes wrong with a source, and when, microseconds from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +139,7 @@ impl Fluid {
         let h = self.order.h;
         let refused = || SourceFailure::Unreachable("refused".to_owned());
         match action {
+            Action::GetShort { .. } => panic!("none of these mails is short"),
             Action::AskOffer { source, .. } | Action::GetManifest { source, .. } if self.is(&source, Fault::Silent) => {
             }
             Action::AskOffer { source, .. } => {

@@ -160,6 +160,16 @@ impl Pull {
         self.order.urgency = self.order.urgency.min(urgency);
     }
 
+    /// What is pulled.
+    pub(super) fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Whether a source has said what it has, and is not out since.
+    pub(super) fn has_offer_of(&self, source: &PeerId) -> bool {
+        self.sources.get(source).is_some_and(|state| matches!(state.offer, OfferState::Has(_)))
+    }
+
     /// That `source` lied about this mail.
     pub(super) fn lie_of(&self, source: PeerId) -> Lie {
         Lie::of(&self.order, source)
@@ -175,12 +185,6 @@ impl Pull {
             }
             out.act(Action::AskOffer { h: self.order.h, owner: self.order.owner, source: *source });
         }
-    }
-
-    /// Whether it pulls the very mail of this order: the same bytes, of the same owner.
-    pub(super) fn is_of(&self, order: &Order) -> bool {
-        let mine = &self.order;
-        (mine.h, mine.length, mine.digest, mine.owner) == (order.h, order.length, order.digest, order.owner)
     }
 
     pub(super) fn sources(&self) -> impl Iterator<Item = &PeerId> {

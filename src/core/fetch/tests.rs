@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use proptest::prelude::{any, prop_assert, proptest};
 
 use super::*;
+use crate::fragment::Layout;
 use crate::model::manifest::{BLOCK_BYTES, Manifest};
-use crate::model::{Encoding, WallTime};
-use crate::wire::PeerKey;
+use crate::model::{Digest, Encoding, Urgency, WallTime};
+use crate::wire::{PeerKey, Signed};
 
 /// How a source behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,11 +102,11 @@ impl World {
 
     fn perform(&mut self, action: Action) {
         let h = self.order.h;
-        let failed = || Err(SourceFailure::Unreachable("refused".to_owned()));
+        let refused = || SourceFailure::Unreachable("refused".to_owned());
         match action {
             Action::AskOffer { source, .. } => match self.sources[&source].0 {
-                Way::Dead => self.later(1, Input::Offered { h, source, offer: failed() }),
-                Way::Silent => self.later(8000, Input::Offered { h, source, offer: failed() }),
+                Way::Dead => self.later(1, Input::Offered { h, source, offer: Err(refused()) }),
+                Way::Silent => self.later(8000, Input::Offered { h, source, offer: Err(refused()) }),
                 _ => {
                     let offer = Ok(self.sources[&source].1.clone());
                     self.later(3, Input::Offered { h, source, offer });
@@ -145,6 +146,15 @@ impl World {
                 self.later(1, Input::Finished { h, result });
             }
             Action::Close { .. } | Action::StopManifest { .. } => {}
+            Action::GetShort { order, request } => match self.sources[&order.owner].0 {
+                Way::Good => self.later(2, Input::Short { h: order.h, request, result: Ok("there".into()) }),
+                Way::Lying => {
+                    let lie = Err(SourceFailure::Lied("other bytes".to_owned()));
+                    self.later(2, Input::Short { h: order.h, request, result: lie });
+                }
+                Way::Dead => self.later(1, Input::Short { h: order.h, request, result: Err(refused()) }),
+                Way::Silent | Way::Dying => {}
+            },
             Action::NameLiar { peer, .. } => self.liars.push(peer),
         }
     }
@@ -358,6 +368,71 @@ fn an_ns_that_gives_anothers_h_to_other_bytes_spoils_nothing() {
         assert!(matches!(answers[&Token(token)], Reply::Fetched(_)), "{answers:?}");
     }
     assert_eq!(world.brain.observe(world.now).totals.whole, 1);
+}
+
+/// A mail of one block, of an owner that behaves like this, and of a member that has a copy; the owner served another one before.
+fn short(owner: Way) -> World {
+    let mut world = World::new(1, Encoding::Whole, vec![(Way::Good, whole())]);
+    let id = world.order.owner;
+    world.sources.insert(id, (Way::Good, whole()));
+    world.order.sources.insert(0, id);
+    world.run();
+    assert!(matches!(world.replies[..], [Reply::Fetched(_)]));
+    world.sources.insert(id, (owner, whole()));
+    (world.replies, world.due, world.served) = (Vec::new(), Vec::new(), BTreeMap::new());
+    world
+}
+
+#[test]
+fn a_short_mail_of_an_owner_that_answers_takes_one_request() {
+    let mut world = short(Way::Good);
+    let asked = world.order.clone();
+    world.brain.handle(world.now, Input::Want(Token(7), asked.clone()));
+    world.brain.handle(world.now, Input::Want(Token(8), asked));
+    let effects: Vec<_> = std::iter::from_fn(|| world.brain.poll_effect()).collect();
+    assert!(matches!(effects[..], [Effect::Act(Action::GetShort { .. })]), "{effects:?}");
+    let Some(Effect::Act(action)) = effects.into_iter().next() else { panic!("no action") };
+    world.perform(action);
+    world.run_until(2);
+    assert!(world.replies.iter().all(|reply| matches!(reply, Reply::Fetched(_))) && world.served.is_empty());
+    assert_eq!(world.brain.observe(world.now).totals.whole, 2);
+}
+
+#[test]
+fn an_owner_that_fails_is_late_or_lies_delays_the_others_by_half_a_second_at_most() {
+    for (owner, within_ms) in [(Way::Dead, 100), (Way::Silent, 600), (Way::Lying, 100)] {
+        let mut world = short(owner);
+        let took = world.run();
+        assert!(matches!(world.replies[..], [Reply::Fetched(_)]), "{owner:?}: {:?}", world.replies);
+        assert!(took < within_ms, "{owner:?}: {took} ms");
+        assert_eq!(world.liars.contains(&world.order.owner), owner == Way::Lying);
+        // It is not asked alone again before it has served something.
+        let (now, order) = (world.now, Order { h: MailId::new([9; 20]), ..world.order.clone() });
+        world.brain.handle(now, Input::Want(Token(9), order));
+        let effects: Vec<_> = std::iter::from_fn(|| world.brain.poll_effect()).collect();
+        assert!(matches!(effects[0], Effect::Act(Action::AskOffer { .. })), "{owner:?}: {effects:?}");
+    }
+}
+
+#[test]
+fn many_short_mails_wait_their_turn_and_a_failed_disk_ends_one() {
+    let mut world = short(Way::Good);
+    for x in 0..40 {
+        let order = Order { h: MailId::new([100 + x; 20]), ..world.order.clone() };
+        world.brain.handle(world.now, Input::Want(Token(u64::from(x)), order));
+    }
+    let mut asked = Vec::new();
+    while let Some(Effect::Act(Action::GetShort { order, request })) = world.brain.poll_effect() {
+        asked.push((order.h, request));
+    }
+    assert_eq!(asked.len(), 16);
+    let full = Input::DiskFailed { h: asked[0].0, why: "no room".to_owned(), full: true };
+    world.brain.handle(world.now, full);
+    let (h, request) = asked[1];
+    world.brain.handle(world.now, Input::Short { h, request, result: Ok("there".into()) });
+    world.drain();
+    assert!(matches!(world.replies[0], Reply::Failed(Failure::Disk { full: true, .. })), "{:?}", world.replies);
+    world.run_until(39);
 }
 
 proptest! {

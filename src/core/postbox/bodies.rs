@@ -21,8 +21,8 @@ use crate::model::{MailId, MonoTime, Now, PeerId};
 
 /// Pulls at a time; as many as the fetcher lets wait.
 const PULLS_MAX: usize = 1024;
-/// Of these, pulls that nobody waits for.
-const WANTED_AT_ONCE: usize = 4;
+/// Of these, pulls that nobody waits for: as many as hide the delay of a peer that short mails come from one by one.
+const WANTED_AT_ONCE: usize = 16;
 /// Opens that wait for the same pull.
 const WAITERS_MAX: usize = 64;
 /// A pull that nobody waits for is tried again after this, then after twice that, and so on.

@@ -303,6 +303,7 @@ impl Replicator {
 
     /// Every file of an address was looked for: what is missing is lost, and from now on its owners' mails are looked after.
     pub(super) fn on_checked(&mut self, address: &Address, missing: Vec<(PeerId, MailId, Part)>) {
+        self.hold_untold(address, &missing);
         let mut lost = Vec::new();
         for (owner, h, part) in missing {
             // Of a mail that is over the files went by right, just before this peer stopped: that is told as dropped.

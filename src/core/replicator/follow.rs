@@ -108,8 +108,7 @@ impl Replicator {
         }
         let mut by_address: BTreeMap<Address, BTreeMap<_, BTreeSet<_>>> = BTreeMap::new();
         for (id, owner) in self.owners.iter() {
-            let parts = owner.mails.iter().flat_map(|(h, mail)| mail.held.iter().map(|part| (*h, *part)));
-            by_address.entry(owner.address.clone()).or_default().insert(*id, parts.collect());
+            by_address.entry(owner.address.clone()).or_default().insert(*id, owner.parts_to_keep());
         }
         for (address, parts) in by_address {
             self.out.act(Action::CheckParts { address, parts });

@@ -5,21 +5,22 @@
 //!              over: DropParts ----------------------------> files gone -> Dropped
 //!   DropDue <
 //!              too many: Dropped -> owner has the word ----> DropParts --> files gone
-//!                                   or nobody counts it  \-> placed anew: Held again
+//!                                   or nobody counts it  \-> placed anew, or a restart: Held again
 //! ```
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Replicator;
 use super::owner::{Owner, Task, Wait};
 use super::types::{Action, Event, Input};
-use crate::model::{MailId, Part, PeerId};
+use crate::model::holding::{Holding, HoldingState};
+use crate::model::{Address, MailId, Part, PeerId};
 
 /// Pause before removing files is tried again.
 const REMOVE_PAUSE: Duration = Duration::from_secs(60);
 
-/// Parts that were given up in words, whose files are still there. Forgotten by a restart, which removes every file that no event
-/// names.
+/// Parts that were given up in words, whose files are still there. Forgotten by a restart: who confirmed is not known any more then.
 #[derive(Debug)]
 pub(super) struct GivenUp {
     parts: Vec<Part>,
@@ -36,7 +37,29 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// Parts of which it does not know yet that they were given up; not of mails that it ended.
+    fn untold(&self) -> impl Iterator<Item = (MailId, Part)> {
+        let is_given_up = |word: &&Holding| matches!(word.state, HoldingState::Dropped { .. });
+        let open = |word: &&Holding| self.mails.contains_key(&word.h) && !self.tombstones.contains_key(&word.h);
+        self.reports.values().filter(is_given_up).filter(open).map(|word| (word.h, word.part))
+    }
+    /// The parts whose files stay at a start: what is held, and what it may still count.
+    pub(super) fn parts_to_keep(&self) -> BTreeSet<(MailId, Part)> {
+        let held = self.mails.iter().flat_map(|(h, mail)| mail.held.iter().map(|part| (*h, *part)));
+        held.chain(self.untold()).collect()
+    }
+}
+
 impl Replicator {
+    /// After a start: holds again what was given up in words that its owner may not have, if it is not missing.
+    pub(super) fn hold_untold(&mut self, address: &Address, missing: &[(PeerId, MailId, Part)]) {
+        let of_address = self.owners.iter().filter(|(_, o)| o.address == *address);
+        let untold = of_address.flat_map(|(owner, o)| o.untold().map(|(h, part)| (*owner, h, part)));
+        let there = untold.filter(|part| !missing.contains(part));
+        self.commit_each(there.map(|(owner, h, part)| Event::Held { owner, h, part }).collect());
+    }
+
     /// Decides to give up parts. Only once all that was recorded is durable it is done: the tombstone that frees them is part of it.
     pub(super) fn drop_parts(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>) {
         let placed = self.placed(&owner, &h).unwrap_or_default();

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use imap_types::fetch::MacroOrMessageDataItemNames;
 use imap_types::sequence::SequenceSet;
-use tokio::fs::File;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWrite, SeekFrom};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::body_file::BodyFile;
 use super::connection::{Connection, Outcome};
 use super::fetch_item::{self, Item, Source, Text};
 use super::mailbox::some;
@@ -144,7 +144,7 @@ impl<S: MailStore, R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Co
         body: Option<&Path>,
         missing: &mut Missing,
     ) -> Result<(), End> {
-        let mut file = match open(asked, body).await {
+        let file = match open(asked, body).await {
             Ok(file) => file,
             Err(error) => {
                 tracing::warn!(%error, uid = asked.uid().0, "a body cannot be read");
@@ -165,7 +165,7 @@ impl<S: MailStore, R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Co
             match item {
                 Item::Text(text) => {
                     let source = sources.next().unwrap_or(&Source::Nowhere);
-                    self.write_text(text, source, file.as_mut()).await?;
+                    self.write_text(text, source, file.as_ref()).await?;
                 }
                 item => write_short(&mut self.output.buffer, item, asked),
             }
@@ -183,7 +183,7 @@ impl<S: MailStore, R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Co
         self.output.relieve().await
     }
 
-    async fn write_text(&mut self, text: &Text, source: &Source, file: Option<&mut File>) -> Result<(), End> {
+    async fn write_text(&mut self, text: &Text, source: &Source, file: Option<&BodyFile>) -> Result<(), End> {
         text.write_label(&mut self.output.buffer);
         match (source, file) {
             (Source::Known(bytes), _) => respond::literal(&mut self.output.buffer, bytes),
@@ -193,9 +193,7 @@ impl<S: MailStore, R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Co
                 self.stream(file, extent.start, extent.len()).await?;
             }
             (Source::Fields(extent, names, not), Some(file)) => {
-                let mut block = Vec::new();
-                file.seek(SeekFrom::Start(extent.start)).await?;
-                file.take(extent.len().min(FIELDS_MAX)).read_to_end(&mut block).await?;
+                let block = file.read(extent.start, extent.len().min(FIELDS_MAX)).await?;
                 respond::literal(&mut self.output.buffer, &text.subset(&block, names, *not));
             }
             (Source::Body(_) | Source::Fields(..), None) => {
@@ -206,19 +204,12 @@ impl<S: MailStore, R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Co
     }
 
     /// Sends bytes of a body, a chunk at a time.
-    async fn stream(&mut self, file: &mut File, start: u64, len: u64) -> Result<(), End> {
-        file.seek(SeekFrom::Start(start)).await?;
-        let mut left = len;
-        let mut chunk = Vec::new();
-        while left > 0 {
-            chunk.clear();
-            let wanted = left.min(u64::try_from(CHUNK_BYTES).unwrap_or(u64::MAX));
-            file.take(wanted).read_to_end(&mut chunk).await?;
-            let read = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-            if read != wanted {
-                // The literal was promised; there is no way to take it back but to close.
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
+    async fn stream(&mut self, file: &BodyFile, start: u64, len: u64) -> Result<(), End> {
+        let (mut at, end) = (start, start.saturating_add(len));
+        while at < end {
+            let wanted = (end - at).min(u64::try_from(CHUNK_BYTES).unwrap_or(u64::MAX));
+            // The literal was promised; when it cannot be read there is no way to take it back but to close.
+            let chunk = file.read(at, wanted).await?;
             match chunk.len() < CHUNK_BYTES {
                 // Small bodies travel together.
                 true => {
@@ -227,21 +218,16 @@ impl<S: MailStore, R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Co
                 }
                 false => self.output.stream(&chunk).await?,
             }
-            left -= read;
+            at += wanted;
         }
         Ok(())
     }
 }
 
 /// Opens the body, if there is one to open, and checks that it is as long as the head says.
-async fn open(asked: &Asked, body: Option<&Path>) -> io::Result<Option<File>> {
+async fn open(asked: &Asked, body: Option<&Path>) -> io::Result<Option<BodyFile>> {
     let (Some(path), Some(head)) = (body, &asked.head) else { return Ok(None) };
-    let file = File::open(path).await?;
-    let len = file.metadata().await?.len();
-    if len != head.structure.size {
-        return Err(io::Error::other(format!("it has {len} bytes instead of {}", head.structure.size)));
-    }
-    Ok(Some(file))
+    BodyFile::open(path.to_path_buf(), head.structure.size).await.map(Some)
 }
 
 fn write_short(out: &mut Vec<u8>, item: &Item, asked: &Asked) {

@@ -16,6 +16,7 @@
 mod addresses;
 mod append;
 mod auth;
+mod body_file;
 mod bodystructure;
 mod command;
 mod connection;

@@ -69,13 +69,15 @@ async fn desk(mail: &[u8], policy: Policy) -> Desk {
     let directory = Directory::new(Snapshot { roster, groups, contacts: BTreeSet::new(), peers });
     let clock = Clock::fixed(NOW);
     let spool = Spool::new(home.clone(), clock.clone());
-    let mut begun = spool.begin().await.unwrap();
+    let mut begun = spool.begin().unwrap();
     let submission = begun.submission();
     begun.write(Bytes::copy_from_slice(mail)).await.unwrap();
     begun.commit(names.to_vec(), split(mail)).await.unwrap();
     let codec = Arc::new(Codec::default());
     let job = SealJob { submission, receivers, expiry: WallTime(NOW.0 + 1000), policy, others: 5 };
-    Desk { _dir: dir, sealer: Sealer { home, address: alice, identity, spool, directory, codec, clock }, readers, job }
+    let fresh = FreshNotices::default();
+    let sealer = Sealer { home, address: alice, identity, spool, directory, codec, clock, fresh };
+    Desk { _dir: dir, sealer, readers, job }
 }
 
 fn sealed(desk: &Desk) -> (Vec<SealedReceiver>, MailEntry) {

@@ -63,10 +63,13 @@ fn a_part_given_up_in_words_is_held_again_when_others_are_placed_before_its_file
 }
 
 #[test]
-fn after_a_restart_what_was_given_up_in_words_is_gone_and_stays_told() {
+fn after_a_restart_what_was_given_up_in_words_is_held_again_until_its_owner_knows() {
     let (mut world, _, stand_in) = with_a_part_too_many();
     world.kill(stand_in);
     world.start(stand_in);
+    assert!(world.holders("alice", 1).contains_key(stand_in), "alice counts it still");
+    world.run(HOUR);
+    assert_eq!(world.holders("alice", 1).len(), 6);
     world.start("alice");
     world.run(HOUR);
     assert_eq!((world.holders("alice", 1).len(), indices(&world, 1)), (5, all_five()));

@@ -276,6 +276,13 @@ impl World {
             other => panic!("{other:?}"),
         }
     }
+    /// A part whose file goes is one that its owner does not count, or counts for nothing (R8).
+    fn check_uncounted(&self, member: &PeerId, (owner, h, part): &(PeerId, MailId, Part)) {
+        let brain = self.peers[member].brain.as_ref().unwrap();
+        let told = self.outboxes[owner].told.get(&(*member, *h, *part));
+        let counts = !brain.is_over(owner, h) && !self.lost.contains(owner) && told == Some(&HoldingState::Held);
+        assert!(!counts, "the owner counts a part of {h} that goes");
+    }
     pub(super) fn count(&self, what: &str) -> usize {
         self.log.iter().filter(|line| line.contains(what)).count()
     }
@@ -389,6 +396,8 @@ impl World {
                 let all: BTreeSet<(PeerId, MailId, Part)> =
                     parts.into_iter().flat_map(|(o, set)| set.into_iter().map(move |(h, p)| (o, h, p))).collect();
                 let owners: BTreeSet<PeerId> = [address_id(&address.to_string())].into();
+                let stray = |d: &&(PeerId, MailId, Part)| owners.contains(&d.0) && !all.contains(*d);
+                self.peers[&peer].disk.iter().filter(stray).for_each(|d| self.check_uncounted(&peer, d));
                 let p = self.peers.get_mut(&peer).unwrap();
                 p.disk.retain(|d| !owners.contains(&d.0) || all.contains(d));
                 let missing = all.into_iter().filter(|d| !p.disk.contains(d)).collect();
@@ -406,12 +415,7 @@ impl World {
             }
             Action::Mirror(order) => self.mirror(peer, &order),
             Action::DropParts { owner, h, parts, .. } => {
-                let is_over = self.peers[&peer].brain.as_ref().is_some_and(|brain| brain.is_over(&owner, &h));
-                if !is_over && !self.lost.contains(&owner) {
-                    let told = &self.outboxes[&owner].told;
-                    let counts = |part: &Part| told.get(&(peer, h, *part)) == Some(&HoldingState::Held);
-                    assert!(!parts.iter().any(counts), "the owner counts a part of {h} that goes");
-                }
+                parts.iter().for_each(|part| self.check_uncounted(&peer, &(owner, h, *part)));
                 let p = self.peers.get_mut(&peer).unwrap();
                 p.disk.retain(|d| d.0 != owner || d.1 != h || !parts.contains(&d.2));
                 Input::PartsDropped { owner, h, parts, result: Ok(()) }
