@@ -61,7 +61,7 @@ const ONLY_PLACE: [(&str, &str); 12] = [
 ];
 
 /// Parts of `actors/` that every actor may import: they are no actors.
-const ACTORS_SHARED: [&str; 11] = [
+const ACTORS_SHARED: [&str; 13] = [
     "shell",
     "read_entries",
     "beside",
