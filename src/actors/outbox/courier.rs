@@ -15,9 +15,9 @@ use crate::wire::notify::{NOTIFY_BATCH_MAX, NOTIFY_BYTES_MAX, Notice};
 
 /// How long a notice waits for others to the same peer.
 const GATHER: Duration = Duration::from_millis(2);
-/// Requests under way to one peer. What comes while they are waits, and travels together in the next: under load, bursts grow
+/// Requests under way to one peer. What comes while one is waits, and travels together in the next: under load, bursts grow
 /// instead of connections.
-const UNDER_WAY: usize = 2;
+const UNDER_WAY: usize = 1;
 /// Bytes of notices in one request: what the route takes, less room for names and framing.
 const BATCH_BYTES: usize = NOTIFY_BYTES_MAX - 256 * NOTIFY_BATCH_MAX;
 

@@ -27,6 +27,9 @@ use crate::seal::{Certificate, SealError, SecretIdentity, decrypt_ns, seal_nr, v
 use crate::store::files::FileError;
 use crate::wire::notify::Notice;
 
+/// How long an nr waits. The brain asks for one attempt a peer at a time, so that those of mails that are read meanwhile travel together
+/// in the next; nobody looks at it.
+const GATHER: Duration = Duration::from_millis(50);
 /// About how long an nr is, bytes.
 const NR_BYTES: usize = 1024;
 /// Peers that are asked for a sender's certificate.
@@ -258,6 +261,7 @@ impl Notices {
 
     /// Seals nr and sends them to one peer: directly, else through the DHT.
     pub(super) async fn send_nr(self, peer: PeerId, items: Vec<NrItem>, back: Handle<Postbox>) {
+        tokio::time::sleep(GATHER).await;
         let mut sealed = Vec::new();
         let mut results = Vec::new();
         for item in items {
