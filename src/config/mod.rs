@@ -163,9 +163,10 @@ impl TryFrom<String> for Rate {
             return Ok(Rate(None));
         }
         let bad = || format!("{text:?} is no rate; write for example \"20 Mbit/s\"");
-        let (unit, bits) = RATE_UNITS.iter().find(|(unit, _)| text.ends_with(unit)).ok_or_else(bad)?;
-        let number: u64 = text.trim_end_matches(unit).trim().parse().map_err(|_| bad())?;
-        number.checked_mul(*bits).filter(|rate| *rate > 0).map(|rate| Rate(Some(rate / 8))).ok_or_else(bad)
+        let split = |(unit, bits): &(&str, u64)| text.strip_suffix(unit).map(|number| (number, *bits));
+        let (number, bits) = RATE_UNITS.iter().find_map(split).ok_or_else(bad)?;
+        let number: u64 = number.trim().parse().map_err(|_| bad())?;
+        number.checked_mul(bits).filter(|rate| *rate > 0).map(|rate| Rate(Some(rate / 8))).ok_or_else(bad)
     }
 }
 
@@ -246,15 +247,21 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 /// Sets integer keys of sections in a config file's text and leaves all else, comments too, as it is.
 ///
 /// # Errors
-/// [`ConfigError::Content`] when the text is not TOML.
+/// [`ConfigError::Content`] when the text is not TOML, or what has the name of a section is none.
 pub fn set_ports(path: &Path, text: &str, ports: &[(&str, &str, u16)]) -> Result<String, ConfigError> {
-    let mut document: toml_edit::DocumentMut = text
-        .parse()
-        .map_err(|e: toml_edit::TomlError| ConfigError::Content { path: path.to_owned(), why: e.to_string() })?;
+    let bad = |why: String| ConfigError::Content { path: path.to_owned(), why };
+    let mut document: toml_edit::DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| bad(e.to_string()))?;
     for (section, key, port) in ports {
         // A section that an older config lacks.
-        document.entry(section).or_insert(toml_edit::Item::Table(toml_edit::Table::new()));
-        document[section][key] = toml_edit::value(i64::from(*port));
+        let found = document.entry(section).or_insert(toml_edit::Item::Table(toml_edit::Table::new()));
+        let table =
+            found.as_table_like_mut().ok_or_else(|| bad(format!("{section} is no section; write [{section}]")))?;
+        let mut value = toml_edit::Value::from(i64::from(*port));
+        if let Some(before) = table.get(key).and_then(toml_edit::Item::as_value) {
+            // The comment behind it.
+            *value.decor_mut() = before.decor().clone();
+        }
+        table.insert(key, toml_edit::Item::Value(value));
     }
     Ok(document.to_string())
 }
@@ -355,15 +362,31 @@ mod tests {
         assert_eq!(String::from(rate), "20 Mbit/s");
         assert!(Rate::try_from("20 MB".to_owned()).is_err() && Rate::try_from("0 Mbit/s".to_owned()).is_err());
         assert_eq!(Rate::try_from(String::new()).unwrap(), Rate(None));
+        assert!(Rate::try_from("20 Mbit/sMbit/s".to_owned()).is_err());
     }
 
     #[test]
     fn ports_are_set_and_comments_stay() {
         let text = "# mine\naddress = \"a@b\"\n[mail]\nsmtp_port = 0 # here\n";
         let new = set_ports(Path::new("x"), text, &[("mail", "smtp_port", 2525), ("net", "https_port", 7001)]).unwrap();
-        assert!(new.contains("# mine") && new.contains("smtp_port = 2525"), "{new}");
+        assert!(new.contains("# mine") && new.contains("smtp_port = 2525 # here"), "{new}");
         assert_eq!(toml::from_str::<Config>(&new).unwrap().net.https_port, 7001);
         let new = set_ports(Path::new("x"), text, &[("console", "console_port", 9000)]).unwrap();
         assert!(new.contains("\n[console]\nconsole_port = 9000"), "{new}");
+    }
+
+    #[test]
+    fn ports_are_set_in_sections_however_they_are_written_and_in_nothing_else() {
+        let set = |text: &str| set_ports(Path::new("x"), text, &[("mail", "smtp_port", 2525)]);
+        for text in ["mail.poll = \"1 s\"\n", "mail = { smtp_port = 1, poll = \"1 s\" }\n", "[mail]\npoll = \"1 s\"\n"]
+        {
+            let new = set(text).unwrap();
+            let config: Config = toml::from_str(&format!("address = \"a@b\"\n{new}")).unwrap();
+            assert_eq!((config.mail.smtp_port, config.mail.poll), (2525, Span::secs(1)), "{new}");
+        }
+        for text in ["mail = 3\n", "mail = []\n", "[[mail]]\n"] {
+            let why = set(text).unwrap_err().to_string();
+            assert!(why.contains("mail is no section"), "{why}");
+        }
     }
 }
