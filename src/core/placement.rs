@@ -116,6 +116,36 @@ mod tests {
         }
 
         #[test]
+        fn members_that_come_and_go_move_only_the_parts_of_those_who_went_or_were_overtaken(
+            h in any::<[u8; 20]>(),
+            (first, then, lost) in (vec(any::<bool>(), 12), vec(any::<bool>(), 12), vec(0_u8..6, 12)),
+            (k, n, whole) in (1_u8..5, 0_u8..4, any::<bool>()),
+        ) {
+            let (h, all) = (MailId::new(h), peers(12));
+            let encoding = if whole { Encoding::Whole } else { Encoding::Fragments { k, n: k + n } };
+            let those = |chosen: &[bool]| all.iter().zip(chosen).filter(|(_, c)| **c).map(|(m, _)| *m).collect::<Vec<_>>();
+            let (first, then) = (those(&first), those(&then));
+            let (none, lost) = (BTreeSet::new(), all.iter().zip(lost).filter(|(_, x)| *x == 0).map(|(m, _)| *m).collect());
+            let place = |members, lost| Place { h: &h, encoding, whole_copies: usize::from(k), members, lost };
+            let before = place(&first, &none).assign(&Held::new());
+            let after = place(&then, &lost).assign(&held(&before));
+            let live = then.iter().filter(|m| !lost.contains(*m)).count();
+            let places = if whole { usize::from(k) } else { usize::from(k + n) };
+            prop_assert_eq!(after.len(), places.min(live));
+            if !whole {
+                prop_assert_eq!(after.values().collect::<BTreeSet<_>>().len(), after.len());
+            }
+            let kept = after.iter().filter(|(m, part)| before.get(*m) == Some(*part)).count();
+            let stays = |m: &&PeerId| before.contains_key(*m);
+            prop_assert_eq!(kept, after.keys().filter(stays).count(), "who stays keeps its part");
+            // A place changes hands only where its holder is away or somebody came who ranks before it.
+            let away = before.keys().filter(|m| !then.contains(m) || lost.contains(*m)).count();
+            let came = then.iter().filter(|m| !first.contains(m)).count();
+            prop_assert!(after.len() - kept <= away + came, "{before:?} {after:?}");
+            prop_assert_eq!(&place(&then, &lost).assign(&held(&after)), &after);
+        }
+
+        #[test]
         fn two_that_took_the_same_part_are_settled_by_rank(h in any::<[u8; 20]>()) {
             let (h, members, lost) = (MailId::new(h), peers(5), BTreeSet::new());
             let p = place(&h, &members, &lost);
