@@ -123,6 +123,7 @@ mod tests {
         fn handle(&mut self, _: Now, input: Input) {
             let mut count = |then| {
                 self.told += 1;
+                self.out.applied(1);
                 self.out.commit(vec![(self.told, serde_bytes::ByteBuf::from(vec![0; 100_000]))], then);
             };
             match input {

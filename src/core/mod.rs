@@ -19,6 +19,8 @@ pub mod few;
 pub mod group;
 pub mod jitter;
 pub mod outbox;
+#[cfg(test)]
+pub(crate) mod past;
 pub mod peer_score;
 pub mod placement;
 pub mod postbox;
@@ -99,31 +101,42 @@ pub enum Effect<B: Brain> {
 
 /// The effects a brain has not handed over yet, in order.
 #[derive(Debug)]
-pub struct Outgoing<B: Brain>(VecDeque<Effect<B>>);
+pub struct Outgoing<B: Brain> {
+    effects: VecDeque<Effect<B>>,
+    /// How many events were applied and not committed yet.
+    applied: usize,
+}
 
 impl<B: Brain> Default for Outgoing<B> {
     fn default() -> Self {
-        Self(VecDeque::new())
+        Self { effects: VecDeque::new(), applied: 0 }
     }
 }
 
 impl<B: Brain> Outgoing<B> {
     /// Asks for an action.
     pub fn act(&mut self, action: B::Action) {
-        self.0.push_back(Effect::Act(action));
+        self.effects.push_back(Effect::Act(action));
     }
     /// Answers a request.
     pub fn reply(&mut self, token: Token, reply: B::Reply) {
-        self.0.push_back(Effect::Reply(token, reply));
+        self.effects.push_back(Effect::Reply(token, reply));
+    }
+    /// So many events were applied to the brain's state: the next commit is theirs. A journal that ends between two commits is
+    /// then a state that the brain was in.
+    pub fn applied(&mut self, events: usize) {
+        self.applied += events;
     }
     /// Makes events durable, then does the rest. Without events it is a barrier: the rest waits until all that was
     /// committed before is durable, which a "yes, I had that already" must do too.
     pub fn commit(&mut self, events: Vec<B::Event>, then: Vec<Effect<B>>) {
-        self.0.push_back(Effect::Commit { events, then });
+        debug_assert_eq!(self.applied, events.len(), "{}: events are committed as they were applied", B::NAME);
+        self.applied = 0;
+        self.effects.push_back(Effect::Commit { events, then });
     }
     /// The next effect.
     pub fn pop(&mut self) -> Option<Effect<B>> {
-        self.0.pop_front()
+        self.effects.pop_front()
     }
 }
 

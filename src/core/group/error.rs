@@ -52,7 +52,7 @@ pub enum GroupError {
         members: usize,
     },
     /// As many invites as there may be.
-    #[error("{open} invites are open; wait until one is used or over")]
+    #[error("{open} invites are not over yet; wait until one is")]
     TooManyInvites {
         /// How many there are.
         open: usize,

@@ -28,6 +28,13 @@ pub(super) struct Joining {
     refused: Option<String>,
 }
 
+impl Joining {
+    /// The peers that are or were asked, and where they are by the invite.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &CardPeer> {
+        self.invite.peers.iter().take(CARD_PEERS_MAX)
+    }
+}
+
 fn places(peer: &CardPeer) -> String {
     let at: Vec<String> = peer.addrs.iter().map(|a| format!("{}:{}", a.host, a.https)).collect();
     if at.is_empty() { peer.peer_id.to_string() } else { at.join(", ") }
@@ -39,13 +46,11 @@ impl Group {
             Err(error) => self.refuse(token, error),
             Ok(Some(reply)) => self.out.reply(token, reply),
             Ok(None) => {
+                // What the invite says of where they are becomes durable with the gd that names this peer, and not before.
                 let waiting: VecDeque<CardPeer> = invite.peers.iter().take(CARD_PEERS_MAX).cloned().collect();
-                for peer in &waiting {
-                    self.hints.insert(peer.peer_id, peer.addrs.clone());
-                }
+                self.joining = Some(Joining { token, invite, waiting, asked: None, tried: Vec::new(), refused: None });
                 // The connector dials only whom the picture names, so it comes first.
                 self.publish_picture();
-                self.joining = Some(Joining { token, invite, waiting, asked: None, tried: Vec::new(), refused: None });
                 self.ask_next();
             }
         }
@@ -82,6 +87,7 @@ impl Group {
         if let (None, Some(why)) = (&self.own, &self.undescribed) {
             let why = why.clone();
             if let Some(failed) = self.joining.take() {
+                self.dirty = true;
                 self.refuse(failed.token, GroupError::Descriptor { why });
             }
             return;
@@ -98,6 +104,8 @@ impl Group {
             return self.out.act(Action::AskJoin { peer, key, descriptor, proof: proof.to_vec() });
         }
         if let Some(failed) = self.joining.take() {
+            // The picture names the peers of its invite no more.
+            self.dirty = true;
             let group = failed.invite.group;
             let error = match failed.refused {
                 Some(why) => GroupError::JoinRefused { group, why },
@@ -140,11 +148,9 @@ impl Group {
         };
         let reply = Reply::Joined { gd_version: signed.gd.version, members: signed.gd.members.len() };
         let (group, key) = (signed.gd.group.clone(), signed.key);
-        let events = vec![
-            Event::Hints { peers: joining.invite.peers },
-            Event::Pinned { group, key, at: Some(now.wall) },
-            Event::Gd(signed),
-        ];
+        let mut peers = joining.invite.peers;
+        peers.truncate(CARD_PEERS_MAX);
+        let events = vec![Event::Hints { peers }, Event::Pinned { group, key, at: Some(now.wall) }, Event::Gd(signed)];
         self.record(events, vec![Effect::Reply(joining.token, reply)]);
         self.founded_or_joined(now);
         self.introduce(now);

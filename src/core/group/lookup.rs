@@ -7,6 +7,7 @@ use serde_bytes::ByteBuf;
 
 use super::answers::Reply;
 use super::events::Event;
+use super::join::Joining;
 use super::types::{Action, Entry, PeerFound};
 use super::{ENTRY_RENEWAL, ENTRY_VALIDITY, Group, backoff};
 use crate::core::Token;
@@ -42,8 +43,11 @@ impl Group {
         if let Some(signed) = self.descriptors.get(peer) {
             return signed.descriptor.addrs.clone();
         }
+        let mut invited = self.joining.iter().flat_map(Joining::peers);
+        let invited = invited.find(|invited| invited.peer_id == *peer).map(|invited| &invited.addrs);
+        let hinted = || self.hints.get(peer);
         let carded = || self.contacts.values().flatten().find(|card| card.peer_id == *peer).map(|card| &card.addrs);
-        self.hints.get(peer).or_else(carded).cloned().unwrap_or_default()
+        invited.or_else(hinted).or_else(carded).cloned().unwrap_or_default()
     }
 
     pub(super) fn certificate_of(&self, member: &Member) -> Option<&[u8]> {

@@ -10,12 +10,12 @@ use super::changes::{Change, Wish};
 use super::error::GroupError;
 use super::events::Event;
 use super::types::{Action, NewGroup, SignedDescriptor};
-use super::{CallFailed, Errand, Group};
+use super::{CallFailed, Errand, Group, OpenInvite};
 use crate::core::{Effect, Token};
 use crate::model::card::{CARD_PEERS_MAX, CardPeer, Invite};
 use crate::model::group::{GroupDescriptor, Member, PROTOCOL};
 use crate::model::policy::MEMBERS_MAX;
-use crate::model::{Address, Fingerprint, GroupName, LocalName, Mode, Now, PeerId, Policy, Secret, Span};
+use crate::model::{Address, Fingerprint, GroupName, LocalName, Mode, Now, PeerId, Policy, Secret, Span, WallTime};
 use crate::seal::check_join_proof;
 
 /// How long an invite is good when nobody says (DESIGN.md section 6).
@@ -151,7 +151,7 @@ impl Group {
         }
     }
 
-    fn may_invite(&mut self, now: Now, name: &LocalName, valid: Span) -> Result<Fingerprint, GroupError> {
+    fn may_invite(&self, now: Now, name: &LocalName, valid: Span) -> Result<Fingerprint, GroupError> {
         if valid.duration().is_zero() || valid > INVITE_VALIDITY_MAX {
             return Err(GroupError::Validity { asked: valid, longest: INVITE_VALIDITY_MAX });
         }
@@ -164,12 +164,24 @@ impl Group {
         if members >= usize::from(MEMBERS_MAX) {
             return Err(GroupError::Full { members });
         }
-        self.invites.retain(|_, invite| invite.expiry > now.wall);
-        let open = self.invites.len();
-        if open >= usize::from(MEMBERS_MAX) && !self.invites.contains_key(name) {
+        let open = self.invites.iter().filter(|(other, invite)| invite.expiry > now.wall && *other != name).count();
+        if open >= usize::from(MEMBERS_MAX) {
             return Err(GroupError::TooManyInvites { open });
         }
         Ok(key)
+    }
+
+    /// Keeps an invite. Of too many those go that end first: fewer are open, so these are over.
+    pub(super) fn apply_invited(&mut self, name: LocalName, secret: Secret, expiry: WallTime) {
+        self.invites.remove(&name);
+        while self.invites.len() >= usize::from(MEMBERS_MAX) {
+            let Some(first) = self.invites.iter().min_by_key(|(_, invite)| invite.expiry).map(|(name, _)| name.clone())
+            else {
+                break;
+            };
+            self.invites.remove(&first);
+        }
+        self.invites.insert(name, OpenInvite { secret, expiry, used_by: None });
     }
 
     /// Key holders first, for only they admit; this peer before all.

@@ -151,7 +151,7 @@ pub struct Group {
     adding: Vec<contacts::Adding>,
     finding: Vec<find::Finding>,
     freshening: Vec<find::Freshening>,
-    /// Where the peers of the invite in use, or of the one this peer joined by, are or were.
+    /// Where the peers of the invite that this peer joined by are or were.
     hints: BTreeMap<PeerId, Vec<PeerAddr>>,
     lookups: BTreeMap<PeerId, Lookup>,
     /// A gd came or went: who is named in one but has no descriptor here is to be noted again.
@@ -258,6 +258,7 @@ impl Group {
         for event in &events {
             self.apply(event.clone());
         }
+        self.out.applied(events.len());
         self.out.commit(events, then);
     }
 
@@ -283,9 +284,7 @@ impl Group {
                     pin.remember(member);
                 }
             }
-            Event::Invited { name, secret, expiry } => {
-                self.invites.insert(name, OpenInvite { secret, expiry, used_by: None });
-            }
+            Event::Invited { name, secret, expiry } => self.apply_invited(name, secret, expiry),
             Event::Admitted { name, by } => {
                 if let Some(invite) = self.invites.get_mut(&name) {
                     invite.used_by = Some(by);

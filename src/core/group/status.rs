@@ -10,6 +10,7 @@ use super::answers::{Located, Picture, PinnedGroup};
 use super::changes::Overtaken;
 use super::conflicts::KeyChange;
 use super::events::Event;
+use super::join::Joining;
 use super::rotate::Rotation;
 use super::types::SignedDescriptor;
 use super::unpinned::Candidates;
@@ -190,7 +191,8 @@ impl Group {
         let mut peers = BTreeMap::new();
         let by_card = |peer: &PeerId| Located { address: None, addrs: self.addrs_of(peer), certificate: None };
         let carded = self.contacts.values().flatten().map(|peer| &peer.peer_id);
-        for peer in self.hints.keys().chain(carded) {
+        let invited = self.joining.iter().flat_map(Joining::peers).map(|peer| &peer.peer_id);
+        for peer in self.hints.keys().chain(carded).chain(invited) {
             peers.insert(*peer, by_card(peer));
         }
         for (group, pin) in &self.pins {

@@ -274,6 +274,7 @@ impl Outbox {
     /// Applies an event and puts it into the batch.
     fn record(&mut self, batch: &mut Batch, event: Event) {
         self.state.apply(&event);
+        self.out.applied(1);
         self.count_changed(&event);
         batch.mark.touched.extend(event.touches(&self.state));
         if let Event::Sealed { facts, .. } = &event {

@@ -24,6 +24,7 @@ impl Postbox {
         for event in &events {
             self.state.apply(event, &mut seen);
         }
+        self.out.applied(events.len());
         Changed { events, seen }
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::access::{Flag, MailboxFailure, MailboxName, MailboxReply, MailboxRequest, Message, Standard, Uid, View};
 use super::io::{FetchFailure, NrSent, NsFrom, OpenResult, Shown};
 use super::*;
+use crate::core::past::Past;
 use crate::core::{Effect, Token};
 use crate::mime;
 use crate::model::notification::{Nr, Ns, Outcome, Refusal};
@@ -53,6 +54,7 @@ pub(super) struct World {
     inputs: VecDeque<Input>,
     /// Commits under way, oldest first.
     commits: VecDeque<(Vec<Event>, Vec<Effect<Postbox>>)>,
+    past: Past<Postbox>,
     pub(super) replies: BTreeMap<Token, Reply>,
     next_token: u64,
     pub(super) sender: Sender,
@@ -125,6 +127,11 @@ impl World {
             sizes: BTreeMap::new(),
             inputs: VecDeque::from([Input::Start, Input::ClockDoubtful(false)]),
             commits: VecDeque::new(),
+            past: {
+                let settings = settings.clone();
+                Past::new(move || Postbox::new(settings.clone()))
+                    .forgetting(|event| matches!(event, Event::KeptLocal { .. } | Event::Buried { .. }))
+            },
             replies: BTreeMap::new(),
             next_token: 0,
             sender: Sender { way: Way::Up, taken: Vec::new(), deaf: false },
@@ -154,6 +161,7 @@ impl World {
         self.inputs.clear();
         self.commits.clear();
         self.brain = Postbox::new(self.settings.clone());
+        self.past.start(&self.journal);
         for event in &self.journal {
             let bytes = wire::encode(event);
             self.brain.replay(wire::decode(&bytes).unwrap());
@@ -188,6 +196,7 @@ impl World {
                 self.fuse = self.fuse.map(|n| n.saturating_sub(1));
                 self.effect(effect);
             } else if let Some(input) = self.inputs.pop_front() {
+                self.past.rests(&self.brain);
                 self.brain.handle(self.now, input);
             } else if let Some((events, then)) = self.commits.pop_front() {
                 self.fuse = self.fuse.map(|n| n.saturating_sub(1));
@@ -202,6 +211,7 @@ impl World {
             } else if self.brain.poll_timeout().is_some_and(|at| at <= self.now.mono) {
                 self.brain.wake(self.now);
             } else {
+                self.past.rests(&self.brain);
                 return;
             }
         }
@@ -226,7 +236,10 @@ impl World {
                 assert!(self.replies.insert(token, reply).is_none(), "{token:?} was answered twice");
             }
             Effect::Feed(input) => self.brain.handle(self.now, input),
-            Effect::Commit { events, then } => self.commits.push_back((events, then)),
+            Effect::Commit { events, then } => {
+                self.past.asks(&events);
+                self.commits.push_back((events, then));
+            }
         }
     }
 

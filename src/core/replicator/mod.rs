@@ -112,6 +112,7 @@ impl Replicator {
     /// Applies an event to the state and puts it with those that are about to be committed.
     fn record(&mut self, batch: &mut Vec<Event>, event: Event) {
         self.owners.apply(&event);
+        self.out.applied(1);
         batch.push(event);
     }
     fn commit(&mut self, batch: Vec<Event>, then: Vec<Effect<Self>>) {
@@ -123,6 +124,7 @@ impl Replicator {
     fn commit_each(&mut self, events: Vec<Event>) {
         for some in events.chunks(EVENTS_A_COMMIT) {
             some.iter().for_each(|event| self.owners.apply(event));
+            self.out.applied(some.len());
             self.commit(some.to_vec(), Vec::new());
         }
     }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use network::{Network, sign_descriptor, sign_gd};
 
 use super::changes::digest;
-use super::{GdFound, GroupError, INVITE_VALIDITY, Input, Reply, Role, SignedGd};
+use super::{Event, GdFound, GroupError, INVITE_VALIDITY, Input, Reply, Role, SignedGd};
 use crate::core::Brain;
-use crate::model::policy::KOfN;
+use crate::model::policy::{KOfN, MEMBERS_MAX};
 use crate::model::{Fingerprint, Policy, Secret, Span};
 use crate::seal::{check_join_proof, join_proof};
 
@@ -157,6 +157,51 @@ fn a_join_that_reaches_nobody_says_where_it_tried() {
     assert!(matches!(&error, GroupError::Unreachable { tried, .. } if tried.contains("127.0.0.1:4000")), "{error}");
     net.restart("alice@acme");
     assert!(matches!(net.join("grace@acme", &invite), Reply::Joined { .. }));
+}
+
+#[test]
+fn a_join_that_failed_leaves_nothing_that_a_restart_would_not() {
+    let mut net = six();
+    let invite = net.invite("alice@acme", "grace");
+    net.start("grace@acme");
+    net.pass(MINUTE);
+    let before = net.node("grace@acme").brain.snapshot();
+    net.kill("alice@acme");
+    assert!(matches!(refusal(net.join("grace@acme", &invite)), GroupError::Unreachable { .. }));
+    assert_eq!(net.node("grace@acme").brain.snapshot(), before);
+    let alice = net.peer("alice@acme");
+    let picture = net.node("grace@acme").picture.as_ref().unwrap();
+    assert!(!picture.peers.contains_key(&alice), "its connector dials the invite's peers no more");
+}
+
+#[test]
+fn invites_that_are_over_make_room_and_are_as_many_after_a_restart() {
+    let mut net = six();
+    let ask = |net: &mut Network, name: &str| {
+        let name = name.parse().unwrap();
+        net.ask("alice@acme", |token| Input::Invite {
+            token,
+            name,
+            secret: Secret::new([1; 32]),
+            valid: INVITE_VALIDITY,
+        })
+    };
+    // Five were used a moment ago.
+    for n in 5..MEMBERS_MAX {
+        assert!(matches!(ask(&mut net, &format!("n{n}")), Reply::Invite(_)));
+    }
+    assert!(matches!(refusal(ask(&mut net, "grace")), GroupError::TooManyInvites { open: 100 }));
+    net.pass(24 * 60 * MINUTE + MINUTE);
+    for name in ["grace", "heidi", "grace"] {
+        assert!(matches!(ask(&mut net, name), Reply::Invite(_)));
+    }
+    let before = net.node("alice@acme").brain.snapshot();
+    let invites = before.iter().filter(|event| matches!(event, Event::Invited { .. })).count();
+    assert_eq!(invites, usize::from(MEMBERS_MAX));
+    assert_eq!(net.status("alice@acme").open_invites.len(), 2);
+    net.kill("alice@acme");
+    net.restart("alice@acme");
+    assert_eq!(net.node("alice@acme").brain.snapshot(), before);
 }
 
 #[test]

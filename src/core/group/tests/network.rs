@@ -11,6 +11,7 @@ use crate::core::group::{
     Action, Beat, BeatAnswer, CallFailed, Entry, Errand, Event, GdFound, Group, GroupError, INVITE_VALIDITY, Input, Me,
     NewGroup, OldKey, PeerFound, Picture, RecoveryCode, Reply, SignedDescriptor, SignedGd, Status,
 };
+use crate::core::past::Past;
 use crate::core::{Brain, Effect, Token};
 use crate::model::card::Invite;
 use crate::model::dht::DhtKey;
@@ -30,6 +31,7 @@ pub(super) struct Node {
     /// When its brain wants to be woken.
     timer: Option<MonoTime>,
     log: Vec<Event>,
+    past: Past<Group>,
     /// Group keys on its disk.
     pub(super) keys: BTreeSet<Fingerprint>,
     pub(super) picture: Option<Picture>,
@@ -147,8 +149,10 @@ impl Network {
         let certificate = Arc::new(address.to_string().into_bytes());
         let me = Me { member, certificate, addrs, key };
         let peer = me.member.peer_id;
+        let myself = me.clone();
         let node = Node {
             brain: Group::new(me.clone()),
+            past: Past::new(move || Group::new(myself.clone())),
             me,
             up: true,
             timer: None,
@@ -213,6 +217,7 @@ impl Network {
             }
             node.log = node.brain.snapshot();
         }
+        node.past.start(&node.log);
         node.up = true;
         let peer = self.peer(address);
         self.tell(peer, Input::Started);
@@ -293,6 +298,7 @@ impl Network {
         }
         let node = self.nodes.get_mut(&peer).unwrap();
         node.timer = node.brain.poll_timeout();
+        node.past.rests(&node.brain);
     }
 
     fn perform(&mut self, at: PeerId, effect: Effect<Group>) {
@@ -300,7 +306,9 @@ impl Network {
             Effect::Act(action) => self.act(at, action),
             Effect::Feed(input) => self.tell(at, input),
             Effect::Commit { events, then } => {
-                self.nodes.get_mut(&at).unwrap().log.extend(events);
+                let node = self.nodes.get_mut(&at).unwrap();
+                node.past.asks(&events);
+                node.log.extend(events);
                 for effect in then {
                     self.perform(at, effect);
                 }

@@ -233,7 +233,7 @@ fn a_mail_that_was_sealed_twice_is_cancelled_only_when_both_forms_are_out_of_rea
     let mut other = world.brain.state.mails[&h].clone();
     (other.facts.h, other.served) = (MailId::new([200; 20]), Some([].into()));
     other.holdings = [((key(2).peer_id(), Part::Whole), Word { at: START, state: HoldingState::Held })].into();
-    world.brain.state.apply(&Event::KeptMail(other.clone()));
+    world.replays(Event::KeptMail(other.clone()));
     world.brain.adoption.doubled.insert(other.facts.h);
     cancel(&mut world);
     (0..5).for_each(|i| drops(&mut world, i, h, vec![]));

@@ -344,7 +344,7 @@ fn a_list_that_forked_is_mended_by_a_new_epoch_that_says_everything_again() {
     // Restored, with a clean stop in its journal and nobody there: it goes on at the same place with something else.
     silence(&mut world);
     world.restore(&backup);
-    world.brain.state.clean_stop = true;
+    world.replays(Event::CleanStop);
     world.run(MINUTE);
     world.submit(2, &["bob@acme"], &[]);
     world.run(MINUTE);

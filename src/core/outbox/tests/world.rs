@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::outbox::events::Word;
 use crate::core::outbox::{
     Action, Announcement, Certificate, Event, How, Input, Notify, NrFrom, Outbox, OwnPage, RecoverJob, Reply,
     SealFailure, SealJob, SealedReceiver, ShownMail, Spooled,
 };
+use crate::core::past::Past;
 use crate::core::{Brain, Effect, Token};
 use crate::model::group::{Member, Roster};
 use crate::model::holding::{Holding, HoldingState, Holdings};
@@ -141,6 +143,7 @@ pub(super) struct World {
     tokens: u64,
     /// The next start is that of a restored home.
     pub(super) restored: bool,
+    past: Past<Outbox>,
 }
 
 impl Outside {
@@ -149,6 +152,14 @@ impl Outside {
         let (journal, spool, blobs) = (self.journal.clone(), self.spool.clone(), self.blobs.clone());
         Self { journal, spool, blobs, nonce: self.nonce.wrapping_add(100), ..Self::default() }
     }
+}
+
+/// A word that a member says again is not recorded again (`Outbox::confirm_words`).
+fn without_when_words_were_said(event: Event) -> Event {
+    let Event::KeptMail(mut mail) = event else { return event };
+    let undated = |word: &Word| Word { at: WallTime(0), state: word.state.clone() };
+    mail.holdings = mail.holdings.iter().map(|(of, word)| (*of, undated(word))).collect();
+    Event::KeptMail(mail)
 }
 
 impl World {
@@ -171,6 +182,9 @@ impl World {
             was_served: false,
             tokens: 1 << 40,
             restored: false,
+            past: Past::new(move || Outbox::new(Arc::new(key(1)), roster(others), notify))
+                .forgetting(|event| matches!(event, Event::Gone { .. }))
+                .but_for(without_when_words_were_said),
             clock_unsure: false,
         };
         world.tell(Input::Start { blobs: Vec::new() });
@@ -233,6 +247,7 @@ impl World {
         self.commits.clear();
         self.replies.clear();
         self.brain = Outbox::new(Arc::new(key(1)), roster(self.others), self.notify);
+        self.past.start(&self.outside.journal);
         for event in self.outside.journal.clone() {
             self.brain.replay(event);
         }
@@ -253,6 +268,11 @@ impl World {
         self.outside = backup.copy();
         self.crash();
     }
+    /// It knows this of an earlier run.
+    pub(super) fn replays(&mut self, event: Event) {
+        self.past.asks(std::slice::from_ref(&event));
+        self.brain.replay(event);
+    }
     /// The sealed mail of a submission.
     pub(super) fn sealed_of(&self, n: u8) -> MailId {
         let of = |mail: &&crate::core::outbox::events::Mail| mail.submission == submission(n);
@@ -268,8 +288,10 @@ impl World {
                 self.perform(effect);
             }
         } else if let Some(input) = self.inbox.pop_front() {
+            self.past.rests(&self.brain);
             self.brain.handle(self.now, input);
         } else {
+            self.past.rests(&self.brain);
             return false;
         }
         self.steps += 1;
@@ -314,6 +336,7 @@ impl World {
                 let copied: Vec<Event> =
                     events.iter().map(|e| crate::wire::decode(&crate::wire::encode(e)).unwrap()).collect();
                 assert_eq!(events, copied, "events survive their encoding");
+                self.past.asks(&events);
                 self.commits.push_back((events, then));
             }
         }

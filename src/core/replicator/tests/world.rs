@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
+use crate::core::past::Past;
 use crate::core::replicator::{
     Action, AskFailure, Config, Event, Input, Lookup, MirrorFailure, MirrorOrder, Replicator, Reply, Scrub,
 };
@@ -102,6 +103,7 @@ pub(super) struct Peer {
     pub(super) replies: BTreeMap<Token, Reply>,
     polls: Vec<Poll>,
     todo: Vec<Action>,
+    past: Past<Replicator>,
     /// Commits that may still become durable before it dies.
     pub(super) fuse: Option<usize>,
 }
@@ -146,6 +148,8 @@ impl World {
             polls: vec![],
             todo: vec![],
             fuse: None,
+            past: Past::new(|| Replicator::new(Config { quota: ByteSize::mib(64), seed: 7 }))
+                .forgetting(|event| matches!(event, Event::Tombstoned { .. })),
         };
         Self {
             unheard: 0,
@@ -182,8 +186,10 @@ impl World {
     pub(super) fn start(&mut self, name: &'static str) {
         let roster = self.roster(name);
         let mut brain = Replicator::new(Config { quota: ByteSize::mib(64), seed: 7 });
-        self.peer(name).journal.iter().for_each(|e| brain.replay(e.clone()));
-        self.peer(name).brain = Some(brain);
+        let peer = self.peer(name);
+        peer.past.start(&peer.journal);
+        peer.journal.iter().for_each(|e| brain.replay(e.clone()));
+        peer.brain = Some(brain);
         self.off.remove(&id(name));
         self.tell(name, Input::Start(roster));
         if !self.clock_unsure {
@@ -352,6 +358,7 @@ impl World {
                         if burnt {
                             break;
                         }
+                        p.past.asks(&events);
                         p.journal.extend(events);
                         queue.splice(0..0, then);
                     }
@@ -364,6 +371,8 @@ impl World {
         if burnt {
             let name = p.name;
             self.kill(name);
+        } else if let Some(brain) = &p.brain {
+            p.past.rests(brain);
         }
     }
     fn release_polls(&mut self) -> bool {
