@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Brain;
+use crate::wire::laws::is_failing;
 use crate::wire::{decode, encode};
 
 /// Commits up to which states are kept, and bytes up to which one is: beyond, a test is about something else.
@@ -47,7 +48,7 @@ impl<B: Brain> fmt::Debug for Past<B> {
 
 impl<B: Brain> Drop for Past<B> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !is_failing() {
             self.compare();
         }
     }
