@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::directory::Snapshot;
 use super::shell::{EventLog, Handle, Perform, Shell, Stopped};
@@ -17,7 +17,7 @@ use crate::core::dht::{
 use crate::model::dht::DhtKey;
 use crate::model::group::PeerAddr;
 use crate::model::{Digest, PeerId, Secret, WallTime};
-use crate::net::swarm::{Command, Running, SwarmEvent};
+use crate::net::swarm::{Command, LookUp, Running, SwarmEvent, SwarmStatus};
 use crate::store::dht_share::{DhtShare, Page};
 
 /// What is on disk is read back once it is known who is known, or after this time: publishers that a gd names have more room.
@@ -251,6 +251,26 @@ impl DhtPort {
     /// [`Stopped`] when this peer is stopping.
     pub async fn observe(&self) -> Result<Status, Stopped> {
         self.handle.observe().await
+    }
+
+    /// Looks up the closest peers to a key, as a put or a get does, and tells what that took. The brain does not hear of it.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the swarm has stopped.
+    pub async fn look_up(&self, key: Digest) -> Result<LookUp, Stopped> {
+        let (answer, found) = oneshot::channel();
+        self.commands.send(Command::LookUp { key, answer }).await.map_err(|_| Stopped)?;
+        found.await.map_err(|_| Stopped)
+    }
+
+    /// What the swarm shows of itself: its routing table, and what look-ups have asked.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the swarm has stopped.
+    pub async fn observe_swarm(&self) -> Result<SwarmStatus, Stopped> {
+        let (answer, status) = oneshot::channel();
+        self.commands.send(Command::Observe(answer)).await.map_err(|_| Stopped)?;
+        status.await.map_err(|_| Stopped)
     }
 
     /// Stops brain and swarm; connections are closed, and what is kept on disk is there.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::dht_links::{Links, Report, Then};
 use super::dht_streams::StreamEvent;
 use super::identity::{from_libp2p, keypair, to_libp2p};
-use super::swarm_build::{ADDRS_MAX, Behaviour, BehaviourEvent, K, add_bounded, build};
+use super::swarm_build::{ADDRS_MAX, Behaviour, BehaviourEvent, K, add_bounded, build, table_of};
 use super::swarm_gate::{DialRule, is_local};
 use crate::model::group::PeerAddr;
 use crate::model::{Digest, PeerId};
@@ -115,10 +115,53 @@ pub enum Command {
         /// The answers.
         response: Response,
     },
+    /// Look up the k closest live peers to a key, past the brain; who asks is also told what it took.
+    LookUp {
+        /// H(x).
+        key: Digest,
+        /// Takes what was found.
+        answer: oneshot::Sender<LookUp>,
+    },
+    /// Tell what is known and what was done.
+    Observe(oneshot::Sender<SwarmStatus>),
     /// The peers that this one knows and where they are: entry points, and the only ones dialled at private addresses.
     Peers(Vec<(PeerId, Vec<PeerAddr>)>),
     /// Close every connection and end.
     Stop,
+}
+
+/// What a look-up found, and what it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookUp {
+    /// The closest live peers but this one, nearest first.
+    pub peers: Vec<PeerId>,
+    /// Peers that were asked; some answers were not waited for in the end.
+    pub asked: u32,
+    /// Of those, how many could not be asked, or said that they do not answer.
+    pub failed: u32,
+    /// From the first question to the end.
+    pub took: Duration,
+}
+
+/// What a swarm shows of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SwarmStatus {
+    /// Who is in the routing table.
+    pub table: Vec<PeerId>,
+    /// Look-ups that ended, of the brain and of others.
+    pub look_ups: u64,
+    /// Peers asked in those.
+    pub look_up_requests: u64,
+    /// Peers asked to fill and to refresh the routing table.
+    pub refresh_requests: u64,
+}
+
+/// Who waits for a look-up.
+enum Asker {
+    /// The brain, by the key.
+    Brain(Digest),
+    /// Whoever sent [`Command::LookUp`].
+    Other(oneshot::Sender<LookUp>),
 }
 
 /// What the swarm tells.
@@ -191,6 +234,7 @@ pub async fn start(config: SwarmConfig, key: &PeerKey) -> Result<Running, SwarmE
         outbox,
         found,
         look_ups: HashMap::new(),
+        counts: SwarmStatus::default(),
         channels: BTreeMap::new(),
         last_channel: 0,
         up: BTreeSet::new(),
@@ -248,7 +292,9 @@ struct Task {
     wire: Wire,
     outbox: mpsc::Sender<SwarmEvent>,
     found: mpsc::Sender<(Libp2pPeer, Multiaddr)>,
-    look_ups: HashMap<QueryId, Digest>,
+    look_ups: HashMap<QueryId, Asker>,
+    /// Its counts; the table is looked at when somebody asks.
+    counts: SwarmStatus,
     channels: BTreeMap<u64, oneshot::Sender<Response>>,
     last_channel: u64,
     up: BTreeSet<Libp2pPeer>,
@@ -291,9 +337,13 @@ impl Task {
 
     async fn command(&mut self, command: Command) -> Result<(), Gone> {
         match command {
-            Command::FindClosest { key } => {
-                let query = self.swarm.behaviour_mut().kad.get_n_closest_peers(key.as_bytes().to_vec(), K);
-                self.look_ups.insert(query, key);
+            Command::FindClosest { key } => self.look_up(key, Asker::Brain(key)),
+            Command::LookUp { key, answer } => self.look_up(key, Asker::Other(answer)),
+            Command::Observe(answer) => {
+                let table = table_of(&mut self.swarm.behaviour_mut().kad);
+                let table = table.iter().filter_map(from_libp2p).collect();
+                // Who asked may have gone; then nobody wants the answer.
+                let _ = answer.send(SwarmStatus { table, ..self.counts.clone() });
             }
             Command::Send { id, peer, request } => match to_libp2p(&peer) {
                 Some(peer) => match self.links.send(peer, id, request) {
@@ -313,6 +363,11 @@ impl Task {
             Command::Stop => {}
         }
         Ok(())
+    }
+
+    fn look_up(&mut self, key: Digest, asker: Asker) {
+        let query = self.swarm.behaviour_mut().kad.get_n_closest_peers(key.as_bytes().to_vec(), K);
+        self.look_ups.insert(query, asker);
     }
 
     fn know(&mut self, peers: Vec<(PeerId, Vec<PeerAddr>)>) {
@@ -416,14 +471,21 @@ impl Task {
     }
 
     async fn kad(&mut self, event: kad::Event) -> Result<(), Gone> {
-        let kad::Event::OutboundQueryProgressed { id, result: QueryResult::GetClosestPeers(result), step, .. } = event
-        else {
+        let kad::Event::OutboundQueryProgressed { id, result, step, stats } = event else {
             return Ok(());
         };
-        if !step.last {
-            return Ok(());
-        }
-        let Some(key) = self.look_ups.remove(&id) else { return Ok(()) };
+        let result = match result {
+            QueryResult::GetClosestPeers(result) if step.last => result,
+            QueryResult::Bootstrap(_) => {
+                // Each of its steps is counted by itself.
+                self.counts.refresh_requests += u64::from(stats.num_requests());
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        self.counts.look_ups += 1;
+        self.counts.look_up_requests += u64::from(stats.num_requests());
+        let Some(asker) = self.look_ups.remove(&id) else { return Ok(()) };
         let infos = match result {
             Ok(ok) => ok.peers,
             Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
@@ -438,7 +500,16 @@ impl Task {
                 }
             }
         }
-        self.tell(SwarmEvent::Closest { key, peers }).await
+        match asker {
+            Asker::Brain(key) => self.tell(SwarmEvent::Closest { key, peers }).await,
+            Asker::Other(answer) => {
+                let (asked, failed) = (stats.num_requests(), stats.num_failures());
+                let took = stats.duration().unwrap_or_default();
+                // Who asked may have gone; then nobody wants the answer.
+                let _ = answer.send(LookUp { peers, asked, failed, took });
+                Ok(())
+            }
+        }
     }
 
     async fn dht(&mut self, peer: Libp2pPeer, event: StreamEvent) -> Result<(), Gone> {

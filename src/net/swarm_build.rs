@@ -113,6 +113,15 @@ fn addresses_of(kad: &mut kad::Behaviour<MemoryStore>, peer: &PeerId) -> Vec<Mul
     found.flat_map(|entry| entry.node.value.iter().cloned()).collect()
 }
 
+/// Who is in Kademlia's table.
+pub(super) fn table_of(kad: &mut kad::Behaviour<MemoryStore>) -> Vec<PeerId> {
+    let mut all = Vec::new();
+    for bucket in kad.kbuckets() {
+        all.extend(bucket.iter().map(|entry| *entry.node.key.preimage()));
+    }
+    all
+}
+
 fn behaviour(keys: &Keypair) -> Behaviour {
     let limits = connection_limits::ConnectionLimits::default()
         .with_max_established(Some(CONNECTIONS_MAX))

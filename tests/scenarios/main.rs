@@ -7,6 +7,8 @@ mod audits;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bench_lookup;
+#[cfg(test)]
 mod bench_outbox;
 #[cfg(test)]
 mod bench_receive;

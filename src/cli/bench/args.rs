@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::accept::args::AcceptArgs;
 use super::fetch::args::FetchArgs;
+use super::lookup::args::LookupArgs;
 use super::outbox::args::OutboxBenchArgs;
 use super::receive::args::ReceiveArgs;
 use super::replication::args::ReplicationArgs;
@@ -21,6 +22,8 @@ pub(in crate::cli) enum BenchCommand {
     Availability(AvailabilityArgs),
     /// How fast a mail comes from real peers behind limited uplinks: one source, whole copies by Range, fragments
     Fetch(FetchArgs),
+    /// What a look-up in the DHT costs by the number of peers, beside Chord's ½ log2 N; under churn; whole groups for a week
+    Lookup(LookupArgs),
     /// What an outbox of 100 000 mails costs: one mail more, one less, an idle hour, a start; beside smaller ones
     Outbox(OutboxBenchArgs),
     /// The paper's experiment: mails from one sender to one reader, by size; time, processor, traffic, beside a conventional system

@@ -7,6 +7,7 @@ mod availability;
 mod bars;
 mod cpu;
 mod fetch;
+mod lookup;
 pub(super) mod machine;
 mod outbox;
 pub(super) mod plot;
@@ -23,6 +24,7 @@ pub(super) fn run(command: &BenchCommand) -> anyhow::Result<Shown> {
         BenchCommand::Accept(args) => accept::run(args),
         BenchCommand::Availability(args) => availability::run(args),
         BenchCommand::Fetch(args) => fetch::run(args),
+        BenchCommand::Lookup(args) => lookup::run(args),
         BenchCommand::Outbox(args) => outbox::run(args),
         BenchCommand::Receive(args) => receive::run(args),
         BenchCommand::Replication(args) => replication::run(args),

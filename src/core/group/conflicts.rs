@@ -102,6 +102,7 @@ impl Pin {
     /// Takes a gd, and remembers whom it names no more: who is named again with another key has changed it.
     pub(super) fn follow(&mut self, newer: SignedGd) {
         self.former.retain(|member| newer.gd.member_at(&member.address).is_none());
+        self.gd_digest = Some(digest(&newer));
         let held = self.gd.replace(newer);
         let Some(newer) = self.gd.as_ref() else { return };
         let gone = held.into_iter().flat_map(|held| held.gd.members);

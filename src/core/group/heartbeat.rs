@@ -8,7 +8,6 @@ use serde_bytes::ByteBuf;
 
 use super::Group;
 use super::answers::Reply;
-use super::changes::digest;
 use super::error::GroupError;
 use super::events::Event;
 use super::rotate::Kin;
@@ -96,14 +95,14 @@ impl Group {
     }
 
     /// Members that may be up, this peer among them, in the order of succession.
-    fn live_order(&self, now: Now) -> Vec<PeerId> {
+    fn live_order(&self, now: Now) -> impl Iterator<Item = PeerId> {
         let members = self.home().map(|own| own.gd.members.as_slice()).unwrap_or_default();
-        members.iter().map(|m| m.peer_id).filter(|peer| self.is_me(peer) || self.is_live(now, peer)).collect()
+        members.iter().map(|m| m.peer_id).filter(move |peer| self.is_me(peer) || self.is_live(now, peer))
     }
 
     /// The first live member: it says who counts as lost.
     pub(super) fn acting_master(&self, now: Now) -> Option<PeerId> {
-        self.live_order(now).first().copied()
+        self.live_order(now).next()
     }
 
     pub(super) fn is_acting(&self, now: Now) -> bool {
@@ -123,7 +122,8 @@ impl Group {
         }
         self.next_beat = now.mono + self.beat();
         self.beats += 1;
-        let order = self.live_order(now);
+        // This peer may be one of the first.
+        let order: Vec<PeerId> = self.live_order(now).take(TARGETS + 1).collect();
         let listens = order.iter().take(TARGETS).any(|peer| self.is_me(peer));
         self.listening_since = if listens { self.listening_since.or(Some(now.mono)) } else { None };
         let targets: Vec<PeerId> = order.into_iter().filter(|peer| !self.is_me(peer)).take(TARGETS).collect();
@@ -174,7 +174,8 @@ impl Group {
         let Some(own_gd) = self.own_gd() else {
             return;
         };
-        let (gd_version, gd_digest, signed) = (own_gd.gd.version, digest(own_gd), own_gd.signed.clone());
+        let (gd_version, signed) = (own_gd.gd.version, own_gd.signed.clone());
+        let gd_digest = self.own_digest();
         let live = self.liveness.entry(peer).or_default();
         let older = live.version.is_some_and(|version| version < gd_version);
         let mut descriptors = news;
@@ -184,7 +185,7 @@ impl Group {
         }
         let heartbeat = Heartbeat {
             gd_version,
-            gd_digest: Some(gd_digest),
+            gd_digest,
             at: now.wall,
             view_at: self.view.as_ref().map(|view| view.at),
             gd: (push || older).then_some(signed),
@@ -241,7 +242,7 @@ impl Group {
         let newer_view = self.view.as_ref().filter(|view| asked.view_at.is_none_or(|at| at < view.at));
         // A version of its own is no proof of the same gd: two holders, or a key before this one, may have signed it.
         let newer_gd = self.own_gd().filter(|own| match asked.gd_digest {
-            Some(theirs) => theirs != digest(own),
+            Some(_) => asked.gd_digest != self.own_digest(),
             None => own.gd.version > asked.gd_version,
         });
         let mut descriptors = Vec::new();
@@ -255,7 +256,7 @@ impl Group {
         }
         HeartbeatAnswer {
             gd_version: self.own_version(),
-            gd_digest: self.own_gd().map(digest),
+            gd_digest: self.own_digest(),
             at: now.wall,
             view: newer_view.map(|view| ByteBuf::from(view.as_bytes())),
             gd: newer_gd.map(|own| own.signed.clone()),
@@ -295,7 +296,7 @@ impl Group {
         if let Some(gd) = answer.gd {
             self.offer_gd(now, gd);
         }
-        if !self.others().contains(&peer) {
+        if self.is_me(&peer) || self.home().is_none_or(|own| own.gd.member(&peer).is_none()) {
             return;
         }
         for descriptor in answer.descriptors.into_iter().take(DESCRIPTORS_MAX) {

@@ -2,7 +2,7 @@
 //! never removes itself: whoever holds the key afterwards must be there to do it.
 
 use super::answers::Reply;
-use super::changes::{Change, Wish, digest};
+use super::changes::{Change, Wish};
 use super::error::GroupError;
 use super::events::Event;
 use super::types::{Action, SignedGd};
@@ -79,6 +79,6 @@ impl Group {
 
     /// Whether `theirs` is another gd than this peer's newest.
     pub(super) fn is_another(&self, theirs: Option<crate::model::Digest>) -> bool {
-        theirs.is_some_and(|theirs| self.own_gd().map(digest) != Some(theirs))
+        theirs.is_some_and(|theirs| self.own_digest() != Some(theirs))
     }
 }

@@ -51,7 +51,7 @@ pub use unpinned::Candidates;
 use crate::core::{Brain, Effect, Outgoing, earliest};
 use crate::model::card::CardPeer;
 use crate::model::group::{Member, PeerAddr, PeerDescriptor, View};
-use crate::model::{Address, Fingerprint, GroupName, LocalName, MonoTime, Now, PeerId, Secret, WallTime};
+use crate::model::{Address, Digest, Fingerprint, GroupName, LocalName, MonoTime, Now, PeerId, Secret, WallTime};
 use crate::wire::Signed;
 use changes::Change;
 use conflicts::Contradiction;
@@ -87,6 +87,8 @@ struct Pin {
     /// When the user pinned it, as far as that was written down.
     since: Option<WallTime>,
     gd: Option<SignedGd>,
+    /// The digest of that: every heartbeat carries it.
+    gd_digest: Option<Digest>,
     /// Keys that signed other candidates.
     rivals: BTreeSet<Fingerprint>,
     /// Versions of which the pinned key signed two.
@@ -243,6 +245,9 @@ impl Group {
     /// The newest gd of the own group.
     fn own_gd(&self) -> Option<&SignedGd> {
         self.pins.get(self.group())?.gd.as_ref()
+    }
+    fn own_digest(&self) -> Option<Digest> {
+        self.pins.get(self.group())?.gd_digest
     }
     /// Its version; 0 without one.
     fn own_version(&self) -> u64 {

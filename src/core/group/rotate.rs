@@ -56,6 +56,7 @@ impl Pin {
             key,
             since,
             gd: None,
+            gd_digest: None,
             rivals: BTreeSet::new(),
             forks: BTreeSet::new(),
             changes: Vec::new(),

@@ -4,7 +4,7 @@
 pub(super) mod args;
 pub(super) mod group;
 mod measure;
-mod process;
+pub(super) mod process;
 pub(super) mod sockets;
 
 use serde::Serialize;

@@ -9,18 +9,18 @@ const TICKS: u32 = 100;
 
 /// What a process took so far.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Taken {
+pub(in crate::cli::bench) struct Taken {
     /// Processor time, in user and kernel mode.
-    pub(super) cpu_s: f64,
+    pub(in crate::cli::bench) cpu_s: f64,
     /// Bytes that it had written to storage.
-    pub(super) written_bytes: u64,
+    pub(in crate::cli::bench) written_bytes: u64,
     /// Memory of its own that is not backed by a file.
-    pub(super) rss_anon_bytes: u64,
+    pub(in crate::cli::bench) rss_anon_bytes: u64,
 }
 
 impl Taken {
     /// Of the process `pid`, now.
-    pub(super) fn by(pid: u32) -> anyhow::Result<Self> {
+    pub(in crate::cli::bench) fn by(pid: u32) -> anyhow::Result<Self> {
         let read = |name: &str| {
             let path = format!("/proc/{pid}/{name}");
             fs::read_to_string(&path).with_context(|| format!("{path}: the peer is gone"))
@@ -42,7 +42,7 @@ impl Taken {
     }
 
     /// What was taken since `before`; memory as it is now.
-    pub(super) fn since(self, before: Self) -> Self {
+    pub(in crate::cli::bench) fn since(self, before: Self) -> Self {
         Self {
             cpu_s: self.cpu_s - before.cpu_s,
             written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
