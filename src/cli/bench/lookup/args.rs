@@ -8,12 +8,12 @@ use crate::model::Span;
 /// `roost bench lookup`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roost bench lookup --plots plots\n  \
-                  roost bench lookup --peers 10,30 --model 1000 --churn 0 --group-peers 0       half a minute\n  \
+                  roost bench lookup --peers 10,30 --model 1000 --churn-peers 0 --group-peers 0       half a minute\n  \
                   roost bench lookup --peers 10,100,600 --look-ups 1000 --json\n  \
                   roost bench lookup --peers 10 --churn 0,60,240 --churn-peers 200 --churn-for \"60 s\"\n  \
-                  roost bench lookup --peers 10 --churn 0 --group-peers 1000 --group-for \"7 d\"\n\n\
+                  roost bench lookup --peers 10 --churn-peers 0 --group-peers 1000 --group-for \"7 d\"\n\n\
                   Peers are this program's own swarms and DHT brains, all in this process, over libp2p's memory transport (with\n\
-                  Noise and Yamux); about 4 MB each. Rows with `model: true` are computed: the same walk over routing tables, by\n\
+                  Noise and Yamux); 2 to 9 MB each. Rows with `model: true` are computed: the same walk over routing tables, by\n\
                   the swarms' own tables (\"own\"), or by drawn ones (\"drawn\"), which have up to 20 peers of every bucket.\n\
                   Chord's figure is ½ log2 N (Stoica et al.; Ramesh et al. built the papers' store on it).")]
 pub(in crate::cli) struct LookupArgs {
@@ -36,10 +36,10 @@ pub(in crate::cli) struct LookupArgs {
     #[arg(long, value_name = "SPAN", default_value = "30 s")]
     pub(in crate::cli) churn_for: Span,
     /// Peers, in groups of up to 100, whose group brains run under virtual time while members fail and return; 0 leaves them out
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub(in crate::cli) group_peers: u32,
     /// How much virtual time passes for them; a week of 1 000 takes long
-    #[arg(long, value_name = "SPAN", default_value = "2 h")]
+    #[arg(long, value_name = "SPAN", default_value = "1 h")]
     pub(in crate::cli) group_for: Span,
     /// Where all draws start: the same seed draws the same
     #[arg(long, default_value_t = 1)]

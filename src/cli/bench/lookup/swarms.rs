@@ -23,8 +23,12 @@ use crate::wire::PeerKey;
 const ENTRIES: usize = 3;
 /// Between two starts: a peer that starts asks some dozens of others.
 const PACE: Duration = Duration::from_millis(20);
+/// Peers that start before it is waited until they have met others: more at once would wait for this machine, and give up.
+const WAVE: u32 = 25;
 /// Between two looks whether tables still grow; longer than Kademlia waits before it fills one.
-const LOOK: Duration = Duration::from_millis(1500);
+const LOOK: Duration = Duration::from_millis(700);
+/// The last look comes after a longer time.
+const LAST_LOOK: Duration = Duration::from_millis(2000);
 /// So long at most.
 const SETTLE_WITHIN: Duration = Duration::from_secs(180);
 /// The next memory port. Each is used once in this process.
@@ -63,9 +67,12 @@ impl Swarms {
             swarms.start_one().await?;
             progress.at(&format!("{count} peers: {} started", n + 1), None);
             tokio::time::sleep(PACE).await;
+            if (n + 1) % WAVE == 0 {
+                swarms.settle(LOOK).await?;
+            }
         }
         progress.at(&format!("{count} peers: they get to know each other"), None);
-        swarms.settle().await?;
+        swarms.settle(LAST_LOOK).await?;
         Ok(swarms)
     }
 
@@ -96,11 +103,11 @@ impl Swarms {
     }
 
     /// Waits until no table grows and none is being filled.
-    async fn settle(&self) -> anyhow::Result<()> {
+    async fn settle(&self, look: Duration) -> anyhow::Result<()> {
         let until = tokio::time::Instant::now() + SETTLE_WITHIN;
         let mut last = (0, 0);
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(look).await;
             let mut now = (0, 0);
             let mut alone = 0;
             for peer in &self.peers {

@@ -92,12 +92,12 @@ pub(super) struct Groups {
     /// What a shell would not go on after.
     pub(super) faults: Vec<String>,
     #[serde(skip)]
-    sums: Sums,
+    pub(super) sums: Sums,
 }
 
 /// What the means are made from.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Sums {
+pub(super) struct Sums {
     up_min: f64,
     all_min: f64,
     beats: f64,
