@@ -14,7 +14,7 @@ use super::rotate::Kin;
 use super::types::{Action, Beat, BeatAnswer, CallFailed, Errand, SignedGd};
 use crate::core::{CLOCK_SET, Token};
 use crate::model::group::{Heartbeat, HeartbeatAnswer, View};
-use crate::model::{MonoTime, Now, PeerId, WallTime};
+use crate::model::{Digest, MonoTime, Now, PeerId, WallTime};
 use crate::wire::Signed;
 
 /// Between two heartbeats (DESIGN.md section 6).
@@ -79,6 +79,11 @@ impl Group {
     /// Between two heartbeats: shorter in a group that wants to know sooner who is lost.
     pub(super) fn beat(&self) -> Duration {
         self.own_gd().map_or(BEAT, |own| (own.gd.policy.lost_after.duration() / 3).clamp(BEAT_MIN, BEAT))
+    }
+
+    /// The digest of the own group's newest gd.
+    pub(super) fn own_digest(&self) -> Option<Digest> {
+        self.pins.get(self.group())?.gd_digest
     }
 
     /// Every member but this one, in the order of succession.

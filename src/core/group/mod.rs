@@ -246,9 +246,6 @@ impl Group {
     fn own_gd(&self) -> Option<&SignedGd> {
         self.pins.get(self.group())?.gd.as_ref()
     }
-    fn own_digest(&self) -> Option<Digest> {
-        self.pins.get(self.group())?.gd_digest
-    }
     /// Its version; 0 without one.
     fn own_version(&self) -> u64 {
         self.own_gd().map_or(0, |own| own.gd.version)
