@@ -16,7 +16,7 @@ impl World {
     /// Asks an owner for all of a short mail.
     pub(crate) fn get_short(&mut self, p: usize, order: Order, request: RequestId) {
         self.check_asked(p, order.h, order.owner);
-        let layout = Layout::new(order.length, Encoding::Whole).unwrap();
+        let layout = Layout::new(order.length, Encoding::Whole).expect("every order has a layout");
         let blocks = expected(&layout, &Run::Whole { stripes: 0..layout.stripes() });
         let to = self.index(&order.owner);
         self.call(p, to, Request::Part(order.h, Part::Whole, blocks), Pending::FetchShort { order, request });

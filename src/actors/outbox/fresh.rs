@@ -11,37 +11,41 @@ use crate::model::{Address, MailId};
 /// Most bytes of them: 2 000 mails' with short headers. What comes beyond is read from its file.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Sealed ns by mail and receiver.
+/// Sealed ns by mail and receiver, and their bytes.
 #[derive(Debug, Default)]
-pub(super) struct FreshNotices(Mutex<(usize, BTreeMap<(MailId, Address), ByteBuf>)>);
+struct Kept {
+    bytes: usize,
+    notices: BTreeMap<(MailId, Address), ByteBuf>,
+}
+
+/// Where they are kept.
+#[derive(Debug, Default)]
+pub(super) struct FreshNotices(Mutex<Kept>);
 
 impl FreshNotices {
-    fn all(&self) -> MutexGuard<'_, (usize, BTreeMap<(MailId, Address), ByteBuf>)> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         // At worst its count is too high after a panic elsewhere, and fewer are kept.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Remembers one that is durable, if there is room.
     pub(super) fn put(&self, h: MailId, receiver: Address, sealed: ByteBuf) {
-        let mut all = self.all();
-        let (bytes, notices) = &mut *all;
-        if *bytes + sealed.len() <= BYTES_MAX {
-            *bytes += sealed.len();
-            let before = notices.insert((h, receiver), sealed);
-            *bytes -= before.map_or(0, |before| before.len());
+        let kept = &mut *self.kept();
+        if kept.bytes + sealed.len() <= BYTES_MAX {
+            kept.bytes += sealed.len();
+            let before = kept.notices.insert((h, receiver), sealed);
+            kept.bytes -= before.map_or(0, |before| before.len());
         }
     }
     /// Takes one, if it is there: it is announced once from memory.
     pub(super) fn take(&self, h: MailId, receiver: &Address) -> Option<ByteBuf> {
-        let mut all = self.all();
-        let (bytes, notices) = &mut *all;
-        let taken = notices.remove(&(h, receiver.clone()))?;
-        *bytes -= taken.len();
+        let kept = &mut *self.kept();
+        let taken = kept.notices.remove(&(h, receiver.clone()))?;
+        kept.bytes -= taken.len();
         Some(taken)
     }
     /// Forgets what was not announced of a mail that is over.
     pub(super) fn forget(&self, h: MailId) {
-        let mut all = self.all();
-        let (bytes, notices) = &mut *all;
+        let Kept { bytes, notices } = &mut *self.kept();
         notices.retain(|(mail, _), sealed| {
             let stays = *mail != h;
             *bytes -= if stays { 0 } else { sealed.len() };
@@ -67,6 +71,6 @@ mod tests {
         fresh.forget(h(2));
         fresh.put(h(3), rita.clone(), ByteBuf::from(vec![3; 1]));
         fresh.put(h(3), rita.clone(), ByteBuf::from(vec![3; BYTES_MAX - 1]));
-        assert_eq!(fresh.all().0, BYTES_MAX - 1);
+        assert_eq!(fresh.kept().bytes, BYTES_MAX - 1);
     }
 }
