@@ -86,7 +86,7 @@ impl Replicator {
             mail.task = Task::Idle;
         }
         if over {
-            let parts: Vec<Part> = mail.held.iter().copied().collect();
+            let parts: Vec<Part> = mail.held.union(&mail.bad).copied().collect();
             let meant = mail.goal.or(rank_part);
             return Some(if parts.is_empty() { Verdict::Forget(meant) } else { Verdict::Drop(parts) });
         }

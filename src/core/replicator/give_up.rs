@@ -114,7 +114,7 @@ impl Replicator {
     /// Files that are there after all: what was said of them is taken back.
     fn hold_again(&mut self, owner: PeerId, h: MailId, parts: &[Part]) {
         let Some(mail) = self.owners.mail(&owner, &h) else { return };
-        let dropped = parts.iter().filter(|part| !mail.held.contains(part));
+        let dropped = parts.iter().filter(|part| !mail.held.contains(part) && !mail.bad.contains(part));
         self.commit_each(dropped.map(|part| Event::Held { owner, h, part: *part }).collect());
     }
     fn look_again(&mut self, owner: PeerId, h: MailId) {
@@ -136,6 +136,7 @@ impl Replicator {
             self.timers.insert((self.now.mono + REMOVE_PAUSE, owner, h));
             return;
         }
+        mail.bad.retain(|part| !parts.contains(part));
         if mail.held.iter().any(|part| parts.contains(part)) {
             let over = over && mail.held.iter().all(|part| parts.contains(part));
             let mut batch = Vec::new();

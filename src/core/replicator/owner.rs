@@ -78,6 +78,8 @@ pub(super) struct Mail {
     pub(super) unsettled: bool,
     // What follows is found again after a restart.
     pub(super) task: Task,
+    /// Parts that did not pass their check, whose files lie here until others take their place; a start sweeps them away.
+    pub(super) bad: BTreeSet<Part>,
     /// The part that this peer should hold, once that is known.
     pub(super) goal: Option<Part>,
     /// Whether the list named it in this run of the peer: then rank alone gives it its first part.
@@ -267,6 +269,9 @@ impl Owner {
         let Some(mail) = self.mails.get_mut(&h) else { return };
         let bytes = part_bytes(mail.length, part);
         let changed = if is_held { mail.held.insert(part) } else { mail.held.remove(&part) };
+        if is_held {
+            mail.bad.remove(&part);
+        }
         if changed && is_held {
             self.bytes = self.bytes.saturating_add(bytes);
             self.parts += 1;
@@ -470,6 +475,7 @@ impl Mail {
             served: BTreeMap::new(),
             unsettled: false,
             task: Task::Idle,
+            bad: BTreeSet::new(),
             goal: None,
             noted: None,
             doubt: BTreeSet::new(),

@@ -110,6 +110,9 @@ impl Replicator {
         if self.owners.mail(&owner, &h).is_some_and(|mail| mail.held.contains(&part)) {
             let mut batch = Vec::new();
             self.record(&mut batch, Event::Lost { owner, h, part });
+            if let Some(mail) = self.owners.mail_mut(&owner, &h) {
+                mail.bad.insert(part);
+            }
             self.commit(batch, Vec::new());
             self.evaluate(owner, h);
         }

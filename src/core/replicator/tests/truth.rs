@@ -74,6 +74,21 @@ fn r6_a_part_that_rots_is_found_within_a_round_of_the_scrub_and_made_again() {
 }
 
 #[test]
+fn r7_a_part_that_rotted_and_could_not_be_made_again_goes_with_its_mail() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    let (name, part) = holder(&world);
+    world.off = SIX.into_iter().filter(|other| *other != name).map(id).collect();
+    world.tell(name, Input::BadPart { owner: id("alice"), h: h(1), part });
+    world.settle();
+    assert!(world.peer(name).disk.contains(&(id("alice"), h(1), part)), "its file is there still");
+    world.end("alice", 1);
+    world.off.clear();
+    world.run(HOUR);
+    assert!(world.peer(name).disk.is_empty());
+}
+
+#[test]
 fn r12_what_its_owner_reads_for_an_audit_is_written_nowhere() {
     let mut world = World::new(&SIX);
     world.send("alice", 1, KN);
