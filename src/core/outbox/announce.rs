@@ -55,7 +55,8 @@ impl Outbox {
         for receiver in mail.receivers.clone() {
             let Some((_, sealed)) = self.sealed_for(&h, &receiver) else { continue };
             let (told, peer) = (sealed.announced.filter(|(how, _)| *how == How::Direct), sealed.peer);
-            let pause = told.map(|(_, at)| (at + AGAIN).since(now.wall)).unwrap_or_default();
+            // Never longer than that, also when this clock was ahead then.
+            let pause = told.map(|(_, at)| (at + AGAIN).since(now.wall).min(AGAIN)).unwrap_or_default();
             let is_open = self.is_open(&h, &receiver);
             if is_open && is_start && told.is_none() {
                 self.is_untold_at_start(now, (h, receiver), peer);
@@ -88,7 +89,7 @@ impl Outbox {
         let Some(expiry) = self.state.submissions.get(&submission).map(|s| s.facts.expiry) else { return };
         // The DHT drops what was deleted there once. A reader from an old disk, or one whose nr went with this peer's disk, hears
         // of it again only by itself.
-        let is_repeat = sealed.announced.is_some_and(|(_, at)| at + AGAIN <= self.wall);
+        let is_repeat = sealed.announced.is_some_and(|(_, at)| at + AGAIN <= self.wall || at > self.wall);
         let announcement = Announcement {
             h,
             receiver: receiver.clone(),

@@ -35,7 +35,7 @@ impl Outbox {
         let at = signed.at.min(now.wall + CLOCK_AHEAD_MAX);
         // Of several words about one part, the last.
         let last: BTreeMap<(MailId, Part), &Holding> = signed.items.iter().map(|i| ((i.h, i.part), i)).collect();
-        let is_news = |item: &&Holding| self.is_news(signed.member, at, item) && self.is_answer(signed, item);
+        let is_news = |item: &&Holding| self.is_news(now, signed.member, at, item) && self.is_answer(signed, item);
         let news = last.into_values().filter(is_news).cloned().collect();
         let mut batch = Batch::default();
         let of: BTreeSet<MailId> = signed.items.iter().map(|item| item.h).collect();
@@ -67,10 +67,11 @@ impl Outbox {
         *peer != self.key.peer_id() && self.roster.has(peer)
     }
 
-    fn is_news(&self, member: PeerId, at: WallTime, item: &Holding) -> bool {
+    fn is_news(&self, now: Now, member: PeerId, at: WallTime, item: &Holding) -> bool {
         let Some(mail) = self.state.mails.get(&item.h) else { return false };
         match mail.holdings.get(&(member, item.part)) {
-            Some(word) => word.at <= at && word.state != item.state,
+            // A word from the future was taken by a clock that was wrong: it must not outlive the true ones.
+            Some(word) => (word.at <= at || word.at > now.wall + CLOCK_AHEAD_MAX) && word.state != item.state,
             // A member that compares names every part that it has not.
             None if item.state == HoldingState::Lost => false,
             None => mail.holdings.keys().filter(|(who, _)| *who == member).count() < PARTS_PER_MEMBER_MAX,

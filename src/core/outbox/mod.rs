@@ -181,6 +181,8 @@ pub struct Outbox {
     /// How often a reader was told in vain that a mail was taken back.
     told_in_vain: BTreeMap<(MailId, Address), u32>,
     counts: counts::Counts,
+    /// Sealed mails whose latest msglist entry is not durable: nobody is told of them before it is.
+    unlisted: BTreeSet<MailId>,
     /// Open mails without a blob.
     missing: BTreeSet<MailId>,
     recovery: recover::Recovery,
@@ -242,6 +244,7 @@ impl Outbox {
             unsure: BTreeSet::new(),
             told_in_vain: BTreeMap::new(),
             counts: counts::Counts::default(),
+            unlisted: BTreeSet::new(),
             missing: BTreeSet::new(),
             recovery: recover::Recovery::default(),
             reencoding: reencode::Reencoding::default(),
@@ -337,7 +340,14 @@ impl Outbox {
         if self.state.list.mark_durable(mark.upto) {
             self.answer_polls();
         }
-        for h in mark.sealed {
+        // One that is listed anew before it is durable is told of when that is.
+        self.unlisted.extend(mark.sealed);
+        let durable = self.state.list.durable();
+        let waits = |h: &MailId| self.state.mails.get(h).is_some_and(|mail| mail.entry_at > durable);
+        let (waiting, listed): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut self.unlisted).into_iter().partition(waits);
+        self.unlisted = waiting;
+        for h in listed {
             self.announce_all(now, h, false);
         }
         if !self.adoption.holding {

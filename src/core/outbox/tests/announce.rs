@@ -106,3 +106,17 @@ fn after_a_restart_a_reader_that_is_off_is_asked_for_a_few_mails_and_one_that_is
     world.run(Duration::from_secs(6));
     assert_eq!(world.outside.taken.len(), 200);
 }
+
+#[test]
+fn r2_an_open_ns_is_sent_again_daily_although_the_clock_was_far_ahead_when_it_was_sent() {
+    let mut world = World::new(5, Rules::default());
+    let right = world.now.wall;
+    world.now.wall = right + DAY * 5;
+    world.submit(1, &["bob@acme"], &[]);
+    world.run(MINUTE);
+    world.now.wall = right + MINUTE;
+    world.crash();
+    let before = world.outside.taken.len();
+    world.run(DAY + MINUTE * 5);
+    assert_eq!(world.outside.taken.len(), before + 1);
+}

@@ -200,3 +200,23 @@ fn of_several_words_about_one_part_in_a_batch_the_last_counts() {
     world.settle();
     assert_eq!(safe(&world), 1);
 }
+
+#[test]
+fn r8_a_word_that_a_wrong_clock_took_from_the_future_does_not_outlive_true_ones() {
+    let mut world = World::new(5, Rules::default());
+    let right = world.now.wall;
+    world.now.wall = right + DAY * 8;
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = world.sealed_of(1);
+    world.holds(2, h, part(0), HoldingState::Held, right + DAY * 9);
+    let holds = |world: &World| {
+        let all = &world.brain.state.mails[&h].holdings;
+        all.values().any(|word| word.state == HoldingState::Held)
+    };
+    assert!(holds(&world));
+    // Both clocks are right again.
+    world.now.wall = right + MINUTE * 2;
+    world.holds(2, h, part(0), HoldingState::Lost, right + MINUTE);
+    assert!(!holds(&world));
+}

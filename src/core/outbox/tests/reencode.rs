@@ -167,3 +167,13 @@ fn a_power_cut_at_any_step_of_a_re_encoding_ends_in_the_encoding_of_the_policy()
     }
     assert!(last > 0);
 }
+
+#[test]
+fn r2_a_mail_that_is_listed_anew_before_its_first_entry_is_durable_is_announced_all_the_same() {
+    let changes_while_sealing = Some(with(5, 2, 4));
+    let mut world = World::new(5, Rules { slow_disk: true, changes_while_sealing, ..Rules::default() });
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    assert_eq!(listed(&world), [OLD, NEW]);
+    assert_eq!(world.outside.taken.len(), 1, "rita was told");
+}

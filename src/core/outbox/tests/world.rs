@@ -82,6 +82,10 @@ pub(super) struct Rules {
     pub(super) silent: BTreeSet<PeerId>,
     /// Whether questions about the own list stay open: nobody says that they came to nothing.
     pub(super) unheard: bool,
+    /// The disk is slow: whatever others answer comes before anything is durable.
+    pub(super) slow_disk: bool,
+    /// The group changes while a mail is being sealed.
+    pub(super) changes_while_sealing: Option<Arc<Roster>>,
     /// No manifest can be written.
     pub(super) disk_full: bool,
     /// Mails of which the members that can be reached hold too little.
@@ -280,8 +284,14 @@ impl World {
     }
     /// One step: an effect, a commit that becomes durable, or an input. False when nothing is left to do now.
     fn step(&mut self) -> bool {
+        let first = if self.rules.slow_disk { self.inbox.pop_front() } else { None };
         if let Some(effect) = self.brain.poll_effect() {
+            if let Some(input) = first {
+                self.inbox.push_front(input);
+            }
             self.perform(effect);
+        } else if let Some(input) = first {
+            self.brain.handle(self.now, input);
         } else if let Some((events, then)) = self.commits.pop_front() {
             self.outside.journal.extend(events);
             for effect in then {
@@ -452,6 +462,9 @@ impl World {
         self.tell(Input::Recovered { h, result });
     }
     fn seal(&mut self, job: SealJob) {
+        if let Some(roster) = self.rules.changes_while_sealing.take() {
+            self.tell(Input::Roster(roster));
+        }
         self.outside.sealed.push(job.clone());
         let addresses: Vec<Address> = job.receivers.iter().map(|(a, ..)| a.clone()).collect();
         if self.rules.spool_broken || !self.outside.spool.contains_key(&job.submission) {
