@@ -383,7 +383,7 @@ impl Group {
         if now.was_set_since(self.seen, CLOCK_SET / 2) {
             self.liveness.values_mut().for_each(|live| live.offset_ms = None);
             self.clock_trusted_at = Some(now.mono + CLOCK_WAIT);
-            (self.clock_unsure, self.dirty) = (true, true);
+            (self.clock_offset_ms, self.clock_unsure, self.dirty) = (0, true, true);
         }
         self.seen = now;
     }
@@ -400,8 +400,11 @@ impl Group {
         let waited = self.clock_trusted_at.is_some_and(|at| at <= now.mono);
         let alone = clocks.is_empty() && (waited || self.others().is_empty());
         let unsure = self.clock_unsure && !agrees && !alone;
-        clocks.push(0);
-        self.clock_offset_ms = median(clocks).saturating_neg();
+        // While no member is heard, what was found before stands: a wrong clock does not become right by being alone.
+        if !clocks.is_empty() || self.others().is_empty() {
+            clocks.push(0);
+            self.clock_offset_ms = median(clocks).saturating_neg();
+        }
         let off = self.clock_offset_ms.unsigned_abs() > CLOCK_OFF_MS;
         if (off, unsure) != (self.clock_off, self.clock_unsure) {
             (self.clock_off, self.clock_unsure) = (off, unsure);

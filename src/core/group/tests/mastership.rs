@@ -95,3 +95,18 @@ fn a_hundred_members_agree_on_who_acts_and_beat_to_two_each() {
     net.pass(2 * MINUTE);
     agreed_view(&net, &names, "m00@acme");
 }
+
+#[test]
+fn r3_a_clock_that_was_found_to_be_off_is_not_trusted_because_nobody_is_heard_any_more() {
+    let mut net = six();
+    net.node("frank@acme").skew_ms = 8 * 24 * 3_600_000;
+    net.pass(2 * MINUTE);
+    assert!(net.status("frank@acme").clock_off);
+    net.cut_off(&["frank@acme"]);
+    net.pass(30 * MINUTE);
+    assert!(net.status("frank@acme").clock_off, "nobody said otherwise");
+    net.node("frank@acme").skew_ms = 0;
+    net.heal();
+    net.pass(3 * MINUTE);
+    assert!(!net.status("frank@acme").clock_off);
+}

@@ -3,6 +3,7 @@
 mod changes;
 mod contacts;
 mod leaving;
+mod lives;
 mod mastership;
 mod network;
 mod signed;

@@ -59,6 +59,8 @@ pub(super) struct Network {
     pub(super) dht: BTreeMap<DhtKey, Vec<ByteBuf>>,
     /// When the last gd in the DHT expires.
     pub(super) gd_expiry: WallTime,
+    /// Which keys were truly handed on, and to which.
+    pub(super) handed: BTreeSet<(Fingerprint, Fingerprint)>,
     /// Peers on the one side of a partition.
     island: BTreeSet<PeerId>,
     next: u64,
@@ -133,6 +135,7 @@ impl Network {
             replies: BTreeMap::new(),
             dht: BTreeMap::new(),
             gd_expiry: WallTime(0),
+            handed: BTreeSet::new(),
             island: BTreeSet::new(),
             next: 0,
         }
@@ -442,6 +445,7 @@ impl Network {
         };
         self.next += 1;
         let key = digest20(&format!("key {} of {}", self.next, gd.group));
+        self.handed.insert((from, key));
         gd.handovers.push(ByteBuf::from(encode(&(from, key))));
         gd.group_certificate = key.as_bytes().to_vec();
         self.nodes.get_mut(&at).unwrap().keys.insert(key);
