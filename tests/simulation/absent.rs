@@ -44,6 +44,11 @@ fn world(mode: Mode) -> World {
     (params.hostile, params.known_outside, params.by_dht, params.eager) = (false, true, false, false);
     (params.reader_leaves, params.dead_disks) = (false, false);
     params.policies.clear();
+    params.cuts.clear();
+    params.jumps.clear();
+    params.full.clear();
+    params.junk = 0;
+    params.rots = 0;
     // A day has many audits as it is.
     params.audit_every_ms = 12 * 60 * MINUTE;
     let mut world = World::new(params, false);

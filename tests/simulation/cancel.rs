@@ -77,8 +77,15 @@ impl World {
             let is_old = |p: usize| self.truth.restored.contains_key(&p);
             (is_old(from) || self.at(reader).is_some_and(is_old)) && !self.at(reader).is_some_and(knows)
         };
+        // Who says falsely that it holds a mail never says that it has given it up.
+        let lied_about = |(id, _): &(SubmissionId, Address)| {
+            let from = self.truth.letters[id].from;
+            self.lies_in_lists(from) || (0..self.params.members).any(|m| m != from && self.lies_of_parts(m))
+        };
         let mut unsure = self.truth.cancel_said.iter().filter(|(_, answer)| **answer == CancelAnswer::Uncertain);
-        unsure.find(|(which, _)| all_there && !forgotten(which) && !nobody_knows(which)).map(|(which, _)| which)
+        unsure
+            .find(|(which, _)| all_there && !forgotten(which) && !nobody_knows(which) && !lied_about(which))
+            .map(|(which, _)| which)
     }
 
     fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {

@@ -13,15 +13,19 @@ use roost::core::replicator::MirrorOrder;
 use roost::model::holding::{HoldingState, Holdings};
 use roost::model::manifest::Manifest;
 use roost::model::msglist::Ending;
-use roost::model::notification::Outcome;
+use roost::model::notification::{Outcome, Refusal};
 use roost::model::structure::Structure;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId, WallTime};
 use roost::wire::{self, Signed};
 
 use super::disk::Record;
+use super::liars::Lie;
 use super::network::{Answer, CallRef, PATIENCE_MS, Pending};
 use super::restore::Belief;
 use super::world::World;
+
+/// Far more than a few mails and members are ever worth at a time.
+const CALLS_MAX: usize = 500;
 
 /// The rules of DESIGN.md section 2 that are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(crate) enum Rule {
     R6,
     R7,
     R8,
+    R9,
+    R11,
     R12,
 }
 
@@ -104,7 +110,7 @@ pub(crate) struct Truth {
     /// Parts that members reported to the owner, true when they were reported, and when that was.
     pub(crate) reported: BTreeMap<MailId, BTreeMap<PeerId, BTreeMap<Part, u64>>>,
     /// Audits that members missed, as the owner knows, and since when: what was reported before does not count.
-    pub(crate) missed: BTreeMap<(MailId, PeerId), u64>,
+    pub(crate) missed: BTreeMap<(MailId, PeerId), (u64, WallTime)>,
     /// Mails of owners whose disk died, that were announced then.
     pub(crate) orphans: Vec<Orphan>,
     /// What owners showed of their open mails when they were last up.
@@ -196,7 +202,8 @@ impl World {
             let disk = &self.peers[p].disk;
             if item.state == HoldingState::Held {
                 // A word that was on its way while the part went by right is followed by the word that it went.
-                if !disk.ledger.held_once.contains(&part) || !disk.parts_once.contains(&part) {
+                let is_here = disk.parts_once.contains(&part) || self.lies(p, Lie::HoldsNothing);
+                if !disk.ledger.held_once.contains(&part) || !is_here {
                     let why = format!("{} reports {} of {} before it is durable", self.name(p), item.part, item.h);
                     self.violate(Rule::R1, why);
                 }
@@ -216,8 +223,12 @@ impl World {
         }
     }
 
-    /// R1: a reader says received only once the body is filed.
+    /// R1: a reader says received only once the body is filed; R2: and expired only when it is.
     pub(crate) fn check_nr(&mut self, p: usize, item: &NrItem) {
+        let over = self.is_over_for(p, self.truth.mails[&item.nr.h].expiry);
+        if item.nr.outcome == Outcome::Refused(Refusal::Expired) && !over {
+            self.violate(Rule::R2, format!("{} says that {} expired, which lives", self.name(p), item.nr.h));
+        }
         if item.nr.outcome == Outcome::Received && !self.peers[p].disk.ledger.pulled.contains(&item.id) {
             self.violate(Rule::R1, format!("{} signs that it has {} before that is durable", self.name(p), item.nr.h));
         }
@@ -244,9 +255,10 @@ impl World {
 
     /// R3: a part goes for a tombstone, for expiry, or when every holder now placed confirmed its own.
     pub(crate) fn check_drop(&mut self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) {
-        let Some(mail) = self.truth.mails.get(&h) else { return };
+        // Who kept nothing gives up nothing.
+        let Some(mail) = self.truth.mails.get(&h).filter(|_| !self.lies(p, Lie::HoldsNothing)) else { return };
         let tombstoned = self.was_tombstoned(&h);
-        let expired = mail.expiry <= self.now(p).wall;
+        let expired = self.is_over_for(p, mail.expiry);
         if tombstoned && !expired && !self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {
             // It may be a move all the same.
             if !self.is_confirmed_move(p, owner, h, parts) {
@@ -322,7 +334,7 @@ impl World {
             EndedAs::Received => signed(Outcome::Received),
             EndedAs::Refused(refusal) => signed(Outcome::Refused(refusal)),
             EndedAs::Cancelled => self.truth.cancelled.contains(&submission),
-            EndedAs::Expired => letter.at + life <= self.now(p).wall,
+            EndedAs::Expired => self.is_over_for(p, letter.at + life),
             EndedAs::Filed => *receiver == self.peers[p].address,
             EndedAs::UnknownAddress => self.at(receiver).is_none(),
             EndedAs::Forgotten => self.is_end_forgotten(&submission, receiver),
@@ -357,7 +369,8 @@ impl World {
 
     /// R6: only who lied is named.
     pub(crate) fn check_named(&mut self, p: usize, h: MailId, peer: PeerId) {
-        if !self.truth.lied.contains(&(h, peer)) {
+        // One that forks its msglist may learn from it what it forged itself, and then say so.
+        if !self.truth.lied.contains(&(h, peer)) && !self.lies(self.index(&peer), Lie::Forks) {
             self.violate(Rule::R6, format!("{} names {peer}, which served no wrong block of {h}", self.name(p)));
         }
     }
@@ -379,6 +392,11 @@ impl World {
         }
     }
 
+    /// R6: a part is kept, and reported, only when every block of it is right.
+    pub(crate) fn check_kept(&mut self, p: usize, h: MailId) {
+        self.violate(Rule::R6, format!("{} keeps a part of {h} with wrong bytes", self.name(p)));
+    }
+
     /// R6: every mail of a run fits its ns.
     pub(crate) fn check_mismatch(&mut self, p: usize, h: MailId) {
         self.violate(Rule::R6, format!("{} calls {h} a mismatch, which fits its ns", self.name(p)));
@@ -388,6 +406,14 @@ impl World {
     pub(crate) fn check_mirror(&mut self, p: usize, order: &MirrorOrder) {
         if self.peers[p].disk.ledger.buried_parts.contains(&(order.owner, order.h)) {
             self.violate(Rule::R7, format!("{} mirrors {} again, which is gone", self.name(p), order.h));
+        }
+    }
+
+    /// R9: what a peer asks others at a time is bounded, however much there is to do.
+    pub(crate) fn check_calls(&mut self, p: usize) {
+        let many = self.peers[p].calls.len();
+        if many > CALLS_MAX {
+            self.violate(Rule::R9, format!("{} asks {many} things at a time", self.name(p)));
         }
     }
 
@@ -429,7 +455,8 @@ impl World {
         let parts = |member: PeerId| {
             let missed = self.truth.missed.get(&(*h, member));
             let reported = self.truth.reported.get(h).and_then(|all| all.get(&member)).into_iter().flatten();
-            let since = reported.filter(|(_, at)| missed.is_none_or(|missed| *at >= missed)).map(|(part, _)| *part);
+            let since =
+                reported.filter(|(_, at)| missed.is_none_or(|(missed, _)| *at >= missed)).map(|(part, _)| *part);
             let believed = self.truth.beliefs.get(&(p, member)).and_then(|belief| belief.get(h));
             since.chain(believed.into_iter().flatten().copied()).collect::<BTreeSet<Part>>()
         };

@@ -11,6 +11,7 @@ use roost::model::{Address, Digest, MailId, Secret, WallTime};
 
 use super::disk::{SealedNr, SealedNs, digest_of};
 use super::peer::Tell;
+use super::sabotage::Saboteur;
 use super::world::{Happening, START, World};
 
 /// A value.
@@ -20,10 +21,11 @@ pub(crate) enum DhtValue {
     Nr(SealedNr),
 }
 
+/// A value, and until when who may delete it.
 #[derive(Debug, Clone)]
-struct Entry {
-    value: DhtValue,
-    password: Secret,
+pub(crate) struct Entry {
+    pub(crate) value: DhtValue,
+    pub(crate) password: Secret,
     expiry: WallTime,
 }
 
@@ -32,6 +34,8 @@ struct Entry {
 pub(crate) struct Dht {
     entries: BTreeMap<DhtKey, BTreeMap<Digest, Entry>>,
     gone: BTreeSet<(DhtKey, Digest)>,
+    /// All that was ever put.
+    pub(crate) once: Vec<(DhtKey, Digest, Entry)>,
 }
 
 /// What a peer does there.
@@ -50,8 +54,19 @@ pub(crate) enum DhtOp {
 impl Dht {
     fn put(&mut self, key: DhtKey, name: Digest, entry: Entry) {
         if !self.gone.contains(&(key.clone(), name)) {
+            self.once.push((key.clone(), name, entry.clone()));
             self.entries.entry(key).or_default().insert(name, entry);
         }
+    }
+    /// Puts what was there once back, though it was deleted, as one does who finds peers that never heard of that.
+    pub(crate) fn put_back(&mut self, which: usize, password: Secret) {
+        let (key, name, entry) = self.once[which].clone();
+        self.gone.remove(&(key.clone(), name));
+        self.lay(key, name, Entry { password, ..entry });
+    }
+    /// Lays an entry there, unless it is there.
+    pub(crate) fn lay(&mut self, key: DhtKey, name: Digest, entry: Entry) {
+        self.entries.entry(key).or_default().entry(name).or_insert(entry);
     }
     /// True when it is gone.
     fn del(&mut self, key: DhtKey, name: Digest, password: &Secret) -> bool {
@@ -159,7 +174,7 @@ impl World {
             if let DhtValue::Ns(sealed) = value
                 && self.peers[p].life == life
                 && self.peers[p].read.insert(name)
-                && sealed.signer == sealed.ns.from_fingerprint
+                && (sealed.signer == sealed.ns.from_fingerprint || self.is(Saboteur::BelievesAnyNs))
             {
                 self.take_ns(p, NsFrom::Dht(name), *sealed);
             }

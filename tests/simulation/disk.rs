@@ -90,6 +90,8 @@ pub(crate) struct Disk {
     pub(crate) spool: BTreeMap<SubmissionId, Spooled>,
     pub(crate) blobs: BTreeMap<MailId, Vec<(Address, SealedNs)>>,
     pub(crate) parts: BTreeSet<(PeerId, MailId, Part)>,
+    /// Parts in which a bit flipped since they were written, and in which stripe.
+    pub(crate) rotten: BTreeMap<(PeerId, MailId, Part), u64>,
     /// Also those that were given up since.
     pub(crate) parts_once: BTreeSet<(PeerId, MailId, Part)>,
     pub(crate) files: BTreeMap<MessageKey, MailFile>,
@@ -121,10 +123,12 @@ impl Disk {
             DiskOp::Part(part, encoding) => {
                 self.manifests.insert((part.1, encoding));
                 self.parts.insert(part);
+                self.rotten.remove(&part);
                 self.parts_once.insert(part);
             }
             DiskOp::DropParts(parts) => {
                 self.parts.retain(|part| !parts.contains(part));
+                self.rotten.retain(|part, _| !parts.contains(part));
                 let held: BTreeSet<MailId> = self.parts.iter().map(|part| part.1).collect();
                 let is_over = |h: &MailId| !held.contains(h) && parts.iter().any(|part| part.1 == *h);
                 self.manifests.retain(|(h, _)| !is_over(h));

@@ -11,6 +11,7 @@ use roost::model::notification::Outcome;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId};
 
 use super::checker::{Letter, Orphan, Rule, survives};
+use super::liars::Lie;
 use super::policy::is_of;
 use super::world::World;
 
@@ -47,7 +48,7 @@ impl World {
     pub(crate) fn check_target(&mut self) {
         for (p, h) in self.open_mails() {
             let (owner, mail) = (&self.peers[p], &self.truth.mails[&h]);
-            if mail.expiry <= self.now(p).wall || !owner.in_group || self.is_unreadable(&h) {
+            if mail.expiry <= self.now(p).wall || !owner.in_group || self.is_unreadable(&h) || self.lies_in_lists(p) {
                 continue;
             }
             let members: Vec<PeerId> = owner.roster.others().map(|m| m.peer_id).collect();
@@ -59,10 +60,14 @@ impl World {
                 continue;
             }
             let parts_of = |member: usize| -> BTreeSet<Part> {
-                let parts = self.peers[member].disk.parts.iter().filter(|(o, m, _)| (*o, *m) == (owner.id, h));
+                let disk = &self.peers[member].disk;
+                let parts = disk.parts.iter().filter(|(o, m, _)| (*o, *m) == (owner.id, h));
+                let parts = parts.filter(|part| !disk.rotten.contains_key(*part));
                 parts.map(|(.., part)| *part).collect()
             };
-            let held: Vec<BTreeSet<Part>> = placed.iter().map(|member| parts_of(*member)).collect();
+            // Whoever had to take a wrong clock for right has forgotten what it held to be over.
+            let keeps = |member: &&usize| !self.lies(**member, Lie::HoldsNothing) && !self.peers[**member].fooled;
+            let held: Vec<BTreeSet<Part>> = placed.iter().filter(keeps).map(|member| parts_of(*member)).collect();
             let distinct: BTreeSet<_> = held.iter().flatten().filter(|part| is_of(encoding, **part)).collect();
             let enough = match encoding {
                 Encoding::Whole => true,
@@ -74,12 +79,20 @@ impl World {
             let honest: Vec<_> = placed.iter().filter(|m| !self.peers[**m].liar).map(|m| parts_of(*m)).collect();
             let (name, counted) = (self.name(p), survives(&honest));
             let live = members.iter().filter(|member| !owner.roster.lost.contains(member));
-            let really = survives(&live.map(|member| parts_of(self.index(member))).collect::<Vec<_>>());
-            if held.iter().any(BTreeSet::is_empty) || !enough {
-                return self.violate(Rule::R12, format!("{h} of {name} is not held as placed: {held:?}"));
-            }
+            // What a liar says it holds counts, as long as nobody has found it out.
+            let said = self.counted(p, &h);
+            let really = live.map(|member| {
+                let mut parts = parts_of(self.index(member));
+                let believed = said.get(member).filter(|_| self.lies_of_parts(self.index(member)));
+                parts.extend(believed.into_iter().flatten());
+                parts
+            });
+            let really = survives(&really.collect::<Vec<_>>());
             if shown >= 0 && shown > really {
                 return self.violate(Rule::R8, format!("{name} shows safe({shown}) of {h}, and members hold {really}"));
+            }
+            if held.iter().any(BTreeSet::is_empty) || !enough {
+                return self.violate(Rule::R12, format!("{h} of {name} is not held as placed: {held:?}"));
             }
             // Below zero the checker does not say how far.
             if !held.is_empty() && shown.max(-1) < counted {
@@ -90,7 +103,7 @@ impl World {
         self.check_moved();
     }
 
-    fn shown_safe(&self, p: usize, h: MailId) -> Option<i32> {
+    pub(crate) fn shown_safe(&self, p: usize, h: MailId) -> Option<i32> {
         let status: outbox::OutboxStatus = self.peers[p].brains.as_ref()?.outbox.observe(self.now(p));
         status.submissions.iter().flat_map(|s| &s.mails).find(|m| m.h == h).map(|m| m.safe)
     }
@@ -207,8 +220,10 @@ impl World {
     pub(crate) fn check_gone(&mut self) {
         self.check_adopted();
         let gone = |h: &MailId| {
-            let owner = &self.peers[self.truth.mails[h].owner];
-            owner.is_up() && owner.disk.ledger.tombstoned.contains_key(h)
+            let at = self.truth.mails[h].owner;
+            let owner = &self.peers[at];
+            // Nobody can read the end of a mail in a msglist that forks.
+            owner.is_up() && !self.lies_in_lists(at) && owner.disk.ledger.tombstoned.contains_key(h)
         };
         let mut wrong = None;
         for peer in self.peers.iter().filter(|p| p.is_up()) {

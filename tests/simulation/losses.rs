@@ -13,7 +13,7 @@ use super::checker::{Letter, Orphan, Promise, readable};
 use super::disk::{Disk, DiskOp, SealedNs};
 use super::peer::{After, Tell, Waiter};
 use super::sabotage::Saboteur;
-use super::world::{Happening, START, World};
+use super::world::{Happening, World};
 
 impl World {
     /// The disk of `owner` dies, and at the same moment those of as many other members as safe(f) of one of its mails allows;
@@ -104,17 +104,24 @@ impl World {
 
     /// Whether more holders were lost than safe(f) said may go.
     pub(crate) fn is_void(&self, h: &MailId, promise: &Promise) -> bool {
+        let owner = self.peers[self.truth.mails[h].owner].id;
         // A liar is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
         let is_lost = |m: &&usize| {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
-            self.peers[**m].dead || self.peers[**m].liar || restored || promise.emptied.contains(m)
+            let rot = self.has_rot(**m, owner, h);
+            self.peers[**m].dead
+                || self.peers[**m].liar
+                || self.peers[**m].fooled
+                || rot
+                || restored
+                || promise.emptied.contains(m)
         };
-        // A liar that a holder gave its part up for, as placement says, stands for that one.
-        let owner = self.peers[self.truth.mails[h].owner].id;
+        // A liar that a holder gave its part up for, as placement says, stands for that one; so does one whose part has rotted.
         let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
         let gave_up = promise.holders.iter().any(|m| !self.peers[*m].dead && !holds(m));
-        let liars = (0..self.params.members)
-            .filter(|m| gave_up && self.peers[*m].liar && holds(m) && !promise.holders.contains(m));
+        let stands_in =
+            |m: &usize| self.has_rot(*m, owner, h) || (self.peers[*m].liar && (holds(m) || self.lies_of_parts(*m)));
+        let liars = (0..self.params.members).filter(|m| gave_up && stands_in(m) && !promise.holders.contains(m));
         let safe = promise.safe.min(self.declared_since(promise.at, h));
         i32::try_from(promise.holders.iter().filter(is_lost).count() + liars.count()).unwrap() > safe
     }
@@ -122,7 +129,7 @@ impl World {
     /// An owner learns that a member missed an audit: what that one reported before does not count any more.
     pub(crate) fn audit_missed(&mut self, p: usize, member: PeerId, h: MailId) {
         self.say(|w| format!("{} finds that {} cannot show {h}", w.name(p), w.name(w.index(&member))));
-        self.truth.missed.insert((h, member), self.t);
+        self.truth.missed.insert((h, member), (self.t, self.wall(p)));
         if let Some(belief) = self.truth.beliefs.get_mut(&(p, member)) {
             belief.remove(&h);
         }
@@ -137,11 +144,10 @@ impl World {
 
     /// A crash lets an owner forget what was not durable yet.
     pub(crate) fn forget_misses(&mut self, p: usize) {
-        let (mails, known, skew) = (&self.truth.mails, &self.peers[p].disk.ledger.missed, self.peers[p].skew);
-        let is_durable = |h: MailId, member: PeerId, t: u64| {
-            known.get(&(member, h)).is_some_and(|at| *at >= WallTime(START + t + skew))
-        };
-        self.truth.missed.retain(|(h, member), t| mails[h].owner != p || is_durable(*h, *member, *t));
+        let (mails, known) = (&self.truth.mails, &self.peers[p].disk.ledger.missed);
+        let is_durable =
+            |h: MailId, member: PeerId, wall: WallTime| known.get(&(member, h)).is_some_and(|at| *at >= wall);
+        self.truth.missed.retain(|(h, member), (_, wall)| mails[h].owner != p || is_durable(*h, *member, *wall));
     }
 
     /// Puts an own mail together again from what members hold, as the actor does it.
@@ -214,8 +220,11 @@ impl World {
         let at = self.truth.mails[h].owner;
         let owner = &self.peers[at];
         let there = self.peers.iter().filter(|p| p.is_up() && !p.liar);
-        let parts = there.flat_map(|p| p.disk.parts.iter()).filter(|(o, m, _)| (*o, m) == (owner.id, h));
-        let parts: Vec<Part> = parts.map(|(.., part)| *part).collect();
+        let right = |p: &'_ super::peer::Peer| -> Vec<(PeerId, MailId, Part)> {
+            p.disk.parts.iter().filter(|part| !p.disk.rotten.contains_key(*part)).copied().collect()
+        };
+        let parts = there.flat_map(right).filter(|(o, m, _)| (*o, m) == (owner.id, h));
+        let parts: Vec<Part> = parts.map(|(.., part)| part).collect();
         self.truth.restored.contains_key(&at) && !owner.disk.blobs.contains_key(h) && !readable(parts.iter())
     }
 

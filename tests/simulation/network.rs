@@ -93,13 +93,9 @@ pub(crate) enum Pending {
 }
 
 impl World {
-    /// Whether two peers are on one side of a partition.
-    pub(crate) fn is_joined(&self, a: usize, b: usize) -> bool {
-        self.peers[a].side == self.peers[b].side
-    }
-
     /// Sends a request; what comes of it ends `pending`.
     pub(crate) fn call(&mut self, from: usize, to: usize, request: Request, pending: Pending) {
+        self.check_calls(from);
         let call = self.fresh();
         let to_ref = CallRef { caller: from, life: self.peers[from].life, call };
         self.peers[from].calls.insert(call, (to, pending));
@@ -150,6 +146,7 @@ impl World {
             self.later(0, Happening::Answered { to, answer });
             return;
         }
+        let answer = self.twisted(from, to.caller, answer);
         self.count_message(from);
         if self.is_joined(from, to.caller) && !self.is_dropped() {
             let delay = self.latency();

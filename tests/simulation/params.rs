@@ -1,11 +1,18 @@
 //! What one run is like, drawn from its seed alone: who takes part, how mail is kept, what goes wrong and how often.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use roost::model::policy::KOfN;
 use roost::model::{ByteSize, Mode, Policy, Span};
 
+use super::clocks::{self, Jump};
+use super::cuts::{self, Cut};
+use super::full_disk::{self, Full};
+use super::junk;
+use super::liars::Lie;
 use super::rng::Rng;
+use super::rot;
 use super::sabotage::Saboteur;
 
 /// The parameters of a run.
@@ -33,8 +40,10 @@ pub(crate) struct Params {
     pub(crate) partitions: u64,
     /// How long faults last, milliseconds.
     pub(crate) faults_ms: u64,
-    /// Members that serve wrong blocks.
+    /// Members that lie.
     pub(crate) liars: usize,
+    /// What they lie about.
+    pub(crate) lies: BTreeSet<Lie>,
     /// Whether somebody sends forged words.
     pub(crate) hostile: bool,
     /// Whether the outside reader and the members know each other before.
@@ -57,6 +66,16 @@ pub(crate) struct Params {
     pub(crate) old_disks: usize,
     /// Clocks differ by up to this, milliseconds.
     pub(crate) skew_ms: u64,
+    /// Bits that flip on disks.
+    pub(crate) rots: u64,
+    /// Ways between peers that are cut.
+    pub(crate) cuts: Vec<Cut>,
+    /// Clocks that are set wrong.
+    pub(crate) jumps: Vec<Jump>,
+    /// Disks that are full for a while.
+    pub(crate) full: Vec<Full>,
+    /// What strangers do in the DHT.
+    pub(crate) junk: u64,
     /// How its policy is changed, and when, milliseconds.
     pub(crate) policies: Vec<(u64, Policy)>,
     /// A deliberately broken brain.
@@ -83,6 +102,7 @@ impl Params {
             partitions: rng.between(0, 2),
             faults_ms: rng.between(5, 90) * 60_000,
             liars: usize::from(rng.chance(300)),
+            lies: Lie::draw(seed),
             hostile: rng.chance(400),
             known_outside: rng.chance(600),
             by_dht,
@@ -94,10 +114,18 @@ impl Params {
             audit_every_ms: *rng.pick(&[600_000, 3_600_000]),
             old_disks: *rng.pick(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 2]),
             skew_ms: *rng.pick(&[0, 500, 20_000]),
+            rots: rot::draw(seed),
+            cuts: Vec::new(),
+            jumps: Vec::new(),
+            full: Vec::new(),
+            junk: junk::draw(seed),
             policies: Vec::new(),
             saboteur,
         };
         params.policies = later_policies(&params);
+        params.cuts = cuts::draw(&params);
+        params.jumps = clocks::draw(&params);
+        params.full = full_disk::draw(&params);
         if let Some(saboteur) = saboteur {
             saboteur.favour(&mut params);
         }
@@ -160,8 +188,8 @@ impl fmt::Display for Params {
         write!(f, "{} crashes, {} partitions in {} min; ", self.crashes, self.partitions, self.faults_ms / 60_000)?;
         write!(
             f,
-            "liars {}, hostile {}, known outside {}, by DHT {}, ",
-            self.liars, self.hostile, self.known_outside, self.by_dht
+            "liars {} ({:?}), hostile {}, known outside {}, by DHT {}, ",
+            self.liars, self.lies, self.hostile, self.known_outside, self.by_dht
         )?;
         write!(
             f,
@@ -173,6 +201,10 @@ impl fmt::Display for Params {
             let KOfN { k, n } = policy.fragments;
             write!(f, "at {at} ms {:?} {k} of {n}, {} copies; ", policy.mode, policy.copies)?;
         }
-        write!(f, "skew {} ms, saboteur {:?}", self.skew_ms, self.saboteur)
+        write!(
+            f,
+            "cuts {:?}, clocks {:?}, full {:?}, {} times junk, {} bits flip, skew {} ms, saboteur {:?}",
+            self.cuts, self.jumps, self.full, self.junk, self.rots, self.skew_ms, self.saboteur
+        )
     }
 }

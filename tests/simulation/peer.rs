@@ -14,6 +14,7 @@ use roost::fragment::Layout;
 use roost::model::group::{Member, Roster};
 use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
 use roost::wire::PeerKey;
+use roost::wire::msglist::Page;
 
 use super::disk::{Disk, DiskOp, Record};
 use super::network::{CallRef, Pending};
@@ -155,8 +156,16 @@ pub(crate) struct Peer {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) in_group: bool,
     /// Milliseconds that its clock is ahead.
-    pub(crate) skew: u64,
+    pub(crate) skew: i64,
+    /// Its group found that its clock is wrong.
+    pub(crate) clock_off: bool,
+    /// Since when its clock waits to be compared.
+    pub(crate) unsure_since: Option<u64>,
+    /// It once had to take a wrong clock for right.
+    pub(crate) fooled: bool,
     pub(crate) liar: bool,
+    /// Pages that a liar once showed.
+    pub(crate) old_pages: Vec<Page>,
     pub(crate) disk: Disk,
     /// An older image of the disk, to be restored.
     pub(crate) image: Option<Image>,
@@ -209,7 +218,11 @@ impl Peer {
             key: Arc::new(key),
             in_group,
             skew: 0,
+            clock_off: false,
+            unsure_since: None,
+            fooled: false,
             liar: false,
+            old_pages: Vec::new(),
             disk: Disk::default(),
             image: None,
             dead: false,

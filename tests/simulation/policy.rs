@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use roost::core::Brain;
 use roost::core::outbox::Input;
 use roost::core::placement::whole_copies;
-use roost::core::replicator::{KnownMail, MirrorOrder};
+use roost::core::replicator::{self, KnownMail, MirrorOrder};
 use roost::fragment::Layout;
 use roost::model::manifest::{BLOCK_BYTES, Manifest};
 use roost::model::{Digest, Encoding, MailId, Part, PeerId, Policy};
@@ -15,6 +15,7 @@ use roost::wire::Signed;
 
 use super::checker::{Rule, SealedMail, survives};
 use super::disk::DiskOp;
+use super::liars::all_parts;
 use super::network::Answer;
 use super::peer::{After, Tell};
 use super::world::World;
@@ -151,11 +152,7 @@ impl World {
 
     /// Answers of members who hold whatever may be asked for.
     pub(crate) fn all_hold_all(&self, owner: &PeerId, h: &MailId) -> BTreeMap<PeerId, BTreeSet<Part>> {
-        let fragments = |encoding: &Encoding| match *encoding {
-            Encoding::Whole => vec![Part::Whole],
-            Encoding::Fragments { k, n } => (0..n).map(|i| Part::Fragment { k, i }).collect(),
-        };
-        let all: BTreeSet<Part> = self.truth.mails[h].manifests.keys().flat_map(fragments).collect();
+        let all = all_parts(self.truth.mails[h].manifests.keys());
         let members = self.peers.iter().filter(|peer| peer.in_group && peer.id != *owner);
         members.map(|peer| (peer.id, all.clone())).collect()
     }
@@ -172,12 +169,43 @@ impl World {
                 .collect();
             let here = peer.disk.parts.iter().filter(|part| !going.contains(part));
             let mut parts: BTreeSet<Part> = here.filter(|(o, of, _)| (*o, *of) == (owner, h)).map(|p| p.2).collect();
-            if self.truth.restored.contains_key(&m) && m != p {
+            if (self.truth.restored.contains_key(&m) || self.lies_of_parts(m)) && m != p {
                 parts.extend(confirmed.and_then(|all| all.get(&peer.id)).into_iter().flatten());
             }
             parts
         };
         self.peers.iter().enumerate().filter(|(_, peer)| peer.in_group && peer.id != owner).map(of).collect()
+    }
+
+    /// A broken member: what it is about to give up goes before its owner knows.
+    pub(crate) fn drop_untold(&mut self, p: usize, input: &replicator::Input) {
+        if let replicator::Input::DropDue { owner, h, parts, .. } = input {
+            self.check_drop_told(p, *owner, *h, parts);
+        }
+    }
+
+    /// R8: what goes is not counted any more in the safe(f) that its owner shows at that moment.
+    pub(crate) fn check_drop_told(&mut self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) {
+        let (at, me) = (self.index(&owner), self.peers[p].id);
+        // Who is lost is told once it is back, and compares before it counts. A wrong clock that nobody corrects loses a holder.
+        if self.peers[p].liar
+            || self.peers[p].fooled
+            || self.peers[p].roster.lost.contains(&owner)
+            || !self.peers[p].roster.has(&owner)
+        {
+            return;
+        }
+        let Some(shown) = self.shown_safe(at, h).filter(|shown| *shown >= 0) else { return };
+        let mut counted = self.counted(at, &h);
+        if let Some(left) = counted.get_mut(&me) {
+            left.retain(|part| !parts.contains(part));
+        }
+        let left = survives(&counted.into_values().collect::<Vec<_>>());
+        if shown > left {
+            let (name, owner) = (self.name(p), self.name(at));
+            let why = format!("{name} drops {parts:?} of {h}, of which {owner} shows safe({shown}), and it is {left}");
+            self.violate(Rule::R8, why);
+        }
     }
 
     /// R3: what goes for a move leaves as many losses survived as before, or as many as the mail's policy declares.

@@ -7,9 +7,11 @@ use roost::core::fetch::{self, Order};
 use roost::core::replicator::{Action, AskFailure, Input, MirrorFailure, MirrorOrder, Scrub};
 use roost::fragment::Layout;
 use roost::model::holding::Holdings;
+use roost::model::msglist::Cursor;
 use roost::model::{Address, MailId, Part, PeerId};
 
 use super::disk::DiskOp;
+use super::liars::Lie;
 use super::network::{Answer, Pending, Request};
 use super::peer::{After, HolderBatch, Tell, Waiter};
 use super::sabotage::Saboteur;
@@ -44,6 +46,7 @@ impl World {
             Action::Mirror(order) => self.mirror(p, order),
             Action::DropParts { owner, h, parts, .. } => {
                 self.check_drop(p, owner, h, &parts);
+                self.check_drop_told(p, owner, h, &parts);
                 let named = parts.iter().map(|part| (owner, h, *part)).collect();
                 let told = Tell::Replicator(Input::PartsDropped { owner, h, parts, result: Ok(()) });
                 let op = if self.is(Saboteur::KeepsTombstoned) { Vec::new() } else { named };
@@ -55,8 +58,11 @@ impl World {
                 self.call(p, to, Request::Buckets(buckets), Pending::Compare { owner });
             }
             Action::Scrub { owner, h, part, .. } => {
-                let result =
-                    if self.peers[p].disk.parts.contains(&(owner, h, part)) { Scrub::Good } else { Scrub::Bad };
+                let (disk, named) = (&self.peers[p].disk, (owner, h, part));
+                let here = disk.parts.contains(&named);
+                let right = here && (!disk.rotten.contains_key(&named) || self.is(Saboteur::NeverScrubs));
+                let good = right || self.lies(p, Lie::HoldsNothing);
+                let result = if good { Scrub::Good } else { Scrub::Bad };
                 self.tell_later(p, 3, Tell::Replicator(Input::Scrubbed { owner, h, part, result }));
             }
         }
@@ -71,10 +77,12 @@ impl World {
         for part in all.iter().filter(|part| owners.contains(&part.0) && !named.contains(part)) {
             self.check_swept(p, part);
             if !self.is(Saboteur::KeepsTombstoned) {
+                self.peers[p].disk.rotten.remove(part);
                 self.peers[p].disk.parts.remove(part);
             }
         }
-        let missing = named.into_iter().filter(|part| !all.contains(part)).collect();
+        let is_liar = self.lies(p, Lie::HoldsNothing);
+        let missing = named.into_iter().filter(|part| !all.contains(part) && !is_liar).collect();
         self.tell_later(p, 10, Tell::Replicator(Input::Checked { address, missing }));
     }
 
@@ -156,6 +164,17 @@ impl World {
                 self.disk(p, DiskOp::DropParts(vec![(owner, h, part)]), After::Nothing);
             }
         }
+        if self.is(Saboteur::AsksWithoutBound) {
+            // Each answer is a reason to ask two things more.
+            for _ in 0..2 {
+                let address = self.peers[self.index(&owner)].address.clone();
+                let request = Request::MirrorMsglist(address, Cursor::default());
+                self.call(p, self.index(&from), request, Pending::Follow { owner, from, round });
+            }
+        }
+        if self.is(Saboteur::BelievesTombstones) {
+            self.believe_tombstones(p, owner, result.as_ref().ok());
+        }
         self.hand(p, Tell::Replicator(Input::Page { owner, from, round, result }));
     }
 
@@ -170,6 +189,11 @@ impl World {
 
     fn mirror(&mut self, p: usize, order: MirrorOrder) {
         self.check_mirror(p, &order);
+        if self.lies(p, Lie::HoldsNothing) {
+            let MirrorOrder { owner, h, part, .. } = order;
+            let told = Input::Mirrored { owner, h, part, result: Ok(()) };
+            return self.tell_later(p, 20, Tell::Replicator(told));
+        }
         if order.owner_answers {
             let (to, blocks) = (self.index(&order.owner), self.blocks_of(&order));
             let request = Request::Part(order.h, order.part, blocks);
@@ -206,7 +230,7 @@ impl World {
     /// The owner answered.
     pub(crate) fn owner_gave(&mut self, p: usize, order: MirrorOrder, answer: Answer) {
         match answer {
-            Answer::Blocks(blocks) if blocks.iter().all(|(.., good)| *good) => self.keep_part(p, &order),
+            Answer::Blocks(blocks) if self.is_worth_keeping(p, order.h, &blocks) => self.keep_part(p, &order),
             Answer::Blocks(_) => self.mirror_from_others(p, order),
             other => self.mirror_failed(p, &order, other),
         }
@@ -215,9 +239,19 @@ impl World {
     /// Another holder answered.
     pub(crate) fn other_gave(&mut self, p: usize, order: MirrorOrder, rest: Vec<PeerId>, answer: Answer) {
         match answer {
-            Answer::Blocks(blocks) if blocks.iter().all(|(.., good)| *good) => self.keep_part(p, &order),
+            Answer::Blocks(blocks) if self.is_worth_keeping(p, order.h, &blocks) => self.keep_part(p, &order),
             other => self.next_source(p, order, rest, other),
         }
+    }
+
+    /// Whether every block is as the manifest says: what is kept is checked first (R6).
+    fn is_worth_keeping(&mut self, p: usize, h: MailId, blocks: &[(u64, u8, bool)]) -> bool {
+        let good = blocks.iter().all(|(.., good)| *good);
+        if !good && self.is(Saboteur::KeepsUnchecked) {
+            self.check_kept(p, h);
+            return true;
+        }
+        good
     }
 
     /// The mail was rebuilt, or not.

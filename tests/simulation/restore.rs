@@ -81,15 +81,23 @@ impl World {
     /// Whether somebody else who is still there has read in the owner's msglist that it has this mail.
     fn is_listed_elsewhere(&self, h: &MailId) -> bool {
         let owner = self.peers[self.truth.mails[h].owner].id;
-        let others = self.peers.iter().filter(|p| p.id != owner && !p.dead && !p.left);
-        others.into_iter().any(|p| p.disk.ledger.read.contains(&(owner, *h)))
+        let others = self
+            .peers
+            .iter()
+            .enumerate()
+            .filter(|(n, p)| p.id != owner && !p.dead && !p.left && !self.lies_in_lists(*n));
+        others.into_iter().any(|(_, p)| p.disk.ledger.read.contains(&(owner, *h)))
     }
 
     /// Whether somebody else who is still there has read that it is gone.
     pub(crate) fn is_entombed_elsewhere(&self, h: &MailId) -> bool {
         let owner = self.peers[self.truth.mails[h].owner].id;
-        let others = self.peers.iter().filter(|p| p.id != owner && !p.dead && !p.left);
-        others.into_iter().any(|p| p.disk.ledger.buried_parts.contains(&(owner, *h)))
+        let others = self
+            .peers
+            .iter()
+            .enumerate()
+            .filter(|(n, p)| p.id != owner && !p.dead && !p.left && !self.lies_in_lists(*n));
+        others.into_iter().any(|(_, p)| p.disk.ledger.buried_parts.contains(&(owner, *h)))
     }
 
     /// Whether a tombstone of this mail was ever durable at its owner.
@@ -148,9 +156,11 @@ impl World {
         let mut told = Vec::new();
         for bytes in page.runs.iter().flat_map(|run| &run.entries) {
             let Ok(Entry { body: EntryBody::Tombstone(signed), .. }) = decode_entry(bytes) else { continue };
-            told.extend(Signed::<Tombstone>::verify(&signed.0).map(|tombstone| tombstone.h));
+            told.extend(Signed::<Tombstone>::verify(&signed.0));
         }
-        told.extend(page.tombstones.iter().filter_map(|bytes| Signed::<Tombstone>::verify(bytes).ok()).map(|t| t.h));
+        told.extend(page.tombstones.iter().filter_map(|bytes| Signed::<Tombstone>::verify(bytes).ok()));
+        let me = self.peers[p].id;
+        let told: BTreeSet<MailId> = told.into_iter().filter(|t| t.owner == me).map(|t| t.h).collect();
         self.peers[p].told_gone.extend(&told);
     }
 

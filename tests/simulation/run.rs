@@ -8,7 +8,8 @@ use roost::core::postbox::access::Standard;
 
 use super::checker::{Rule, Violation};
 use super::params::Params;
-use super::peer::Deed;
+use super::peer::{Deed, Peer};
+use super::rng::Rng;
 use super::sabotage::Saboteur;
 use super::users::UserAct;
 use super::world::{Happening, World, ms};
@@ -44,7 +45,9 @@ pub(crate) fn tell(seed: u64, saboteur: Option<Saboteur>) -> Option<Violation> {
     println!("{}", world.summary());
     if let Some(violation) = &world.violation {
         for line in &world.trace {
-            println!("{line}");
+            // People know peers by their names.
+            let named = |line: String, peer: &Peer| line.replace(&peer.id.to_string(), peer.address.name().as_str());
+            println!("{}", world.peers.iter().fold(line.clone(), named));
         }
         println!("{:?} at {} ms: {}", violation.rule, violation.at_ms, violation.why);
         println!("{}", again(seed, saboteur));
@@ -172,6 +175,11 @@ impl World {
                 plan.push((self.rng.below(end), act));
             }
         }
+        let liars: Vec<usize> = (0..members).filter(|p| self.peers[*p].liar).collect();
+        for p in liars {
+            let mut rng = Rng::new(self.params.seed ^ 0xf0f0);
+            plan.extend((0..12).map(|_| (rng.below(end), UserAct::Forge(p))));
+        }
         if self.params.reader_leaves {
             plan.push((self.rng.below(end), UserAct::Leave(members)));
         }
@@ -182,6 +190,10 @@ impl World {
             self.later(at, Happening::Policy(Box::new(policy)));
         }
         self.plan_machines(end);
+        self.plan_rot(end);
+        self.plan_cuts();
+        self.plan_jumps();
+        self.plan_junk(end);
     }
 
     fn plan_machines(&mut self, end: u64) {
@@ -211,6 +223,8 @@ impl World {
     fn heal(&mut self) {
         self.say(|_| "everything heals".to_owned());
         self.faulty = false;
+        let ways = std::mem::take(&mut self.cuts).into_keys().collect();
+        self.mend(&ways);
         for p in 0..self.peers.len() {
             self.peers[p].fuse = None;
             if self.peers[p].side != 0 {

@@ -2,6 +2,9 @@
 //! the checker sees.
 
 use super::checker::Rule;
+use super::clocks;
+use super::full_disk;
+use super::liars::Lie;
 use super::params::{Params, another_policy};
 use super::rng::Rng;
 
@@ -20,6 +23,22 @@ pub(crate) enum Saboteur {
     FilesTwice,
     /// Blocks and whole mails are not checked.
     SkipsVerification,
+    /// What does not fit on a full disk is said to be there.
+    HoldsWithoutRoom,
+    /// An ns is believed whoever signed it.
+    BelievesAnyNs,
+    /// Each answer is a reason for more questions.
+    AsksWithoutBound,
+    /// Parts are given up before their owner knows.
+    DropsUntold,
+    /// A clock that the group found to be wrong is used all the same.
+    ExpiresByAnyClock,
+    /// A part is kept, and reported, without a look at its blocks.
+    KeepsUnchecked,
+    /// What is held is said to be right, and nobody looks.
+    NeverScrubs,
+    /// A tombstone is believed whoever signed it.
+    BelievesTombstones,
     /// Parts of a mail that is gone stay on the disk.
     KeepsTombstoned,
     /// One member's word is counted for another one too.
@@ -44,13 +63,21 @@ pub(crate) enum Saboteur {
 
 impl Saboteur {
     /// All of them.
-    pub(crate) const ALL: [Saboteur; 16] = [
+    pub(crate) const ALL: [Saboteur; 24] = [
         Saboteur::YesBeforeDurable,
         Saboteur::SwallowsDsn,
         Saboteur::EmptyListDeletes,
         Saboteur::AnySignerFrees,
         Saboteur::FilesTwice,
         Saboteur::SkipsVerification,
+        Saboteur::HoldsWithoutRoom,
+        Saboteur::BelievesAnyNs,
+        Saboteur::AsksWithoutBound,
+        Saboteur::DropsUntold,
+        Saboteur::ExpiresByAnyClock,
+        Saboteur::KeepsUnchecked,
+        Saboteur::NeverScrubs,
+        Saboteur::BelievesTombstones,
         Saboteur::KeepsTombstoned,
         Saboteur::CountsTwice,
         Saboteur::NeverRests,
@@ -65,16 +92,21 @@ impl Saboteur {
     /// The rule that it breaks.
     pub(crate) fn breaks(self) -> Rule {
         match self {
-            Saboteur::YesBeforeDurable => Rule::R1,
+            Saboteur::YesBeforeDurable | Saboteur::HoldsWithoutRoom => Rule::R1,
+            Saboteur::AsksWithoutBound => Rule::R9,
+            Saboteur::BelievesAnyNs => Rule::R11,
             Saboteur::SwallowsDsn | Saboteur::NeverRepeats => Rule::R2,
-            Saboteur::EmptyListDeletes | Saboteur::FreesEarly => Rule::R3,
+            Saboteur::ExpiresByAnyClock
+            | Saboteur::EmptyListDeletes
+            | Saboteur::FreesEarly
+            | Saboteur::BelievesTombstones => Rule::R3,
             Saboteur::AnySignerFrees => Rule::R4,
             Saboteur::FilesTwice => Rule::R5,
-            Saboteur::SkipsVerification => Rule::R6,
+            Saboteur::SkipsVerification | Saboteur::KeepsUnchecked => Rule::R6,
             Saboteur::KeepsTombstoned | Saboteur::Resurrects | Saboteur::SaysCancelled | Saboteur::SaysTooLate => {
                 Rule::R7
             }
-            Saboteur::CountsTwice | Saboteur::IgnoresMisses => Rule::R8,
+            Saboteur::CountsTwice | Saboteur::IgnoresMisses | Saboteur::NeverScrubs | Saboteur::DropsUntold => Rule::R8,
             Saboteur::NeverRests | Saboteur::NeverSure => Rule::R12,
         }
     }
@@ -82,20 +114,29 @@ impl Saboteur {
     pub(crate) fn favour(self, params: &mut Params) {
         match self {
             Saboteur::AnySignerFrees => params.hostile = true,
-            Saboteur::SkipsVerification => params.liars = 1,
+            Saboteur::SkipsVerification => (params.liars, params.lies) = (1, [Lie::BadBlocks].into()),
+            Saboteur::KeepsUnchecked => {
+                (params.liars, params.lies, params.crashes) = (1, [Lie::BadBlocks].into(), 8);
+                params.policies = vec![another_policy(&mut Rng::new(params.seed), params)];
+            }
+            Saboteur::NeverScrubs => params.rots = 8,
+            Saboteur::HoldsWithoutRoom => params.full = full_disk::some(params, &mut Rng::new(params.seed)),
+            Saboteur::BelievesAnyNs => (params.junk, params.by_dht) = (40, true),
+            Saboteur::BelievesTombstones => (params.liars, params.lies) = (1, [Lie::ForgesTombstones].into()),
             Saboteur::FilesTwice => params.duplicate = 100,
             Saboteur::Resurrects => (params.old_disks, params.eager, params.mails) = (4, true, 8),
             Saboteur::SaysCancelled => (params.cancels, params.eager, params.mails, params.by_dht) = (8, true, 8, true),
             Saboteur::SaysTooLate => params.cancels += 4,
-            Saboteur::IgnoresMisses => params.liars = 2,
+            Saboteur::IgnoresMisses => (params.liars, params.lies) = (2, [Lie::BadBlocks].into()),
             Saboteur::NeverSure => params.cancels += 4,
-            Saboteur::FreesEarly => {
+            Saboteur::FreesEarly | Saboteur::DropsUntold => {
                 let mut rng = Rng::new(params.seed);
                 params.policies = (0..2).map(|_| another_policy(&mut rng, params)).collect();
             }
             Saboteur::NeverRepeats => {
                 (params.old_disks, params.eager, params.mails, params.by_dht) = (4, false, 8, false)
             }
+            Saboteur::ExpiresByAnyClock => params.jumps = clocks::far_ahead(params),
             _ => {}
         }
     }

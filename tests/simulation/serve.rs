@@ -9,6 +9,7 @@ use roost::model::{MailId, Part};
 use roost::wire::Signed;
 
 use super::disk::{SealedNr, SealedNs};
+use super::liars::Lie;
 use super::network::{Answer, CallRef, Notice, Request};
 use super::peer::{Tell, Waiter, Wanted};
 use super::sabotage::Saboteur;
@@ -17,6 +18,9 @@ use super::world::World;
 impl World {
     /// Takes a request to the brains.
     pub(crate) fn serve(&mut self, p: usize, from: CallRef, request: Request) {
+        if self.answers_falsely(p, from, &request) {
+            return;
+        }
         let caller = self.peers[from.caller].id;
         let answer = Waiter::Answer(from);
         match request {
@@ -92,6 +96,7 @@ impl World {
 
     /// Opens an ns, as far as that is no model, and tells the postbox.
     pub(crate) fn take_ns(&mut self, p: usize, from: NsFrom, sealed: SealedNs) {
+        self.check_signer(p, &sealed);
         let SealedNs { mut ns, .. } = sealed;
         let owner = self.index(&ns.owner);
         let known = self.knows(p, owner);
@@ -236,13 +241,16 @@ impl World {
         if !has(part) && !has(Part::Whole) {
             return self.answer(p, from, Answer::NotFound);
         }
-        let good = !self.peers[p].liar;
-        if !good {
+        let from_disk = if has(part) { part } else { Part::Whole };
+        let (lies, from_disk) = (self.lies(p, Lie::BadBlocks), (owner, h, from_disk));
+        let is_right = |stripe| !lies && self.is_block_right(p, &from_disk, stripe);
+        let served: Vec<(u64, u8, bool)> = blocks.iter().map(|(s, i)| (*s, *i, is_right(*s))).collect();
+        if served.iter().any(|(.., good)| !good) {
             self.truth.lied.insert((h, self.peers[p].id));
         }
         self.note_served(p, h, from.caller);
         let bytes = u64::try_from(blocks.len()).unwrap() * 65_536;
-        self.answer(p, from, Answer::Blocks(blocks.into_iter().map(|(s, i)| (s, i, good)).collect()));
+        self.answer(p, from, Answer::Blocks(served));
         let caller = self.peers[from.caller].id;
         self.hand(p, Tell::Replicator(replicator::Input::Served { h, caller, bytes }));
     }

@@ -30,8 +30,14 @@ pub(crate) enum UserAct {
     Cancel(usize),
     /// Somebody sends an nr that its reader never signed.
     ForgeNr,
+    /// A liar says something that nobody asked for.
+    Forge(usize),
     /// Somebody sends an ns again that was sent before.
     ReplayNs,
+    /// A stranger puts back into the DHT what was deleted.
+    PutBack,
+    /// A stranger lays something forged there.
+    PutForged,
     /// The DHT loses an entry.
     LoseEntry,
     /// A peer leaves for good.
@@ -57,7 +63,10 @@ impl World {
             }
             UserAct::Cancel(p) if self.peers[p].is_up() => self.cancel(p),
             UserAct::ForgeNr => self.forge_nr(),
+            UserAct::Forge(p) => self.forge(p),
             UserAct::ReplayNs => self.replay_ns(),
+            UserAct::PutBack => self.put_back(),
+            UserAct::PutForged => self.put_forged(),
             UserAct::LoseEntry => self.dht.lose_one(),
             UserAct::Leave(p) => {
                 self.crash(p);
@@ -202,15 +211,19 @@ impl World {
         self.peers[p].side = side;
         self.note_silence(p);
         if side == 0 && self.peers[p].is_up() {
-            // Heartbeats arrive again: the directory says that it is back, on both sides.
-            let id = self.peers[p].id;
-            for other in 0..self.peers.len() {
-                if other != p && self.peers[other].is_up() && self.knows(other, p) {
-                    let back = self.peers[other].id;
-                    self.back(other, id);
-                    self.back(p, back);
-                }
+            self.compare_clock_soon(p);
+            for other in (0..self.peers.len()).filter(|other| *other != p) {
+                self.hear_of_each_other(p, other);
             }
+        }
+    }
+
+    /// Heartbeats arrive again: the directory says to both that the other one is back.
+    pub(crate) fn hear_of_each_other(&mut self, p: usize, other: usize) {
+        if self.peers[p].is_up() && self.peers[other].is_up() && self.knows(other, p) {
+            let (id, back) = (self.peers[p].id, self.peers[other].id);
+            self.back(other, id);
+            self.back(p, back);
         }
     }
 
@@ -222,8 +235,8 @@ impl World {
 
     /// Notes since when a peer is silent, and lets the view be made when that was long.
     pub(crate) fn note_silence(&mut self, p: usize) {
+        let silent = self.is_silent(p);
         let peer = &mut self.peers[p];
-        let silent = !peer.is_up() || peer.side != 0;
         peer.silent_since = if silent { peer.silent_since.or(Some(self.t)) } else { None };
         let pause = if silent { self.lost_after_ms() + 1 } else { 2000 };
         self.later(pause, Happening::View);
@@ -240,10 +253,11 @@ impl World {
             lost.clear();
         }
         for p in 0..self.params.members {
+            let learns = self.learns_of_view(p);
             let peer = &mut self.peers[p];
             let policy = &self.policies[self.policies.len() - 1].1;
             let is_news = peer.roster.lost != lost || peer.roster.policy != *policy;
-            if peer.is_up() && peer.side == 0 && is_news {
+            if learns && is_news {
                 peer.roster.policy = policy.clone();
                 peer.roster.lost = lost.clone();
                 self.tell_roster(p);

@@ -9,18 +9,19 @@ use roost::core::postbox::{self, Postbox, Settings};
 use roost::core::replicator::{self, Replicator};
 use roost::core::{Brain, Effect, Token, earliest, fetch};
 use roost::model::group::{Member, Roster};
-use roost::model::{Address, ByteSize, Fingerprint, MonoTime, Now, PeerId, Policy, WallTime};
+use roost::model::{Address, ByteSize, Fingerprint, MonoTime, Now, PeerId, Policy};
 use roost::wire::{self, PeerKey};
 
 use super::checker::{Rule, Truth, Violation};
-use super::dht::{Dht, DhtOp};
+use super::dht::Dht;
 use super::disk::{DiskOp, Record};
-use super::network::{Answer, CallRef, Request};
+pub(crate) use super::happening::Happening;
+use super::network::Request;
 use super::params::Params;
 use super::peer::{After, Brains, Commit, Peer, Tell, Waiter, Wish};
 use super::rng::Rng;
+use super::rot::SCRUB_EVERY_MS;
 use super::sabotage::Saboteur;
-use super::users::UserAct;
 
 /// The wall clock's beginning.
 pub(crate) const START: u64 = 1_700_000_000_000;
@@ -28,57 +29,6 @@ pub(crate) const START: u64 = 1_700_000_000_000;
 const TRACE_MAX: usize = 150;
 /// More steps than this in one millisecond are no rest.
 const STEPS_MAX: u64 = 20_000;
-
-/// Something that happens at a moment.
-#[derive(Debug)]
-pub(crate) enum Happening {
-    Arrives {
-        to: usize,
-        from: CallRef,
-        request: Request,
-    },
-    Answered {
-        to: CallRef,
-        answer: Answer,
-    },
-    Told {
-        p: usize,
-        life: u64,
-        tell: Tell,
-    },
-    DiskDone {
-        p: usize,
-        life: u64,
-        op: u64,
-    },
-    Durable {
-        p: usize,
-        life: u64,
-    },
-    Wake {
-        p: usize,
-        life: u64,
-    },
-    DhtDo {
-        p: usize,
-        life: u64,
-        op: DhtOp,
-    },
-    Starts(usize),
-    Side(usize, u8),
-    /// The disk of a member dies, and with it those of as many others as its safe(f) says may go, or of so many more.
-    DisksDie(usize, usize),
-    LooksAtSafety {
-        p: usize,
-        life: u64,
-    },
-    Image(usize),
-    Restore(usize),
-    View,
-    /// The group's policy is changed.
-    Policy(Box<Policy>),
-    User(UserAct),
-}
 
 /// All there is.
 pub(crate) struct World {
@@ -90,6 +40,8 @@ pub(crate) struct World {
     next: u64,
     pub(crate) peers: Vec<Peer>,
     by_id: BTreeMap<PeerId, usize>,
+    /// Who does not reach whom, and by how many cuts.
+    pub(crate) cuts: BTreeMap<(usize, usize), usize>,
     pub(crate) faulty: bool,
     /// Whether all is over, and everybody should rest.
     pub(crate) idle: bool,
@@ -142,7 +94,7 @@ impl World {
         let alone = roster(&reader, "readers", vec![reader.clone()]);
         peers.push(Peer::new(&reader, key, alone, false));
         for peer in &mut peers {
-            peer.skew = rng.below(params.skew_ms + 1);
+            peer.skew = i64::try_from(rng.below(params.skew_ms + 1)).unwrap();
         }
         for _ in 0..params.liars {
             let liar = rng.index(params.members);
@@ -161,6 +113,7 @@ impl World {
             next: 0,
             peers,
             by_id,
+            cuts: BTreeMap::new(),
             faulty: false,
             idle: false,
             dht: Dht::default(),
@@ -196,7 +149,7 @@ impl World {
     }
     pub(crate) fn now(&self, p: usize) -> Now {
         let peer = &self.peers[p];
-        Now { mono: MonoTime(self.t - peer.started), wall: WallTime(START + self.t + peer.skew) }
+        Now { mono: MonoTime(self.t - peer.started), wall: self.wall(p) }
     }
     pub(crate) fn is(&self, saboteur: Saboteur) -> bool {
         self.params.saboteur == Some(saboteur)
@@ -257,8 +210,13 @@ impl World {
             Happening::DhtDo { p, life, op } => self.dht_do(p, life, op),
             Happening::Starts(p) => self.start(p),
             Happening::Side(p, side) => self.set_side(p, side),
+            Happening::Cut(ways) => self.cut(ways),
+            Happening::Mend(ways) => self.mend(&ways),
             Happening::DisksDie(owner, beyond) => self.disks_die(owner, beyond),
             Happening::LooksAtSafety { p, life } if self.peers[p].life == life => self.check_shown_safety(p),
+            Happening::Jumps(p, by) => self.jumps(p, by),
+            Happening::ComparesClock { p, life } if self.peers[p].life == life => self.compare_clock(p),
+            Happening::Rots(p) => self.rots(p),
             Happening::Image(p) => self.take_image(p),
             Happening::Restore(p) => self.restore(p),
             Happening::View => self.spread_view(),
@@ -295,6 +253,9 @@ impl World {
             }
         }
         brains.outbox.audit_every(Duration::from_millis(self.params.audit_every_ms), audit_seed);
+        if self.params.rots > 0 {
+            brains.replicator.scrub_every(Duration::from_millis(SCRUB_EVERY_MS));
+        }
         if peer.disk.restored {
             brains.outbox.mark_restored();
         }
@@ -308,10 +269,13 @@ impl World {
         self.tell(p, Tell::Postbox(postbox::Input::Start));
         self.tell(p, Tell::Replicator(replicator::Input::Start(roster.clone())));
         self.tell(p, Tell::Outbox(outbox::Input::Start { blobs }));
-        // Its clock is right, as the group's brain would find.
-        self.tell(p, Tell::Postbox(postbox::Input::ClockDoubtful(false)));
-        self.tell(p, Tell::Replicator(replicator::Input::ClockDoubtful(false)));
-        self.tell(p, Tell::Outbox(outbox::Input::ClockDoubtful(false)));
+        if self.params.jumps.is_empty() || !self.peers[p].in_group {
+            // Its clock is right, as the group's brain would find.
+            self.tell_clock(p, false);
+        } else {
+            (self.peers[p].unsure_since, self.peers[p].clock_off) = (Some(self.t), false);
+            self.compare_clock_soon(p);
+        }
         for spooled in waiting {
             self.tell(p, Tell::Outbox(outbox::Input::Submitted { token: None, spooled }));
         }
@@ -324,7 +288,7 @@ impl World {
             }
         }
         self.arm_fuse(p);
-        self.note_silence(p);
+        self.note_silences_by(p);
     }
 
     /// Draws at which of its next effects a peer crashes.
@@ -355,7 +319,7 @@ impl World {
         }
         self.peers[p].forget();
         self.forget_misses(p);
-        self.note_silence(p);
+        self.note_silences_by(p);
         self.break_connections(p);
         let down = if self.faulty { *self.rng.pick(&[500, 20_000, 600_000, 3_000_000]) } else { 1000 };
         let down = self.rng.between(1, down);
@@ -478,7 +442,12 @@ impl World {
             }
             Wish::Replicator(Effect::Act(action)) => self.act_replicator(p, action),
             Wish::Replicator(Effect::Reply(token, reply)) => self.reply_replicator(p, token, reply),
-            Wish::Replicator(Effect::Feed(input)) => self.hand(p, Tell::Replicator(input)),
+            Wish::Replicator(Effect::Feed(input)) => {
+                if self.is(Saboteur::DropsUntold) {
+                    self.drop_untold(p, &input);
+                }
+                self.hand(p, Tell::Replicator(input));
+            }
             Wish::Replicator(Effect::Commit { events, then }) => {
                 let records = events.iter().map(|e| Record::Replicator(wire::encode(e))).collect();
                 self.commit(p, records, then.into_iter().map(Wish::Replicator).collect());
@@ -508,7 +477,9 @@ impl World {
         let early = if self.is(Saboteur::YesBeforeDurable) { std::mem::take(&mut then) } else { Vec::new() };
         self.peers[p].commits.push_back(Commit { records, then });
         let takes = self.rng.between(1, self.params.fsync_ms);
-        let at = (self.t + takes).max(self.peers[p].durable_at);
+        // A journal without room waits.
+        let from = self.full_until(p).unwrap_or(self.t);
+        let at = (from + takes).max(self.peers[p].durable_at);
         self.peers[p].durable_at = at;
         self.later(at - self.t, Happening::Durable { p, life });
         for wish in early {
@@ -535,6 +506,7 @@ impl World {
 
     /// Changes files, durably after a while; then `after`.
     pub(crate) fn disk(&mut self, p: usize, op: DiskOp, after: After) {
+        let Some((op, after)) = self.refuse_write(p, op, after) else { return };
         let id = self.fresh();
         let life = self.peers[p].life;
         self.peers[p].ops.insert(id, (op, after));
