@@ -10,8 +10,8 @@ use crate::model::Span;
 #[command(after_help = "Examples:\n  roost bench lookup --plots plots\n  \
                   roost bench lookup --peers 10,30 --model 1000 --churn-peers 0 --group-peers 0       half a minute\n  \
                   roost bench lookup --peers 10,100,600 --look-ups 1000 --json\n  \
-                  roost bench lookup --peers 10 --churn 0,60,240 --churn-peers 200 --churn-for \"60 s\"\n  \
-                  roost bench lookup --peers 10 --churn-peers 0 --group-peers 1000 --group-for \"7 d\"\n\n\
+                  roost bench lookup --peers 10 --churn 0,60,240 --churn-peers 200 --churn-for 60s\n  \
+                  roost bench lookup --peers 10 --churn-peers 0 --group-peers 1000 --group-for 7d\n\n\
                   Peers are this program's own swarms and DHT brains, all in this process, over libp2p's memory transport (with\n\
                   Noise and Yamux); 2 to 9 MB each. Rows with `model: true` are computed: the same walk over routing tables, by\n\
                   the swarms' own tables (\"own\"), or by drawn ones (\"drawn\"), which have up to 20 peers of every bucket.\n\
