@@ -31,6 +31,8 @@ pub(crate) fn gone_or(answer: Answer, h: MailId, owner: PeerId) -> SourceFailure
     let Answer::Gone(tombstone) = &answer else { return failure(answer) };
     match Signed::<Tombstone>::verify(tombstone) {
         Ok(t) if t.h == h && t.owner == owner => SourceFailure::Gone,
+        // Another owner's word on its own mail of that h, or what a liar says to be that: no lie of who passes it on.
+        Ok(t) if t.h == h => SourceFailure::Nothing,
         _ => SourceFailure::Lied("its tombstone is not the owner's".to_owned()),
     }
 }

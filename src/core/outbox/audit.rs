@@ -51,6 +51,10 @@ impl Outbox {
         if !self.is_other_member(&member) {
             return;
         }
+        if self.state.misses.keys().any(|(who, h)| *who == member && !self.told_misses.contains(&(member, *h))) {
+            // It may not have heard of an earlier one.
+            self.out.act(Action::Hello { peers: [member].into() });
+        }
         let Some(audits) = &mut self.audits else { return };
         // Names are as good as random, and so is a stretch of them from any point on.
         let mut from = [0; MailId::LEN];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::{Event, Mail, Word};
-use super::io::{OutboxRefusal, Reply};
+use super::io::{Action, OutboxRefusal, Reply};
 use super::safety::{Held, safe};
 use super::{Batch, Outbox, SAFE_WAIT, Timer};
 use crate::core::Token;
@@ -38,6 +38,10 @@ impl Outbox {
         let is_news = |item: &&Holding| self.is_news(now, signed.member, at, item) && self.is_answer(signed, item);
         let news = last.into_values().filter(is_news).cloned().collect();
         let mut batch = Batch::default();
+        if signed.items.iter().any(|item| !self.is_answer(signed, item)) {
+            // The word that its audit missed something went astray: until it hears that, nothing that it says counts.
+            batch.act(Action::Hello { peers: [signed.member].into() });
+        }
         let of: BTreeSet<MailId> = signed.items.iter().map(|item| item.h).collect();
         self.record_words(&mut batch, signed.member, at, news);
         self.confirm_words(signed.member, at, &signed.items);

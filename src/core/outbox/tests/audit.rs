@@ -170,6 +170,28 @@ fn r8_a_batch_that_was_signed_before_its_member_heard_of_a_miss_restores_nothing
 }
 
 #[test]
+fn r12_a_member_that_did_not_hear_of_a_miss_is_told_again_when_it_speaks_and_with_its_next_audit() {
+    let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
+    // All are greeted at a start.
+    world.outside.hellos.clear();
+    world.run(HOUR + MINUTE);
+    let told = |world: &mut World| std::mem::take(&mut world.outside.hellos);
+    let first = told(&mut world);
+    assert!(!first.is_empty() && first.iter().all(|peer| *peer == liar()), "{first:?}");
+    // All that went astray.
+    world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(WallTime(0)));
+    world.settle();
+    assert_eq!((safe(&world), told(&mut world)), (1, vec![liar()]), "it has not looked, and is told to");
+    world.run(HOUR);
+    let again = told(&mut world);
+    assert!((1..=4).contains(&again.len()) && again.iter().all(|peer| *peer == liar()), "{again:?}");
+    let missed_at = world.brain.status().audit_misses[0].at;
+    compares(&mut world, h);
+    world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(missed_at));
+    assert_eq!(safe(&world), 2);
+}
+
+#[test]
 fn r8_a_word_about_one_part_makes_no_old_word_about_another_good() {
     let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
     world.holds(3, h, part(7), HoldingState::Held, world.now.wall);

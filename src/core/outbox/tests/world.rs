@@ -115,6 +115,8 @@ pub(super) struct Outside {
     /// Attempts to put a missing mail together.
     pub(super) recoveries: usize,
     /// Blocks that were asked for.
+    /// Who was told to compare.
+    pub(super) hellos: Vec<PeerId>,
     pub(super) audits: Vec<(PeerId, MailId, Part)>,
     pub(super) gone_told: Vec<Address>,
     /// Attempts to tell a reader that a mail was taken back.
@@ -413,7 +415,8 @@ impl World {
             }
             Action::DeleteNr { value, secret } => self.delete_nr(value, &secret),
             Action::ReadOwnList { member, since } => self.tell_own_list(member, since),
-            Action::Hello { .. } | Action::ForgetRestored => {}
+            Action::Hello { peers } => self.outside.hellos.extend(peers),
+            Action::ForgetRestored => {}
             Action::ShowOnly(these) => self.outside.shown_only = these,
             Action::Audit { member, h, part, .. } => {
                 self.outside.audits.push((member, h, part));
