@@ -108,7 +108,7 @@ impl World {
         // A liar is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
         let is_lost = |m: &&usize| {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
-            let rot = self.has_rot(**m, owner, h);
+            let rot = self.peers[**m].disk.rotted.contains(&(owner, *h));
             self.peers[**m].dead
                 || self.peers[**m].liar
                 || self.peers[**m].fooled
