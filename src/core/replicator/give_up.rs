@@ -5,7 +5,7 @@
 //!              over: DropParts ----------------------------> files gone -> Dropped
 //!   DropDue <
 //!              too many: Dropped -> owner has the word ----> DropParts --> files gone
-//!                                   or nobody counts it  \-> placed anew, or a restart: Held again
+//!                                   or nobody counts it  \-> placed anew, too late, or a restart: Held again
 //! ```
 
 use std::collections::BTreeSet;
@@ -15,8 +15,10 @@ use super::Replicator;
 use super::owner::{Owner, Task, Wait};
 use super::types::{Action, Event, Input};
 use crate::model::holding::{Holding, HoldingState};
-use crate::model::{Address, MailId, Part, PeerId};
+use crate::model::{Address, MailId, MonoTime, Part, PeerId};
 
+/// What the holders confirmed is believed for so long: one of them may have died since. After it they are asked again (R3).
+const CONFIRMED_FOR: Duration = Duration::from_secs(30);
 /// Pause before removing files is tried again.
 const REMOVE_PAUSE: Duration = Duration::from_secs(60);
 
@@ -26,6 +28,8 @@ pub(super) struct GivenUp {
     parts: Vec<Part>,
     /// Who was placed when every one of them confirmed.
     placed: Vec<PeerId>,
+    /// When that was.
+    at: MonoTime,
 }
 
 impl Owner {
@@ -82,7 +86,7 @@ impl Replicator {
         self.record(&mut batch, Event::Dropped { owner, h, parts: parts.clone(), over: false });
         self.commit(batch, Vec::new());
         if let Some(o) = self.owners.get_mut(&owner) {
-            o.given_up.insert(h, GivenUp { parts, placed });
+            o.given_up.insert(h, GivenUp { parts, placed, at: self.now.mono });
         }
         self.remove_given_up(owner);
     }
@@ -94,8 +98,10 @@ impl Replicator {
         let ready = if counts { o.told_of() } else { o.given_up.keys().copied().collect() };
         for h in ready {
             let given = self.owners.get_mut(&owner).and_then(|o| o.given_up.remove(&h));
-            let Some(GivenUp { parts, placed }) = given else { continue };
-            if self.is_over(&owner, &h) || self.placed(&owner, &h).is_some_and(|now| now == placed) {
+            let Some(GivenUp { parts, placed, at }) = given else { continue };
+            let stands =
+                self.now.mono.since(at) <= CONFIRMED_FOR && self.placed(&owner, &h).is_some_and(|now| now == placed);
+            if stands || self.is_over(&owner, &h) {
                 self.remove(owner, h, parts);
             } else {
                 self.hold_again(owner, h, &parts);

@@ -62,6 +62,23 @@ fn a_part_given_up_in_words_is_held_again_when_others_are_placed_before_its_file
     assert_eq!((world.count("DropParts"), world.count("Mirror(")), (0, 0), "{:?}", world.log);
 }
 
+/// Seed 40330: a holder that had confirmed was gone by the time that the owner was called lost.
+#[test]
+fn r3_holders_that_confirmed_long_ago_are_asked_again_before_the_file_goes() {
+    let (mut world, gone, stand_in) = with_a_part_too_many();
+    // Nobody has noticed yet.
+    world.kill(gone);
+    world.lost.insert(id("alice"));
+    world.set_roster();
+    world.run(HOUR);
+    assert!(world.holders("alice", 1).contains_key(stand_in));
+    assert!(matches!(world.lookup(stand_in, 1), Lookup::Known(known) if known.parts.len() == 1));
+    world.start(gone);
+    world.run(HOUR);
+    assert!(!world.holders("alice", 1).contains_key(stand_in));
+    assert_eq!(indices(&world, 1), all_five());
+}
+
 #[test]
 fn after_a_restart_what_was_given_up_in_words_is_held_again_until_its_owner_knows() {
     let (mut world, _, stand_in) = with_a_part_too_many();
