@@ -124,7 +124,12 @@ impl Replicator {
     }
 
     /// Runs `use_place` with where a mail is to be placed.
-    fn with_place<T>(&self, owner: &PeerId, h: &MailId, use_place: impl FnOnce(&Place<'_>) -> T) -> Option<T> {
+    pub(super) fn with_place<T>(
+        &self,
+        owner: &PeerId,
+        h: &MailId,
+        use_place: impl FnOnce(&Place<'_>) -> T,
+    ) -> Option<T> {
         let roster = self.roster.as_ref()?;
         let encoding = self.owners.mail(owner, h)?.encoding;
         let members: Vec<PeerId> = roster.members.iter().map(|m| m.peer_id).filter(|m| m != owner).collect();
@@ -155,6 +160,9 @@ impl Replicator {
 
     pub(super) fn on_holders(&mut self, owner: PeerId, h: MailId, answers: &BTreeMap<PeerId, BTreeSet<Part>>) {
         self.asking = self.asking.saturating_sub(1);
+        if self.asks_once_more(&owner, &h) {
+            return self.on_asked_once_more(owner, h, answers);
+        }
         let Some(placed) = self.placed(&owner, &h) else { return };
         let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
         let over = self.is_over(&owner, &h);
@@ -410,7 +418,7 @@ impl Replicator {
 }
 
 /// Whether as many members are placed as an encoding has parts. A mail that is kept whole is placed at as many as there are.
-fn is_complete(encoding: Encoding, placed: usize) -> bool {
+pub(super) fn is_complete(encoding: Encoding, placed: usize) -> bool {
     placed >= scheme(encoding, placed).places()
 }
 

@@ -2,23 +2,26 @@
 //! words before its file goes, so that the safe(f) which the owner shows never counts a part that is gone (R8).
 //!
 //! ```text
-//!              over: DropParts ----------------------------> files gone -> Dropped
+//!              over: DropParts ------------------------------------------> files gone -> Dropped
 //!   DropDue <
-//!              too many: Dropped -> owner has the word ----> DropParts --> files gone
-//!                                   or nobody counts it  \-> placed anew, too late, or a restart: Held again
+//!              too many: Dropped --owner has the word, or nobody counts it--> holders asked once more
+//!                                     all confirm: DropParts --> files gone      else, and after a restart: Held again
 //! ```
+//!
+//! The second question comes after the word: of two members that rely on each other's part at the same time at least one finds that
+//! out, since nobody is shown what was given up in words (R3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Replicator;
+use super::decide::is_complete;
 use super::owner::{Owner, Task, Wait};
 use super::types::{Action, Event, Input};
+use crate::core::placement::Held;
 use crate::model::holding::{Holding, HoldingState};
-use crate::model::{Address, MailId, MonoTime, Part, PeerId};
+use crate::model::{Address, MailId, Part, PeerId};
 
-/// What the holders confirmed is believed for so long: one of them may have died since. After it they are asked again (R3).
-const CONFIRMED_FOR: Duration = Duration::from_secs(30);
 /// Pause before removing files is tried again.
 const REMOVE_PAUSE: Duration = Duration::from_secs(60);
 
@@ -28,8 +31,8 @@ pub(super) struct GivenUp {
     parts: Vec<Part>,
     /// Who was placed when every one of them confirmed.
     placed: Vec<PeerId>,
-    /// When that was.
-    at: MonoTime,
+    /// Whether they are asked once more.
+    asks: bool,
 }
 
 impl Owner {
@@ -86,7 +89,7 @@ impl Replicator {
         self.record(&mut batch, Event::Dropped { owner, h, parts: parts.clone(), over: false });
         self.commit(batch, Vec::new());
         if let Some(o) = self.owners.get_mut(&owner) {
-            o.given_up.insert(h, GivenUp { parts, placed, at: self.now.mono });
+            o.given_up.insert(h, GivenUp { parts, placed, asks: false });
         }
         self.remove_given_up(owner);
     }
@@ -97,17 +100,54 @@ impl Replicator {
         let Some(o) = self.owners.get(&owner) else { return };
         let ready = if counts { o.told_of() } else { o.given_up.keys().copied().collect() };
         for h in ready {
-            let given = self.owners.get_mut(&owner).and_then(|o| o.given_up.remove(&h));
-            let Some(GivenUp { parts, placed, at }) = given else { continue };
-            let stands =
-                self.now.mono.since(at) <= CONFIRMED_FOR && self.placed(&owner, &h).is_some_and(|now| now == placed);
-            if stands || self.is_over(&owner, &h) {
-                self.remove(owner, h, parts);
-            } else {
-                self.hold_again(owner, h, &parts);
-                self.look_again(owner, h);
+            let is_over = self.is_over(&owner, &h);
+            let Some(o) = self.owners.get_mut(&owner) else { return };
+            if is_over {
+                let given = o.given_up.remove(&h);
+                given.into_iter().for_each(|given| self.remove(owner, h, given.parts));
+            } else if let Some(given) = o.given_up.get_mut(&h)
+                && !std::mem::replace(&mut given.asks, true)
+            {
+                self.to_ask.insert((owner, h));
             }
         }
+    }
+
+    /// Whether the holders of a mail are asked once more before a part of it goes.
+    pub(super) fn asks_once_more(&self, owner: &PeerId, h: &MailId) -> bool {
+        self.owners.get(owner).and_then(|o| o.given_up.get(h)).is_some_and(|given| given.asks)
+    }
+
+    /// They have answered, or not.
+    pub(super) fn on_asked_once_more(&mut self, owner: PeerId, h: MailId, answers: &BTreeMap<PeerId, BTreeSet<Part>>) {
+        let given = self.owners.get_mut(&owner).and_then(|o| o.given_up.remove(&h));
+        let Some(GivenUp { parts, placed, .. }) = given else { return };
+        if self.is_over(&owner, &h) || self.all_confirm(&owner, &h, &placed, answers) {
+            self.remove(owner, h, parts);
+        } else {
+            self.hold_again(owner, h, &parts);
+            self.look_again(owner, h);
+        }
+    }
+
+    /// Whether those that were placed still are, and each of them holds its own; this one too, if it is among them.
+    fn all_confirm(
+        &self,
+        owner: &PeerId,
+        h: &MailId,
+        before: &[PeerId],
+        answers: &BTreeMap<PeerId, BTreeSet<Part>>,
+    ) -> bool {
+        let (Some(mail), Some(me)) = (self.owners.mail(owner, h), self.roster.as_ref().map(|r| r.me.peer_id)) else {
+            return false;
+        };
+        let mut known: Held = answers.clone();
+        known.insert(me, mail.held.clone());
+        let Some(assigned) = self.with_place(owner, h, |place| place.assign(&known)) else { return false };
+        let holds = |(member, part): (&PeerId, &Part)| known.get(member).is_some_and(|held| held.contains(part));
+        self.placed(owner, h).is_some_and(|placed| placed == before)
+            && is_complete(mail.encoding, assigned.len())
+            && assigned.iter().all(holds)
     }
 
     fn remove(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>) {
