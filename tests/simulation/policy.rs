@@ -187,16 +187,13 @@ impl World {
     /// R8: what goes is not counted any more in the safe(f) that its owner shows at that moment.
     pub(crate) fn check_drop_told(&mut self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) {
         let (at, me) = (self.index(&owner), self.peers[p].id);
-        // Who is lost is told once it is back, and compares before it counts. A wrong clock that nobody corrects loses a holder.
-        if self.peers[p].liar
-            || self.peers[p].fooled
-            || self.peers[p].roster.lost.contains(&owner)
-            || !self.peers[p].roster.has(&owner)
-        {
+        // An owner that is called lost shows what it knew as soon as it is back. A wrong clock that nobody corrects loses a holder.
+        if self.peers[p].liar || self.peers[p].fooled || !self.peers[p].roster.has(&owner) {
             return;
         }
-        let Some(shown) = self.shown_safe(at, h).filter(|shown| *shown >= 0) else { return };
         let mut counted = self.counted(at, &h);
+        let shown = if self.peers[at].is_up() { self.shown_safe(at, h) } else { self.will_show(at, h, &counted) };
+        let Some(shown) = shown.filter(|shown| *shown >= 0) else { return };
         if let Some(left) = counted.get_mut(&me) {
             left.retain(|part| !parts.contains(part));
         }
@@ -206,6 +203,14 @@ impl World {
             let why = format!("{name} drops {parts:?} of {h}, of which {owner} shows safe({shown}), and it is {left}");
             self.violate(Rule::R8, why);
         }
+    }
+
+    /// safe(f) that an owner which is off shows as soon as it is back, of a mail that is open: it counts what it had been told.
+    fn will_show(&self, at: usize, h: MailId, counted: &BTreeMap<PeerId, BTreeSet<Part>>) -> Option<i32> {
+        let ledger = &self.peers[at].disk.ledger;
+        let is_open = ledger.sealed.contains(&h) && !self.was_tombstoned(&h) && self.peers[at].in_group;
+        let is_over = self.is_over_for(at, self.truth.mails.get(&h)?.expiry);
+        (is_open && !is_over).then(|| survives(&counted.values().cloned().collect::<Vec<_>>()))
     }
 
     /// R3: what goes for a move leaves as many losses survived as before, or as many as the mail's policy declares.

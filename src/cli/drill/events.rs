@@ -33,6 +33,17 @@ pub(super) enum Gone {
     Silent,
 }
 
+/// More was shown than the disks bear out, before the look at them and after it, twice in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Short {
+    /// Who shows it.
+    pub(super) owner: String,
+    /// Members that are said to hold what is not on their disks.
+    pub(super) lacks: Vec<String>,
+    /// From before the first question to its peer until after the last.
+    pub(super) look: Duration,
+}
+
 /// One thing that was seen.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Event {
@@ -110,6 +121,8 @@ pub(super) enum Event {
         counted: i32,
         /// Who is said to hold what.
         holders: String,
+        /// Where it is not as it is said.
+        short: Option<Short>,
     },
     /// Parts of a mail that ended are still on a disk.
     Remains {

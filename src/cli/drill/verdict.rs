@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::events::{Event, Gone, MailNo, Rule, Seen, Word};
+use super::events::{Event, Gone, MailNo, Rule, Seen, Short, Word};
 
 /// A kill within this time of a 250 is one that R1 is tried by.
 const JUST_TAKEN: Duration = Duration::from_secs(3);
@@ -51,13 +51,35 @@ impl Facts {
     }
 }
 
+/// A safe(f) that no disks bear out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Untrue {
+    /// As it was first seen.
+    what: String,
+    first: Duration,
+    last: Duration,
+    times: u32,
+}
+
+impl Untrue {
+    fn text(&self) -> String {
+        let (first, last) = (self.first.as_secs_f64(), self.last.as_secs_f64());
+        let when = match self.times {
+            1 => format!("once, at {first:.1} s"),
+            times => format!("{times} times, from {first:.1} to {last:.1} s"),
+        };
+        format!("{}; seen {when}", self.what)
+    }
+}
+
 /// What was seen, sorted by what it is about.
 #[derive(Debug, Default)]
 struct Sorted<'a> {
     mails: BTreeMap<MailNo, Facts>,
     killed: Vec<(Duration, &'a str)>,
     claims: usize,
-    untrue: Vec<String>,
+    untrue: BTreeMap<MailNo, Untrue>,
+    went: BTreeMap<&'a str, (Option<Duration>, Option<Duration>)>,
     remains: Vec<String>,
     clear: Vec<String>,
     searched: Option<usize>,
@@ -175,14 +197,25 @@ fn of_mail<'a>(sorted: &mut Sorted<'a>, at: Duration, event: &'a Event) -> bool 
 
 fn of_peer<'a>(sorted: &mut Sorted<'a>, at: Duration, event: &'a Event) {
     match event {
-        Event::Down { peer, how: Gone::Killed } => sorted.killed.push((at, peer)),
-        Event::Claimed { mail, shown, counted, holders } => {
+        Event::Down { peer, how } => {
+            sorted.went.entry(peer).or_default().0 = Some(at);
+            if *how == Gone::Killed {
+                sorted.killed.push((at, peer));
+            }
+        }
+        Event::Up { peer } => sorted.went.entry(peer).or_default().1 = Some(at),
+        Event::Claimed { mail, shown, counted, holders, short } => {
             sorted.claims += 1;
             // Of a mail that is being taken back members give up their parts before its owner has heard of all of them.
             let back = sorted.mails.get(mail).is_some_and(|facts| facts.word.is_some());
             if shown > counted && !back {
-                let why = format!("mail {mail} showed safe({shown}) with {holders}, the disks bear out {counted}");
-                sorted.untrue.push(why);
+                let what = || {
+                    let why = short.as_ref().map_or_else(String::new, |short| why_short(sorted, short));
+                    format!("mail {mail} showed safe({shown}) with {holders}, the disks bear out {counted}{why}")
+                };
+                let seen = sorted.untrue.get(mail).cloned();
+                let seen = seen.unwrap_or_else(|| Untrue { what: what(), first: at, last: at, times: 0 });
+                sorted.untrue.insert(*mail, Untrue { last: at, times: seen.times + 1, ..seen });
             }
         }
         Event::Remains { mail, peer } => sorted.remains.push(format!("mail {mail} at {peer}")),
@@ -198,6 +231,21 @@ fn of_peer<'a>(sorted: &mut Sorted<'a>, at: Duration, event: &'a Event) {
         Event::Checked { rule, ok, why } => sorted.checked.push((*rule, *ok, why)),
         _ => {}
     }
+}
+
+/// Who shows too much, and who lacks what it is said to have; when each went and came last.
+fn why_short(sorted: &Sorted<'_>, short: &Short) -> String {
+    let of = |peer: &String| {
+        let (down, up) = sorted.went.get(peer.as_str()).copied().unwrap_or_default();
+        let at = |word: &str, at: Option<Duration>| at.map(|at| format!("{word} at {:.1} s", at.as_secs_f64()));
+        let times: Vec<String> = [at("went", down), at("started", up)].into_iter().flatten().collect();
+        if times.is_empty() { peer.clone() } else { format!("{peer} ({})", times.join(", ")) }
+    };
+    let lacks = match short.lacks.is_empty() {
+        true => "nobody of them".to_owned(),
+        false => short.lacks.iter().map(of).collect::<Vec<_>>().join(" and "),
+    };
+    format!(" (shown by {}, lacked by {lacks}; looked at for {} ms)", of(&short.owner), short.look.as_millis())
 }
 
 /// A few of them, and how many more there are.
@@ -310,7 +358,10 @@ fn no_resurrection(sorted: &Sorted<'_>) -> (bool, String) {
 fn measured(sorted: &Sorted<'_>) -> Option<(bool, String)> {
     (sorted.claims > 0).then(|| match sorted.untrue.is_empty() {
         true => (true, format!("{} times a safe(f) was shown, and the members' disks bore out each", sorted.claims)),
-        false => (false, format!("untrue safe(f): {}", some(&sorted.untrue))),
+        false => {
+            let untrue: Vec<String> = sorted.untrue.values().map(Untrue::text).collect();
+            (false, format!("untrue safe(f): {}", some(&untrue)))
+        }
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::crew::Crew;
-use super::events::{Event, MailNo};
+use super::events::{Event, MailNo, Short};
 use crate::cli::demo::play::encoding;
 use crate::console::protocol::{OutboxLine, Request, SealedLine};
 use crate::model::{Address, Encoding, MailId, Part};
@@ -59,36 +59,55 @@ fn claim(crew: &Crew, owner: &Address, mail: MailNo, sealed: &SealedLine) {
     if sealed.holders.is_empty() {
         return;
     }
-    let mut counted = count(crew, owner, sealed);
+    let start = crew.log.now();
+    let mut counted = bears_out(&on_disks(crew, owner, sealed));
+    let mut short = None;
     if counted < sealed.safe {
         // It may have ended, or moved, between the question and the look: only what is still said is untrue.
         let still = lines(crew, owner).into_iter().flat_map(|(_, line)| line.sealed).find(|now| now.h == sealed.h);
         let Some(still) = still.filter(|still| still.holders == sealed.holders && still.safe == sealed.safe) else {
             return;
         };
-        counted = count(crew, owner, &still);
-        if counted < sealed.safe && !lines(crew, owner).iter().any(|(_, line)| line.sealed.contains(&still)) {
-            return;
+        let held = on_disks(crew, owner, &still);
+        counted = bears_out(&held);
+        if counted < sealed.safe {
+            if !lines(crew, owner).iter().any(|(_, line)| line.sealed.contains(&still)) {
+                return;
+            }
+            let lacks = lacking(crew, owner, &still, &held);
+            short = Some(Short { owner: owner.to_string(), lacks, look: crew.log.now().saturating_sub(start) });
         }
     }
     let holders = sealed.holders.iter().map(|(holder, part)| format!("{holder} {part}")).collect::<Vec<_>>().join(", ");
-    crew.log.add(Event::Claimed { mail, shown: sealed.safe, counted, holders });
+    crew.log.add(Event::Claimed { mail, shown: sealed.safe, counted, holders, short });
 }
 
-/// safe(f) as the disks have it: how many members can go, until the rest has too little. Whoever has parts counts with all of them,
-/// also one that took over from one that is named and has told nobody yet.
-fn count(crew: &Crew, owner: &Address, sealed: &SealedLine) -> i32 {
+/// What each member but the owner has of a mail on its disk. Whoever has parts counts with all of them, also one that took over from
+/// one that is named and has told nobody yet.
+fn on_disks(crew: &Crew, owner: &Address, sealed: &SealedLine) -> BTreeMap<Address, Vec<Part>> {
     let encoding = encoding(sealed);
     let held = crew.people.iter().map(|person| &person.address).filter(|member| *member != owner).map(|member| {
         let named = sealed.holders.get(member).and_then(|part| part_of(encoding, part));
         // A disk that the drill itself spoiled says nothing about what its peer had confirmed before.
         if crew.is_spoiled(member) {
-            return named.into_iter().collect();
+            return (member.clone(), named.into_iter().collect());
         }
         let parts = crew.home(member).mirrored_parts(owner).unwrap_or_default();
-        parts.into_iter().filter(|(h, _)| *h == sealed.h).map(|(_, part)| part).collect()
+        (member.clone(), parts.into_iter().filter(|(h, _)| *h == sealed.h).map(|(_, part)| part).collect())
     });
-    bears_out(&held.filter(|parts: &Vec<Part>| !parts.is_empty()).collect::<Vec<_>>())
+    held.filter(|(_, parts): &(Address, Vec<Part>)| !parts.is_empty()).collect()
+}
+
+/// The members that are said to hold a part that is not among theirs.
+fn lacking(crew: &Crew, owner: &Address, sealed: &SealedLine, held: &BTreeMap<Address, Vec<Part>>) -> Vec<String> {
+    let encoding = encoding(sealed);
+    let has = |member: &Address, part: &str| {
+        let part = part_of(encoding, part);
+        held.get(member).is_some_and(|parts| part.is_some_and(|part| parts.contains(&part)))
+    };
+    let others = crew.people.iter().map(|person| &person.address).filter(|member| *member != owner);
+    let named = others.filter_map(|member| Some((member, sealed.holders.get(member)?)));
+    named.filter(|(member, part)| !has(member, part)).map(|(member, _)| member.to_string()).collect()
 }
 
 fn part_of(encoding: Encoding, text: &str) -> Option<Part> {
@@ -99,14 +118,15 @@ fn part_of(encoding: Encoding, text: &str) -> Option<Part> {
     }
 }
 
-/// How many of these members can go, whichever they are, with enough left: every loss is tried, from the smallest. Not the
-/// arithmetic of the peers, which is what is to be checked.
-fn bears_out(held: &[Vec<Part>]) -> i32 {
+/// safe(f) as the disks have it: how many of these members can go, whichever they are, with enough left. Every loss is tried, from
+/// the smallest: not the arithmetic of the peers, which is what is to be checked.
+fn bears_out(held: &BTreeMap<Address, Vec<Part>>) -> i32 {
     // A drill's group is small; of a larger one the first members are a lower bound.
-    let held = held.get(..MEMBERS_MAX).unwrap_or(held);
+    let held: Vec<&Vec<Part>> = held.values().take(MEMBERS_MAX).collect();
     let all: u32 = 1 << held.len();
-    let left =
-        |lost: u32| held.iter().zip(0_u32..).filter(move |(_, at)| lost & (1 << at) == 0).flat_map(|(parts, _)| parts);
+    let left = |lost: u32| {
+        held.iter().zip(0_u32..).filter(move |(_, at)| lost & (1 << at) == 0).flat_map(|(parts, _)| parts.iter())
+    };
     let fatal = (0..all).filter(|lost| !is_enough(left(*lost).copied())).map(u32::count_ones).min();
     fatal.map_or(0, |members| i32::try_from(members).unwrap_or(i32::MAX)) - 1
 }
@@ -131,9 +151,10 @@ mod tests {
     fn what_disks_bear_out_is_counted_in_members_that_can_go() {
         let part = |text: &str| part_of(Encoding::Fragments { k: 2, n: 4 }, text).unwrap();
         let has = |members: &[&[&str]]| {
-            let held: Vec<Vec<Part>> =
-                members.iter().map(|parts| parts.iter().map(|text| part(text)).collect()).collect();
-            bears_out(&held)
+            let of = |(parts, n): (&&[&str], u32)| -> (Address, Vec<Part>) {
+                (format!("m{n}@acme").parse().unwrap(), parts.iter().map(|text| part(text)).collect())
+            };
+            bears_out(&members.iter().zip(0..).map(of).collect())
         };
         assert_eq!(has(&[&["fragment 0"], &["fragment 1"], &["fragment 3"]]), 1);
         assert_eq!(has(&[&["fragment 0"], &["fragment 0"]]), -1, "one part twice is one part");

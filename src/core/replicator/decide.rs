@@ -37,6 +37,7 @@ enum Verdict {
 impl Replicator {
     /// Looks at one mail and starts what is to be done. Harmless at any time; does nothing while something is under way for it.
     pub(super) fn evaluate(&mut self, owner: PeerId, h: MailId) {
+        self.reconsider_given_up(owner, h);
         let Some(verdict) = self.judge(&owner, &h) else { return };
         let Some(o) = self.owners.get_mut(&owner) else { return };
         o.waiting.remove(&h);

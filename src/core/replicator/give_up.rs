@@ -1,11 +1,13 @@
-//! Giving up parts that `decide` found to be too many, or of a mail that is over. A part that its owner still counts is given up in
-//! words before its file goes, so that the safe(f) which the owner shows never counts a part that is gone (R8).
+//! Giving up parts that `decide` found to be too many, or of a mail that is over. A part that its owner may count is given up in
+//! words before its file goes, so that the safe(f) which the owner shows never counts a part that is gone (R8). An owner that is off,
+//! or that the view calls lost, counts what it knew as soon as it is back: no file goes before it was told.
 //!
 //! ```text
 //!              over: DropParts ------------------------------------------> files gone -> Dropped
 //!   DropDue <
-//!              too many: Dropped --owner has the word, or nobody counts it--> holders asked once more
-//!                                     all confirm: DropParts --> files gone      else, and after a restart: Held again
+//!              too many: Dropped --owner has the word, or is no member--> holders asked once more
+//!                  |                  all confirm: DropParts --> files gone      else, and after a restart: Held again
+//!                  +--others are placed before the owner has the word: Held again
 //! ```
 //!
 //! The second question comes after the word: of two members that rely on each other's part at the same time at least one finds that
@@ -94,11 +96,11 @@ impl Replicator {
         self.remove_given_up(owner);
     }
 
-    /// Removes what was given up in words, once the owner has them. One that is lost, or no member any more, counts nothing.
+    /// Removes what was given up in words, once the owner has them. One that is no member any more counts nothing.
     pub(super) fn remove_given_up(&mut self, owner: PeerId) {
-        let counts = self.roster.as_ref().is_some_and(|r| r.counts(&owner) && r.others().next().is_some());
+        let may_count = self.roster.as_ref().is_some_and(|r| r.has(&owner) && r.others().next().is_some());
         let Some(o) = self.owners.get(&owner) else { return };
-        let ready = if counts { o.told_of() } else { o.given_up.keys().copied().collect() };
+        let ready = if may_count { o.told_of() } else { o.given_up.keys().copied().collect() };
         for h in ready {
             let is_over = self.is_over(&owner, &h);
             let Some(o) = self.owners.get_mut(&owner) else { return };
@@ -110,6 +112,27 @@ impl Replicator {
             {
                 self.to_ask.insert((owner, h));
             }
+        }
+    }
+
+    /// What was given up in words may wait long for its owner. When the mail is over meanwhile, it goes without that; when others are
+    /// placed, who have confirmed nothing yet, it is held again, and looked at like any other.
+    pub(super) fn reconsider_given_up(&mut self, owner: PeerId, h: MailId) {
+        let given = self.owners.get(&owner).and_then(|o| o.given_up.get(&h)).filter(|given| !given.asks);
+        let Some(placed) = given.map(|given| given.placed.clone()) else { return };
+        let is_over = self.is_over(&owner, &h);
+        if !is_over && self.placed(&owner, &h).is_none_or(|now| now == placed) {
+            return;
+        }
+        let given = self.owners.get_mut(&owner).and_then(|o| o.given_up.remove(&h));
+        let Some(GivenUp { parts, .. }) = given else { return };
+        if is_over {
+            return self.remove(owner, h, parts);
+        }
+        self.hold_again(owner, h, &parts);
+        if let Some(mail) = self.owners.mail_mut(&owner, &h) {
+            mail.task = Task::Idle;
+            mail.ask_again = true;
         }
     }
 

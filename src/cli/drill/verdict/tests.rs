@@ -25,7 +25,10 @@ fn good() -> Vec<Event> {
 }
 
 fn claim(shown: i32, counted: i32) -> Event {
-    Event::Claimed { mail: 1, shown, counted, holders: "bob@acme whole".to_owned() }
+    let lacks = vec!["bob@acme".to_owned()];
+    let short = Short { owner: "alice@acme".to_owned(), lacks, look: Duration::from_millis(40) };
+    let short = (shown > counted).then_some(short);
+    Event::Claimed { mail: 1, shown, counted, holders: "bob@acme whole".to_owned(), short }
 }
 
 fn judged(events: Vec<Event>) -> Vec<RuleVerdict> {
@@ -111,14 +114,10 @@ fn r1_and_r2_of_a_drill_that_broke_off_nothing_is_known_of_what_was_on_its_way()
 
 #[test]
 fn r8_a_safe_f_that_the_disks_do_not_bear_out_breaks_the_rule() {
-    let found = broken(|_| false, vec![claim(2, 1)]);
-    assert_eq!(
-        found,
-        [(
-            "R8".to_owned(),
-            "untrue safe(f): mail 1 showed safe(2) with bob@acme whole, the disks bear out 1".to_owned()
-        )]
-    );
+    let found = broken(|_| false, vec![Event::Up { peer: "bob@acme".to_owned() }, claim(2, 1), claim(2, 1)]);
+    let why = "untrue safe(f): mail 1 showed safe(2) with bob@acme whole, the disks bear out 1 (shown by alice@acme (went at 0.4 s), \
+               lacked by bob@acme (started at 1.5 s); looked at for 40 ms); seen 2 times, from 1.6 to 1.7 s";
+    assert_eq!(found, [("R8".to_owned(), why.to_owned())]);
     assert!(broken(|_| false, vec![claim(1, 2)]).is_empty(), "too modest is no lie");
 }
 

@@ -193,9 +193,14 @@ fn a_lost_member_is_replaced_and_nothing_that_stayed_moves() {
     }
     assert_eq!(world.count("Mirror("), 1);
     assert_eq!(world.count("urgency: Background"), 1, "nobody waits for a repair");
-    // It comes back: what it holds it keeps, and the one that stood in gives its part up, but not before it is asked.
+    // It comes back: what it holds it keeps, and the one that stood in gives its part up, but not before the owner knows.
     world.start(gone);
     world.lost.remove(&id(gone));
+    world.set_roster();
+    world.run(2 * HOUR);
+    assert_eq!(world.holders("alice", 1), after.into_iter().chain(before.clone()).collect());
+    world.start("alice");
+    world.lost.clear();
     world.set_roster();
     world.run(2 * HOUR);
     assert_eq!(world.holders("alice", 1), before);
