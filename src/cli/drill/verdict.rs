@@ -290,14 +290,24 @@ fn not_known(open: usize, of: usize, mails: &[String]) -> String {
 fn nothing_lost(sorted: &Sorted<'_>) -> (bool, String) {
     let taken = sorted.mails.values().filter(|facts| facts.taken_at.is_some()).count();
     let lost = numbers(sorted.mails.iter().filter(|(_, facts)| facts.is_lost()));
-    let count = |is: &dyn Fn(&Facts) -> bool| sorted.mails.values().filter(|facts| is(facts)).count();
+    let count = |is: &dyn Fn(&Facts) -> bool| {
+        sorted.mails.values().filter(|facts| facts.taken_at.is_some() && is(facts)).count()
+    };
+    // Whether these were taken nobody can know but by their coming.
+    let unsaid = sorted.mails.values().filter(|f| f.taken_at.is_none() && !f.refused && f.opened > 0).count();
+    let unsaid = match unsaid {
+        0 => String::new(),
+        some => format!("; {some} more were read, whose senders got no answer"),
+    };
     let (opened, told) = (count(&|f| f.opened > 0), count(&|f| f.told > 0));
     let back = count(&|f| f.opened == 0 && matches!(f.word, Some(Word::Cancelled | Word::Uncertain)));
     let wrongly = numbers(sorted.mails.iter().filter(|(_, facts)| facts.told > 0 && facts.opened > 0));
     match (lost.is_empty(), wrongly.is_empty()) {
         (true, true) => (
             true,
-            format!("of {taken} taken, {opened} were read, {back} taken back, {told} told to have failed, 0 lost"),
+            format!(
+                "of {taken} taken, {opened} were read, {back} taken back, {told} told to have failed, 0 lost{unsaid}"
+            ),
         ),
         (false, _) if sorted.settled.is_none() => (false, not_known(lost.len(), taken, &lost)),
         (false, _) => (false, format!("{} of {taken} taken mails are lost: {}", lost.len(), some(&lost))),

@@ -68,6 +68,15 @@ fn r2_a_notice_of_failure_is_an_end_and_a_mail_that_may_have_been_taken_is_not_m
 }
 
 #[test]
+fn r2_a_mail_that_came_though_nobody_said_that_it_was_taken_is_counted_besides() {
+    let came = [Event::Unclear { mail: 3 }, Event::Opened { mail: 3, identical: true }, Event::Unclear { mail: 4 }];
+    let verdicts = judged(good().into_iter().chain(came).collect());
+    let why = &verdicts.iter().find(|verdict| verdict.rule == "R2").unwrap().why;
+    let expected = "of 2 taken, 1 were read, 1 taken back, 0 told to have failed, 0 lost; 1 more were read, whose senders got no answer";
+    assert_eq!(why, expected);
+}
+
+#[test]
 fn r2_a_mail_that_was_read_has_not_failed() {
     let found = broken(|_| false, vec![Event::Told { mail: 1, times: 1 }]);
     assert_eq!(rules(&found), ["R2"]);
