@@ -40,6 +40,15 @@ const CLOCK_AGE_MAX: Duration = Duration::from_secs(600);
 /// After a start nothing expires before a member's clock agreed, or for this long when no member answers at all.
 pub(super) const CLOCK_WAIT: Duration = Duration::from_secs(60);
 
+/// Both clocks, as they were.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// At the last input.
+    now: Now,
+    /// When the wall clock was set for the first time since it was found to be right; none while it is right.
+    trusted: Option<Now>,
+}
+
 /// What this peer knows of a member's being up.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
@@ -380,12 +389,15 @@ impl Group {
     /// After this peer's clock was set, what it was compared with before says nothing: it is doubtful until a member is heard again,
     /// as at a start. By half as much as the other brains doubt it for, so that they are never left without a word of this one.
     pub(super) fn look_at_clock(&mut self, now: Now) {
-        if now.was_set_since(self.seen, CLOCK_SET / 2) {
+        if now.was_set_since(self.seen.now, CLOCK_SET / 2) {
+            if !self.clock_off && !self.clock_unsure {
+                self.seen.trusted = Some(self.seen.now);
+            }
             self.liveness.values_mut().for_each(|live| live.offset_ms = None);
             self.clock_trusted_at = Some(now.mono + CLOCK_WAIT);
             (self.clock_offset_ms, self.clock_unsure, self.dirty) = (0, true, true);
         }
-        self.seen = now;
+        self.seen.now = now;
     }
 
     /// Compares this peer's clock with the members' median, its own among them.
@@ -394,9 +406,13 @@ impl Group {
             .liveness
             .values()
             .filter(|live| live.heard.is_some_and(|heard| now.mono.since(heard) <= CLOCK_AGE_MAX));
+        let heard = recent.clone().count();
         let mut clocks: Vec<i64> = recent.filter_map(|live| live.offset_ms).collect();
-        // At a start one that agrees is enough. Where some answer and none agrees, who is right cannot be told.
-        let agrees = clocks.iter().any(|offset| offset.unsigned_abs() <= CLOCK_OFF_MS);
+        let agreeing = clocks.iter().filter(|offset| offset.unsigned_abs() <= CLOCK_OFF_MS).count();
+        // At a start one that agrees is enough. Where some answer and none agrees, who is right cannot be told. A clock that was right
+        // and went elsewhere is not right because the first that is heard went there too: more than half of all must say so.
+        let went_elsewhere = self.seen.trusted.is_some_and(|then| now.was_set_since(then, CLOCK_SET));
+        let agrees = if went_elsewhere { agreeing * 2 > heard } else { agreeing > 0 };
         let waited = self.clock_trusted_at.is_some_and(|at| at <= now.mono);
         let alone = clocks.is_empty() && (waited || self.others().is_empty());
         let unsure = self.clock_unsure && !agrees && !alone;
@@ -409,6 +425,9 @@ impl Group {
         if (off, unsure) != (self.clock_off, self.clock_unsure) {
             (self.clock_off, self.clock_unsure) = (off, unsure);
             self.dirty = true;
+        }
+        if !off && !unsure {
+            self.seen.trusted = None;
         }
     }
 

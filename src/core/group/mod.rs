@@ -172,8 +172,8 @@ pub struct Group {
     clock_unsure: bool,
     /// Without any member's clock it is taken to be right from then on.
     clock_trusted_at: Option<MonoTime>,
-    /// Both clocks at the last input.
-    seen: Now,
+    /// Both clocks at the last input, and when they were last right.
+    seen: heartbeat::Seen,
     put_gd: Renewal,
     put_descriptor: Renewal,
 
@@ -222,7 +222,7 @@ impl Group {
             clock_off: false,
             clock_unsure: true,
             clock_trusted_at: None,
-            seen: Now::default(),
+            seen: heartbeat::Seen::default(),
             put_gd: Renewal::default(),
             put_descriptor: Renewal::default(),
             published: None,

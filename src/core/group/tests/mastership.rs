@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::network::Network;
 use super::{MINUTE, SIX, lost, master, six, six_with};
-use crate::model::{Policy, Span};
+use crate::core::group::{Beat, Input};
+use crate::model::group::Heartbeat;
+use crate::model::{Policy, Span, WallTime};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -109,4 +111,50 @@ fn r3_a_clock_that_was_found_to_be_off_is_not_trusted_because_nobody_is_heard_an
     net.heal();
     net.pass(3 * MINUTE);
     assert!(!net.status("frank@acme").clock_off);
+}
+
+/// Found by the drill `clock-jump`: bob heard carol first, whose clock had jumped as far, and for a second or two took his own for
+/// right; carol hears alice and bob alone, and went on to do so. Mails that waited for them expired.
+#[test]
+fn r3_two_clocks_that_jumped_alike_do_not_find_each_other_right() {
+    let mut net = six();
+    net.pass(2 * MINUTE);
+    let far = 9 * 24 * 3_600_000;
+    net.node("carol@acme").skew_ms = far;
+    net.pass(MINUTE);
+    assert!(net.node("carol@acme").brain.current().clock_doubtful);
+    net.node("bob@acme").skew_ms = far;
+    let (bob, carol) = (net.peer("bob@acme"), net.peer("carol@acme"));
+    let at = WallTime(net.now.wall.0 + 9 * 24 * 3_600_000);
+    let plain = Heartbeat { at, gd_version: 6, ..Default::default() };
+    let beat = Box::new(Beat { plain, ..Default::default() });
+    net.tell(bob, Input::Wanted { group: "elsewhere".parse().unwrap() });
+    net.ask("bob@acme", |token| Input::Heartbeat { token, caller: carol, beat });
+    assert!(net.node("bob@acme").brain.current().clock_doubtful, "the first that he hears");
+    for _ in 0..30 {
+        net.pass(Duration::from_secs(10));
+        for name in ["bob@acme", "carol@acme"] {
+            assert!(net.node(name).brain.current().clock_doubtful, "{name}");
+        }
+        assert!(!net.node("dave@acme").brain.current().clock_doubtful);
+    }
+    net.node("bob@acme").skew_ms = 0;
+    net.node("carol@acme").skew_ms = 0;
+    net.pass(2 * MINUTE);
+    for name in ["bob@acme", "carol@acme"] {
+        assert!(!net.node(name).brain.current().clock_doubtful, "{name} is right again");
+    }
+}
+
+#[test]
+fn clocks_of_most_that_were_set_together_are_right() {
+    let mut net = six();
+    net.pass(2 * MINUTE);
+    for name in ["alice@acme", "bob@acme", "carol@acme", "dave@acme", "erin@acme", "frank@acme"] {
+        net.node(name).skew_ms = 3_600_000;
+    }
+    net.pass(2 * MINUTE);
+    for name in ["alice@acme", "bob@acme", "frank@acme"] {
+        assert!(!net.node(name).brain.current().clock_doubtful, "{name}");
+    }
 }
