@@ -84,16 +84,18 @@ pub(super) fn old_backup(scene: &mut Scene) -> anyhow::Result<()> {
     scene.say(&format!("{peer} is backed up"));
     let before = scene.probes(&peer, &[], PROBES)?;
     scene.pass(STEADY);
-    // What no member has yet goes with the disk, as safe(f) below zero says; and what this peer has taken notice of and nobody has
-    // opened is announced to it again only within a day. So the drill waits until there is nothing of both.
+    // What no member has yet goes with the disk, as safe(f) below zero says; and what this peer has taken notice of, and of which
+    // its sender has no nr, is announced to it again only within a day. So the drill waits until there is nothing of both.
     scene.quiet(true);
     let safe = scene.wait(PATIENCE, || {
         let lines = watch::lines(&scene.crew, &peer);
         let safe = lines.iter().all(|(_, line)| !line.sealed.is_empty() && line.sealed.iter().all(|s| s.safe >= 0));
-        (safe && spool_is_empty(&home) && scene.is_all_read_by(&peer)).then_some(())
+        let is_done = safe && spool_is_empty(&home) && scene.is_all_read_by(&peer);
+        (is_done && watch::nothing_waits_for(&scene.crew, &peer)).then_some(())
     });
-    safe.with_context(|| format!("mail of {peer} does not become safe, or is not read there"))?;
-    scene.left_out.push("mail that lay unopened on the lost disk: it is announced again within a day".to_owned());
+    safe.with_context(|| format!("mail of {peer} does not become safe, or is not read there and its nr taken"))?;
+    let why = "mail that lay unopened, or whose nr lay unsent, on the lost disk: it is announced again within a day";
+    scene.left_out.push(why.to_owned());
     scene.kill(std::slice::from_ref(&peer))?;
     scene.crew.spoil(&peer);
     // Kept aside until the new home is there.
