@@ -14,7 +14,7 @@ use crate::cli::demo::smtp_client::SmtpClient;
 use crate::cli::demo::stage::Stage;
 use crate::cli::progress::Progress;
 use crate::config::cluster::Cluster;
-use crate::console::protocol::{OutboxLine, Request};
+use crate::console::protocol::{OutboxLine, OutboxPage, Request};
 use crate::model::policy::KOfN;
 use crate::model::{Address, ByteSize};
 
@@ -161,17 +161,22 @@ fn submit(stage: &Stage, owner: &ClusterPeer, reader: &ClusterPeer, count: u32) 
     Ok(sent)
 }
 
+/// Waits until every mail is announced and as safe as it can be. There may be more than fit into one answer of the peer; those
+/// that were found to be so are not asked about again.
 fn become_safe(stage: &Stage, owner: &ClusterPeer, f: i32, count: u32) -> anyhow::Result<()> {
     let bar = Progress::start("the members pull the mails");
     let start = Instant::now();
+    let control = stage.cluster.control_of(&owner.address);
+    let is_ready = |line: &&OutboxLine| {
+        let announced = line.receivers.values().all(|state| state == "announced");
+        announced && line.sealed.iter().all(|sealed| sealed.safe >= f) && !line.sealed.is_empty()
+    };
+    let (mut ready, mut after) = (0, None);
     loop {
-        let control = stage.cluster.control_of(&owner.address);
-        let lines: Vec<OutboxLine> = control.ask_telling(&Request::Outbox, &mut |_, _| {})?;
-        let is_ready = |line: &&OutboxLine| {
-            let announced = line.receivers.values().all(|state| state == "announced");
-            announced && line.sealed.iter().all(|sealed| sealed.safe >= f) && !line.sealed.is_empty()
-        };
-        let ready = u32::try_from(lines.iter().filter(is_ready).count()).unwrap_or(u32::MAX);
+        let page: OutboxPage = control.ask_telling(&Request::OutboxAfter { after, last: None }, &mut |_, _| {})?;
+        let found: Vec<&OutboxLine> = page.lines.iter().take_while(is_ready).collect();
+        ready += u32::try_from(found.len())?;
+        after = found.last().map(|line| (line.at, line.submission)).or(after);
         if ready >= count {
             return Ok(());
         }
