@@ -59,6 +59,8 @@ pub(super) fn run(home: Option<&Path>, args: &DrillArgs) -> anyhow::Result<Shown
         let mut outcome = play(name, home, args, seed)?;
         outcome.plot(args.plots.plots.as_deref())?;
         output::note(&outcome.line());
+        // The others take long: what broke can be looked into meanwhile.
+        outcome.broken().for_each(|line| output::note(&line));
         outcomes.push(outcome);
     }
     Report::new(outcomes, seed).shown()

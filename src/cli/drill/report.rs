@@ -87,14 +87,19 @@ impl Outcome {
         format!("{:<16} {verdict}; {} mails, {:.0} s", self.scenario, self.mails, self.seconds)
     }
 
+    /// The rules that broke, a line each.
+    pub(super) fn broken(&self) -> impl Iterator<Item = String> {
+        self.rules.iter().filter(|verdict| !verdict.ok).map(line_of)
+    }
+
     /// For people.
     pub(super) fn text(&self) -> String {
         let mut text = self.line() + "\n";
         if self.skipped.is_some() {
             return text;
         }
-        for RuleVerdict { rule, ok, why } in &self.rules {
-            text.push_str(&format!("  {rule:<4} {} {why}\n", if *ok { "held " } else { "BROKE" }));
+        for verdict in &self.rules {
+            text.push_str(&(line_of(verdict) + "\n"));
         }
         if let Some(availability) = &self.availability {
             let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}"));
@@ -117,6 +122,10 @@ impl Outcome {
         }
         text
     }
+}
+
+fn line_of(RuleVerdict { rule, ok, why }: &RuleVerdict) -> String {
+    format!("  {rule:<4} {} {why}", if *ok { "held " } else { "BROKE" })
 }
 
 impl Report {
@@ -166,6 +175,7 @@ mod tests {
         });
         assert_eq!(json, expected);
         assert!(outcome.text().contains("R2   BROKE 1 of 9"));
+        assert_eq!(outcome.broken().collect::<Vec<_>>(), ["  R2   BROKE 1 of 9 taken mails are lost"]);
         let skipped = Outcome { ok: true, skipped: Some("no root".to_owned()), ..outcome };
         assert!(skipped.text().ends_with("skipped: no root\n"));
     }
