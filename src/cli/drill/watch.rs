@@ -100,14 +100,18 @@ fn on_disks(crew: &Crew, owner: &Address, sealed: &SealedLine) -> BTreeMap<Addre
     let encoding = encoding(sealed);
     let held = crew.people.iter().map(|person| &person.address).filter(|member| *member != owner).map(|member| {
         let named = sealed.holders.get(member).and_then(|part| part_of(encoding, part));
-        // A disk that the drill itself spoiled says nothing about what its peer had confirmed before.
-        if crew.is_spoiled(member) {
-            return (member.clone(), named.into_iter().collect());
-        }
         let parts = crew.home(member).mirrored_parts(owner).unwrap_or_default();
-        (member.clone(), parts.into_iter().filter(|(h, _)| *h == sealed.h).map(|(_, part)| part).collect())
+        let parts = parts.into_iter().filter(|(h, _)| *h == sealed.h).map(|(_, part)| part).collect();
+        (member.clone(), borne_out(named.filter(|_| crew.is_spoiled(member)), parts))
     });
     held.filter(|(_, parts): &(Address, Vec<Part>)| !parts.is_empty()).collect()
+}
+
+/// What a member's disk bears out. From a disk that the drill itself spoiled a part may be gone that its peer had confirmed before;
+/// so the one that is named counts there too. Of several only one is named.
+fn borne_out(named_on_spoiled: Option<Part>, mut parts: Vec<Part>) -> Vec<Part> {
+    parts.extend(named_on_spoiled.filter(|part| !parts.contains(part)));
+    parts
 }
 
 /// The members that are said to hold a part that is not among theirs.
@@ -158,6 +162,15 @@ fn is_enough(parts: impl Iterator<Item = Part>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by the drill `lying-member`: a member that was spoiled held two parts more than the one that its owner named.
+    #[test]
+    fn a_member_whose_disk_was_spoiled_counts_with_all_that_is_there_and_with_what_is_named() {
+        let part = |i| Part::Fragment { k: 2, i };
+        assert_eq!(borne_out(Some(part(3)), vec![part(0), part(2), part(3)]), [part(0), part(2), part(3)]);
+        assert_eq!(borne_out(Some(part(3)), vec![part(0)]), [part(0), part(3)]);
+        assert_eq!(borne_out(None, vec![part(0)]), [part(0)], "of others only what is there");
+    }
 
     #[test]
     fn what_disks_bear_out_is_counted_in_members_that_can_go() {
