@@ -232,24 +232,10 @@ async fn get_manifest(
 }
 
 /// A mail of one block, from its owner: its ns says all that is needed to check it.
-async fn get_short(origins: Origins, home: Home, order: &Order, request: RequestId) -> Input {
+async fn get_short(origins: Origins, order: &Order, request: RequestId) -> Input {
     let h = order.h;
-    let bytes = match origins.short(order).await {
-        Ok(bytes) => bytes,
-        Err(failure) => return Input::Short { h, request, result: Err(failure) },
-    };
-    let path = home.fetch_mail(&h, &order.owner, order.length, &order.digest);
-    let written = tokio::task::spawn_blocking(move || {
-        let written = std::fs::write(&path, &bytes);
-        written.inspect_err(|e| room::ran_out(&path, e)).map(|()| path)
-    });
-    match written.await {
-        Ok(Ok(path)) => Input::Short { h, request, result: Ok(path) },
-        Ok(Err(error)) => Input::DiskFailed { h, why: error.to_string(), full: is_disk_full(&error) },
-        Err(_) => {
-            Input::Short { h, request, result: Err(SourceFailure::Unreachable("this peer is stopping".to_owned())) }
-        }
-    }
+    let result = origins.short(order).await.map(|bytes| Arc::from(&bytes[..]));
+    Input::Short { h, request, result }
 }
 
 /// What one request needs.
@@ -491,9 +477,8 @@ impl Perform<Fetch> for Fetcher {
                 self.requests.insert(request, tokio::spawn(get.run()).abort_handle());
             }
             Action::GetShort { order, request } => {
-                let home = self.home.clone();
                 let task = tokio::spawn(async move {
-                    let input = get_short(origins, home, &order, request).await;
+                    let input = get_short(origins, &order, request).await;
                     let _ = back.tell(input).await;
                 });
                 self.requests.retain(|_, task| !task.is_finished());

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -24,12 +26,15 @@ use crate::core::outbox::{CancelTarget, Dsn, Input, MailFacts, Outbox, ShownMail
 use crate::core::postbox::access::Standard;
 use crate::core::postbox::io::Shown;
 use crate::model::dht::{DhtKey, EntryTerms, password_hash};
+use crate::model::disk::is_disk_full;
 use crate::model::{
-    Address, Digest, Fingerprint, GroupName, MailId, Part, PeerId, Secret, SubmissionId, Urgency, WallTime,
+    Address, Digest, Fingerprint, GroupName, MailId, Part, PeerId, PulledMail, Secret, SubmissionId, Urgency, WallTime,
 };
 use crate::net::body_source::BodySource;
 use crate::net::peer_api::PeerApi;
-use crate::store::files::remove_durable;
+use crate::store::files::remove_all;
+use crate::store::home::Home;
+use crate::store::room;
 
 /// What is there only once every actor has started.
 #[derive(Default)]
@@ -55,6 +60,8 @@ pub struct Neighbours {
     pub group: Handle<Group>,
     /// This peer.
     pub me: PeerId,
+    /// Where it keeps its files.
+    pub home: Home,
 }
 
 fn starting() -> String {
@@ -96,7 +103,7 @@ impl outbox::Neighbours for Neighbours {
         Box::pin(async move { late.postbox.get()?.own_header_block(submission).await })
     }
     fn fetch_own(&self, facts: &MailFacts, sources: Vec<PeerId>) -> BoxFuture<'static, Result<File, String>> {
-        let (late, owner) = (self.late.clone(), self.me);
+        let (late, owner, home) = (self.late.clone(), self.me, self.home.clone());
         let order = Order {
             h: facts.h,
             length: facts.length,
@@ -107,7 +114,7 @@ impl outbox::Neighbours for Neighbours {
         };
         Box::pin(async move {
             let fetch = late.fetch.get().ok_or_else(starting)?;
-            fetch_file(fetch.clone(), order).await.map_err(|failure| match failure {
+            fetch_file(fetch.clone(), &home, order).await.map_err(|failure| match failure {
                 NotRebuilt::DiskFull => "this peer's disk is full".to_owned(),
                 NotRebuilt::NotNow(why) => why,
             })
@@ -299,17 +306,17 @@ fn wanted(order: RebuildOrder) -> Order {
 }
 
 /// The whole mail as an open file.
-async fn fetch_file(fetch: Handle<Fetch>, order: Order) -> Result<File, NotRebuilt> {
+async fn fetch_file(fetch: Handle<Fetch>, home: &Home, order: Order) -> Result<File, NotRebuilt> {
+    let short = home.fetch_mail(&order.h, &order.owner, order.length, &order.digest);
     let not_now = |why: String| NotRebuilt::NotNow(why);
     match fetch.ask(move |token| fetch::Input::Want(token, order)).await {
-        Ok(fetch::Reply::Fetched(path)) => {
-            let opened = tokio::task::spawn_blocking(move || {
-                let file = File::open(&path).map_err(|e| e.to_string())?;
-                // The open file stays readable; its name is not needed any more.
-                remove_durable(&path).map_err(|e| e.to_string())?;
-                Ok(file)
-            });
-            opened.await.map_err(|e| not_now(e.to_string()))?.map_err(not_now)
+        Ok(fetch::Reply::Fetched(pulled)) => {
+            let path = match &pulled {
+                PulledMail::File(path) => path.clone(),
+                PulledMail::Short(_) => short,
+            };
+            let opened = tokio::task::spawn_blocking(move || open_pulled(&path, &pulled));
+            opened.await.map_err(|e| not_now(e.to_string()))?
         }
         Ok(fetch::Reply::Failed(fetch::Failure::Disk { full: true, .. })) => Err(NotRebuilt::DiskFull),
         Ok(fetch::Reply::Failed(failure)) => Err(not_now(failure.to_string())),
@@ -318,12 +325,27 @@ async fn fetch_file(fetch: Handle<Fetch>, order: Order) -> Result<File, NotRebui
     }
 }
 
+/// A pulled mail as an open file without a name. Blocking.
+fn open_pulled(path: &Path, pulled: &PulledMail) -> Result<File, NotRebuilt> {
+    let failed = |e: &io::Error| {
+        if is_disk_full(e) { NotRebuilt::DiskFull } else { NotRebuilt::NotNow(format!("{}: {e}", path.display())) }
+    };
+    if let PulledMail::Short(bytes) = pulled {
+        std::fs::write(path, bytes).inspect_err(|e| room::ran_out(path, e)).map_err(|e| failed(&e))?;
+    }
+    let file = File::open(path).map_err(|e| failed(&e))?;
+    // The open file stays readable; its name is not needed any more, and the next start removes it too.
+    remove_all(&[path.to_path_buf()]).map_err(|e| NotRebuilt::NotNow(e.to_string()))?;
+    Ok(file)
+}
+
 /// The fetcher as the replicator needs it.
-pub struct RebuildByFetch(pub Handle<Fetch>);
+pub struct RebuildByFetch(pub Handle<Fetch>, pub Home);
 
 impl Rebuild for RebuildByFetch {
     fn fetch_whole(&self, order: RebuildOrder) -> BoxFuture<'static, Result<File, NotRebuilt>> {
-        Box::pin(fetch_file(self.0.clone(), wanted(order)))
+        let (fetch, home) = (self.0.clone(), self.1.clone());
+        Box::pin(async move { fetch_file(fetch, &home, wanted(order)).await })
     }
     fn lied(&self, order: RebuildOrder, source: PeerId, why: String) -> BoxFuture<'static, ()> {
         let (fetch, order) = (self.0.clone(), wanted(order));

@@ -361,7 +361,7 @@ impl Common {
             home: self.home.clone(),
             codec: (*self.codec).clone(),
             key: self.identity.key.clone(),
-            rebuild: Arc::new(RebuildByFetch(fetch.clone())),
+            rebuild: Arc::new(RebuildByFetch(fetch.clone(), self.home.clone())),
         };
         replicator::start(tools, brain, roster.clone(), self.log.clone(), self.clock.clone())
     }
@@ -445,6 +445,7 @@ impl Peer {
             directory: common.directory.clone(),
             group: group.handle.clone(),
             me: common.identity.peer_id(),
+            home: common.home.clone(),
         });
         let fetch = common.start_fetcher(&neighbours);
         let _ = late.fetch.set(fetch.clone());

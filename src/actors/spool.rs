@@ -1,11 +1,11 @@
 //! The spool: mails that the mail program was told "yes" to and that are not sealed yet. It knows files, never what becomes
 //! of a mail.
 //!
-//! A mail is two files: `spool/SUBMISSION`, the clear mail, and `spool/SUBMISSION.envelope`, written last: the commit point.
-//! A clear mail without an envelope was never acknowledged.
+//! A mail is one file, `spool/SUBMISSION.mail`: the clear mail and its envelope (`store/spool_file.rs`). It gets its name when it is
+//! durable: the commit point.
 
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{Take, Write as _};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,9 @@ use crate::clock::Clock;
 use crate::mime::{Split, address, header};
 use crate::model::structure::Structure;
 use crate::model::{Address, SubmissionId, WallTime};
-use crate::store::files::{
-    DurableWriter, FileError, commit_together, read_bounded, remove_all, remove_durable, staged,
-};
+use crate::store::files::{DurableWriter, FileError, remove_all, remove_durable, remove_known};
 use crate::store::home::Home;
+use crate::store::spool_file;
 use crate::wire::{WireError, decode, encode};
 
 /// Largest envelope: 48 KiB of header block and structure, 100 receivers, and slack.
@@ -25,6 +24,8 @@ const ENVELOPE_MAX: u64 = 256 * 1024;
 
 /// A mail waits in memory until so many bytes of it came, one block: most mails are never longer, and are written in one step.
 const SHORT: usize = 64 * 1024;
+/// A longer one is written in steps of so many bytes: each costs a change of threads.
+const STEP: usize = 256 * 1024;
 
 /// Why the spool did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -101,12 +102,12 @@ impl Spool {
     pub fn new(home: Home, clock: Clock) -> Self {
         Self { home, clock }
     }
-    /// The clear mail of a submission.
-    pub fn mail_file(&self, submission: &SubmissionId) -> PathBuf {
-        self.home.spool_mail(submission)
-    }
-    fn envelope_file(&self, submission: &SubmissionId) -> PathBuf {
-        self.home.spool_envelope(submission)
+    /// The clear mail of a submission. Blocking.
+    ///
+    /// # Errors
+    /// [`SpoolError`] when it is missing or damaged.
+    pub fn mail(&self, submission: &SubmissionId) -> Result<Take<File>, SpoolError> {
+        Ok(spool_file::open_mail(&self.home, submission)?)
     }
 
     /// Begins a mail.
@@ -124,8 +125,7 @@ impl Spool {
     /// # Errors
     /// [`SpoolError`] when it is missing or damaged.
     pub fn envelope(&self, submission: &SubmissionId) -> Result<Envelope, SpoolError> {
-        let bytes = read_bounded(&self.envelope_file(submission), ENVELOPE_MAX)?;
-        decode(&bytes).map_err(|source| SpoolError::Envelope { submission: *submission, source })
+        read_envelope(&self.home, submission)
     }
 
     /// Every mail in the spool, for the start. What was never acknowledged is removed. Blocking.
@@ -137,20 +137,38 @@ impl Spool {
         for submission in self.home.spooled()? {
             match self.envelope(&submission) {
                 Ok(envelope) => found.push((submission, envelope)),
-                Err(SpoolError::File(e)) if e.is_not_found() => remove_durable(&self.mail_file(&submission))?,
+                // Only an earlier version left a clear mail without its envelope.
+                Err(SpoolError::File(e)) if e.is_not_found() => {
+                    remove_durable(&self.home.spool_mail_of_version_1(&submission))?;
+                }
                 Err(error) => tracing::error!(%error, "a spooled mail cannot be sent"),
             }
         }
         Ok(found)
     }
 
-    /// Removes a mail: the envelope first, so that a crash between leaves nothing that would be sent. Blocking.
+    /// Removes a mail: the envelope first where it is apart, so that a crash between leaves nothing that would be sent. Blocking.
     ///
     /// # Errors
     /// [`SpoolError`] when the disk fails.
     pub fn remove(&self, submission: &SubmissionId) -> Result<(), SpoolError> {
-        Ok(remove_all(&[self.envelope_file(submission), self.mail_file(submission)])?)
+        let home = &self.home;
+        let file = home.spool_file(submission);
+        if remove_known(&file)? {
+            return Ok(());
+        }
+        let earlier = [home.spool_envelope_of_version_1(submission), home.spool_mail_of_version_1(submission)];
+        Ok(remove_all(&earlier)?)
     }
+}
+
+/// The envelope of a mail that is in the spool of a home. Blocking.
+///
+/// # Errors
+/// [`SpoolError`] when it is missing or damaged.
+pub fn read_envelope(home: &Home, submission: &SubmissionId) -> Result<Envelope, SpoolError> {
+    let bytes = spool_file::read_envelope(home, submission, ENVELOPE_MAX)?;
+    decode(&bytes).map_err(|source| SpoolError::Envelope { submission: *submission, source })
 }
 
 /// What came of a mail so far.
@@ -158,27 +176,44 @@ impl Spool {
 enum Text {
     /// At most [`SHORT`] bytes, which need no file yet.
     Short(Vec<u8>),
-    /// In a file without a name.
-    Long(DurableWriter),
+    /// In a file without a name, but for the last bytes, fewer than [`STEP`].
+    Long(DurableWriter, Vec<u8>),
 }
 
 impl Text {
     /// Blocking.
     fn push(self, spool: &Spool, chunk: &[u8]) -> Result<Self, SpoolError> {
-        let mut writer = match self {
-            Text::Short(mut bytes) if bytes.len() + chunk.len() <= SHORT => {
+        let is_short = self.stays_in_memory(chunk.len());
+        match self {
+            Text::Short(mut bytes) if is_short => {
                 bytes.extend_from_slice(chunk);
-                return Ok(Text::Short(bytes));
+                Ok(Text::Short(bytes))
             }
-            short => short.into_file(spool)?,
-        };
-        writer.write_all(chunk)?;
-        Ok(Text::Long(writer))
+            Text::Long(writer, mut waiting) if is_short => {
+                waiting.extend_from_slice(chunk);
+                Ok(Text::Long(writer, waiting))
+            }
+            full => {
+                let mut writer = full.into_file(spool)?;
+                writer.write_all(chunk)?;
+                Ok(Text::Long(writer, Vec::with_capacity(STEP)))
+            }
+        }
+    }
+    /// Whether so many bytes more do not touch the disk yet.
+    fn stays_in_memory(&self, more: usize) -> bool {
+        match self {
+            Text::Short(bytes) => bytes.len() + more <= SHORT,
+            Text::Long(_, waiting) => waiting.len() + more <= STEP,
+        }
     }
     /// Blocking.
     fn into_file(self, spool: &Spool) -> Result<DurableWriter, SpoolError> {
         match self {
-            Text::Long(writer) => Ok(writer),
+            Text::Long(mut writer, waiting) => {
+                writer.write_all(&waiting)?;
+                Ok(writer)
+            }
             Text::Short(bytes) => {
                 let mut writer = DurableWriter::create(&spool.home.spool_dir())?;
                 writer.write_all(&bytes)?;
@@ -214,9 +249,7 @@ impl Begun {
     /// [`SpoolError`] when the disk fails; the mail cannot be committed then.
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), SpoolError> {
         let (text, spool) = (self.text()?, self.spool.clone());
-        let is_short = matches!(&text, Text::Short(bytes) if bytes.len() + chunk.len() <= SHORT);
-        self.text = Some(if is_short {
-            // Nothing of it touches the disk.
+        self.text = Some(if text.stays_in_memory(chunk.len()) {
             text.push(&spool, &chunk)?
         } else {
             let written = tokio::task::spawn_blocking(move || text.push(&spool, &chunk));
@@ -238,13 +271,12 @@ impl Begun {
         let envelope = Envelope { receivers, at, message_id, header_block, structure };
         let (text, spool, submission) = (self.text()?, self.spool.clone(), self.submission);
         let committed = tokio::task::spawn_blocking(move || {
-            let mail = (text.into_file(&spool)?, spool.mail_file(&submission));
-            let staged = staged(&spool.envelope_file(&submission), &encode(&envelope));
-            // The envelope gets its name last.
-            match staged.and_then(|envelope| commit_together(vec![mail, envelope])) {
+            let mut file = text.into_file(&spool)?;
+            spool_file::write_envelope(&mut file, &encode(&envelope))?;
+            match file.commit(&spool.home.spool_file(&submission)) {
                 Ok(()) => Ok(envelope),
                 Err(error) => {
-                    // Without its envelope it will be removed at the next start anyway.
+                    // It may have its name already; nobody was told so.
                     let _ = spool.remove(&submission);
                     Err(SpoolError::from(error))
                 }
@@ -256,6 +288,8 @@ impl Begun {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
     use crate::mime::split::split;
 
@@ -279,7 +313,9 @@ mod tests {
         let envelope = begun.commit(receivers, split(MAIL)).await.unwrap();
         assert_eq!(envelope.receivers.iter().map(|(_, bcc)| *bcc).collect::<Vec<_>>(), [false, true]);
         assert_eq!(envelope.message_id.as_deref(), Some("<1@acme>"));
-        assert_eq!(std::fs::read(spool.mail_file(&submission)).unwrap(), MAIL);
+        let mut text = Vec::new();
+        spool.mail(&submission).unwrap().read_to_end(&mut text).unwrap();
+        assert_eq!(text, MAIL);
         assert_eq!(spool.spooled().unwrap(), [(submission, envelope)]);
         spool.remove(&submission).unwrap();
         assert!(spool.spooled().unwrap().is_empty());
@@ -292,8 +328,9 @@ mod tests {
         begun.write(Bytes::from_static(MAIL)).await.unwrap();
         drop(begun);
         let orphan = SubmissionId::new([7; 16]);
-        std::fs::write(spool.mail_file(&orphan), MAIL).unwrap();
+        let left = spool.home.spool_mail_of_version_1(&orphan);
+        std::fs::write(&left, MAIL).unwrap();
         assert!(spool.spooled().unwrap().is_empty());
-        assert!(!spool.mail_file(&orphan).exists());
+        assert!(!left.exists());
     }
 }

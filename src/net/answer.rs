@@ -12,9 +12,7 @@ use futures::stream::{self, StreamExt};
 use http_body_util::StreamBody;
 use hyper::StatusCode;
 use hyper::body::Frame;
-use hyper::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER,
-};
+use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, RETRY_AFTER};
 
 use super::body_source::{BodySource, ChunkStream};
 use super::peer_api::ApiError;
@@ -25,7 +23,6 @@ use crate::model::Urgency;
 
 /// The header of a 403 for membership: the version of the gd that says so.
 pub(super) const GD_VERSION: &str = "roost-gd-version";
-const OCTETS: &str = "application/octet-stream";
 
 /// The account that served bytes are counted in. Dropped when the answer has ended, whether all went out or not.
 pub(super) trait Account: Send {
@@ -92,9 +89,10 @@ pub(super) fn body(source: BodySource, request: &HeaderMap, mut meter: Meter) ->
     let chunks = source.into_chunks(range.clone(), meter.limit.chunk_bytes());
     let frames = metered(chunks, size, urgency(request), meter).map(|chunk| chunk.map(Frame::data));
     let status = if asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-    let mut answer = response(status, OCTETS, Body::new(StreamBody::new(frames)));
+    // No content type: octets are what stands for none (RFC 9110 section 8.3), and a short mail is not to need a second packet.
+    let mut answer = Response::new(Body::new(StreamBody::new(frames)));
+    *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
     if asked.is_some() {
         headers.insert(CONTENT_RANGE, header(&content_range(&range, len)));
@@ -150,7 +148,7 @@ pub(super) fn error(error: &ApiError) -> Response {
         ApiError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     };
     if let ApiError::Gone { tombstone } = error {
-        return response(status, OCTETS, Body::from(tombstone.0.clone()));
+        return response(status, "application/octet-stream", Body::from(tombstone.0.clone()));
     }
     let mut answer = response(status, "text/plain; charset=utf-8", Body::from(error.to_string()));
     match error {

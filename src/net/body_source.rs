@@ -11,6 +11,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
 
+use crate::store::cached::read_if_cached;
+
 /// A file of at most so many bytes, one block of a sealed mail, is read when it is opened: that is one wait for a thread less.
 const SHORT_FILE: u64 = 64 * 1024;
 
@@ -93,7 +95,7 @@ impl BodySource {
     }
 }
 
-/// Reads on the blocking pool, one chunk ahead of nobody: the next is read when this one was taken.
+/// Reads what is in memory at once and all else on the blocking pool, one chunk ahead of nobody: the next is read when this one was taken.
 fn file_chunks(file: File, range: Range<u64>, chunk: usize) -> ChunkStream {
     let file = Arc::new(file);
     stream::unfold((file, range), move |(file, range)| async move {
@@ -101,12 +103,17 @@ fn file_chunks(file: File, range: Range<u64>, chunk: usize) -> ChunkStream {
             return None;
         }
         let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(chunk);
-        let reader = Arc::clone(&file);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut buf = BytesMut::zeroed(size);
-            reader.read_exact_at(&mut buf, range.start).map(|()| buf.freeze())
-        });
-        let result = read.await.map_err(io::Error::other).and_then(|read| read);
+        let result = match read_if_cached(&file, range.start, size) {
+            Some(bytes) => Ok(bytes),
+            None => {
+                let reader = Arc::clone(&file);
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut buf = BytesMut::zeroed(size);
+                    reader.read_exact_at(&mut buf, range.start).map(|()| buf.freeze())
+                });
+                read.await.map_err(io::Error::other).and_then(|read| read)
+            }
+        };
         let next = match result {
             Ok(_) => range.start + u64::try_from(size).unwrap_or(u64::MAX)..range.end,
             Err(_) => range.end..range.end,

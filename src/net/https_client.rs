@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RANGE};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, RANGE};
 use hyper::{Method, Request, Uri};
 use hyper_util::client::legacy::{Client, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -105,6 +105,8 @@ impl Ask {
         let uri: Result<Uri, _> = format!("https://{}{}", host_of(&self.peer), self.path).parse();
         let mut request = Request::new(Full::new(self.body.clone().unwrap_or_default()));
         *request.uri_mut() = uri.map_err(|e| malformed(e.to_string()))?;
+        // The authority of that URI is this program's own name for the connection; a peer has none (RFC 9112 section 3.2).
+        request.headers_mut().insert(HOST, HeaderValue::from_static(""));
         if self.body.is_some() {
             *request.method_mut() = Method::POST;
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/cbor"));

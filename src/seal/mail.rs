@@ -8,6 +8,7 @@ use openpgp::parse::stream::{DecryptorBuilder, VerifierBuilder};
 use sequoia_openpgp as openpgp;
 
 use super::SealError;
+use super::deflate::Way;
 use super::keys::{Certificate, POLICY, SecretIdentity, judgement_day};
 use super::packets::{self, Build, Failure, Helper, Source};
 use crate::model::WallTime;
@@ -15,13 +16,19 @@ use crate::model::WallTime;
 /// What is held back until the signature is checked, bytes, and so twice this is what opening a mail keeps in memory. A mail
 /// this small is verified before its first byte comes out.
 const HOLD_BACK: usize = 1024 * 1024;
+/// What a signature and the packets around a message take besides, bytes.
+const SLACK: usize = 16 * 1024;
 /// How much of the start of a mail decides whether it is compressed.
-const SAMPLED: usize = 256 * 1024;
-/// Samples in that start, and bytes of each.
-const SAMPLES: usize = 4;
-const SAMPLE: usize = 16 * 1024;
-/// Compressed when the samples shrink below this many of 100. Base64 shrinks to about 76, JPEG not at all.
-const SHRINKS_BELOW: usize = 95;
+const SAMPLED: usize = 64 * 1024;
+/// Compressed when its bytes, each by itself, need fewer bits than this, of 8: text has about 4.5, base64 6, JPEG 7.9.
+const SHRINKS_BELOW_BITS: f64 = 7.5;
+/// What needs more than this has hardly a repetition: base64 of what was compressed before.
+const REPEATS_BELOW_BITS: f64 = 5.7;
+
+/// For mails shorter than a sample, where it costs nothing.
+const SHORT: Way = Way::Level(6);
+/// For longer ones: text becomes 39 % of its length.
+const LONG: Way = Way::Level(4);
 
 const MAIL: &str = "mail";
 
@@ -49,19 +56,32 @@ pub fn seal_mail<W: Write + Send + Sync>(
     let mut start = Vec::new();
     let limit = u64::try_from(SAMPLED).unwrap_or(u64::MAX);
     (&mut clear).take(limit).read_to_end(&mut start).map_err(|e| SealError::io("sealing", e))?;
-    let compress = shrinks(&start);
+    let compress = way(&start);
     let build = Build { signer: Some((signer, now)), readers: receivers, compress };
     packets::build(&mut Cursor::new(start).chain(clear), &build, out)
 }
 
-/// Whether compression is worth its time, judged by samples of the start of a mail.
-fn shrinks(start: &[u8]) -> bool {
-    let step = start.len().div_ceil(SAMPLES).max(SAMPLE);
-    let samples = start.chunks(step).map(|part| &part[..part.len().min(SAMPLE)]);
-    let (before, after) = samples.fold((0, 0), |(before, after), sample| {
-        (before + sample.len(), after + miniz_oxide::deflate::compress_to_vec(sample, 1).len())
-    });
-    after * 100 < before * SHRINKS_BELOW
+/// The way of deflate that is worth its time, if any is, judged by how unevenly the bytes of the start of a mail are used: their
+/// entropy of order 0, which is what deflate reaches when it finds no repetition. A few hundred bytes of noise look uneven too, and
+/// cost nothing to deflate.
+fn way(start: &[u8]) -> Option<Way> {
+    let mut counts = [0u32; 256];
+    for byte in start {
+        counts[usize::from(*byte)] += 1;
+    }
+    let total = f64::from(u32::try_from(start.len()).unwrap_or(u32::MAX));
+    let bits = |count: u32| -(f64::from(count) / total).log2() * f64::from(count) / total;
+    if start.is_empty() {
+        return None;
+    }
+    let bits = counts.into_iter().filter(|count| *count > 0).map(bits).sum::<f64>();
+    (bits < SHRINKS_BELOW_BITS).then_some(if start.len() < SAMPLED {
+        SHORT
+    } else if bits < REPEATS_BELOW_BITS {
+        LONG
+    } else {
+        Way::Letters
+    })
 }
 
 /// Opens a sealed mail: decrypts, decompresses at most `cap` bytes, checks that `sender` signed it, all in one pass.
@@ -128,10 +148,15 @@ pub(super) fn verify_as<R: Read + Send + Sync>(
     let failure = Failure::default();
     let helper = Helper::new(what, None, sender, &failure);
     let mut reader = VerifierBuilder::from_reader(Source::new(packet, &failure))
-        .and_then(|b| b.buffer_size(HOLD_BACK).with_policy(&*POLICY, judgement_day(), helper))
+        .and_then(|b| b.buffer_size(hold_back(cap)).with_policy(&*POLICY, judgement_day(), helper))
         .map_err(|e| failure.take(what, e))?;
     let length = drain(what, &mut reader, cap, &mut out, &failure)?;
     finished(what, length, reader.into_helper().signed_at, sender)
+}
+
+/// What of a message of at most `cap` bytes is held back: memory of that size is made, and cleared, for each.
+fn hold_back(cap: u64) -> usize {
+    usize::try_from(cap).unwrap_or(HOLD_BACK).saturating_add(SLACK).min(HOLD_BACK)
 }
 
 fn finished(
@@ -152,22 +177,18 @@ fn drain(
     out: &mut impl Write,
     failure: &Failure,
 ) -> Result<u64, SealError> {
-    let mut buffer = vec![0u8; 64 * 1024];
     let mut length = 0u64;
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(length),
-            Ok(n) => {
-                length = length.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
-                if length > cap {
-                    return Err(SealError::BombOrTooLarge { what, limit: cap });
-                }
-                out.write_all(&buffer[..n]).map_err(|e| SealError::io("opening", e))?;
+    packets::pump(
+        reader,
+        |e| failure.take(what, e),
+        |bytes| {
+            length = length.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+            if length > cap {
+                return Err(SealError::BombOrTooLarge { what, limit: cap });
             }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(failure.take(what, e)),
-        }
-    }
+            out.write_all(bytes).map_err(|e| SealError::io("opening", e))
+        },
+    )
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! A reader believes nothing that has not come back as `Ok`: what was written before an error is to be thrown away (R6).
 //! Time is an argument. Certificates do not expire: who belongs to a group is what its gd says, not a date in a key.
 
+mod deflate;
 pub mod handover;
 pub mod invite;
 pub mod keys;

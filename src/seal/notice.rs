@@ -8,6 +8,7 @@
 use std::io::Cursor;
 
 use super::SealError;
+use super::deflate::{InflateError, deflate, inflate};
 use super::keys::{Certificate, SecretIdentity};
 use super::mail::verify_as;
 use super::packets::{self, Build};
@@ -22,11 +23,10 @@ pub const NOTICE_MAX: usize = VALUE_MAX;
 pub const RECORD_MAX: usize = NS_HEADERS_MAX + 8 * 1024;
 /// What an owner seals to itself is padded to steps of this many bytes: one step holds what one or two receivers need.
 const OWNER_PADDING: usize = 256;
+/// An nr says little, and about as much each time: finer steps than those of an ns cost half as many bytes and hide as much.
+const NR_PADDING: usize = 256;
 /// Largest of those, bytes before compression: a thousand receivers.
 const OWNER_MAX: usize = 256 * 1024;
-
-/// Deflate level of a few dozen KiB: a ns is written once and often lies in the DHT eight times.
-const DEFLATE_LEVEL: u8 = 6;
 
 const NS: &str = "ns";
 const NR: &str = "nr";
@@ -38,7 +38,7 @@ pub(crate) fn frame(what: &'static str, record: &[u8], most: usize, step: usize)
         return Err(too_large());
     }
     let kind_and_record = [what.as_bytes(), b"\0", record].concat();
-    let deflated = miniz_oxide::deflate::compress_to_vec(&kind_and_record, DEFLATE_LEVEL);
+    let deflated = deflate(&kind_and_record);
     let length = u32::try_from(deflated.len()).map_err(|_| too_large())?;
     let mut frame = [&length.to_be_bytes()[..], &deflated].concat();
     frame.resize(frame.len().next_multiple_of(step), 0);
@@ -54,11 +54,11 @@ pub(crate) fn unframe(what: &'static str, frame: &[u8], most: usize) -> Result<V
         return Err(SealError::malformed(what, "its padding is not zero"));
     }
     let limit = most + what.len() + 1;
-    let inflated = miniz_oxide::inflate::decompress_to_vec_with_limit(deflated, limit).map_err(|e| match e.status {
-        miniz_oxide::inflate::TINFLStatus::HasMoreOutput => {
+    let inflated = inflate(deflated, limit).map_err(|e| match e {
+        InflateError::TooLarge { .. } => {
             SealError::BombOrTooLarge { what, limit: u64::try_from(most).unwrap_or(u64::MAX) }
         }
-        status => SealError::malformed(what, format_args!("it does not inflate ({status:?})")),
+        InflateError::Malformed => SealError::malformed(what, e),
     })?;
     let record = inflated.strip_prefix(what.as_bytes()).and_then(|rest| rest.strip_prefix(b"\0"));
     record.map(<[u8]>::to_vec).ok_or_else(|| SealError::malformed(what, "it is a record of another kind"))
@@ -71,10 +71,11 @@ fn seal(
     reader: &Certificate,
     now: WallTime,
 ) -> Result<Vec<u8>, SealError> {
-    let frame = frame(what, record, RECORD_MAX, NS_PADDING)?;
+    let step = if what == NR { NR_PADDING } else { NS_PADDING };
+    let frame = frame(what, record, RECORD_MAX, step)?;
     let mut sealed = Vec::with_capacity(frame.len() + 1024);
     let readers = std::slice::from_ref(reader);
-    let build = Build { signer: Some((signer, now)), readers, compress: false };
+    let build = Build { signer: Some((signer, now)), readers, compress: None };
     packets::build(&mut Cursor::new(frame), &build, &mut sealed)?;
     if sealed.len() > NOTICE_MAX {
         return Err(SealError::BombOrTooLarge { what, limit: u64::try_from(NOTICE_MAX).unwrap_or(u64::MAX) });
@@ -82,23 +83,42 @@ fn seal(
     Ok(sealed)
 }
 
+/// A sealed record without its encryption.
+struct Decrypted {
+    signed: Vec<u8>,
+    /// What the signed message has in it: the record, framed.
+    frame: Vec<u8>,
+}
+
 /// Takes the encryption off: the signed message, and the record that it claims to be.
-fn decrypt(what: &'static str, sealed: &[u8], me: &SecretIdentity) -> Result<(Vec<u8>, Vec<u8>), SealError> {
+fn decrypt(what: &'static str, sealed: &[u8], me: &SecretIdentity) -> Result<(Decrypted, Vec<u8>), SealError> {
     if sealed.len() > NOTICE_MAX {
         return Err(SealError::BombOrTooLarge { what, limit: u64::try_from(NOTICE_MAX).unwrap_or(u64::MAX) });
     }
     let mut signed = Vec::with_capacity(sealed.len());
     packets::decrypt(what, Cursor::new(sealed), me, &mut signed)?;
-    let record = unframe(what, &packets::unverified_literal(what, &signed)?, RECORD_MAX)?;
-    Ok((signed, record))
+    let frame = packets::unverified_literal(what, &signed)?;
+    let record = unframe(what, &frame, RECORD_MAX)?;
+    Ok((Decrypted { signed, frame }, record))
 }
 
-/// The record of a signed message, once `sender`'s signature on it is good.
-fn verify(what: &'static str, signed: &[u8], sender: &Certificate) -> Result<Vec<u8>, SealError> {
-    let mut frame = Vec::new();
-    let cap = u64::try_from(NOTICE_MAX).unwrap_or(u64::MAX);
+/// The framed record of a signed message, once `sender`'s signature on it is good.
+fn verify_frame(what: &'static str, signed: &[u8], sender: &Certificate) -> Result<Vec<u8>, SealError> {
+    let mut frame = Vec::with_capacity(signed.len());
+    let cap = u64::try_from(signed.len().min(NOTICE_MAX)).unwrap_or(u64::MAX);
     verify_as(what, Cursor::new(signed), sender, cap, &mut frame)?;
-    unframe(what, &frame, RECORD_MAX)
+    Ok(frame)
+}
+
+impl Decrypted {
+    /// That `sender` signed what it claimed to be.
+    fn verify(&self, what: &'static str, sender: &Certificate) -> Result<(), SealError> {
+        if verify_frame(what, &self.signed, sender)? == self.frame {
+            Ok(())
+        } else {
+            Err(SealError::refused(what, "what is signed is not what it claimed"))
+        }
+    }
 }
 
 /// Seals another small record to one reader: what it is, and its encoded form.
@@ -114,12 +134,12 @@ pub(super) fn seal_record(
 
 /// Takes the encryption off such a record; what is inside is still to be verified.
 pub(super) fn decrypt_record(what: &'static str, sealed: &[u8], me: &SecretIdentity) -> Result<Vec<u8>, SealError> {
-    decrypt(what, sealed, me).map(|(signed, _)| signed)
+    decrypt(what, sealed, me).map(|(decrypted, _)| decrypted.signed)
 }
 
 /// The encoded form of such a record, once `sender`'s signature on it is good.
 pub(crate) fn verify_record(what: &'static str, signed: &[u8], sender: &Certificate) -> Result<Vec<u8>, SealError> {
-    verify(what, signed, sender)
+    unframe(what, &verify_frame(what, signed, sender)?, RECORD_MAX)
 }
 
 /// The record that a signed message claims to be, without its encryption.
@@ -174,7 +194,7 @@ fn check_ns(ns: &Ns, sender: &Certificate) -> Result<(), SealError> {
 /// An ns that was opened, not believed. What it claims is good for one thing: to find its sender's certificate.
 pub struct UnverifiedNs {
     claimed: Ns,
-    signed: Vec<u8>,
+    decrypted: Decrypted,
 }
 
 impl std::fmt::Debug for UnverifiedNs {
@@ -189,10 +209,10 @@ impl std::fmt::Debug for UnverifiedNs {
 /// [`SealError::NotForMe`], [`SealError::Malformed`] or [`SealError::BombOrTooLarge`]; [`SealError::Refused`] when it was
 /// written for somebody else and turned to this peer.
 pub fn decrypt_ns(sealed: &[u8], me: &SecretIdentity) -> Result<UnverifiedNs, SealError> {
-    let (signed, record) = decrypt(NS, sealed, me)?;
+    let (decrypted, record) = decrypt(NS, sealed, me)?;
     let claimed: Ns = wire::decode(&record)?;
     check_to(NS, &claimed.to, me)?;
-    Ok(UnverifiedNs { claimed, signed })
+    Ok(UnverifiedNs { claimed, decrypted })
 }
 
 impl UnverifiedNs {
@@ -217,12 +237,9 @@ impl UnverifiedNs {
     /// # Errors
     /// [`SealError::Signature`] or [`SealError::Refused`]; nothing of such an ns may be shown.
     pub fn verify(self, sender: &Certificate) -> Result<Ns, SealError> {
-        let ns: Ns = wire::decode(&verify(NS, &self.signed, sender)?)?;
-        check_ns(&ns, sender)?;
-        if ns != self.claimed {
-            return Err(SealError::refused(NS, "what is signed is not what it claimed"));
-        }
-        Ok(ns)
+        self.decrypted.verify(NS, sender)?;
+        check_ns(&self.claimed, sender)?;
+        Ok(self.claimed)
     }
 }
 
@@ -241,7 +258,7 @@ pub fn seal_nr(nr: &Nr, signer: &SecretIdentity, sender: &Certificate, now: Wall
 /// An nr that was opened, not believed.
 pub struct UnverifiedNr {
     claimed: Nr,
-    signed: Vec<u8>,
+    decrypted: Decrypted,
 }
 
 impl std::fmt::Debug for UnverifiedNr {
@@ -255,10 +272,10 @@ impl std::fmt::Debug for UnverifiedNr {
 /// # Errors
 /// As [`decrypt_ns`].
 pub fn decrypt_nr(sealed: &[u8], me: &SecretIdentity) -> Result<UnverifiedNr, SealError> {
-    let (signed, record) = decrypt(NR, sealed, me)?;
+    let (decrypted, record) = decrypt(NR, sealed, me)?;
     let claimed: Nr = wire::decode(&record)?;
     check_to(NR, &claimed.to, me)?;
-    Ok(UnverifiedNr { claimed, signed })
+    Ok(UnverifiedNr { claimed, decrypted })
 }
 
 impl UnverifiedNr {
@@ -275,12 +292,9 @@ impl UnverifiedNr {
     /// # Errors
     /// [`SealError::Signature`] or [`SealError::Refused`]; such an nr frees nothing.
     pub fn verify(self, reader: &Certificate) -> Result<Nr, SealError> {
-        let nr: Nr = wire::decode(&verify(NR, &self.signed, reader)?)?;
-        check_from(NR, &nr.reader, reader)?;
-        if nr != self.claimed {
-            return Err(SealError::refused(NR, "what is signed is not what it claimed"));
-        }
-        Ok(nr)
+        self.decrypted.verify(NR, reader)?;
+        check_from(NR, &self.claimed.reader, reader)?;
+        Ok(self.claimed)
     }
 }
 
@@ -292,7 +306,7 @@ pub fn seal_for_owner(note: &[u8], me: &SecretIdentity) -> Result<Vec<u8>, SealE
     let frame = frame(FOR_OWNER, note, OWNER_MAX, OWNER_PADDING)?;
     let mut sealed = Vec::with_capacity(frame.len() + 512);
     let readers = std::slice::from_ref(me.certificate());
-    packets::build(&mut Cursor::new(frame), &Build { signer: None, readers, compress: false }, &mut sealed)?;
+    packets::build(&mut Cursor::new(frame), &Build { signer: None, readers, compress: None }, &mut sealed)?;
     Ok(sealed)
 }
 
@@ -405,7 +419,7 @@ mod tests {
         assert!(seal_ns(&ns, &alice, dave.certificate(), NOW).is_err());
         // Carol opens it and seals what Alice signed to Dave.
         let (signed, _) = decrypt(NS, &seal_ns(&ns, &alice, carol.certificate(), NOW).unwrap(), &carol).unwrap();
-        let turned = packets::tests_only_encrypt(&signed, dave.certificate());
+        let turned = packets::tests_only_encrypt(&signed.signed, dave.certificate());
         assert!(matches!(decrypt_ns(&turned, &dave), Err(SealError::Refused { .. })));
     }
 

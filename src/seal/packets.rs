@@ -18,12 +18,13 @@ use openpgp::crypto::SessionKey;
 use openpgp::packet::{PKESK, SKESK, Tag};
 use openpgp::parse::stream::{DecryptionHelper, MessageLayer, MessageStructure, VerificationHelper};
 use openpgp::parse::{PacketParser, PacketParserBuilder, PacketParserResult, Parse as _};
-use openpgp::serialize::stream::{Compressor, Encryptor, LiteralWriter, Message, Recipient, Signer};
-use openpgp::types::{AEADAlgorithm, CompressionAlgorithm, CompressionLevel, HashAlgorithm, SymmetricAlgorithm};
+use openpgp::serialize::stream::{ArbitraryWriter, Encryptor, LiteralWriter, Message, Recipient, Signer};
+use openpgp::types::{AEADAlgorithm, CompressionAlgorithm, HashAlgorithm, SymmetricAlgorithm};
 use openpgp::{Cert, KeyHandle, Packet};
 use sequoia_openpgp as openpgp;
 
 use super::SealError;
+use super::deflate::{Deflating, Way};
 use super::keys::{Certificate, POLICY, SecretIdentity, judgement_day};
 use crate::model::WallTime;
 
@@ -36,8 +37,8 @@ pub(super) struct Build<'a> {
     pub(super) signer: Option<(&'a SecretIdentity, WallTime)>,
     /// Who can open it.
     pub(super) readers: &'a [Certificate],
-    /// Whether it is compressed (deflate, fastest).
-    pub(super) compress: bool,
+    /// How it is compressed, if it is.
+    pub(super) compress: Option<Way>,
 }
 
 fn failed(e: openpgp::anyhow::Error) -> SealError {
@@ -71,15 +72,32 @@ pub(super) fn build<W: Write + Send + Sync>(
     if readers.len() != count {
         return Err(SealError::certificate("one of the receivers has no key that encrypts"));
     }
-    let mut message = Encryptor::for_recipients(Message::new(out), readers)
+    let message = Encryptor::for_recipients(Message::new(out), readers)
         .symmetric_algo(SymmetricAlgorithm::AES256)
         .aead_algo(AEADAlgorithm::OCB)
         .build()
         .map_err(failed)?;
-    if build.compress {
-        let compressor = Compressor::new(message).algo(CompressionAlgorithm::Zip).level(CompressionLevel::fastest());
-        message = compressor.build().map_err(failed)?;
-    }
+    let Some(way) = build.compress else {
+        let (copied, message) = write_signed(clear, build, message)?;
+        message.finalize().map_err(failed)?;
+        return Ok(copied);
+    };
+    let mut message = ArbitraryWriter::new(message, Tag::CompressedData).map_err(failed)?;
+    let io = |e| SealError::io("sealing", e);
+    message.write_all(&[u8::from(CompressionAlgorithm::Zip)]).map_err(io)?;
+    let mut deflating = Deflating::new(message, way);
+    let (copied, signed) = write_signed(clear, build, Message::new(&mut deflating))?;
+    signed.finalize().map_err(failed)?;
+    deflating.finish().map_err(io)?.finalize().map_err(failed)?;
+    Ok(copied)
+}
+
+/// The literal, signed if that is wanted.
+fn write_signed<'a>(
+    clear: &mut impl Read,
+    build: &Build<'a>,
+    mut message: Message<'a>,
+) -> Result<(u64, Message<'a>), SealError> {
     if let Some((signer, now)) = build.signer {
         let time = signer.signing_time(now);
         message = Signer::new(message, signer.signer())
@@ -89,25 +107,41 @@ pub(super) fn build<W: Write + Send + Sync>(
     }
     let mut message = LiteralWriter::new(message).build().map_err(failed)?;
     let copied = copy(clear, &mut message, "sealing")?;
-    message.finalize().map_err(failed)?;
-    Ok(copied)
+    Ok((copied, message))
 }
 
-/// As `io::copy`, with a large buffer.
-pub(super) fn copy(from: &mut impl Read, to: &mut impl Write, doing: &'static str) -> Result<u64, SealError> {
-    let mut buffer = vec![0u8; 64 * 1024];
-    let mut copied = 0u64;
+/// Bytes that are read at a time of what is short, and of what is long: most records and mails are short.
+const SHORT: usize = 4 * 1024;
+const LONG: usize = 64 * 1024;
+
+/// Passes on all that `from` has, piece by piece; returns its bytes.
+pub(super) fn pump(
+    from: &mut impl Read,
+    failed: impl Fn(io::Error) -> SealError,
+    mut take: impl FnMut(&[u8]) -> Result<(), SealError>,
+) -> Result<u64, SealError> {
+    let mut buffer = vec![0u8; SHORT];
+    let mut passed = 0u64;
     loop {
         match from.read(&mut buffer) {
-            Ok(0) => return Ok(copied),
+            Ok(0) => return Ok(passed),
             Ok(n) => {
-                to.write_all(&buffer[..n]).map_err(|e| SealError::io(doing, e))?;
-                copied += u64::try_from(n).unwrap_or(u64::MAX);
+                take(&buffer[..n])?;
+                passed = passed.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
+                if passed > u64::try_from(SHORT).unwrap_or(u64::MAX) {
+                    buffer.resize(LONG, 0);
+                }
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(SealError::io(doing, e)),
+            Err(e) => return Err(failed(e)),
         }
     }
+}
+
+/// As `io::copy`.
+pub(super) fn copy(from: &mut impl Read, to: &mut impl Write, doing: &'static str) -> Result<u64, SealError> {
+    let failed = |e| SealError::io(doing, e);
+    pump(from, failed, |bytes| to.write_all(bytes).map_err(failed))
 }
 
 /// What went wrong deep inside the library, kept typed. The first word counts.
@@ -301,7 +335,8 @@ pub(super) fn decrypt<R: Read + Send + Sync>(
             if !opened {
                 return Err(failure.or(SealError::NotForMe { what }));
             }
-            let copied = copy_packet(what, &mut packet, &failure, out)?;
+            let write = |bytes: &[u8]| out.write_all(bytes).map_err(|e| SealError::io("opening", e));
+            let copied = pump(&mut packet, |e| failure.take(what, e), write)?;
             let (_, after) = packet.next().map_err(wrong)?;
             return match after {
                 PacketParserResult::EOF(_) => Ok(copied),
@@ -316,27 +351,6 @@ pub(super) fn decrypt<R: Read + Send + Sync>(
         next = after;
     }
     Err(failure.take(what, "it ends before its encrypted part"))
-}
-
-fn copy_packet(
-    what: &'static str,
-    packet: &mut PacketParser<'_>,
-    failure: &Failure,
-    out: &mut impl Write,
-) -> Result<u64, SealError> {
-    let mut buffer = vec![0u8; 64 * 1024];
-    let mut copied = 0u64;
-    loop {
-        match packet.read(&mut buffer) {
-            Ok(0) => return Ok(copied),
-            Ok(n) => {
-                out.write_all(&buffer[..n]).map_err(|e| SealError::io("opening", e))?;
-                copied += u64::try_from(n).unwrap_or(u64::MAX);
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(failure.take(what, e)),
-        }
-    }
 }
 
 /// The content of a small message that is not verified: signed or not, not compressed.

@@ -194,13 +194,17 @@ impl Home {
     pub fn spool_dir(&self) -> PathBuf {
         self.root.join("spool")
     }
-    /// The clear mail of one submission in `spool/`.
-    pub fn spool_mail(&self, submission: &SubmissionId) -> PathBuf {
+    /// The clear mail of one submission in `spool/` with its envelope ([`super::spool_file`]).
+    pub fn spool_file(&self, submission: &SubmissionId) -> PathBuf {
+        self.spool_mail_of_version_1(submission).with_extension("mail")
+    }
+    /// The clear mail of one submission in `spool/`, as earlier versions wrote it.
+    pub fn spool_mail_of_version_1(&self, submission: &SubmissionId) -> PathBuf {
         self.spool_dir().join(submission.to_string())
     }
-    /// The envelope of one submission in `spool/`: the commit point.
-    pub fn spool_envelope(&self, submission: &SubmissionId) -> PathBuf {
-        self.spool_mail(submission).with_extension("envelope")
+    /// The envelope that earlier versions wrote after it: the commit point.
+    pub fn spool_envelope_of_version_1(&self, submission: &SubmissionId) -> PathBuf {
+        self.spool_mail_of_version_1(submission).with_extension("envelope")
     }
     /// `outbox/`: this peer's own sealed mails.
     pub fn outbox_dir(&self) -> PathBuf {
@@ -349,7 +353,7 @@ mod tests {
         is(home.mirror_part(&bob, &h, Part::Fragment { k: 3, i: 4 }), &format!("/h/mirror/bob@acme/ab/{hex}.3.4"));
         is(home.mirror_manifest(&bob, &h), &format!("/h/mirror/bob@acme/ab/{hex}.manifest"));
         is(home.mail_file(0x1234), "/h/mail/34/0000000000001234");
-        is(home.spool_mail(&SubmissionId::new([1; 16])), &format!("/h/spool/{}", "01".repeat(16)));
+        is(home.spool_file(&SubmissionId::new([1; 16])), &format!("/h/spool/{}.mail", "01".repeat(16)));
     }
 
     #[test]

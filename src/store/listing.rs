@@ -19,7 +19,9 @@ impl Home {
     /// [`FileError`] when the folder cannot be read.
     pub fn spooled(&self) -> Result<BTreeSet<SubmissionId>, FileError> {
         let mut found = BTreeSet::new();
-        each_name(&self.spool_dir(), &mut |name| found.extend(name.parse::<SubmissionId>().ok()))?;
+        each_name(&self.spool_dir(), &mut |name| {
+            found.extend(name.strip_suffix(".mail").unwrap_or(name).parse::<SubmissionId>().ok());
+        })?;
         Ok(found)
     }
 
@@ -179,7 +181,7 @@ mod tests {
         home.create().unwrap();
         let (a, b) = (MailId::new([1; 20]), MailId::new([2; 20]));
         let bob: Address = "bob@acme".parse().unwrap();
-        let submission = SubmissionId::new([5; 16]);
+        let (submission, earlier) = (SubmissionId::new([5; 16]), SubmissionId::new([6; 16]));
         let fragment = Part::Fragment { k: 3, i: 4 };
         let paths = [
             home.outbox_blob(&a),
@@ -192,7 +194,9 @@ mod tests {
             home.mirror_manifest(&bob, &b),
             home.mirror_of(&bob).join(format!("02/{b}.0.1")),
             home.mirror_of(&bob).join(format!("02/{b}.3.4.5")),
-            home.spool_mail(&submission),
+            home.spool_file(&submission),
+            home.spool_mail_of_version_1(&earlier),
+            home.spool_envelope_of_version_1(&earlier),
             home.spool_dir().join(".1-1.tmp"),
             home.mail_file(77),
         ];
@@ -203,7 +207,7 @@ mod tests {
         assert_eq!(home.mirrored_owners().unwrap(), [bob.clone()].into());
         assert_eq!(home.mirrored_parts(&bob).unwrap(), [(a, Part::Whole), (b, fragment)].into());
         assert_eq!(home.mirrored_manifests(&bob).unwrap(), [b].into());
-        assert_eq!(home.spooled().unwrap(), [submission].into());
+        assert_eq!(home.spooled().unwrap(), [submission, earlier].into());
         assert_eq!(home.mail_ids().unwrap(), [77].into());
     }
 

@@ -2,6 +2,7 @@
 //! the bytes are durable (R1), never decides what they mean, and never runs on an actor thread: its functions block.
 
 pub mod backup;
+pub mod cached;
 pub mod dht_share;
 pub mod files;
 pub mod home;
@@ -10,6 +11,7 @@ pub mod journal;
 pub mod listing;
 pub mod manifests;
 pub mod room;
+pub mod spool_file;
 
 pub use files::{DurableWriter, FileError};
 pub use home::{Home, HomeError, HomeLock};

@@ -1,7 +1,6 @@
 //! What the postbox asks for, done as its actor does it: files are marks of whose mail they are and whether it is whole.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use roost::core::Token;
 use roost::core::fetch::{self, Order};
@@ -10,13 +9,14 @@ use roost::core::placement::rank;
 use roost::core::postbox::access::{MailboxReply, MessageKey};
 use roost::core::postbox::io::{NrItem, NrSent, OpenResult};
 use roost::core::postbox::{Action, Input, Reply};
-use roost::model::{MailId, PeerId, SubmissionId, Urgency};
+use roost::model::{MailId, PeerId, PulledMail, SubmissionId, Urgency};
 
 use super::dht::DhtOp;
 use super::disk::{DiskOp, MailFile, SealedNr};
 use super::network::{Answer, Notice, Pending, Request};
 use super::peer::{After, NrBatch, Tell, Waiter};
 use super::sabotage::Saboteur;
+use super::short::read_short;
 use super::world::World;
 
 /// Sources beyond those placed.
@@ -129,11 +129,19 @@ impl World {
         }
     }
 
-    fn open_sealed(&mut self, p: usize, key: MessageKey, sealed: &Path) {
-        let h: MailId = sealed.to_string_lossy().parse().unwrap();
-        let blocks = self.peers[p].disk.fetched.get(&h).cloned().unwrap_or_default();
-        let good = blocks.values().all(|good| *good);
-        if blocks.is_empty() {
+    fn open_sealed(&mut self, p: usize, key: MessageKey, sealed: &PulledMail) {
+        let (h, good, is_gone) = match sealed {
+            PulledMail::File(path) => {
+                let h: MailId = path.to_string_lossy().parse().unwrap();
+                let blocks = self.peers[p].disk.fetched.get(&h).cloned().unwrap_or_default();
+                (h, blocks.values().all(|good| *good), blocks.is_empty())
+            }
+            PulledMail::Short(bytes) => {
+                let (h, good) = read_short(bytes);
+                (h, good, false)
+            }
+        };
+        if is_gone {
             // The replicator took the file of the pull that both waited for.
             let result = OpenResult::Failed("the pulled file is gone".to_owned());
             return self.tell_later(p, 2, Tell::Postbox(Input::Opened { key, result }));

@@ -182,9 +182,12 @@ impl Stager<'_> {
         let needed_spool: BTreeSet<_> = outbox.spool_on_disk().collect();
         for submission in &home.spooled()? | &needed_spool {
             let needed = needed_spool.contains(&submission);
-            named.extend(
-                [home.spool_mail(&submission), home.spool_envelope(&submission)].map(|path| Named { path, needed }),
-            );
+            let earlier = [home.spool_mail_of_version_1(&submission), home.spool_envelope_of_version_1(&submission)];
+            if earlier.iter().all(|path| path.is_file()) {
+                named.extend(earlier.map(|path| Named { path, needed }));
+            } else {
+                named.push(Named { path: home.spool_file(&submission), needed });
+            }
         }
         for h in outbox.mails_on_disk() {
             let paths = [home.outbox_blob(h), home.outbox_manifest(h), home.outbox_notices(h)];
@@ -232,12 +235,14 @@ impl Stager<'_> {
         let keep: BTreeSet<PathBuf> = named.iter().map(|n| self.folder.join(self.below(&n.path))).collect();
         for path in files_below(self.folder)? {
             let is_journal = path == self.folder.join(JOURNAL);
-            // A mail without its envelope was never accepted; an envelope without its mail is being removed.
+            // Of version 1: a mail without its envelope was never accepted; an envelope without its mail is being removed.
             let in_spool = path.parent().is_some_and(|folder| folder.ends_with("spool"));
-            let is_half = in_spool && {
-                let is_envelope = path.extension().is_some();
-                !if is_envelope { path.with_extension("") } else { path.with_extension("envelope") }.exists()
+            let other_half = match path.extension().and_then(|extension| extension.to_str()) {
+                None => Some(path.with_extension("envelope")),
+                Some("envelope") => Some(path.with_extension("")),
+                Some(_) => None,
             };
+            let is_half = in_spool && other_half.is_some_and(|other| !other.exists());
             if !is_journal && (is_half || !keep.contains(&path)) {
                 remove_file(&path)?;
             }

@@ -83,16 +83,19 @@ fn a_backup_holds_what_its_moment_names_and_nothing_else() {
     write_durable(&peer.home.mail_body(11), b"not announced yet", 0o600).unwrap();
     write_durable(&peer.home.keys_dir().join("group-acme.key"), b"k", 0o600).unwrap();
     let (spooled, half) = (SubmissionId::new([1; 16]), SubmissionId::new([2; 16]));
-    write_durable(&peer.home.spool_mail(&spooled), b"x", 0o600).unwrap();
-    write_durable(&peer.home.spool_envelope(&spooled), b"x", 0o600).unwrap();
-    write_durable(&peer.home.spool_mail(&half), b"never accepted", 0o600).unwrap();
+    let earlier = SubmissionId::new([3; 16]);
+    write_durable(&peer.home.spool_file(&spooled), b"x", 0o600).unwrap();
+    write_durable(&peer.home.spool_mail_of_version_1(&earlier), b"x", 0o600).unwrap();
+    write_durable(&peer.home.spool_envelope_of_version_1(&earlier), b"x", 0o600).unwrap();
+    write_durable(&peer.home.spool_mail_of_version_1(&half), b"never accepted", 0o600).unwrap();
     let staged = peer.stage();
     let mut expected: BTreeSet<String> = ALWAYS.iter().map(|&name| name.to_owned()).collect();
     expected.extend(["head", "body", "signed"].map(|end| format!("mail/0a/000000000000000a.{end}")));
     expected.extend([
         "keys/group-acme.key".to_owned(),
-        format!("spool/{spooled}"),
-        format!("spool/{spooled}.envelope"),
+        format!("spool/{spooled}.mail"),
+        format!("spool/{earlier}"),
+        format!("spool/{earlier}.envelope"),
     ]);
     assert_eq!(Peer::names(&staged), expected);
     assert_eq!(staged.missing, Vec::<String>::new());

@@ -1,7 +1,6 @@
 //! Sealing one mail for its receivers: the sealed mail, its manifest and the sealed ns, durable in this order. Blocking; it
 //! never announces anything.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
@@ -211,7 +210,10 @@ impl Sealer {
 fn spool_failure(job: &SealJob, error: &SpoolError) -> SealFailure {
     let submission = job.submission;
     let is_gone = match error {
-        SpoolError::File(e) => e.is_not_found() || matches!(e, FileError::TooLarge { .. }),
+        SpoolError::File(e) => {
+            let is_damaged = matches!(e, FileError::Io { kind: io::ErrorKind::InvalidData, .. });
+            e.is_not_found() || is_damaged || matches!(e, FileError::TooLarge { .. })
+        }
         SpoolError::Envelope { .. } => true,
         SpoolError::Write { .. } | SpoolError::Unavailable { .. } => false,
     };
@@ -248,9 +250,7 @@ fn try_seal(tools: &Sealer, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailE
     let group_key = snapshot.groups.get(tools.address.group()).map(|group| group.key);
     let group_key = group_key.ok_or_else(|| again("this peer has no group yet; create or join one"))?;
     let envelope = tools.spool.envelope(&job.submission).map_err(|e| spool_failure(job, &e))?;
-    let file = tools.spool.mail_file(&job.submission);
-    let opened = File::open(&file).map_err(|e| SpoolError::from(FileError::from_io(&file, "open", &e)));
-    let clear = opened.map_err(|e| spool_failure(job, &e))?;
+    let clear = tools.spool.mail(&job.submission).map_err(|e| spool_failure(job, &e))?;
     let (writer, manifest) = write_sealed(tools, job, clear, &certificates)?;
     let h = manifest.h;
     let mut receivers = Vec::with_capacity(job.receivers.len());

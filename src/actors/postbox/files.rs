@@ -8,16 +8,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::actors::spool::{Envelope, read_envelope};
 use crate::core::postbox::access::MessageKey;
 use crate::core::postbox::io::OpenResult;
 use crate::mime::{Split, Splitter};
 use crate::model::structure::{SPLITTER_VERSION, Structure};
-use crate::model::{MailId, SubmissionId};
+use crate::model::{MailId, PulledMail, SubmissionId};
 use crate::seal::{Certificate, SealError, SecretIdentity, open_mail, strip_encryption, verify_signed};
 use crate::store::files::{
-    DurableWriter, FILE_MODE, FileError, commit_together, read_bounded, remove_all, rename_durable, write_durable,
+    DurableWriter, FILE_MODE, FileError, commit_together, read_bounded, remove_all, rename_durable, staged,
+    write_durable,
 };
 use crate::store::home::Home;
+use crate::store::spool_file;
 use crate::wire;
 
 /// Largest head that is read, bytes: the splitter's bounds on what it keeps, encoded.
@@ -154,8 +157,7 @@ pub(super) fn adopt(home: &Home, key: MessageKey, file: &Path) -> Result<u64, Fi
 
 /// Copies a mail from the spool.
 pub(super) fn write_spooled(home: &Home, key: MessageKey, submission: &SubmissionId) -> Result<u64, FileError> {
-    let path = home.spool_mail(submission);
-    write_from(home, key, File::open(&path).map_err(|e| FileError::from_io(&path, "open", &e))?)
+    write_from(home, key, spool_file::open_mail(home, submission)?)
 }
 
 /// Splits what is written to it and passes it on.
@@ -183,10 +185,10 @@ fn own_mail<W: Write>(
     mails: &BTreeSet<MailId>,
     mut new: impl FnMut() -> Result<W, FileError>,
 ) -> Result<(Split, W), MailFileError> {
-    let spool = home.spool_mail(submission);
-    if let Ok(file) = File::open(&spool) {
+    if let Ok(clear) = spool_file::open_mail(home, submission) {
         let mut to = new()?;
-        let split = split_all(file, &mut to).map_err(|e| FileError::from_io(&spool, "copy", &e))?;
+        let copied = split_all(clear, &mut to);
+        let split = copied.map_err(|e| FileError::from_io(&home.spool_file(submission), "copy", &e))?;
         return Ok((split, to));
     }
     let mut why = MailFileError::NoMail { submission: *submission };
@@ -209,8 +211,12 @@ pub(super) fn write_own_head(
     submission: &SubmissionId,
     mails: &BTreeSet<MailId>,
 ) -> Result<u64, MailFileError> {
-    let (split, _) = own_mail(home, me, submission, mails, || Ok(io::sink()))?;
-    Ok(write_head(home, key, &split.into())?)
+    let head = match read_envelope(home, submission) {
+        // As long as it is in the spool, nothing has to be opened.
+        Ok(Envelope { header_block, structure, .. }) => Head { header_block, structure },
+        Err(_) => own_mail(home, me, submission, mails, || Ok(io::sink()))?.0.into(),
+    };
+    Ok(write_head(home, key, &head)?)
 }
 
 /// Opens an own mail into the body of a message.
@@ -235,7 +241,7 @@ pub(super) fn open_sealed(
     home: &Home,
     me: &SecretIdentity,
     key: MessageKey,
-    sealed: &Path,
+    sealed: &PulledMail,
     sender: &Certificate,
     size: u64,
 ) -> OpenResult {
@@ -250,11 +256,15 @@ fn try_open(
     home: &Home,
     me: &SecretIdentity,
     key: MessageKey,
-    sealed: &Path,
+    sealed: &PulledMail,
     sender: &Certificate,
     size: u64,
 ) -> Result<OpenResult, MailFileError> {
     let announced = read_head(home, key).map_err(|e| FileError::from_io(&head_path(home, key), "read", &e))?;
+    let sealed = match sealed {
+        PulledMail::File(path) => path,
+        PulledMail::Short(bytes) => return open_short(home, me, key, bytes, sender, &announced, size),
+    };
     let open = |path: &Path| {
         let file = File::open(path).map_err(|e| FileError::from_io(path, "open", &e))?;
         Ok::<_, FileError>(BufReader::with_capacity(CHUNK, file))
@@ -269,6 +279,27 @@ fn try_open(
         return Ok(OpenResult::Mismatch(why));
     }
     commit_together(vec![(signed, signed_path(home, key)), (tee.to, body_path(home, key))])?;
+    Ok(OpenResult::Here)
+}
+
+/// The same for a mail of one block: nothing is written before all of it was verified.
+fn open_short(
+    home: &Home,
+    me: &SecretIdentity,
+    key: MessageKey,
+    sealed: &[u8],
+    sender: &Certificate,
+    announced: &Head,
+    size: u64,
+) -> Result<OpenResult, MailFileError> {
+    let mut signed = Vec::with_capacity(sealed.len());
+    strip_encryption(sealed, me, &mut signed)?;
+    let mut tee = Tee { splitter: Splitter::new(), to: Vec::new() };
+    let opened = verify_signed(&signed[..], sender, size, &mut tee)?;
+    if let Some(why) = difference(announced, &tee.splitter.finish(), opened.length, size) {
+        return Ok(OpenResult::Mismatch(why));
+    }
+    commit_together(vec![staged(&signed_path(home, key), &signed)?, staged(&body_path(home, key), &tee.to)?])?;
     Ok(OpenResult::Here)
 }
 
@@ -383,7 +414,13 @@ mod tests {
 
     fn open(disk: &Disk, sender: &SecretIdentity, size: usize) -> OpenResult {
         let size = u64::try_from(size).unwrap();
-        open_sealed(&disk.home, &disk.rita, MessageKey(1), &disk.sealed, sender.certificate(), size)
+        let open = |pulled| open_sealed(&disk.home, &disk.rita, MessageKey(1), &pulled, sender.certificate(), size);
+        // What was never written is opened alike, and leaves the same files.
+        let file = open(PulledMail::File(disk.sealed.clone()));
+        let left = fs::read(signed_path(&disk.home, MessageKey(1))).ok();
+        let short = open(PulledMail::Short(fs::read(&disk.sealed).unwrap().into()));
+        assert_eq!((&short, fs::read(signed_path(&disk.home, MessageKey(1))).ok()), (&file, left));
+        file
     }
 
     #[test]
@@ -416,9 +453,11 @@ mod tests {
         let mails = BTreeSet::from([h]);
         let head = |key| write_own_head(&disk.home, &disk.alice, MessageKey(key), &submission, &mails);
         assert!(matches!(head(5), Err(MailFileError::NoMail { .. })));
-        fs::write(disk.home.spool_mail(&submission), MAIL).unwrap();
+        let mut spooled = MAIL.to_vec();
+        spool_file::write_envelope(&mut spooled, b"").unwrap();
+        fs::write(disk.home.spool_file(&submission), spooled).unwrap();
         assert_eq!(head(5).unwrap(), u64::try_from(MAIL.len()).unwrap());
-        fs::remove_file(disk.home.spool_mail(&submission)).unwrap();
+        fs::remove_file(disk.home.spool_file(&submission)).unwrap();
         rename_durable(&disk.sealed, &disk.home.outbox_blob(&h)).unwrap();
         head(6).unwrap();
         assert_eq!(read_head(&disk.home, MessageKey(5)).unwrap(), read_head(&disk.home, MessageKey(6)).unwrap());

@@ -27,7 +27,9 @@ use crate::core::postbox::access::MessageKey;
 use crate::core::postbox::io::{FetchFailure, OpenResult};
 use crate::core::postbox::{Action, Input, Postbox};
 use crate::model::dht::DhtKey;
-use crate::model::{Address, Digest, Fingerprint, GroupName, MailId, PeerId, Secret, SubmissionId, Urgency, WallTime};
+use crate::model::{
+    Address, Digest, Fingerprint, GroupName, MailId, PeerId, PulledMail, Secret, SubmissionId, Urgency, WallTime,
+};
 use crate::net::https_client::PeerClient;
 use crate::seal::SecretIdentity;
 use crate::store::files::remove_all;
@@ -248,7 +250,7 @@ impl Performer {
             let Wanted { h, length, digest, owner, .. } = wanted;
             let order = Order { h, length, digest, owner, sources, urgency: Urgency::Prompt };
             let result = match fetcher.ask(move |token| fetch::Input::Want(token, order)).await {
-                Ok(fetch::Reply::Fetched(path)) => Ok(path),
+                Ok(fetch::Reply::Fetched(pulled)) => Ok(pulled),
                 Ok(fetch::Reply::Failed(failure)) => Err(failure_of(&failure)),
                 Ok(fetch::Reply::Progress(_)) | Err(_) => Err(FetchFailure::NotNow("this peer is stopping".to_owned())),
             };
@@ -259,7 +261,7 @@ impl Performer {
     fn open_sealed(
         &self,
         key: MessageKey,
-        sealed: PathBuf,
+        sealed: PulledMail,
         (sender, from): (Fingerprint, Address),
         size: u64,
         back: &Handle<Postbox>,
@@ -320,7 +322,7 @@ impl Performer {
             Action::DropHalfFetched { h, owner, length, digest } => {
                 self.remove_file(self.home.fetch_mail(&h, &owner, length, &digest));
             }
-            Action::DropFetched { sealed, .. } => self.remove_file(sealed),
+            Action::DropFetched { sealed: PulledMail::File(path), .. } => self.remove_file(path),
             // Every other kind is performed by the caller.
             _ => {}
         }

@@ -520,7 +520,7 @@ async fn what_mail_programs_append_and_what_is_submitted_is_there() {
     assert!(matches!(world.port.request(View::Stubs, append).await, MailboxReply::Appended(_, Uid(1))));
     assert!(!file.exists());
     let submission = SubmissionId::new([5; 16]);
-    fs::write(world.home.spool_mail(&submission), MAIL).unwrap();
+    fs::write(world.home.spool_mail_of_version_1(&submission), MAIL).unwrap();
     for _ in 0..2 {
         world.port.file_spooled(submission, Standard::Inbox).await.unwrap();
     }

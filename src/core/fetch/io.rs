@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use crate::core::Token;
 use crate::core::peer_score::Score;
 use crate::fragment::Layout;
 use crate::model::manifest::Manifest;
-use crate::model::{Digest, MailId, PeerId, Urgency};
+use crate::model::{Digest, MailId, PeerId, PulledMail, Urgency};
 use crate::wire::Signed;
 
 /// A mail that somebody wants whole.
@@ -108,8 +109,8 @@ pub enum Input {
         h: MailId,
         /// By which request.
         request: RequestId,
-        /// Where it lies, whole and verified, or why not.
-        result: Result<PathBuf, SourceFailure>,
+        /// Its bytes, verified, or why not.
+        result: Result<Arc<[u8]>, SourceFailure>,
     },
     /// The file is whole and has the announced BLAKE3, or not.
     Finished {
@@ -240,8 +241,8 @@ pub enum Action {
 /// What requests are answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// The sealed mail lies here, whole and verified.
-    Fetched(PathBuf),
+    /// The sealed mail, whole and verified.
+    Fetched(PulledMail),
     /// It cannot be had now.
     Failed(Failure),
     /// Percent of the pull, if one runs.

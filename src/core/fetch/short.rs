@@ -3,7 +3,7 @@
 //! which asks everybody, by a moment at most.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::pull::Lie;
@@ -11,7 +11,7 @@ use super::{Action, Failure, Fetch, Order, Reply, Report, RequestId, SourceFailu
 use crate::core::Token;
 use crate::core::peer_score::PeerScores;
 use crate::model::manifest::BLOCK_BYTES;
-use crate::model::{MailId, MonoTime, Now, PeerId};
+use crate::model::{MailId, MonoTime, Now, PeerId, PulledMail};
 
 /// Short mails that are pulled at a time: enough to hide the delay of their owner.
 const SHORTS_MAX: usize = 16;
@@ -82,7 +82,7 @@ impl Fetch {
         now: Now,
         h: MailId,
         request: RequestId,
-        result: Result<PathBuf, SourceFailure>,
+        result: Result<Arc<[u8]>, SourceFailure>,
     ) {
         let Some(short) = self.shorts.remove(&h) else { return };
         if short.request != request {
@@ -92,11 +92,11 @@ impl Fetch {
         }
         let owner = short.order.owner;
         match result {
-            Ok(path) => {
+            Ok(bytes) => {
                 let took = now.mono.since(short.started);
                 self.answering.note(owner, took);
                 self.keep_report(short.report(took));
-                self.answer(&short.waiters, &short.order, &Reply::Fetched(path));
+                self.answer(&short.waiters, &short.order, &Reply::Fetched(PulledMail::Short(bytes)));
                 self.start_waiting(now);
             }
             Err(failure) => {

@@ -147,7 +147,7 @@ impl World {
             }
             Action::Close { .. } | Action::StopManifest { .. } => {}
             Action::GetShort { order, request } => match self.sources[&order.owner].0 {
-                Way::Good => self.later(2, Input::Short { h: order.h, request, result: Ok("there".into()) }),
+                Way::Good => self.later(2, Input::Short { h: order.h, request, result: Ok([1].into()) }),
                 Way::Lying => {
                     let lie = Err(SourceFailure::Lied("other bytes".to_owned()));
                     self.later(2, Input::Short { h: order.h, request, result: lie });
@@ -429,7 +429,7 @@ fn many_short_mails_wait_their_turn_and_a_failed_disk_ends_one() {
     let full = Input::DiskFailed { h: asked[0].0, why: "no room".to_owned(), full: true };
     world.brain.handle(world.now, full);
     let (h, request) = asked[1];
-    world.brain.handle(world.now, Input::Short { h, request, result: Ok("there".into()) });
+    world.brain.handle(world.now, Input::Short { h, request, result: Ok([1].into()) });
     world.drain();
     assert!(matches!(world.replies[0], Reply::Failed(Failure::Disk { full: true, .. })), "{:?}", world.replies);
     world.run_until(39);

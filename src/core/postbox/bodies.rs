@@ -8,7 +8,6 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::access::{BodyState, MailboxFailure, MailboxReply, MessageKey};
@@ -17,7 +16,7 @@ use super::state::{MailKey, Offer, Origin, Stage};
 use super::{Action, Event, Postbox, Reply};
 use crate::core::{Effect, Token};
 use crate::model::notification::Refusal;
-use crate::model::{MailId, MonoTime, Now, PeerId};
+use crate::model::{MailId, MonoTime, Now, PeerId, PulledMail};
 
 /// Pulls at a time; as many as the fetcher lets wait.
 const PULLS_MAX: usize = 1024;
@@ -50,8 +49,8 @@ struct Pull {
     /// Whether every one that was tried is gone for good.
     all_gone: bool,
     waiting: Vec<Token>,
-    /// Where the sealed mail lies, once it was pulled.
-    sealed: Option<PathBuf>,
+    /// The sealed mail, once it was pulled.
+    sealed: Option<PulledMail>,
 }
 
 #[derive(Debug)]
@@ -196,7 +195,7 @@ impl Postbox {
         self.out.act(Action::Fetch { key, h, length, digest, owner, group });
     }
 
-    pub(super) fn fetched(&mut self, now: Now, key: MessageKey, h: MailId, result: Result<PathBuf, FetchFailure>) {
+    pub(super) fn fetched(&mut self, now: Now, key: MessageKey, h: MailId, result: Result<PulledMail, FetchFailure>) {
         let Some(pull) = self.bodies.pulls.get_mut(&key).filter(|p| p.h == Some(h)) else { return };
         let mail = match self.state.messages.get(&key).map(|m| m.origin.clone()) {
             Some(Origin::Mail(id)) => self.state.mails.get(&id).map(|mail| (id, mail)),

@@ -16,7 +16,9 @@ use crate::model::group::Roster;
 use crate::model::msglist::Tombstone;
 use crate::model::notification::{Nr, Ns};
 use crate::model::structure::Structure;
-use crate::model::{Address, Digest, Fingerprint, GroupName, MailId, PeerId, Secret, SubmissionId, WallTime};
+use crate::model::{
+    Address, Digest, Fingerprint, GroupName, MailId, PeerId, PulledMail, Secret, SubmissionId, WallTime,
+};
 use crate::wire::Signed;
 
 /// What does not change while the peer runs.
@@ -207,8 +209,8 @@ pub enum Input {
     Written { key: MessageKey, size: u64 },
     /// Answers every `Write…`: they are not.
     WriteFailed { key: MessageKey, why: String },
-    /// Answers [`Action::Fetch`]: where the sealed mail lies.
-    Fetched { key: MessageKey, h: MailId, result: Result<PathBuf, FetchFailure> },
+    /// Answers [`Action::Fetch`].
+    Fetched { key: MessageKey, h: MailId, result: Result<PulledMail, FetchFailure> },
     /// Answers [`Action::OpenSealed`] and [`Action::OpenOwn`].
     Opened { key: MessageKey, result: OpenResult },
     /// Answers [`Action::AskProgress`].
@@ -280,11 +282,11 @@ pub enum Action {
     AskProgress { token: Token, h: MailId },
     /// Open a pulled mail into the body of a message, and check it against head, sender and size. Comes back as
     /// [`Input::Opened`].
-    OpenSealed { key: MessageKey, sealed: PathBuf, sender: Fingerprint, from: Address, size: u64 },
+    OpenSealed { key: MessageKey, sealed: PulledMail, sender: Fingerprint, from: Address, size: u64 },
     /// Open an own mail: from the spool, or from the sealed mail. Comes back as [`Input::Opened`].
     OpenOwn { key: MessageKey, submission: SubmissionId, mails: BTreeSet<MailId> },
     /// A pulled mail is not needed any more.
-    DropFetched { h: MailId, sealed: PathBuf },
+    DropFetched { h: MailId, sealed: PulledMail },
     /// What was pulled of a mail, all or half of it, is not needed any more.
     DropHalfFetched { h: MailId, owner: PeerId, length: u64, digest: Digest },
     /// Send nr to one peer: directly, else through the DHT. Comes back as [`Input::NrSent`].

@@ -13,7 +13,7 @@ use crate::core::{Effect, Token};
 use crate::model::{MailId, MonoTime, Now, SubmissionId, WallTime};
 
 /// A submission is shown once it has waited this long: most are gone by then, and cost no file.
-const SHOW_AFTER: Duration = Duration::from_millis(700);
+const SHOW_AFTER: Duration = Duration::from_secs(2);
 /// One whose head could not be written is tried again after this.
 const SHOW_AGAIN: Duration = Duration::from_secs(60);
 /// What was filed is remembered this long: longer than anybody asks for it to be filed again.

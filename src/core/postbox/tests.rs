@@ -16,7 +16,7 @@ use crate::core::past::Past;
 use crate::core::{Effect, Token};
 use crate::mime;
 use crate::model::notification::{Nr, Ns, Outcome, Refusal};
-use crate::model::{Address, Digest, Fingerprint, MailId, PeerId, Secret, SubmissionId};
+use crate::model::{Address, Digest, Fingerprint, MailId, PeerId, PulledMail, Secret, SubmissionId};
 use crate::wire;
 
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
@@ -270,7 +270,7 @@ impl World {
                 self.pulled += 1;
                 let result = match self.sender.way {
                     Way::Down => Err(FetchFailure::NotNow("2 more parts are needed".to_owned())),
-                    Way::Up | Way::Lying => Ok(PathBuf::from(h.to_string())),
+                    Way::Up | Way::Lying => Ok(PulledMail::File(PathBuf::from(h.to_string()))),
                 };
                 let fetched = Input::Fetched { key, h, result };
                 match &mut self.held {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
+use crate::store::cached::read_if_cached;
+
 /// A body of at most so many bytes is read when it is opened: that is one wait for a thread less for each piece.
 const SHORT: u64 = 64 * 1024;
 
@@ -59,6 +61,10 @@ impl BodyFile {
                 Ok(all.slice(from..to))
             }
             BodyFile::Long(file) => {
+                let length = usize::try_from(len).map_err(io::Error::other)?;
+                if let Some(bytes) = read_if_cached(file, start, length) {
+                    return Ok(bytes);
+                }
                 let file = file.clone();
                 let read = spawn_blocking(move || read_at(&file, start, len)).await;
                 read.unwrap_or_else(|error| Err(io::Error::other(error)))

@@ -1,0 +1,23 @@
+//! A sealed mail that a reader has pulled. What it is made of is left to the seal.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A sealed mail, whole and verified against length and BLAKE3 of its ns.
+#[derive(Clone, PartialEq, Eq)]
+pub enum PulledMail {
+    /// It lies in this file.
+    File(PathBuf),
+    /// It is short (one block at most) and was never written.
+    Short(Arc<[u8]>),
+}
+
+impl fmt::Debug for PulledMail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PulledMail::File(path) => write!(f, "PulledMail({})", path.display()),
+            PulledMail::Short(bytes) => write!(f, "PulledMail({} bytes)", bytes.len()),
+        }
+    }
+}
