@@ -4,6 +4,7 @@
 #   benches/compare.sh [--n 1000] [--runs 5] [--kinds text,binary] [--sizes 1K,10K,100K,1M] [--connections 4]
 #                      [--groups alone,3-of-5] [--out FOLDER] [--baseline FOLDER]
 #
+# With members there are two rows: mails read as they come, and (when-safe) all opened once every one is safe(2).
 # The conventional system is started and measured by scripts of its own (corpus.py, postfix_dovecot.py), whose folder is named by
 # --baseline or $BASELINE; `../shared/baseline` is tried. They need root, Python 3.9 and the packages that their README names.
 # $ROOST is the program [target/release/roost]; $TMPDIR is where both keep their files, and must be short.
@@ -60,8 +61,10 @@ mails() {
 ours() {
     for group in $(each "$groups"); do
         echo "  roost, $group" >&2
+        # Alone nothing becomes safe(2).
+        if [ "$group" = alone ]; then open=at-once; else open=at-once,when-safe; fi
         "$roost" bench receive --json --eml "$(mails "$1" "$2")" --kind "$1" --size "$2" --n "$n" \
-            --connections "$connections" --group "$group" >>"$out/roost.jsonl"
+            --connections "$connections" --group "$group" --open "$open" >>"$out/roost.jsonl"
     done
 }
 

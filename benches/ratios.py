@@ -30,10 +30,11 @@ def main():
     reports = lines(sys.argv[1])
     ours_rows = [row for report in reports for row in report["rows"]]
     theirs_rows = [row for row in lines(sys.argv[2]) if row.get("mode", "stream") == "stream"]
-    wrong = [row for row in ours_rows if row["identical"] != row["n"]] + [row for row in theirs_rows if row.get("bad")]
+    wrong = [row for row in ours_rows if row["identical"] != row["n"]]
+    wrong += [row for row in theirs_rows if row.get("bad") or row.get("error")]
     if wrong:
         sys.exit(f"not every mail that was read is what was submitted: {wrong[0]}")
-    ours = medians(ours_rows, lambda row: (row["kind"], row["size"], row["connections"], row["group"]))
+    ours = medians(ours_rows, lambda row: (row["kind"], row["size"], row["connections"], row["group"], row["open"]))
     theirs = medians(theirs_rows, lambda row: (row["kind"], row["size"], row["conns"]))
     if reports:
         machine = reports[0]["machine"]
@@ -41,19 +42,25 @@ def main():
     fsync = [row["fsync_ms"] for row in ours_rows + theirs_rows if row.get("fsync_ms") is not None]
     if fsync:
         print(f"fsync of 4 KiB on this disk: median {statistics.median(fsync):.2f} ms")
-    for row in ours_rows[:1]:
-        print(f"our traffic: {row['traffic_counted_by']}")
+    for how in sorted({row["traffic_counted_by"] for row in ours_rows}):
+        print(f"our traffic: {how}")
+    lengths = sorted({short(row["size"]) for row in theirs_rows if row.get("check") == "len"})
+    if lengths:
+        print(f"theirs of {', '.join(lengths)}: mails were compared by their length (more than 200 MiB a run), ours to the byte")
     print("a mail, medians; time is from the first submission to the last body read")
     print()
-    print("| kind | size | group | runs | time ms, ours / theirs | ratio | CPU ms, ours / theirs | ratio | traffic B, ours / theirs | ratio |")
-    print("|" + "---|" * 10)
-    for (kind, size, connections, group), (time, cpu, traffic, runs) in sorted(ours.items(), key=lambda item: (item[0][3], item[0][0], item[0][1])):
+    print("| kind | size | connections | group | opened | runs | time ms, ours / theirs | ratio | CPU ms, ours / theirs | ratio | traffic B, ours / theirs | ratio |")
+    print("|" + "---|" * 12)
+    order = lambda item: (item[0][3:], item[0][:3])
+    for (kind, size, connections, group, opened), (time, cpu, traffic, runs) in sorted(ours.items(), key=order):
         their = theirs.get((kind, size, connections))
         if not their:
             continue
+        # What sockets passed on is less than whole frames.
+        frames = all(row["packets"] for row in ours_rows)
         cells = [f"{time:.2f} / {their[0]:.2f} | {time / their[0]:.2f}", f"{cpu:.2f} / {their[1]:.2f} | {cpu / their[1]:.2f}",
-                 f"{traffic:.0f} / {their[2]:.0f} | {traffic / their[2]:.2f}"]
-        print(f"| {kind} | {short(size)} | {group} | {runs} / {their[3]} | " + " | ".join(cells) + " |")
+                 f"{traffic:.0f} / {their[2]:.0f} | " + (f"{traffic / their[2]:.2f}" if frames else "")]
+        print(f"| {kind} | {short(size)} | {connections} | {group} | {opened} | {runs} / {their[3]} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! What earlier versions wrote opens: one file for each kind of record under `tests/fixtures/v1`. Each is opened, and written
+//! What earlier versions wrote opens: one file for each kind of record under `tests/fixtures/v1` and `v2`. Each is opened, and written
 //! again as it was: a field that is renamed, dropped or read as something else shows here. A file is never changed; a new form
 //! of a record gets a new folder.
 
@@ -6,6 +6,7 @@
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
+    use std::io::Read as _;
     use std::path::PathBuf;
 
     use roost::actors::postbox::Head;
@@ -19,6 +20,7 @@ mod tests {
     use roost::model::notification::{Nr, Ns, Outcome, Refusal};
     use roost::model::{Address, Digest, Fingerprint, MailId, Policy, Secret, SubmissionId, WallTime};
     use roost::seal::{SecretIdentity, decrypt_nr, decrypt_ns, verify_descriptor, verify_gd};
+    use roost::store::{Home, spool_file};
     use roost::wire::msglist::{Page, encode_entry};
     use roost::wire::{PeerKey, Signed, decode, encode};
     use serde::Serialize;
@@ -29,7 +31,11 @@ mod tests {
                         Content-Type: image/png; name=x\r\nContent-Transfer-Encoding: base64\r\n\r\nAAAA\r\n--b--\r\n";
 
     fn fixture(name: &str) -> Vec<u8> {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1").join(name);
+        fixture_of("v1", name)
+    }
+
+    fn fixture_of(version: &str, name: &str) -> Vec<u8> {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(version).join(name);
         fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
@@ -118,6 +124,28 @@ mod tests {
     fn an_envelope_of_the_spool_and_a_head_of_a_mailbox_of_version_1() {
         assert_eq!(reopened::<Envelope>("envelope", &fixture("envelope")), envelope());
         assert_eq!(reopened::<Head>("head", &fixture("head")), head());
+    }
+
+    #[test]
+    fn a_mail_of_the_spool_of_version_1_and_2() {
+        let home = tempfile::tempdir().unwrap();
+        let home = Home::at(home.path());
+        home.create().unwrap();
+        let (earlier, later) = (SubmissionId::new([1; 16]), SubmissionId::new([2; 16]));
+        fs::write(home.spool_mail_of_version_1(&earlier), MAIL).unwrap();
+        fs::write(home.spool_envelope_of_version_1(&earlier), fixture("envelope")).unwrap();
+        fs::write(home.spool_file(&later), fixture_of("v2", "spool.mail")).unwrap();
+        for submission in [earlier, later] {
+            let mut mail = String::new();
+            spool_file::open_mail(&home, &submission).unwrap().read_to_string(&mut mail).unwrap();
+            assert_eq!(mail, MAIL);
+            let bytes = spool_file::read_envelope(&home, &submission, 1 << 20).unwrap();
+            assert_eq!(reopened::<Envelope>("spool", &bytes), envelope());
+        }
+        assert_eq!(home.spooled().unwrap(), [earlier, later].into());
+        let mut written = MAIL.as_bytes().to_vec();
+        spool_file::write_envelope(&mut written, &encode(&envelope())).unwrap();
+        assert!(written == fixture_of("v2", "spool.mail"), "it is written otherwise than it was");
     }
 
     fn owner() -> PeerKey {

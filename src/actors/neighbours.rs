@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -32,9 +32,8 @@ use crate::model::{
 };
 use crate::net::body_source::BodySource;
 use crate::net::peer_api::PeerApi;
-use crate::store::files::remove_all;
+use crate::store::files::{DurableWriter, FileError, remove_all};
 use crate::store::home::Home;
-use crate::store::room;
 
 /// What is there only once every actor has started.
 #[derive(Default)]
@@ -307,15 +306,11 @@ fn wanted(order: RebuildOrder) -> Order {
 
 /// The whole mail as an open file.
 async fn fetch_file(fetch: Handle<Fetch>, home: &Home, order: Order) -> Result<File, NotRebuilt> {
-    let short = home.fetch_mail(&order.h, &order.owner, order.length, &order.digest);
+    let folder = home.fetch_dir();
     let not_now = |why: String| NotRebuilt::NotNow(why);
     match fetch.ask(move |token| fetch::Input::Want(token, order)).await {
         Ok(fetch::Reply::Fetched(pulled)) => {
-            let path = match &pulled {
-                PulledMail::File(path) => path.clone(),
-                PulledMail::Short(_) => short,
-            };
-            let opened = tokio::task::spawn_blocking(move || open_pulled(&path, &pulled));
+            let opened = tokio::task::spawn_blocking(move || open_pulled(&folder, &pulled));
             opened.await.map_err(|e| not_now(e.to_string()))?
         }
         Ok(fetch::Reply::Failed(fetch::Failure::Disk { full: true, .. })) => Err(NotRebuilt::DiskFull),
@@ -325,18 +320,27 @@ async fn fetch_file(fetch: Handle<Fetch>, home: &Home, order: Order) -> Result<F
     }
 }
 
-/// A pulled mail as an open file without a name. Blocking.
-fn open_pulled(path: &Path, pulled: &PulledMail) -> Result<File, NotRebuilt> {
-    let failed = |e: &io::Error| {
+/// A pulled mail as an open file without a name, one that was never written by way of a file in `folder`. Blocking.
+fn open_pulled(folder: &Path, pulled: &PulledMail) -> Result<File, NotRebuilt> {
+    let failed = |path: &Path, e: &io::Error| {
         if is_disk_full(e) { NotRebuilt::DiskFull } else { NotRebuilt::NotNow(format!("{}: {e}", path.display())) }
     };
-    if let PulledMail::Short(bytes) = pulled {
-        std::fs::write(path, bytes).inspect_err(|e| room::ran_out(path, e)).map_err(|e| failed(&e))?;
+    let not_now = |e: FileError| NotRebuilt::NotNow(e.to_string());
+    match pulled {
+        PulledMail::File(path) => {
+            let file = File::open(path).map_err(|e| failed(path, &e))?;
+            // The open file stays readable; its name is not needed any more, and the next start removes it too.
+            remove_all(std::slice::from_ref(path)).map_err(not_now)?;
+            Ok(file)
+        }
+        PulledMail::Short(bytes) => {
+            // Its temporary name goes with the writer, whether it could be written or not.
+            let mut writer = DurableWriter::create(folder).map_err(not_now)?;
+            writer.write_all(bytes).map_err(|e| failed(folder, &e))?;
+            let path = writer.settle().map_err(not_now)?;
+            File::open(path).map_err(|e| failed(path, &e))
+        }
     }
-    let file = File::open(path).map_err(|e| failed(&e))?;
-    // The open file stays readable; its name is not needed any more, and the next start removes it too.
-    remove_all(&[path.to_path_buf()]).map_err(|e| NotRebuilt::NotNow(e.to_string()))?;
-    Ok(file)
 }
 
 /// The fetcher as the replicator needs it.

@@ -108,16 +108,20 @@ fn broken() -> io::Error {
 }
 
 /// Deflates `bytes`.
-pub(crate) fn deflate(bytes: &[u8]) -> Vec<u8> {
+///
+/// # Errors
+/// When the compressor does not go on, which it has no reason for.
+pub(crate) fn deflate(bytes: &[u8]) -> io::Result<Vec<u8>> {
     COMPRESS.with_borrow_mut(|compress| {
         compress.reset();
         let mut out = Vec::with_capacity(bytes.len() / 2 + STEP);
         loop {
             let taken = usize::try_from(compress.total_in()).unwrap_or(usize::MAX).min(bytes.len());
             match compress.compress_vec(&bytes[taken..], &mut out, FlushCompress::Finish) {
-                Ok(Status::StreamEnd) => return out,
+                Ok(Status::StreamEnd) => return Ok(out),
                 // Memory to memory, all that can be missing is room.
-                Ok(Status::Ok | Status::BufError) | Err(_) => out.reserve(STEP),
+                Ok(Status::Ok | Status::BufError) => out.reserve(STEP),
+                Err(_) => return Err(broken()),
             }
         }
     })
@@ -158,7 +162,7 @@ mod tests {
         let noise: Vec<u8> =
             (0..100_000u32).flat_map(|i| blake3::hash(&i.to_be_bytes()).as_bytes()[..2].to_vec()).collect();
         for bytes in [&b""[..], b"x", &[7; 300_000], &noise, &noise[..5]] {
-            let deflated = deflate(bytes);
+            let deflated = deflate(bytes).unwrap();
             assert_eq!(inflate(&deflated, bytes.len()).unwrap(), bytes);
             if let Some(less) = bytes.len().checked_sub(1) {
                 assert_eq!(inflate(&deflated, less), Err(InflateError::TooLarge { limit: less }));
@@ -189,7 +193,7 @@ mod tests {
 
     #[test]
     fn rfc1951_what_is_cut_or_goes_on_is_refused() {
-        let deflated = deflate(b"some bytes, some bytes, some bytes");
+        let deflated = deflate(b"some bytes, some bytes, some bytes").unwrap();
         for end in 0..deflated.len() {
             assert_eq!(inflate(&deflated[..end], 1000), Err(InflateError::Malformed), "{end}");
         }

@@ -38,7 +38,7 @@ pub(crate) fn frame(what: &'static str, record: &[u8], most: usize, step: usize)
         return Err(too_large());
     }
     let kind_and_record = [what.as_bytes(), b"\0", record].concat();
-    let deflated = deflate(&kind_and_record);
+    let deflated = deflate(&kind_and_record).map_err(|e| SealError::io("sealing", e))?;
     let length = u32::try_from(deflated.len()).map_err(|_| too_large())?;
     let mut frame = [&length.to_be_bytes()[..], &deflated].concat();
     frame.resize(frame.len().next_multiple_of(step), 0);

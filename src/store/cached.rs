@@ -39,9 +39,10 @@ mod tests {
     fn what_was_just_written_is_read_and_nothing_beyond_the_end() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 100_000]).unwrap();
-        // Where the system cannot say, nothing is the answer.
+        // Where the system cannot say, nothing is the answer, whatever is asked for.
+        let can_say = read_now(&file, &mut [0], 0) == Some(1);
         for (start, len) in [(0, 100_000), (99_999, 1), (50_000, 50_000)] {
-            assert!(read_if_cached(&file, start, len).is_none_or(|bytes| bytes == vec![7; len]));
+            assert_eq!(read_if_cached(&file, start, len), can_say.then(|| vec![7; len].into()));
         }
         file.rewind().unwrap();
         for (start, len) in [(99_999, 2), (u64::MAX, 2), (u64::MAX - 2, 2), (1 << 63, 1), (u64::MAX, 0)] {

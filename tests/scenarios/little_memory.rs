@@ -111,3 +111,39 @@ fn no_peer_keeps_a_mail_in_memory_from_submit_to_read() {
     );
     assert!(most.values().all(|bytes| (1..MOST).contains(bytes)), "somebody kept a mail of {MAIL} bytes: {most:?}");
 }
+
+/// Letters of one line again and again: sealed they are shorter than a block, and are pulled as one.
+const REPEATED: usize = 40 << 20;
+const LETTERS: u32 = 4;
+/// Less than two of them.
+const MOST_OF_REPEATED: u64 = 72 << 20;
+
+#[test]
+fn r9_mails_that_are_short_while_they_are_sealed_are_in_no_memory_when_they_are_opened() {
+    let team = Team::of_two();
+    let watch = Watch::begin(&team, &["alice", "bob"]);
+    let letters = (0..LETTERS).map(|n| {
+        let id = format!("<repeated-{n}@acme>");
+        let mut bytes = format!(
+            "From: {}\r\nTo: {}\r\nSubject: again\r\nDate: Fri, 20 Nov 2026 10:00:00 +0000\r\nMessage-ID: {id}\r\n\r\n",
+            team.address("alice"),
+            team.address("bob")
+        )
+        .into_bytes();
+        while bytes.len() < REPEATED {
+            bytes.extend_from_slice(&[b'x'; 900]);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        Letter { id, bytes }
+    });
+    let mails: Vec<_> = letters.map(|letter| team.submit("alice", &["bob"], letter)).collect();
+    let mut bob = team.reader("bob");
+    for mail in &mails {
+        bob.reads_every_byte_of(mail);
+    }
+    let most = watch.end();
+    assert!(
+        most.values().all(|bytes| (1..MOST_OF_REPEATED).contains(bytes)),
+        "somebody kept one of {REPEATED} bytes: {most:?}"
+    );
+}

@@ -27,6 +27,8 @@ use crate::wire;
 const HEAD_MAX: u64 = 8 * 1024 * 1024;
 /// Bytes that are split at a time.
 const CHUNK: usize = 64 * 1024;
+/// Longest clear mail that is opened in memory, bytes. One block of what repeats itself may hold a thousand.
+const CLEAR_IN_MEMORY: u64 = 1024 * 1024;
 /// Largest own mail that is opened, bytes: above every policy's bound.
 const OWN_MAX: u64 = 1 << 40;
 
@@ -261,17 +263,20 @@ fn try_open(
     size: u64,
 ) -> Result<OpenResult, MailFileError> {
     let announced = read_head(home, key).map_err(|e| FileError::from_io(&head_path(home, key), "read", &e))?;
-    let sealed = match sealed {
-        PulledMail::File(path) => path,
-        PulledMail::Short(bytes) => return open_short(home, me, key, bytes, sender, &announced, size),
-    };
     let open = |path: &Path| {
         let file = File::open(path).map_err(|e| FileError::from_io(path, "open", &e))?;
         Ok::<_, FileError>(BufReader::with_capacity(CHUNK, file))
     };
+    let sealed: Box<dyn Read + Send + Sync + '_> = match sealed {
+        PulledMail::File(path) => Box::new(open(path)?),
+        PulledMail::Short(bytes) if size <= CLEAR_IN_MEMORY => {
+            return open_short(home, me, key, bytes, sender, &announced, size);
+        }
+        PulledMail::Short(bytes) => Box::new(&bytes[..]),
+    };
     // Decrypted once: the signed packet is what is kept, and the body is read from that.
     let mut signed = DurableWriter::create(&home.mail_dir())?;
-    strip_encryption(open(sealed)?, me, &mut signed)?;
+    strip_encryption(sealed, me, &mut signed)?;
     let mut tee = Tee { splitter: Splitter::new(), to: DurableWriter::create(&home.mail_dir())? };
     let opened = verify_signed(open(signed.settle()?)?, sender, size, &mut tee)?;
     let found = tee.splitter.finish();
@@ -282,7 +287,7 @@ fn try_open(
     Ok(OpenResult::Here)
 }
 
-/// The same for a mail of one block: nothing is written before all of it was verified.
+/// The same for a mail of one block that is short when it is open, too: nothing is written before all of it was verified.
 fn open_short(
     home: &Home,
     me: &SecretIdentity,
@@ -414,13 +419,18 @@ mod tests {
 
     fn open(disk: &Disk, sender: &SecretIdentity, size: usize) -> OpenResult {
         let size = u64::try_from(size).unwrap();
-        let open = |pulled| open_sealed(&disk.home, &disk.rita, MessageKey(1), &pulled, sender.certificate(), size);
+        let left = |key| [signed_path(&disk.home, key), body_path(&disk.home, key)].map(|path| fs::read(path).ok());
+        let open = |key, pulled| {
+            let result = open_sealed(&disk.home, &disk.rita, key, &pulled, sender.certificate(), size);
+            (result, left(key))
+        };
+        let file = open(MessageKey(1), PulledMail::File(disk.sealed.clone()));
         // What was never written is opened alike, and leaves the same files.
-        let file = open(PulledMail::File(disk.sealed.clone()));
-        let left = fs::read(signed_path(&disk.home, MessageKey(1))).ok();
-        let short = open(PulledMail::Short(fs::read(&disk.sealed).unwrap().into()));
-        assert_eq!((&short, fs::read(signed_path(&disk.home, MessageKey(1))).ok()), (&file, left));
-        file
+        write_head(&disk.home, MessageKey(2), &read_head(&disk.home, MessageKey(1)).unwrap()).unwrap();
+        assert_eq!(left(MessageKey(2)), [None, None]);
+        let short = open(MessageKey(2), PulledMail::Short(fs::read(&disk.sealed).unwrap().into()));
+        assert_eq!(short, file);
+        file.0
     }
 
     #[test]
@@ -432,6 +442,21 @@ mod tests {
         let mut clear = Vec::new();
         crate::seal::verify_signed(packet, disk.alice.certificate(), 1000, &mut clear).unwrap();
         assert_eq!(clear, MAIL);
+    }
+
+    /// One block may hold a thousand when it is open.
+    #[test]
+    fn r9_a_short_mail_that_is_long_when_it_is_open_is_opened_all_the_same() {
+        let long = usize::try_from(CLEAR_IN_MEMORY).unwrap();
+        for length in [long, long + 1] {
+            let mut mail = MAIL.to_vec();
+            mail.resize(length, b'x');
+            let disk = disk(&mail);
+            assert!(fs::metadata(&disk.sealed).unwrap().len() < 64 * 1024);
+            write_head(&disk.home, MessageKey(1), &crate::mime::split::split(&mail).into()).unwrap();
+            assert_eq!(open(&disk, &disk.alice, mail.len()), OpenResult::Here);
+            assert!(fs::read(body_path(&disk.home, MessageKey(2))).unwrap() == mail);
+        }
     }
 
     #[test]

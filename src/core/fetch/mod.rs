@@ -274,7 +274,6 @@ impl Brain for Fetch {
                 self.settle(now, h);
             }
             Input::DiskFailed { h, why, full } => {
-                self.short_failed(h, &Failure::Disk { why: why.clone(), full });
                 if let Some(pull) = self.pulls.get_mut(&h) {
                     pull.disk_failed(Failure::Disk { why, full }, &mut self.out);
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pull::Lie;
-use super::{Action, Failure, Fetch, Order, Reply, Report, RequestId, SourceFailure, SourceReport};
+use super::{Action, Fetch, Order, Reply, Report, RequestId, SourceFailure, SourceReport};
 use crate::core::Token;
 use crate::core::peer_score::PeerScores;
 use crate::model::manifest::BLOCK_BYTES;
@@ -106,12 +106,6 @@ impl Fetch {
                 self.pull_after(now, short);
             }
         }
-    }
-
-    /// The disk failed under it.
-    pub(super) fn short_failed(&mut self, h: MailId, failure: &Failure) {
-        let Some(short) = self.shorts.remove(&h) else { return };
-        self.answer(&short.waiters, &short.order, &Reply::Failed(failure.clone()));
     }
 
     /// Asks everybody for what owners do not send in time.

@@ -29,7 +29,7 @@ pub(in crate::cli) struct ReceiveArgs {
     #[arg(long, value_name = "SIZE,…", value_delimiter = ',', value_parser = size)]
     pub(in crate::cli) size: Vec<u64>,
     /// Sends the mails of this folder instead (*.eml, in the order of their names, at most --n of them): From and To become the
-    /// peers', all else stays to the byte. One --kind and one --size beside it only name the row
+    /// peers', Bcc goes and line ends become CRLF, as a mail program would see to; all else stays to the byte. One --kind and one --size beside it only name the row
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) eml: Option<PathBuf>,
     /// SMTP connections that submit at the same time; a row each

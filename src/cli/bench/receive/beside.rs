@@ -1,12 +1,13 @@
 //! A conventional system's figures for the same experiment, one JSON object a line, as the baseline's scripts write them. They are
 //! read and averaged here, never measured.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use super::args::Kind;
+use super::args::{Kind, short};
 use super::rows::PerMail;
 use crate::cli::bench::replication::measure::real;
 use crate::cli::bench::report::median;
@@ -20,13 +21,24 @@ struct Run {
     kind: String,
     size: u64,
     n: u32,
-    #[serde(alias = "connections")]
-    conns: u32,
-    #[serde(default)]
+    conns: Option<u32>,
+    connections: Option<u32>,
     mode: Option<String>,
     seconds_total: f64,
     cpu_s: f64,
     traffic_bytes: u64,
+    /// Mails that were not what was submitted, and what was wrong.
+    bad: Option<u64>,
+    error: Option<serde_json::Value>,
+}
+
+impl Run {
+    fn connections(&self) -> Option<u32> {
+        self.conns.or(self.connections)
+    }
+    fn is_good(&self) -> bool {
+        self.n > 0 && self.bad.unwrap_or_default() == 0 && self.error.as_ref().is_none_or(serde_json::Value::is_null)
+    }
 }
 
 /// The runs of a conventional system.
@@ -53,8 +65,8 @@ pub(in crate::cli::bench) struct Ratio {
     pub(in crate::cli::bench) total: f64,
     /// Of the processor time.
     pub(in crate::cli::bench) cpu: f64,
-    /// Of the reader's traffic.
-    pub(in crate::cli::bench) traffic: f64,
+    /// Of the reader's traffic, where ours was counted as theirs.
+    pub(in crate::cli::bench) traffic: Option<f64>,
 }
 
 impl Beside {
@@ -68,7 +80,7 @@ impl Beside {
         let beside = Self::parse(&text);
         if beside.runs.is_empty() {
             bail!(
-                "{} has no run of a conventional system: a line is a JSON object with kind, size, n, conns, seconds_total, cpu_s and traffic_bytes",
+                "{} has no good run of a conventional system: a line is a JSON object with kind, size, n, conns, seconds_total, cpu_s and traffic_bytes, and without mails that are bad",
                 path.display()
             );
         }
@@ -77,13 +89,22 @@ impl Beside {
 
     fn parse(text: &str) -> Self {
         let runs = text.lines().filter_map(|line| serde_json::from_str::<Run>(line).ok());
-        Self { runs: runs.filter(|run| run.mode.as_deref().is_none_or(|mode| mode == STREAM)).collect() }
+        let is_ours = |run: &Run| run.is_good() && run.mode.as_deref().is_none_or(|mode| mode == STREAM);
+        Self { runs: runs.filter(is_ours).collect() }
     }
 
     /// What a mail with such an attachment costs there.
     pub(in crate::cli::bench) fn of(&self, kind: Kind, size: u64, connections: u32) -> Option<Conventional> {
-        let such = |run: &&Run| run.kind == kind.name() && run.size == size && run.conns == connections && run.n > 0;
-        let runs: Vec<&Run> = self.runs.iter().filter(such).collect();
+        self.middle(|run| run.kind == kind.name() && run.size == size && run.connections() == Some(connections))
+    }
+
+    /// What a mail of a folder costs there whose mails differ in size, which is written as 0.
+    fn of_folder(&self, connections: u32) -> Option<Conventional> {
+        self.middle(|run| run.size == 0 && run.connections() == Some(connections))
+    }
+
+    fn middle(&self, such: impl Fn(&Run) -> bool) -> Option<Conventional> {
+        let runs: Vec<&Run> = self.runs.iter().filter(|run| such(run)).collect();
         let middle =
             |figure: &dyn Fn(&Run) -> f64| median(runs.iter().map(|run| figure(run) / f64::from(run.n)).collect());
         (!runs.is_empty()).then(|| Conventional {
@@ -95,17 +116,37 @@ impl Beside {
 
     /// Ours over theirs, for one row.
     pub(in crate::cli::bench) fn ratio(&self, ours: &PerMail) -> Option<Ratio> {
-        let theirs = self.of(ours.of.kind, ours.of.size?, ours.of.connections)?;
+        let theirs = match ours.of.size {
+            Some(size) => self.of(ours.of.kind, size, ours.of.connections),
+            None => self.of_folder(ours.of.connections),
+        }?;
         Some(Ratio {
             total: ours.total_ms / theirs.total_ms,
             cpu: ours.cpu_ms / theirs.cpu_ms,
-            traffic: ours.traffic_bytes / theirs.traffic_bytes,
+            traffic: ours.traffic_in_frames.then_some(ours.traffic_bytes / theirs.traffic_bytes),
         })
+    }
+
+    /// What there is instead, when not one of our rows has its like here.
+    pub(in crate::cli::bench) fn unmatched(&self, ours: &[PerMail]) -> Option<String> {
+        if self.runs.is_empty() || ours.iter().any(|row| self.ratio(row).is_some()) {
+            return None;
+        }
+        let named = |run: &Run| {
+            let size = if run.size == 0 { "several sizes".to_owned() } else { short(run.size) };
+            let connections = run.connections().map_or_else(|| "?".to_owned(), |all| all.to_string());
+            format!("{} of {size} over {connections} connections", run.kind)
+        };
+        let there: BTreeSet<String> = self.runs.iter().map(named).collect();
+        let there = there.into_iter().collect::<Vec<_>>().join(", ");
+        Some(format!(
+            "nothing is compared: --beside has no run of the kind, size and connections of a row here; it has {there}"
+        ))
     }
 
     /// Every size of a kind that there are runs of with so many connections, from the smallest.
     pub(in crate::cli::bench) fn sizes(&self, kind: Kind, connections: u32) -> Vec<u64> {
-        let such = |run: &&Run| run.kind == kind.name() && run.conns == connections;
+        let such = |run: &&Run| run.kind == kind.name() && run.connections() == Some(connections);
         let mut sizes: Vec<u64> = self.runs.iter().filter(such).map(|run| run.size).collect();
         sizes.sort_unstable();
         sizes.dedup();
@@ -115,7 +156,7 @@ impl Beside {
 
 #[cfg(test)]
 pub(in crate::cli::bench) mod tests {
-    use super::super::rows::{medians, tests::run};
+    use super::super::rows::{Row, Wanted, medians, tests::run};
     use super::*;
 
     /// Runs of the baseline, as it writes them, with other lines between.
@@ -139,7 +180,29 @@ pub(in crate::cli::bench) mod tests {
     fn a_ratio_is_ours_over_theirs() {
         let ours = medians(&[run(1024, Kind::Text, 0.03)]);
         let ratio = Beside::parse(LINES).ratio(&ours[0]).unwrap();
-        assert!((ratio.total - 0.5).abs() < 1e-9 && (ratio.traffic - 1024.0 / 2700.0).abs() < 1e-9, "{ratio:?}");
+        assert!(
+            (ratio.total - 0.5).abs() < 1e-9 && (ratio.traffic.unwrap() - 1024.0 / 2700.0).abs() < 1e-9,
+            "{ratio:?}"
+        );
         assert_eq!(Beside::default().ratio(&ours[0]), None);
+        // What sockets passed on is less than whole frames.
+        let (wanted, row) = run(1024, Kind::Text, 0.03);
+        let sockets = medians(&[(wanted, Row { packets: 0, ..row })]);
+        assert_eq!(Beside::parse(LINES).ratio(&sockets[0]).unwrap().traffic, None);
+    }
+
+    #[test]
+    fn a_run_with_bad_mails_is_none_and_a_folder_stands_beside_a_folder() {
+        let line = |end: &str| {
+            format!(
+                "{{\"kind\":\"mixed\",\"size\":0,\"n\":10,\"conns\":4,\"connections\":4,\"seconds_total\":1.0,\"cpu_s\":1.0,\"traffic_bytes\":100{end}}}\n"
+            )
+        };
+        for bad in [",\"bad\":1", ",\"bad\":0,\"error\":[\"000001.eml\"]"] {
+            assert!(Beside::parse(&line(bad)).runs.is_empty(), "{bad}");
+        }
+        let beside = Beside::parse(&line(",\"bad\":0,\"error\":null"));
+        let (wanted, row) = run(1024, Kind::Text, 0.03);
+        assert!(beside.ratio(&medians(&[(Wanted { size: None, ..wanted }, row)])[0]).is_some());
     }
 }

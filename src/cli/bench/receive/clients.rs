@@ -67,7 +67,8 @@ pub(in crate::cli::bench) fn submit(
         all.push(thread_in(None, move || {
             while let Some(path) = files.get(next.fetch_add(1, Ordering::SeqCst)) {
                 let mail = std::fs::read(path).with_context(|| path.display().to_string())?;
-                smtp.submit(&from, std::slice::from_ref(&to), &mail)?;
+                let submitted = smtp.submit(&from, std::slice::from_ref(&to), &mail);
+                submitted.with_context(|| format!("{} cannot be submitted", path.display()))?;
             }
             Ok(Instant::now())
         })?);

@@ -33,7 +33,7 @@ pub(super) struct Latency {
     /// What the attachments are made of.
     pub(super) kind: Kind,
     /// Their length, bytes.
-    pub(super) size: u64,
+    pub(super) size: Option<u64>,
     /// Mails.
     pub(super) n: u32,
     /// From the first byte submitted to the 250.
@@ -101,7 +101,7 @@ pub(super) fn run(wanted: &Wanted, source: &Source<'_>, namespaces: bool) -> any
         group: wanted.group,
         notify: wanted.notify,
         kind: wanted.kind,
-        size: wanted.size.unwrap_or_default(),
+        size: wanted.size,
         n: u32::try_from(bodies.len())?,
         accepted_ms: median(accepted),
         stub_ms_p90: nine_of_ten(stubs.clone()),

@@ -14,6 +14,7 @@ pub(super) mod rows;
 pub(super) mod scene;
 mod shown;
 
+use anyhow::ensure;
 use serde::Serialize;
 use serde_json::json;
 
@@ -46,13 +47,18 @@ pub(super) fn run(args: &ReceiveArgs) -> anyhow::Result<Shown> {
         clock: "from the first byte submitted to the last body read over IMAP; connections are logged in before",
         counted_until: "the sender's peer knows that every mail was received",
     };
+    let all = wanted(args);
+    ensure!(
+        !all.is_empty(),
+        "alone no mail ever becomes safe(2), so there is nothing to open --open when-safe; add --group 3-of-5, or leave --open out"
+    );
     if args.latency {
-        return single_mails(args, parameters);
+        return single_mails(args, &all, parameters);
     }
     let beside = Beside::load(args.beside.as_deref())?;
     let mut runs: Vec<(Wanted, Row)> = Vec::new();
     for _ in 0..args.runs {
-        for wanted in wanted(args) {
+        for wanted in all.iter().copied() {
             runs.push((wanted, play::run(&wanted, &source(args, &wanted), !args.no_namespace)?));
         }
     }
@@ -66,11 +72,11 @@ pub(super) fn run(args: &ReceiveArgs) -> anyhow::Result<Shown> {
 }
 
 /// The same with single mails on idle peers.
-fn single_mails(args: &ReceiveArgs, parameters: Parameters) -> anyhow::Result<Shown> {
+fn single_mails(args: &ReceiveArgs, all: &[Wanted], parameters: Parameters) -> anyhow::Result<Shown> {
     let mut rows = Vec::new();
     for _ in 0..args.runs {
-        for wanted in wanted(args) {
-            rows.push(latency::run(&wanted, &source(args, &wanted), !args.no_namespace)?);
+        for wanted in all {
+            rows.push(latency::run(wanted, &source(args, wanted), !args.no_namespace)?);
         }
     }
     let text = shown::latencies(&rows);

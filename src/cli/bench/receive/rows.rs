@@ -22,7 +22,7 @@ pub(in crate::cli::bench) struct Wanted {
     pub(in crate::cli::bench) kind: Kind,
     /// Their length; nothing where a folder's mails differ.
     pub(in crate::cli::bench) size: Option<u64>,
-    /// How many mails at most.
+    /// How many mails at most; with medians, how many there were.
     pub(in crate::cli::bench) n: u32,
 }
 
@@ -108,6 +108,8 @@ pub(in crate::cli::bench) struct PerMail {
     /// What the row is of.
     #[serde(flatten)]
     pub(in crate::cli::bench) of: Wanted,
+    /// Whether the reader's traffic is whole frames, as a conventional system's is; else what its sockets passed on.
+    pub(in crate::cli::bench) traffic_in_frames: bool,
     /// Runs.
     pub(in crate::cli::bench) runs: usize,
     /// Milliseconds until the last 250.
@@ -132,7 +134,9 @@ impl PerMail {
         let middle = |figure: &dyn Fn(&Row) -> f64| median(runs.iter().map(|row| figure(row)).collect());
         let each = |figure: &dyn Fn(&Row) -> f64| middle(&|row| figure(row) / f64::from(row.n.max(1)));
         Self {
-            of,
+            // A folder may have fewer than were wanted.
+            of: Wanted { n: runs.iter().map(|row| row.n).min().unwrap_or_default(), ..of },
+            traffic_in_frames: runs.iter().all(|row| row.packets > 0),
             runs: runs.len(),
             submit_ms: each(&|row| row.seconds_submit * 1000.0),
             total_ms: each(&|row| row.seconds_total * 1000.0),
@@ -210,6 +214,8 @@ pub(in crate::cli::bench) mod tests {
         ];
         let medians = medians(&runs);
         assert_eq!(medians.len(), 2);
+        let few = super::medians(&runs.clone().map(|(wanted, row)| (Wanted { n: 1000, ..wanted }, row)));
+        assert_eq!((few[0].of.n, few[0].traffic_in_frames), (10, true));
         assert!(medians[0].runs == 3 && (medians[0].total_ms - 20.0).abs() < 1e-9, "{medians:?}");
         assert_eq!(medians[0].traffic_bytes, 1024.0);
     }

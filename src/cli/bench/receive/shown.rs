@@ -49,15 +49,16 @@ pub(super) fn text(medians: &[PerMail], beside: &Beside) -> String {
         ];
         if compared {
             let ratio = beside.ratio(row);
-            let figures = ratio.map(|ratio| [ratio.total, ratio.cpu, ratio.traffic]);
-            cells.extend(figures.map_or_else(|| vec![String::new(); 3], |all| all.map(|x| format!("{x:.2}")).to_vec()));
+            let figures = ratio.map_or([None; 3], |ratio| [Some(ratio.total), Some(ratio.cpu), ratio.traffic]);
+            cells.extend(figures.map(|x| x.map_or_else(String::new, |x| format!("{x:.2}"))));
         }
         cells
     };
     let rows: Vec<Vec<String>> = medians.iter().map(cells).collect();
     let about = "per mail, medians of the runs; every mail that was read is what was submitted, to the byte";
     let ratios = if compared { "\nx: ours over the conventional system's" } else { "" };
-    format!("{about}{ratios}\n\n{}\n", table(&head, &rows))
+    let unmatched = beside.unmatched(medians).map(|why| format!("\n{why}\n")).unwrap_or_default();
+    format!("{about}{ratios}\n\n{}\n{unmatched}", table(&head, &rows))
 }
 
 /// The table of single mails.
@@ -68,7 +69,7 @@ pub(super) fn latencies(rows: &[Latency]) -> String {
             row.group.name().to_owned(),
             row.notify.name().to_owned(),
             row.kind.name().to_owned(),
-            short(row.size),
+            row.size.map_or_else(|| "as they are".to_owned(), short),
             row.n.to_string(),
         ];
         let figures = [row.accepted_ms, row.stub_ms, row.body_ms, row.stub_ms_p90, row.body_ms_p90];
@@ -179,5 +180,7 @@ mod tests {
         let text = text(&medians, &beside);
         assert!(text.contains("time x") && text.contains("1.67"), "{text}");
         assert!(!super::text(&medians, &Beside::default()).contains("time x"));
+        let far = super::text(&super::super::rows::medians(&[run(77, Kind::Text, 0.1)]), &beside);
+        assert!(far.contains("nothing is compared") && far.contains("text of 1K over 4 connections"), "{far}");
     }
 }
