@@ -9,12 +9,19 @@ use super::few;
 use crate::cli::drill::availability::Expected;
 use crate::cli::drill::events::{Event, Gone};
 use crate::cli::drill::scene::Scene;
+use crate::cli::process;
 use crate::model::Address;
 
 /// Most peers that are dead at a time.
 const DEAD_MAX: usize = 3;
 /// One of so many stays away until it is replaced.
 const LONG: u64 = 8;
+
+/// The last line of a peer's log: it may say why it ended, as when another program took its port while it was dead.
+fn last_words(scene: &Scene, peer: &Address) -> String {
+    let tail = process::log_tail(&scene.stage.cluster.home_of(peer));
+    tail.lines().next_back().map_or_else(|| "its log says nothing".to_owned(), |line| line.trim().to_owned())
+}
 
 /// Kills `kills` times.
 pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
@@ -38,7 +45,7 @@ pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
         if let Some(victim) = victim.filter(|_| dead.len() < DEAD_MAX) {
             scene.log().add(Event::Down { peer: victim.to_string(), how: Gone::Killed });
             if scene.stage.cluster.kill(std::slice::from_ref(&victim))?.is_empty() {
-                by_itself.push(victim.to_string());
+                by_itself.push(format!("{victim}: {}", last_words(scene, &victim)));
             }
             killed += 1;
             let long = scene.random.below(LONG) == 0;
@@ -57,7 +64,9 @@ pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
     let none = by_itself.is_empty();
     let why = match none {
         true => format!("{killed} kills, none of a peer that had ended by itself"),
-        false => format!("{} peers had ended by themselves: {}", by_itself.len(), by_itself.join(", ")),
+        false => {
+            format!("{killed} kills; {} times a peer had ended by itself: {}", by_itself.len(), by_itself.join("; "))
+        }
     };
     scene.check(1, none, why);
     scene.check(12, true, format!("{replaced} times a member was away for longer than until it is replaced"));
