@@ -226,10 +226,16 @@ fn text(had: &[Had], against: u32, trials: u32) -> String {
 
 fn chart(had: &[Had]) -> Chart {
     let mut lines: Vec<Line> = Vec::new();
-    for row in had.iter().filter(|row| row.owner == "dead" || row.processes.is_some()) {
-        let (name, value) = match row.processes {
-            Some(share) => (format!("{}, owner too: real peers", row.arm), share),
-            None => (format!("{}, {}", row.arm, row.failures), row.closed_form.unwrap_or(row.monte_carlo)),
+    // Beside what real peers gave, where the owner is up as often as the others, the curve that it is to be compared with.
+    let is_tried = had.iter().any(|row| row.processes.is_some());
+    let is_shown =
+        |row: &&Had| row.owner == "dead" || row.processes.is_some() || (is_tried && row.failures == "independent");
+    for row in had.iter().filter(is_shown) {
+        let value = row.processes.or(row.closed_form).unwrap_or(row.monte_carlo);
+        let name = match (row.processes, row.owner) {
+            (Some(_), _) => format!("{}, owner too: real peers", row.arm),
+            (None, "dead") => format!("{}, {}", row.arm, row.failures),
+            (None, _) => format!("{}, owner too", row.arm),
         };
         match lines.iter_mut().find(|line| line.name == name) {
             Some(line) => line.points.push((row.up, 1.0 - value)),
@@ -242,7 +248,7 @@ fn chart(had: &[Had]) -> Chart {
         line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
     }
     Chart {
-        title: "Mails that cannot be had, the owner being dead".to_owned(),
+        title: "Mails that cannot be had, the owner being dead where it is not said".to_owned(),
         x: Axis::linear("a peer is up, probability"),
         y: Axis::log("mails that cannot be had, share"),
         lines,
@@ -274,6 +280,12 @@ mod tests {
         let whole = drawn("whole x 3", whole, 0.7, 20_000, &mut Draws::new(3));
         let at = |failures| whole.iter().find(|row| row.failures == failures).unwrap().monte_carlo;
         assert!(at("one site") < at("two sites"), "a second site helps whole copies");
-        assert!(chart(&rows).svg().unwrap().contains("two sites"));
+        let svg = chart(&rows).svg().unwrap();
+        assert!(svg.contains("two sites") && !svg.contains("owner too"), "as nothing was tried");
+        let tried = Had { processes: Some(0.93), ..rows[1].clone() };
+        let tried = chart(&[rows, vec![tried]].concat());
+        let named = |name: &str| tried.lines.iter().find(|line| line.name == name).map(|line| line.points.len());
+        assert_eq!(named("fragments 3/5, owner too"), Some(1));
+        assert_eq!(named("fragments 3/5, owner too: real peers"), Some(1));
     }
 }
