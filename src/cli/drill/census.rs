@@ -27,6 +27,8 @@ const REST_MAX: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(40);
 /// Larger files are not searched for clear mail: no letter of a drill is as large.
 const SEARCHED_MAX: u64 = 64 << 20;
+/// So many messages are named in one command.
+const REMOVED_AT_ONCE: usize = 100;
 /// Where a mail may be that came; a card in Requests is none.
 const MAILBOXES: [&str; 3] = ["INBOX", "Junk", "Trash"];
 
@@ -125,14 +127,18 @@ fn told(crew: &Crew, person: &ClusterPeer) -> Result<BTreeMap<MailNo, u32>, Imap
     let mut imap = login(person)?;
     imap.select("INBOX")?;
     let mut found: BTreeMap<MailNo, u32> = BTreeMap::new();
+    for (_, mail) in notices(&mut imap, crew)? {
+        *found.entry(mail).or_default() += 1;
+    }
+    Ok(found)
+}
+
+/// The notices in the mailbox that is selected, each with the mail that it is about.
+fn notices(imap: &mut ImapClient, crew: &Crew) -> Result<Vec<(u32, MailNo)>, ImapError> {
+    let mut found = Vec::new();
     for uid in imap.uid_search("SUBJECT \"Not delivered to\"")? {
         let text = String::from_utf8_lossy(&imap.fetch(uid, "", &mut |_, _| {})?).into_owned();
-        let start = crew.letters.id(0);
-        let about = text.split(start.trim_end_matches('0')).nth(1);
-        let mail = about.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<MailNo>().ok());
-        if let Some(mail) = mail {
-            *found.entry(mail).or_default() += 1;
-        }
+        found.extend(crew.letters.named_in(&text).map(|mail| (uid, mail)));
     }
     Ok(found)
 }
@@ -194,18 +200,20 @@ fn copies_of(
     Ok(())
 }
 
-/// Removes the letters of the drill from the mailboxes of a team; what cannot be removed stays, and is seen by its subject.
+/// Removes the letters of the drill from the mailboxes of a team, and the notices about them; what cannot be removed stays, and is
+/// seen by its subject.
 pub(super) fn tidy(crew: &Crew) {
     let remove = |person: &ClusterPeer| -> Result<(), ImapError> {
         let mut imap = login(person)?;
-        for mailbox in MAILBOXES {
+        for mailbox in MAILBOXES.into_iter().chain(["Sent"]) {
             if matches!(imap.select(mailbox), Err(ImapError::Refused { .. })) {
                 continue;
             }
-            for uid in imap.uid_search(&format!("SUBJECT \"{}\"", crew.letters.subject_start()))? {
-                imap.command(&format!("UID STORE {uid} +FLAGS.SILENT (\\Deleted)"))?;
+            let mut uids = imap.uid_search(&format!("SUBJECT \"{}\"", crew.letters.subject_start()))?;
+            uids.extend(notices(&mut imap, crew)?.into_iter().map(|(uid, _)| uid));
+            for line in removing(&uids) {
+                imap.command(&line)?;
             }
-            imap.command("EXPUNGE")?;
         }
         Ok(())
     };
@@ -214,6 +222,17 @@ pub(super) fn tidy(crew: &Crew) {
             output::note(&format!("letters of the drill stay in mailboxes of {}: {error}", person.address));
         }
     }
+}
+
+/// What removes these messages and no other: their user may have marked some as deleted and not expunged them.
+fn removing(uids: &[u32]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for some in uids.chunks(REMOVED_AT_ONCE) {
+        let set = some.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        lines.push(format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)"));
+        lines.push(format!("UID EXPUNGE {set}"));
+    }
+    lines
 }
 
 /// Looks for clear mail on the disks of those who neither sent nor read it.
@@ -313,4 +332,19 @@ pub(super) fn rest(crew: &Crew, told: &mut dyn FnMut(&str)) {
         }
     }
     crew.log.add(Event::Rests { rests: since.elapsed() >= REST });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_drills_own_messages_are_removed_from_a_teams_mailbox() {
+        let uids: Vec<u32> = (1..=101).collect();
+        let lines = removing(&uids);
+        let expunged: Vec<&String> = lines.iter().filter(|line| line.contains("EXPUNGE")).collect();
+        assert!(expunged.iter().all(|line| line.starts_with("UID EXPUNGE ")), "{expunged:?}");
+        assert_eq!(lines[2..], ["UID STORE 101 +FLAGS.SILENT (\\Deleted)", "UID EXPUNGE 101"]);
+        assert!(lines[1].ends_with(",99,100") && removing(&[]).is_empty());
+    }
 }

@@ -70,6 +70,12 @@ impl Letters {
         let (_, rest) = text.split_once(&format!("{} ", self.subject_start()))?;
         rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     }
+
+    /// Which letter a text names by its Message-ID, as a notice does that it failed.
+    pub(super) fn named_in(&self, text: &str) -> Option<MailNo> {
+        let (_, rest) = text.split_once(&format!("drill-{}-", self.tag))?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    }
 }
 
 #[cfg(test)]
@@ -91,5 +97,7 @@ mod tests {
         assert!(all[5].len() > 200_000 && all[0].len() < 1_500);
         let others = Letters::new("cd34", WallTime(0));
         assert_eq!(others.number(&String::from_utf8_lossy(&all[1])), None);
+        let notice = "Subject: Not delivered to bob@acme\r\n\r\nOriginal-Message-ID: <drill-ab12-17@acme>\r\n";
+        assert_eq!((letters.named_in(notice), others.named_in(notice)), (Some(17), None));
     }
 }
