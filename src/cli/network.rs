@@ -88,17 +88,24 @@ fn run(program: &str, args: &str) -> anyhow::Result<()> {
 }
 
 impl Network {
-    /// A network that is whole.
+    /// A name for a network that is not made yet, so that it can be removed whatever comes of [`Network::make`].
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub(super) fn planned() -> anyhow::Result<Self> {
+        Ok(Self { name: format!("roost-{}", &random_name()?[..6]) })
+    }
+
+    /// Makes it, whole, with a router between the sides.
     ///
     /// # Errors
     /// Why none can be made here.
-    pub(super) fn new() -> anyhow::Result<Self> {
-        let network = Self { name: format!("roost-{}", &random_name()?[..6]) };
-        let router = network.router();
+    pub(super) fn make(&self) -> anyhow::Result<()> {
+        let router = self.router();
         run("ip", &format!("netns add {router}"))?;
         run("ip", &format!("-n {router} link set lo up"))?;
         for side in [Side::East, Side::West] {
-            let (ns, n) = (network.namespace(side), side.number());
+            let (ns, n) = (self.namespace(side), side.number());
             run("ip", &format!("netns add {ns}"))?;
             run("ip", &format!("link add out netns {ns} type veth peer name side{n} netns {router}"))?;
             run("ip", &format!("-n {router} addr add 10.98.{n}.1/24 dev side{n}"))?;
@@ -108,8 +115,7 @@ impl Network {
             run("ip", &format!("-n {ns} link set out up"))?;
             run("ip", &format!("-n {ns} route add default via 10.98.{n}.1"))?;
         }
-        network.forwards(true)?;
-        Ok(network)
+        self.forwards(true)
     }
 
     /// Two sides on one wire, without a router. Frames are as long as on an Ethernet: the kernel joins none to longer ones, so
@@ -118,7 +124,7 @@ impl Network {
     /// # Errors
     /// Why none can be made here.
     pub(super) fn wire() -> anyhow::Result<Self> {
-        let network = Self { name: format!("roost-{}", &random_name()?[..6]) };
+        let network = Self::planned()?;
         let [east, west] = [Side::East, Side::West].map(|side| network.namespace(side));
         run("ip", &format!("netns add {east}"))?;
         run("ip", &format!("netns add {west}"))?;

@@ -1,15 +1,17 @@
 //! Where a demo, a bench or a drill happens: its folder and its peers, all gone at the end, also after Ctrl-C. It never removes a
 //! folder that it did not make, and never ends a process that it did not start.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::cluster::surroundings::Surroundings;
-use crate::cli::cluster::{ClusterDir, ClusterPeer};
+use crate::cli::cluster::{Closed, ClusterDir, ClusterPeer};
 use crate::cli::compose::random_name;
 use crate::cli::output::WrongUse;
 use crate::cli::progress::{Progress, Report};
@@ -17,6 +19,10 @@ use crate::config::cluster::Cluster;
 
 /// Exit code of a process that was interrupted, as shells have it.
 const INTERRUPTED: i32 = 130;
+/// How long a process that panics waits for what is under way: longer than peers take to stop.
+const PANIC_WAIT: Duration = Duration::from_secs(35);
+/// How often it looks.
+const PANIC_LOOK: Duration = Duration::from_millis(50);
 
 /// The folder and its peers. Dropped, the peers are ended, and the folder goes if this made it.
 #[derive(Debug)]
@@ -33,12 +39,34 @@ pub(in crate::cli) struct Stage {
 /// What is undone at the end besides.
 type Undo = Box<dyn FnOnce() + Send>;
 
+/// A signal ends this process, so nothing more is made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this was interrupted")]
+pub(in crate::cli) struct Interrupted;
+
 /// How it ends.
 struct Ending {
     cluster: ClusterDir,
     made: Mutex<Option<PathBuf>>,
     stays: AtomicBool,
     undo: Mutex<Vec<Undo>>,
+    /// Set before the turn is waited for: who waits for it then as well is refused.
+    closing: AtomicBool,
+    /// Held while something is done to peers or to the machine, and through the whole end: who comes second finds all of it done.
+    turn: Mutex<Turn>,
+}
+
+/// Whose turn it is, there being one at a time.
+#[derive(Default)]
+struct Turn {
+    ended: bool,
+    /// Nothing is started any more for as long as this is here.
+    _closed: Option<Closed>,
+}
+
+thread_local! {
+    /// Whether this thread has the turn: when it panics then, it must not wait for itself.
+    static HAS_THE_TURN: Cell<bool> = const { Cell::new(false) };
 }
 
 impl std::fmt::Debug for Ending {
@@ -53,14 +81,61 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Ending {
+    fn of(cluster: ClusterDir, made: Option<PathBuf>) -> Self {
+        Self {
+            cluster,
+            made: Mutex::new(made),
+            stays: AtomicBool::new(false),
+            undo: Mutex::default(),
+            closing: AtomicBool::new(false),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Does something that the end must not happen beside, or after which it must come.
+    fn act<T>(&self, work: impl FnOnce(&ClusterDir) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let _turn = lock(&self.turn);
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(Interrupted.into());
+        }
+        HAS_THE_TURN.set(true);
+        let done = work(&self.cluster);
+        HAS_THE_TURN.set(false);
+        done
+    }
+
     fn end(&self) {
-        // Taken out first: none of it is done twice, and nothing is held while it is done.
+        self.closing.store(true, Ordering::SeqCst);
+        let mut turn = lock(&self.turn);
+        HAS_THE_TURN.set(true);
+        self.end_once(&mut turn);
+        HAS_THE_TURN.set(false);
+    }
+
+    /// The end of a process that panics and does not unwind. It comes also where somebody does not give up the turn.
+    fn end_in_panic(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        let mut left = if HAS_THE_TURN.get() { Duration::ZERO } else { PANIC_WAIT };
+        while !left.is_zero() {
+            if let Ok(mut turn) = self.turn.try_lock() {
+                return self.end_once(&mut turn);
+            }
+            std::thread::sleep(PANIC_LOOK);
+            left = left.saturating_sub(PANIC_LOOK);
+        }
+        self.end_once(&mut Turn::default());
+    }
+
+    fn end_once(&self, turn: &mut Turn) {
+        if std::mem::replace(&mut turn.ended, true) {
+            return;
+        }
         let undo: Vec<Undo> = lock(&self.undo).drain(..).rev().collect();
         if self.stays.load(Ordering::SeqCst) {
             undo.into_iter().for_each(|undo| undo());
             return;
         }
-        let closed = self.cluster.kill_all();
+        turn._closed = self.cluster.kill_all();
         undo.into_iter().for_each(|undo| undo());
         if let Some(made) = lock(&self.made).as_ref() {
             // An outbox of very many mails takes minutes to remove.
@@ -68,7 +143,6 @@ impl Ending {
             // What cannot be removed is in the system's folder for temporary files.
             let _ = std::fs::remove_dir_all(made);
         }
-        drop(closed);
     }
 }
 
@@ -106,8 +180,7 @@ impl Stage {
     }
 
     fn with(cluster: ClusterDir, file: Cluster, report: Report, made: Option<PathBuf>) -> anyhow::Result<Self> {
-        let (stays, undo) = (AtomicBool::new(false), Mutex::default());
-        let ending = Arc::new(Ending { cluster: cluster.clone(), made: Mutex::new(made), stays, undo });
+        let ending = Arc::new(Ending::of(cluster.clone(), made));
         end_when_interrupted(&ending)?;
         Ok(Self { cluster, file, report, ending })
     }
@@ -117,7 +190,16 @@ impl Stage {
         lock(&self.ending.made).take();
     }
 
-    /// `undo` is done at the end, once the peers are gone if they go; the last one first.
+    /// Does something to the peers or to the machine, all of it before the end begins or none of it.
+    ///
+    /// # Errors
+    /// [`Interrupted`] once the end has begun, and what `work` says.
+    pub(in crate::cli) fn act<T>(&self, work: impl FnOnce(&ClusterDir) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.ending.act(work)
+    }
+
+    /// `undo` is done at the end, once the peers are gone if they go; the last one first. What it undoes is made afterwards, by
+    /// [`Stage::act`], so that there is no moment in which it is there and nobody knows of it.
     pub(in crate::cli) fn at_end(&self, undo: impl FnOnce() + Send + 'static) {
         lock(&self.ending.undo).push(Box::new(undo));
     }
@@ -138,6 +220,10 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.ending.end();
+        // Whoever interrupted this waits for the end alone, and not for what this thread would still say.
+        while INTERRUPTING.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
     }
 }
 
@@ -158,6 +244,12 @@ fn is_free(home: &Path, program: &Path, report: Report) -> anyhow::Result<()> {
 /// The stages that there are: one signal ends them all.
 static STAGES: Mutex<Vec<Weak<Ending>>> = Mutex::new(Vec::new());
 static WAITING: Once = Once::new();
+/// Whether a signal is ending them.
+static INTERRUPTING: AtomicBool = AtomicBool::new(false);
+
+fn stages() -> Vec<Arc<Ending>> {
+    lock(&STAGES).iter().filter_map(Weak::upgrade).collect()
+}
 
 fn end_when_interrupted(ending: &Arc<Ending>) -> anyhow::Result<()> {
     lock(&STAGES).push(Arc::downgrade(ending));
@@ -179,9 +271,94 @@ fn wait_for_signals() -> anyhow::Result<()> {
             let waiting = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
             futures::future::select_all(waiting).await;
         });
-        let stages: Vec<Arc<Ending>> = lock(&STAGES).iter().filter_map(Weak::upgrade).collect();
-        stages.iter().for_each(|ending| ending.end());
+        INTERRUPTING.store(true, Ordering::SeqCst);
+        stages().iter().for_each(|ending| ending.end());
         std::process::exit(INTERRUPTED);
     });
+    end_when_panicking();
     Ok(())
+}
+
+/// Where a panic does not unwind nothing is dropped: what the stages made is undone before the process is gone.
+fn end_when_panicking() {
+    if cfg!(panic = "abort") {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            report(panic);
+            stages().iter().for_each(|ending| ending.end_in_panic());
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn ending() -> (tempfile::TempDir, Arc<Ending>) {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = ClusterDir::at(dir.path(), Path::new("false"), Report::silent()).unwrap();
+        (dir, Arc::new(Ending::of(cluster, None)))
+    }
+
+    /// What is undone slowly: it says when it begins, and whether it is done.
+    fn undone_slowly(ending: &Ending) -> (mpsc::Receiver<()>, Arc<AtomicBool>) {
+        let (began, beginning) = mpsc::channel();
+        let undone = Arc::new(AtomicBool::new(false));
+        let there = undone.clone();
+        lock(&ending.undo).push(Box::new(move || {
+            began.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            there.store(true, Ordering::SeqCst);
+        }));
+        (beginning, undone)
+    }
+
+    #[test]
+    fn who_ends_a_stage_second_waits_until_everything_is_undone() {
+        let (_dir, ending) = ending();
+        let (beginning, undone) = undone_slowly(&ending);
+        let first = ending.clone();
+        let first = std::thread::spawn(move || first.end());
+        beginning.recv().unwrap();
+        ending.end();
+        assert!(undone.load(Ordering::SeqCst));
+        first.join().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_made_to_fail_once_the_end_has_begun_and_what_is_under_way_is_waited_for() {
+        let (_dir, ending) = ending();
+        let (began, beginning) = mpsc::channel();
+        let (done, acting) = (Arc::new(AtomicBool::new(false)), ending.clone());
+        let there = done.clone();
+        let thread = std::thread::spawn(move || {
+            acting.act(|_| {
+                began.send(()).unwrap();
+                std::thread::sleep(Duration::from_millis(200));
+                there.store(true, Ordering::SeqCst);
+                Ok(())
+            })
+        });
+        beginning.recv().unwrap();
+        ending.end();
+        assert!(done.load(Ordering::SeqCst));
+        thread.join().unwrap().unwrap();
+        let refused = ending.act(|_| Ok("too late"));
+        assert!(refused.unwrap_err().is::<Interrupted>());
+    }
+
+    #[test]
+    fn a_panic_in_the_midst_of_a_turn_does_not_wait_for_itself() {
+        let (_dir, ending) = ending();
+        let (_beginning, undone) = undone_slowly(&ending);
+        let start = tokio::time::Instant::now();
+        let acted = ending.act(|_| {
+            ending.end_in_panic();
+            Ok(())
+        });
+        acted.unwrap();
+        assert!(undone.load(Ordering::SeqCst) && start.elapsed() < PANIC_WAIT);
+    }
 }

@@ -37,9 +37,9 @@ fn member(file: &Cluster, at: usize) -> Option<Address> {
     Some(Address::new(group.members.get(at)?.clone(), group.name.clone()))
 }
 
-/// A network with the first half of the first group on one side, and everybody else on the other.
+/// A network, to be made, with the first half of the first group on one side, and everybody else on the other.
 fn halves(file: &Cluster) -> anyhow::Result<(Arc<Network>, BTreeMap<Address, Side>)> {
-    let network = Network::new().map_err(|e| Skipped { why: format!("no network can be made here: {e:#}") })?;
+    let network = Network::planned()?;
     let half = file.groups.first().map_or(0, |group| group.members.len() / 2);
     let side = |at: usize| if at < half { Side::East } else { Side::West };
     let sides = file.peers().zip(0..).map(|((address, _), at)| (address, side(at))).collect();
@@ -62,10 +62,7 @@ pub(super) struct Around {
 }
 
 impl Around {
-    /// What a scenario needs for the peers of `file`; nothing when this machine is enough.
-    ///
-    /// # Errors
-    /// [`Skipped`] when that cannot be had here.
+    /// What a scenario needs for the peers of `file`; nothing when this machine is enough. Nothing of it is made yet.
     pub(super) fn of(name: Name, file: &Cluster) -> anyhow::Result<Option<Arc<Self>>> {
         let around = match name {
             Name::Partition => Self { network: Some(halves(file)?), ..Self::default() },
@@ -74,12 +71,25 @@ impl Around {
             }
             Name::ClockJump => {
                 let clocks = std::env::temp_dir().join(format!("roost-clocks-{}", &random_name()?[..8]));
-                fs::create_dir(&clocks).with_context(|| clocks.display().to_string())?;
                 Self { clocks: Some(clocks), ..Self::default() }
             }
             _ => return Ok(None),
         };
         Ok(Some(Arc::new(around)))
+    }
+
+    /// Makes it, once it is known who removes it.
+    ///
+    /// # Errors
+    /// [`Skipped`] when that cannot be had here.
+    pub(super) fn make(&self) -> anyhow::Result<()> {
+        if let Some((network, _)) = &self.network {
+            network.make().map_err(|e| Skipped { why: format!("no network can be made here: {e:#}") })?;
+        }
+        if let Some(clocks) = &self.clocks {
+            fs::create_dir(clocks).with_context(|| clocks.display().to_string())?;
+        }
+        Ok(())
     }
 
     /// Removes what was made on the machine, once nobody needs it.

@@ -82,7 +82,9 @@ fn fresh_stage(name: Name, args: &DrillArgs) -> anyhow::Result<(Stage, Option<Ar
     let surroundings = around.clone().map(|around| -> Arc<dyn Surroundings> { around });
     let stage = Stage::within("drill", None, file, surroundings)?;
     if let Some(around) = around.clone() {
+        let made = around.clone();
         stage.at_end(move || around.remove());
+        stage.act(|_| made.make())?;
     }
     if args.keep {
         output::note(&format!("its homes stay in {}", stage.cluster.home().display()));

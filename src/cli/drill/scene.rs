@@ -19,7 +19,7 @@ use super::letters::Letters;
 use super::load::{self, Load};
 use super::verdict;
 use super::watch;
-use crate::cli::cluster::ClusterPeer;
+use crate::cli::cluster::{ClusterDir, ClusterPeer};
 use crate::cli::compose::random_name;
 use crate::cli::demo::stage::Stage;
 use crate::cli::progress::Progress;
@@ -293,6 +293,11 @@ impl Scene {
         self.read_of(probes)
     }
 
+    /// Does something to the peers or to the machine that must not begin once the drill is interrupted.
+    pub(super) fn act<T>(&self, work: impl FnOnce(&ClusterDir) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.stage.act(work)
+    }
+
     fn down(&self, peer: &Address, how: Gone) {
         self.log().add(Event::Down { peer: peer.to_string(), how });
     }
@@ -301,7 +306,7 @@ impl Scene {
     pub(super) fn kill(&self, peers: &[Address]) -> anyhow::Result<()> {
         // Noted before, so that what a reader then fails to have is not counted as asked for while all were up.
         peers.iter().for_each(|peer| self.down(peer, Gone::Killed));
-        let killed = self.stage.cluster.kill(peers)?;
+        let killed = self.act(|cluster| cluster.kill(peers))?;
         if killed.len() != peers.len() {
             bail!("somebody died before: killed {killed:?}, wanted {peers:?}");
         }
@@ -313,12 +318,16 @@ impl Scene {
     /// A clean stop.
     pub(super) fn stop(&self, peers: &[Address]) -> anyhow::Result<()> {
         peers.iter().for_each(|peer| self.down(peer, Gone::Stopped));
-        self.stage.cluster.stop(peers)?;
-        Ok(())
+        self.act(|cluster| cluster.stop(peers)).map(drop)
     }
 
     /// They run and answer when this returns.
     pub(super) fn start(&self, peers: &[Address]) -> anyhow::Result<()> {
+        self.act(|cluster| {
+            let running = cluster.who_runs()?;
+            peers.iter().filter(|peer| !running.contains(peer)).try_for_each(|peer| cluster.launch(peer))
+        })?;
+        // They run; until they answer the end needs not wait.
         self.stage.cluster.start(peers)?;
         for peer in peers {
             self.log().add(Event::Up { peer: peer.to_string() });
@@ -331,15 +340,20 @@ impl Scene {
     /// Starts their processes, and does not wait until they answer.
     pub(super) fn launch(&self, peers: &[Address]) -> anyhow::Result<()> {
         for peer in peers {
-            self.stage.cluster.launch(peer)?;
+            self.act(|cluster| cluster.launch(peer))?;
             self.log().add(Event::Up { peer: peer.to_string() });
         }
         Ok(())
     }
 
+    /// A signal that it must not get once everything is being put right.
+    pub(super) fn signal(&self, peer: &Address, signal: Signal) -> anyhow::Result<()> {
+        self.act(|cluster| cluster.signal(peer, signal))
+    }
+
     /// SIGCONT.
     pub(super) fn thaw(&self, peer: &Address) -> anyhow::Result<()> {
-        self.stage.cluster.signal(peer, Signal::SIGCONT)?;
+        self.signal(peer, Signal::SIGCONT)?;
         self.log().add(Event::Up { peer: peer.to_string() });
         Ok(())
     }

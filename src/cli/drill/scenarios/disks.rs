@@ -40,7 +40,7 @@ pub(super) fn empty_disk(scene: &mut Scene) -> anyhow::Result<()> {
     let before = parts_at(scene, &member, &sender, &probes);
     scene.kill(std::slice::from_ref(&member))?;
     scene.crew.spoil(&member);
-    empty(&scene.crew.home(&member).mirror_dir())?;
+    scene.act(|_| empty(&scene.crew.home(&member).mirror_dir()))?;
     scene.say(&format!(
         "the disk of {member} has nothing of others any more; it held {before} parts of the mails that are followed"
     ));
@@ -56,7 +56,7 @@ pub(super) fn empty_disk(scene: &mut Scene) -> anyhow::Result<()> {
     }
     scene.kill(std::slice::from_ref(&sender))?;
     scene.crew.spoil(&sender);
-    empty(&scene.crew.home(&sender).outbox_dir())?;
+    scene.act(|_| empty(&scene.crew.home(&sender).outbox_dir()))?;
     scene.say(&format!("the outbox of {sender} is gone from its disk"));
     scene.reads_all(&probes, READ, "after the disks of a member and of their sender were emptied");
     scene.start(&[sender])?;
@@ -100,14 +100,16 @@ pub(super) fn old_backup(scene: &mut Scene) -> anyhow::Result<()> {
     scene.crew.spoil(&peer);
     // Kept aside until the new home is there.
     let lost = PathBuf::from(format!("{}.lost", home.display()));
-    fs::rename(&home, &lost)?;
-    let restored = roost(&home, &["init", "--restore", &shown]);
-    if restored.is_err() {
-        fs::rename(&lost, &home)?;
-    }
-    restored?;
-    fs::remove_dir_all(&lost)?;
-    fs::remove_file(&file)?;
+    scene.act(|_| {
+        fs::rename(&home, &lost)?;
+        let restored = roost(&home, &["init", "--restore", &shown]);
+        if restored.is_err() {
+            fs::rename(&lost, &home)?;
+        }
+        restored?;
+        fs::remove_dir_all(&lost)?;
+        Ok(fs::remove_file(&file)?)
+    })?;
     scene.say(&format!("the disk of {peer} is lost, and its home made of the backup"));
     scene.start(std::slice::from_ref(&peer))?;
     scene.quiet(false);
@@ -143,6 +145,15 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 impl SmallDisk {
     /// Over the folder of a peer that does not run.
     fn over(scene: &Scene, folder: PathBuf) -> anyhow::Result<Self> {
+        let mounted = folder.clone();
+        scene.stage.at_end(move || {
+            // It is not there when it could not be mounted, and no more when the scenario got to its end.
+            let _ = Command::new("umount").arg("-l").arg(mounted).output();
+        });
+        scene.act(|_| Self::mounted(folder))
+    }
+
+    fn mounted(folder: PathBuf) -> anyhow::Result<Self> {
         let aside = PathBuf::from(format!("{}-aside", folder.display()));
         fs::create_dir_all(&folder)?;
         copy(&folder, &aside)?;
@@ -154,11 +165,6 @@ impl SmallDisk {
             return Err(Skipped { why: format!("no small disk can be mounted here: {why}") }.into());
         }
         copy(&aside, &folder)?;
-        let mounted = folder.clone();
-        scene.stage.at_end(move || {
-            // Gone already, when the scenario got to its end.
-            let _ = Command::new("umount").arg("-l").arg(mounted).output();
-        });
         Ok(Self { folder, aside })
     }
 
@@ -218,8 +224,7 @@ pub(super) fn disk_full(scene: &mut Scene) -> anyhow::Result<()> {
     let probes = scene.probes(&sender, &[], PROBES)?;
     scene.reads_all(&probes, READ, "once there was room again");
     scene.stop(&both)?;
-    spool.remove()?;
-    mirror.remove()?;
+    scene.act(|_| spool.remove().and_then(|()| mirror.remove()))?;
     scene.start(&both)?;
     scene.pass(STEADY);
     Ok(())

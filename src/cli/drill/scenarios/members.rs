@@ -43,9 +43,9 @@ pub(super) fn slow_member(scene: &mut Scene) -> anyhow::Result<()> {
     scene.release();
     let start = scene.log().now();
     while scene.read_of(&probes) < probes.len() && scene.log().now() - start < READ {
-        scene.stage.cluster.signal(&slow, Signal::SIGSTOP)?;
+        scene.signal(&slow, Signal::SIGSTOP)?;
         scene.pass(ASLEEP);
-        scene.stage.cluster.signal(&slow, Signal::SIGCONT)?;
+        scene.signal(&slow, Signal::SIGCONT)?;
         scene.pass(AWAKE);
     }
     let (read, took) = (scene.read_of(&probes), scene.log().now() - start);
@@ -104,7 +104,7 @@ fn mends(scene: &mut Scene, sender: &Address, liar: &Address) -> anyhow::Result<
         return Ok(());
     }
     let probes = scene.probes(sender, std::slice::from_ref(liar), PROBES)?;
-    let Falsified { before, .. } = falsify(scene, liar, sender, &probes)?;
+    let Falsified { before, .. } = scene.act(|_| falsify(scene, liar, sender, &probes))?;
     let is_mended = |(path, before): &&(PathBuf, Vec<u8>)| fs::read(path).is_ok_and(|now| now == *before);
     let mended = || before.iter().filter(is_mended).count();
     scene.wait(PATIENCE, || (mended() == before.len()).then_some(()));
@@ -139,7 +139,7 @@ pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
     let dead = scene.members.last().cloned().context("the group is empty")?;
     let probes = scene.probes(&sender, &[liar.clone(), dead.clone()], PROBES)?;
     scene.crew.spoil(&liar);
-    falsify(scene, &liar, &sender, &probes)?;
+    scene.act(|_| falsify(scene, &liar, &sender, &probes))?;
     scene.kill(&[sender.clone(), dead.clone()])?;
     scene.reads_all(&probes, READ, &format!("although {liar} serves altered blocks"));
     let (bad, named) = seen_lying(scene, &liar);

@@ -44,7 +44,7 @@ pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
             usize::try_from(scene.random.below(count)).ok().and_then(|at| alive.get(at)).map(|peer| (*peer).clone());
         if let Some(victim) = victim.filter(|_| dead.len() < DEAD_MAX) {
             scene.log().add(Event::Down { peer: victim.to_string(), how: Gone::Killed });
-            if scene.stage.cluster.kill(std::slice::from_ref(&victim))?.is_empty() {
+            if scene.act(|cluster| cluster.kill(std::slice::from_ref(&victim)))?.is_empty() {
                 by_itself.push(format!("{victim}: {}", last_words(scene, &victim)));
             }
             killed += 1;
