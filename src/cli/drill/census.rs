@@ -38,6 +38,7 @@ pub(super) fn settle(crew: &Crew, limit: Duration, told: &mut dyn FnMut(&str)) {
     let open = loop {
         if !crew.log.look(verdict::not_ended).is_empty() {
             failures(crew);
+            load::ask_again(crew);
         }
         let open = still_open(crew);
         if open.is_empty() || start.elapsed() > limit {
@@ -59,8 +60,12 @@ pub(super) fn settle(crew: &Crew, limit: Duration, told: &mut dyn FnMut(&str)) {
 fn still_open(crew: &Crew) -> Vec<String> {
     let not_ended = crew.log.look(verdict::not_ended);
     let to = |mail: MailNo| crew.way(mail).map_or(String::new(), |way| crew.people[way.to].address.to_string());
-    let mut open: Vec<String> =
-        not_ended.into_iter().map(|mail| format!("mail {mail} is not read by {}", to(mail))).collect();
+    let uncertain = crew.log.look(verdict::uncertain);
+    let why = |mail: MailNo| match uncertain.contains(&mail) {
+        true => format!("mail {mail} to {} was asked back, and it is not known what became of it", to(mail)),
+        false => format!("mail {mail} is not read by {}", to(mail)),
+    };
+    let mut open: Vec<String> = not_ended.into_iter().map(why).collect();
     if !open.is_empty() {
         return open;
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::events::{Log, MailNo};
 use super::letters::Letters;
 use crate::cli::cluster::{ClusterDir, ClusterPeer};
-use crate::model::{Address, MailId};
+use crate::model::{Address, MailId, SubmissionId};
 use crate::store::home::Home;
 
 /// Where one mail comes from and goes to.
@@ -46,6 +46,7 @@ pub(super) struct Crew {
     mails: Mutex<BTreeMap<MailNo, Way>>,
     held: Mutex<BTreeSet<MailNo>>,
     names: Mutex<BTreeMap<MailNo, BTreeSet<MailId>>>,
+    asked_back: Mutex<BTreeMap<MailNo, SubmissionId>>,
     spoiled: Mutex<BTreeSet<Address>>,
 }
 
@@ -77,6 +78,7 @@ impl Crew {
             mails: Mutex::default(),
             held: Mutex::default(),
             names: Mutex::default(),
+            asked_back: Mutex::default(),
             spoiled: Mutex::default(),
         })
     }
@@ -124,6 +126,16 @@ impl Crew {
     /// Every sealed mail that was seen, by the number.
     pub(super) fn names(&self) -> BTreeMap<MailNo, BTreeSet<MailId>> {
         lock(&self.names).clone()
+    }
+
+    /// This one is asked back, by its submission.
+    pub(super) fn is_asked_back(&self, mail: MailNo, submission: SubmissionId) {
+        lock(&self.asked_back).insert(mail, submission);
+    }
+
+    /// The submission of a mail that was asked back.
+    pub(super) fn asked_back(&self, mail: MailNo) -> Option<SubmissionId> {
+        lock(&self.asked_back).get(&mail).copied()
     }
 
     /// The drill itself destroys or falsifies what is on this peer's disk: what others say of it is no longer measured there.

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use super::crew::{Crew, Way};
 use super::events::{Event, MailNo, Word};
-use super::watch;
+use super::{verdict, watch};
 use crate::cli::cluster::ClusterPeer;
 use crate::cli::demo::imap_client::{ImapClient, ImapError};
 use crate::cli::demo::smtp_client::{SmtpClient, SmtpError};
-use crate::console::protocol::{Cancelled, Request};
+use crate::console::protocol::{Cancelled, OutboxLine, Request};
 use crate::core::jitter::Jitter;
 use crate::core::outbox::CancelAnswer;
+use crate::model::SubmissionId;
 
 /// A peer that says nothing for so long is given up; it says every 5 s that it still pulls.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -33,6 +34,8 @@ const CANCEL_TRIES: u32 = 12;
 const UNOPENED_MS: u32 = 4000;
 /// How long a peer may think about what became of a mail that is taken back, seconds.
 const CANCEL_S: u64 = 2;
+/// What an outbox says of a receiver to whom nothing has happened that ends a mail.
+const OPEN: [&str; 3] = ["waiting", "sealed", "announced"];
 
 /// The threads of a load.
 #[derive(Debug)]
@@ -145,9 +148,9 @@ pub(super) fn submit(crew: &Crew, smtp: &mut SmtpClient, mail: MailNo, way: Way)
     taken
 }
 
-/// Asks a peer to take a mail back. One that goes away meanwhile is not asked again: whether it heard is not known.
+/// Asks a peer to take a mail back. Of one that goes away meanwhile it is not known whether it heard: at the end it is asked what
+/// became of the mail.
 fn take_back(crew: &Crew, peer: &ClusterPeer, mail: MailNo) {
-    let control = crew.cluster.control_of(&peer.address).giving_up_after(SILENCE);
     let mut line = None;
     for _ in 0..CANCEL_TRIES {
         line = watch::lines(crew, &peer.address).into_iter().find(|(number, _)| *number == mail).map(|(_, line)| line);
@@ -158,8 +161,15 @@ fn take_back(crew: &Crew, peer: &ClusterPeer, mail: MailNo) {
     }
     let Some(line) = line else { return };
     // Until the answer is known, it may be gone.
+    crew.is_asked_back(mail, line.submission);
     crew.log.add(Event::CancelSaid { mail, word: Word::Uncertain });
-    let request = Request::Cancel { which: line.submission.to_string(), wait_s: CANCEL_S };
+    what_became(crew, peer, mail, line.submission, CANCEL_S);
+}
+
+/// Asks a peer what taking a mail back came to; a peer that has not been asked for that takes it back.
+fn what_became(crew: &Crew, peer: &ClusterPeer, mail: MailNo, submission: SubmissionId, wait_s: u64) {
+    let control = crew.cluster.control_of(&peer.address).giving_up_after(SILENCE);
+    let request = Request::Cancel { which: submission.to_string(), wait_s };
     let Ok(said) = control.ask_telling::<Cancelled>(&request, &mut |_, _| {}) else { return };
     for answer in said.receivers.values() {
         let word = match answer {
@@ -169,6 +179,24 @@ fn take_back(crew: &Crew, peer: &ClusterPeer, mail: MailNo) {
         };
         crew.log.add(Event::CancelSaid { mail, word });
     }
+}
+
+/// Asks about every mail that was asked back, and of which it is not known what became of it. One that still waits in its outbox
+/// as any other does is left to its reader: its peer never heard that it is not wanted.
+pub(super) fn ask_again(crew: &Crew) {
+    for mail in crew.log.look(verdict::uncertain) {
+        let (Some(way), Some(submission)) = (crew.way(mail), crew.asked_back(mail)) else { continue };
+        let peer = &crew.people[way.from];
+        let Some(outbox) = watch::outbox(crew, &peer.address) else { continue };
+        if !outbox.iter().any(|line| line.submission == submission && is_open(line)) {
+            what_became(crew, peer, mail, submission, 0);
+        }
+    }
+}
+
+/// Whether some receiver may still have this mail.
+fn is_open(line: &OutboxLine) -> bool {
+    line.receivers.values().any(|state| OPEN.contains(&state.as_str()))
 }
 
 fn read(crew: &Crew, at: usize) {
@@ -256,5 +284,25 @@ pub(super) fn open(imap: &mut ImapClient, crew: &Crew, uid: u32, mail: MailNo) -
             crew.log.add(Event::NotHad { mail, answered: true });
             Ok(false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::WallTime;
+
+    #[test]
+    fn a_mail_that_waits_as_any_other_was_never_heard_to_be_unwanted() {
+        let line = |state: &str| OutboxLine {
+            submission: SubmissionId::new([1; 16]),
+            subject: None,
+            sealed: Vec::new(),
+            receivers: [("bob@acme".parse().unwrap(), state.to_owned())].into(),
+            size: 0,
+            at: WallTime(0),
+        };
+        assert!(["waiting", "sealed", "announced"].iter().all(|state| is_open(&line(state))));
+        assert!(["cancelled", "uncertain", "too late", "received"].iter().all(|state| !is_open(&line(state))));
     }
 }

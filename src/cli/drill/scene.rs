@@ -251,8 +251,13 @@ impl Scene {
         })
     }
 
-    /// Whether this peer's user has opened all that was sent there.
+    /// Whether this peer's user has opened all that was sent there, and knows of all that was asked back what became of it.
     pub(super) fn is_all_read_by(&self, reader: &Address) -> bool {
+        load::ask_again(&self.crew);
+        let from = |mail: &MailNo| self.crew.way(*mail).is_some_and(|way| self.crew.people[way.from].address == *reader);
+        if self.log().look(verdict::uncertain).iter().any(from) {
+            return false;
+        }
         let open = self.log().look(verdict::not_ended);
         let to = |mail: &MailNo| self.crew.way(*mail).is_some_and(|way| self.crew.people[way.to].address == *reader);
         !open.iter().any(to)

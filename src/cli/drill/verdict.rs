@@ -42,9 +42,10 @@ struct Facts {
 }
 
 impl Facts {
-    /// Whether it came to one of the ends that R2 allows.
+    /// Whether it came to one of the ends that R2 allows. One that was asked back and of which nobody knows what became of it has
+    /// not: in the end it is cancelled, or its reader has it.
     fn has_ended(&self) -> bool {
-        self.opened > 0 || self.told > 0 || matches!(self.word, Some(Word::Cancelled | Word::Uncertain))
+        self.opened > 0 || self.told > 0 || self.word == Some(Word::Cancelled)
     }
     fn is_lost(&self) -> bool {
         self.taken_at.is_some() && !self.has_ended()
@@ -119,6 +120,12 @@ pub(super) fn over(seen: &[Seen]) -> Vec<MailNo> {
         Some(word) => word == Word::Cancelled,
     };
     mails.filter(|(_, facts)| is_over(facts)).map(|(mail, _)| mail).collect()
+}
+
+/// The mails that were asked back, and of which nobody knows yet what became of them.
+pub(super) fn uncertain(seen: &[Seen]) -> Vec<MailNo> {
+    let mails = sort(seen).mails.into_iter();
+    mails.filter(|(_, facts)| facts.word == Some(Word::Uncertain)).map(|(mail, _)| mail).collect()
 }
 
 /// The mails that their senders' peers called cancelled.
@@ -258,7 +265,12 @@ fn some(all: &[String]) -> String {
 }
 
 fn numbers<'a>(mails: impl Iterator<Item = (&'a MailNo, &'a Facts)>) -> Vec<String> {
-    mails.map(|(mail, _)| format!("mail {mail}")).collect()
+    let name = |(mail, facts): (&MailNo, &Facts)| match facts.word {
+        Some(Word::Uncertain) => format!("mail {mail} (asked back, and uncertain to the end)"),
+        Some(Word::TooLate) => format!("mail {mail} (too late to take back)"),
+        Some(Word::Cancelled) | None => format!("mail {mail}"),
+    };
+    mails.map(name).collect()
 }
 
 fn durable(sorted: &Sorted<'_>) -> Option<(bool, String)> {
@@ -300,7 +312,7 @@ fn nothing_lost(sorted: &Sorted<'_>) -> (bool, String) {
         some => format!("; {some} more were read, whose senders got no answer"),
     };
     let (opened, told) = (count(&|f| f.opened > 0), count(&|f| f.told > 0));
-    let back = count(&|f| f.opened == 0 && matches!(f.word, Some(Word::Cancelled | Word::Uncertain)));
+    let back = count(&|f| f.opened == 0 && f.word == Some(Word::Cancelled));
     let wrongly = numbers(sorted.mails.iter().filter(|(_, facts)| facts.told > 0 && facts.opened > 0));
     match (lost.is_empty(), wrongly.is_empty()) {
         (true, true) => (

@@ -46,16 +46,17 @@ pub(super) fn watch(crew: &Crew) {
     }
 }
 
+/// What waits in the outbox of a peer, whoever's it is; nothing when it does not answer.
+pub(super) fn outbox(crew: &Crew, peer: &Address) -> Option<Vec<OutboxLine>> {
+    let control = crew.cluster.control_of(peer).giving_up_after(SILENCE);
+    control.ask_telling(&Request::Outbox, &mut |_, _| {}).ok()
+}
+
 /// What waits in the outbox of a peer of the drill's mails; nothing when it does not answer.
 pub(super) fn lines(crew: &Crew, peer: &Address) -> Vec<(MailNo, OutboxLine)> {
     let number = |line: &OutboxLine| crew.letters.number(&format!("{} ", line.subject.as_deref()?));
-    let lines = all_lines(crew, peer).unwrap_or_default();
+    let lines = outbox(crew, peer).unwrap_or_default();
     lines.into_iter().filter_map(|line| Some((number(&line)?, line))).collect()
-}
-
-fn all_lines(crew: &Crew, peer: &Address) -> Option<Vec<OutboxLine>> {
-    let control = crew.cluster.control_of(peer).giving_up_after(SILENCE);
-    control.ask_telling(&Request::Outbox, &mut |_, _| {}).ok()
 }
 
 /// Whether every other peer answers and has nothing in its outbox that waits for this reader: what was read there is known to have
@@ -63,7 +64,7 @@ fn all_lines(crew: &Crew, peer: &Address) -> Option<Vec<OutboxLine>> {
 pub(super) fn nothing_waits_for(crew: &Crew, reader: &Address) -> bool {
     let others = crew.people.iter().map(|person| &person.address).filter(|other| *other != reader);
     let is_done = |lines: Vec<OutboxLine>| !lines.iter().any(|line| line.receivers.contains_key(reader));
-    others.into_iter().all(|other| all_lines(crew, other).is_some_and(is_done))
+    others.into_iter().all(|other| outbox(crew, other).is_some_and(is_done))
 }
 
 /// Compares the safe(f) that is shown with the disks of those who are said to hold parts.

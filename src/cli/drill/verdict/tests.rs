@@ -84,6 +84,30 @@ fn r2_a_mail_that_was_read_has_not_failed() {
 }
 
 #[test]
+fn r2_a_mail_that_was_asked_back_ends_cancelled_or_read_and_nothing_between() {
+    let said = |word| vec![Event::Taken { mail: 3, from: "carol@acme".to_owned() }, Event::CancelSaid { mail: 3, word }];
+    let uncertain = broken(|_| false, said(Word::Uncertain));
+    assert_eq!(rules(&uncertain), ["R2"]);
+    assert!(uncertain[0].1.contains("mail 3 (asked back, and uncertain to the end)"), "{uncertain:?}");
+    let late = broken(|_| false, said(Word::TooLate));
+    assert_eq!(rules(&late), ["R2"], "its peer says that the reader has it, and the reader has not");
+    assert!(broken(|_| false, said(Word::Cancelled)).is_empty());
+    let read = Event::Opened { mail: 3, identical: true };
+    assert!(broken(|_| false, [said(Word::TooLate), vec![read]].concat()).is_empty());
+}
+
+#[test]
+fn a_mail_that_was_asked_back_is_asked_about_again_until_it_is_known() {
+    let at = Duration::ZERO;
+    let said = |word| Seen { at, event: Event::CancelSaid { mail: 3, word } };
+    let mut seen = vec![Seen { at, event: Event::Taken { mail: 3, from: "carol@acme".to_owned() } }];
+    seen.push(said(Word::Uncertain));
+    assert_eq!((uncertain(&seen), not_ended(&seen), over(&seen)), (vec![3], vec![3], Vec::new()));
+    seen.push(said(Word::Cancelled));
+    assert_eq!((uncertain(&seen), not_ended(&seen), over(&seen)), (Vec::new(), Vec::new(), vec![3]));
+}
+
+#[test]
 fn r4_a_mail_that_is_freed_before_anybody_opened_it_breaks_the_rule() {
     let late = vec![Event::Opening { mail: 1 }, Event::Opened { mail: 1, identical: true }];
     assert_eq!(rules(&broken(|event| matches!(event, Event::Opening { .. } | Event::Opened { .. }), late)), ["R4"]);
