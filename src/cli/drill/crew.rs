@@ -2,14 +2,16 @@
 //! ends nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::events::{Log, MailNo};
 use super::letters::Letters;
+use super::spoiled::Spoiled;
 use crate::cli::cluster::{ClusterDir, ClusterPeer};
-use crate::model::{Address, MailId, SubmissionId};
+use crate::model::{Address, Digest, MailId, SubmissionId};
 use crate::store::home::Home;
 
 /// Where one mail comes from and goes to.
@@ -47,12 +49,17 @@ pub(super) struct Crew {
     held: Mutex<BTreeSet<MailNo>>,
     names: Mutex<BTreeMap<MailNo, BTreeSet<MailId>>>,
     asked_back: Mutex<BTreeMap<MailNo, SubmissionId>>,
-    spoiled: Mutex<BTreeSet<Address>>,
+    spoiled: Mutex<Spoiled>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What a thread that died left is whole: each change is one insertion.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What tells whether a part is as it was.
+pub(super) fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::new(*blake3::hash(bytes).as_bytes())
 }
 
 impl Crew {
@@ -138,14 +145,28 @@ impl Crew {
         lock(&self.asked_back).get(&mail).copied()
     }
 
-    /// The drill itself destroys or falsifies what is on this peer's disk: what others say of it is no longer measured there.
-    pub(super) fn spoil(&self, peer: &Address) {
-        lock(&self.spoiled).insert(peer.clone());
+    /// The drill itself destroys or falsifies what is on this peer's disk: of what is there now, what others say is not measured
+    /// there until that peer has had its say.
+    pub(super) fn spoil<T>(&self, peer: &Address, destroy: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let home = self.home(peer);
+        let mut parts = BTreeMap::new();
+        for owner in self.people.iter().map(|person| &person.address) {
+            for (h, part) in home.mirrored_parts(owner)? {
+                let bytes = fs::read(home.mirror_part(owner, &h, part)).unwrap_or_default();
+                parts.insert((owner.clone(), h, part), digest_of(&bytes));
+            }
+        }
+        let names = self.names();
+        let blobs = names.values().flatten().filter(|h| home.outbox_blob(h).exists()).copied().collect();
+        lock(&self.spoiled).begins(peer, parts, blobs);
+        let done = destroy();
+        lock(&self.spoiled).is_done(peer, self.log.now());
+        done
     }
 
-    /// Whether it did.
-    pub(super) fn is_spoiled(&self, peer: &Address) -> bool {
-        lock(&self.spoiled).contains(peer)
+    /// What the drill spoiled.
+    pub(super) fn spoiled(&self) -> MutexGuard<'_, Spoiled> {
+        lock(&self.spoiled)
     }
 
     /// The home of a peer.

@@ -15,6 +15,7 @@ mod relay;
 mod report;
 mod scenarios;
 mod scene;
+mod spoiled;
 mod stranger;
 mod verdict;
 mod watch;

@@ -254,7 +254,8 @@ impl Scene {
     /// Whether this peer's user has opened all that was sent there, and knows of all that was asked back what became of it.
     pub(super) fn is_all_read_by(&self, reader: &Address) -> bool {
         load::ask_again(&self.crew);
-        let from = |mail: &MailNo| self.crew.way(*mail).is_some_and(|way| self.crew.people[way.from].address == *reader);
+        let from =
+            |mail: &MailNo| self.crew.way(*mail).is_some_and(|way| self.crew.people[way.from].address == *reader);
         if self.log().look(verdict::uncertain).iter().any(from) {
             return false;
         }
@@ -301,6 +302,11 @@ impl Scene {
     /// Does something to the peers or to the machine that must not begin once the drill is interrupted.
     pub(super) fn act<T>(&self, work: impl FnOnce(&ClusterDir) -> anyhow::Result<T>) -> anyhow::Result<T> {
         self.stage.act(work)
+    }
+
+    /// Destroys or falsifies something on the disk of a peer, which nobody is blamed for.
+    pub(super) fn spoil<T>(&self, peer: &Address, destroy: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.act(|_| self.crew.spoil(peer, destroy))
     }
 
     fn down(&self, peer: &Address, how: Gone) {

@@ -2,10 +2,11 @@
 //! and reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::crew::Crew;
+use super::crew::{Crew, digest_of};
 use super::events::{Event, MailNo, Short};
 use crate::cli::demo::play::encoding;
 use crate::console::protocol::{OutboxLine, Request, SealedLine};
@@ -23,27 +24,51 @@ pub(super) fn watch(crew: &Crew) {
     let mut on_disk: BTreeMap<(MailNo, MailId), (Address, PathBuf)> = BTreeMap::new();
     while crew.is_working() {
         for person in &crew.people {
-            for (mail, line) in lines(crew, &person.address) {
+            let lines = lines(crew, &person.address);
+            hear(crew, &person.address, &lines);
+            for (mail, line) in lines {
                 for sealed in &line.sealed {
                     crew.is_called(mail, sealed.h);
                     let blob = crew.home(&person.address).outbox_blob(&sealed.h);
-                    if blob.exists() && !crew.is_spoiled(&person.address) {
+                    if blob.exists() {
+                        crew.spoiled().sees_blob(&person.address, &sealed.h);
                         on_disk.insert((mail, sealed.h), (person.address.clone(), blob));
                     }
                     claim(crew, &person.address, mail, sealed);
                 }
             }
         }
-        on_disk.retain(|(mail, _), (owner, blob)| {
+        on_disk.retain(|(mail, h), (owner, blob)| {
             let there = blob.exists();
             // What the drill itself took from a disk was not freed by its peer.
-            if !there && !crew.is_spoiled(owner) {
+            if !there && !crew.spoiled().excuses_blob(owner, h) {
                 crew.log.add(Event::Freed { mail: *mail });
             }
             there
         });
         std::thread::sleep(EVERY);
     }
+}
+
+/// Ends the excuses of members that have had their say about what the drill did to their disks.
+fn hear(crew: &Crew, owner: &Address, lines: &[(MailNo, OutboxLine)]) {
+    let excused = crew.spoiled().excused_of(owner);
+    if excused.is_empty() {
+        return;
+    }
+    for (member, lost, was) in excused {
+        let (_, h, part) = &lost;
+        let now = fs::read(crew.home(&member).mirror_part(owner, h, *part));
+        if now.is_ok_and(|bytes| digest_of(&bytes) == was) {
+            crew.spoiled().is_mended(&member, &lost);
+        }
+    }
+    let sealed = lines.iter().flat_map(|(_, line)| &line.sealed);
+    let named = sealed.map(|sealed| {
+        let part = |(member, text): (&Address, &String)| Some((member.clone(), part_of(encoding(sealed), text)?));
+        (sealed.h, sealed.holders.iter().filter_map(part).collect())
+    });
+    crew.spoiled().hears(owner, &named.collect());
 }
 
 /// What waits in the outbox of a peer, whoever's it is; nothing when it does not answer.
@@ -103,15 +128,16 @@ fn on_disks(crew: &Crew, owner: &Address, sealed: &SealedLine) -> BTreeMap<Addre
         let named = sealed.holders.get(member).and_then(|part| part_of(encoding, part));
         let parts = crew.home(member).mirrored_parts(owner).unwrap_or_default();
         let parts = parts.into_iter().filter(|(h, _)| *h == sealed.h).map(|(_, part)| part).collect();
-        (member.clone(), borne_out(named.filter(|_| crew.is_spoiled(member)), parts))
+        let excused = |part: &Part| crew.spoiled().excuses(member, &(owner.clone(), sealed.h, *part), crew.log.now());
+        (member.clone(), borne_out(named.filter(excused), parts))
     });
     held.filter(|(_, parts): &(Address, Vec<Part>)| !parts.is_empty()).collect()
 }
 
-/// What a member's disk bears out. From a disk that the drill itself spoiled a part may be gone that its peer had confirmed before;
-/// so the one that is named counts there too. Of several only one is named.
-fn borne_out(named_on_spoiled: Option<Part>, mut parts: Vec<Part>) -> Vec<Part> {
-    parts.extend(named_on_spoiled.filter(|part| !parts.contains(part)));
+/// What a member's disk bears out. From a disk that the drill itself spoiled a part may be gone that its peer had confirmed before, and
+/// may not know of yet; so where it is excused the one that is named counts too. Of several only one is named.
+fn borne_out(named_and_excused: Option<Part>, mut parts: Vec<Part>) -> Vec<Part> {
+    parts.extend(named_and_excused.filter(|part| !parts.contains(part)));
     parts
 }
 

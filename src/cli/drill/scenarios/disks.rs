@@ -39,8 +39,7 @@ pub(super) fn empty_disk(scene: &mut Scene) -> anyhow::Result<()> {
     let probes = scene.probes(&sender, std::slice::from_ref(&member), PROBES)?;
     let before = parts_at(scene, &member, &sender, &probes);
     scene.kill(std::slice::from_ref(&member))?;
-    scene.crew.spoil(&member);
-    scene.act(|_| empty(&scene.crew.home(&member).mirror_dir()))?;
+    scene.spoil(&member, || empty(&scene.crew.home(&member).mirror_dir()))?;
     scene.say(&format!(
         "the disk of {member} has nothing of others any more; it held {before} parts of the mails that are followed"
     ));
@@ -55,8 +54,7 @@ pub(super) fn empty_disk(scene: &mut Scene) -> anyhow::Result<()> {
         return Ok(());
     }
     scene.kill(std::slice::from_ref(&sender))?;
-    scene.crew.spoil(&sender);
-    scene.act(|_| empty(&scene.crew.home(&sender).outbox_dir()))?;
+    scene.spoil(&sender, || empty(&scene.crew.home(&sender).outbox_dir()))?;
     scene.say(&format!("the outbox of {sender} is gone from its disk"));
     scene.reads_all(&probes, READ, "after the disks of a member and of their sender were emptied");
     scene.start(&[sender])?;
@@ -97,10 +95,9 @@ pub(super) fn old_backup(scene: &mut Scene) -> anyhow::Result<()> {
     let why = "mail that lay unopened, or whose nr lay unsent, on the lost disk: it is announced again within a day";
     scene.left_out.push(why.to_owned());
     scene.kill(std::slice::from_ref(&peer))?;
-    scene.crew.spoil(&peer);
     // Kept aside until the new home is there.
     let lost = PathBuf::from(format!("{}.lost", home.display()));
-    scene.act(|_| {
+    scene.spoil(&peer, || {
         fs::rename(&home, &lost)?;
         let restored = roost(&home, &["init", "--restore", &shown]);
         if restored.is_err() {

@@ -104,7 +104,7 @@ fn mends(scene: &mut Scene, sender: &Address, liar: &Address) -> anyhow::Result<
         return Ok(());
     }
     let probes = scene.probes(sender, std::slice::from_ref(liar), PROBES)?;
-    let Falsified { before, .. } = scene.act(|_| falsify(scene, liar, sender, &probes))?;
+    let Falsified { before, .. } = scene.spoil(liar, || falsify(scene, liar, sender, &probes))?;
     let is_mended = |(path, before): &&(PathBuf, Vec<u8>)| fs::read(path).is_ok_and(|now| now == *before);
     let mended = || before.iter().filter(is_mended).count();
     scene.wait(PATIENCE, || (mended() == before.len()).then_some(()));
@@ -138,8 +138,7 @@ pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
     let liar = scene.member(2)?;
     let dead = scene.members.last().cloned().context("the group is empty")?;
     let probes = scene.probes(&sender, &[liar.clone(), dead.clone()], PROBES)?;
-    scene.crew.spoil(&liar);
-    scene.act(|_| falsify(scene, &liar, &sender, &probes))?;
+    scene.spoil(&liar, || falsify(scene, &liar, &sender, &probes))?;
     scene.kill(&[sender.clone(), dead.clone()])?;
     scene.reads_all(&probes, READ, &format!("although {liar} serves altered blocks"));
     let (bad, named) = seen_lying(scene, &liar);

@@ -85,7 +85,8 @@ fn r2_a_mail_that_was_read_has_not_failed() {
 
 #[test]
 fn r2_a_mail_that_was_asked_back_ends_cancelled_or_read_and_nothing_between() {
-    let said = |word| vec![Event::Taken { mail: 3, from: "carol@acme".to_owned() }, Event::CancelSaid { mail: 3, word }];
+    let said =
+        |word| vec![Event::Taken { mail: 3, from: "carol@acme".to_owned() }, Event::CancelSaid { mail: 3, word }];
     let uncertain = broken(|_| false, said(Word::Uncertain));
     assert_eq!(rules(&uncertain), ["R2"]);
     assert!(uncertain[0].1.contains("mail 3 (asked back, and uncertain to the end)"), "{uncertain:?}");
