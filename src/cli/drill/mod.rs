@@ -6,6 +6,7 @@ mod around;
 mod availability;
 mod census;
 mod crew;
+mod deadline;
 mod events;
 mod letters;
 mod liar;
@@ -33,6 +34,7 @@ use crate::config::cluster::Cluster;
 use crate::model::Span;
 use args::{DrillArgs, Name};
 use around::Around;
+use deadline::Deadline;
 use report::{Outcome, Report};
 use scene::{Scene, Skipped};
 use verdict::RuleVerdict;
@@ -54,11 +56,19 @@ pub(super) fn run(home: Option<&Path>, args: &DrillArgs) -> anyhow::Result<Shown
     home.map_or(Ok(()), |home| own::ask(home, args))?;
     let seed = args.seed.map_or_else(drawn, Ok)?;
     output::note(&format!("seed {seed}"));
+    // What cannot be written then would be known only after the first scenario.
+    args.plots.plots.as_deref().map_or(Ok(()), report::make_folder)?;
+    let deadline = Deadline::with(args.kills);
     let mut outcomes = Vec::new();
     for name in args.scenario.each() {
         output::note(&format!("{}:", name.word()));
-        let mut outcome = play(name, home, args, seed)?;
-        outcome.plot(args.plots.plots.as_deref())?;
+        let mut outcome = match deadline.check() {
+            Ok(()) => play(name, home, args, seed, deadline),
+            Err(over) => Outcome::failed(&name.word(), format!("it was not begun: {over}")),
+        };
+        if let Err(error) = outcome.plot(args.plots.plots.as_deref()) {
+            outcome.fails(format!("{error:#}"));
+        }
         output::note(&outcome.line());
         // The others take long: what broke can be looked into meanwhile.
         outcome.broken().for_each(|line| output::note(&line));
@@ -95,8 +105,8 @@ fn fresh_stage(name: Name, args: &DrillArgs) -> anyhow::Result<(Stage, Option<Ar
     Ok((stage, around))
 }
 
-/// One scenario, from the first peer to the verdicts.
-fn play(name: Name, home: Option<&Path>, args: &DrillArgs, seed: u64) -> anyhow::Result<Outcome> {
+/// One scenario, from the first peer to the verdicts. What hinders it hinders no other.
+fn play(name: Name, home: Option<&Path>, args: &DrillArgs, seed: u64, deadline: Deadline) -> Outcome {
     let start = Instant::now();
     let made = match home {
         Some(home) => match own::why_not(name) {
@@ -105,12 +115,18 @@ fn play(name: Name, home: Option<&Path>, args: &DrillArgs, seed: u64) -> anyhow:
         },
         None => fresh_stage(name, args),
     };
-    let mut outcome = match made {
-        Ok((stage, around)) => on(name, stage, around, home.is_some(), args, seed)?,
-        Err(error) => Outcome::skipped(&name.word(), error.downcast::<Skipped>()?.why),
-    };
+    let played = made.and_then(|(stage, around)| on(name, stage, around, home.is_some(), args, (seed, deadline)));
+    let mut outcome = played.unwrap_or_else(|error| not_played(&name.word(), error));
     outcome.seconds = (start.elapsed().as_secs_f64() * 10.0).round() / 10.0;
-    Ok(outcome)
+    outcome
+}
+
+/// One that cannot run on this machine, or that could not even begin.
+fn not_played(scenario: &str, error: anyhow::Error) -> Outcome {
+    match error.downcast::<Skipped>() {
+        Ok(Skipped { why }) => Outcome::skipped(scenario, why),
+        Err(error) => Outcome::failed(scenario, format!("it could not begin: {error:#}")),
+    }
 }
 
 /// One scenario on its stage.
@@ -120,14 +136,14 @@ fn on(
     around: Option<Arc<Around>>,
     is_own: bool,
     args: &DrillArgs,
-    seed: u64,
+    (seed, deadline): (u64, Deadline),
 ) -> anyhow::Result<Outcome> {
     let (pace, settle) = match name {
         Name::KillStorm => (PACE_STORM, SETTLE_LONG),
         Name::Partition => (PACE, SETTLE_LONG),
         _ => (PACE, SETTLE),
     };
-    let mut scene = Scene::open(stage, is_own, seed, pace)?;
+    let mut scene = Scene::open(stage, is_own, seed, pace, deadline)?;
     scene.around = around;
     let played = scenarios::play(name, &mut scene, args).and_then(|()| scene.finish(settle));
     let (mails, mut rules, availability) = scene.log().look(|seen| {
@@ -149,12 +165,24 @@ fn on(
     Ok(Outcome {
         scenario: name.word(),
         ok: rules.iter().all(|verdict| verdict.ok),
-        seconds: 0.0,
         mails,
         rules,
-        skipped: None,
         left_out,
         availability: Some(availability),
-        plot: None,
+        ..Outcome::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hinders_one_scenario_is_told_and_the_others_go_on() {
+        let failed = not_played("disk-full", anyhow::anyhow!("no space left on device"));
+        assert!(!failed.ok && failed.skipped.is_none() && failed.rules.is_empty());
+        assert_eq!(failed.failed.as_deref(), Some("it could not begin: no space left on device"));
+        let skipped = not_played("partition", Skipped { why: "no root".to_owned() }.into());
+        assert!(skipped.ok && skipped.failed.is_none() && skipped.skipped.as_deref() == Some("no root"));
+    }
 }

@@ -34,12 +34,7 @@ pub(super) fn ask(home: &Path, args: &DrillArgs) -> anyhow::Result<()> {
     if args.yes {
         return Ok(());
     }
-    let names: Vec<String> = args.scenario.each().into_iter().map(Name::word).collect();
-    let what = format!(
-        "This kills and restarts peers of the cluster in {folder}, and empties or falsifies what they hold for each other, as the \
-         scenarios say ({}). Mail that its users send meanwhile goes through the same.",
-        names.join(", ")
-    );
+    let what = what_it_does(&folder.to_string(), &args.scenario.each());
     if !std::io::stdin().is_terminal() {
         return wrong(format!("{what} Say --yes if you want that."));
     }
@@ -52,6 +47,21 @@ pub(super) fn ask(home: &Path, args: &DrillArgs) -> anyhow::Result<()> {
         "y" | "Y" | "yes" => Ok(()),
         _ => wrong("nothing was done".to_owned()),
     }
+}
+
+/// What somebody who says yes should know.
+fn what_it_does(folder: &str, scenarios: &[Name]) -> String {
+    let names: Vec<String> =
+        scenarios.iter().copied().filter(|name| why_not(*name).is_none()).map(Name::word).collect();
+    let junk = match scenarios.contains(&Name::DhtJunk) {
+        true => " dht-junk leaves junk in what they keep of the DHT, for an hour.",
+        false => "",
+    };
+    format!(
+        "This kills and restarts peers of the cluster in {folder}, and empties or falsifies what they hold for each other, as the \
+         scenarios say ({}).{junk} Mail that its users send meanwhile goes through the same.",
+        names.join(", ")
+    )
 }
 
 fn open(home: &Path) -> anyhow::Result<ClusterDir> {
@@ -87,4 +97,17 @@ pub(super) fn stage(home: &Path) -> anyhow::Result<Stage> {
         }
     });
     Ok(stage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_names_what_is_played_and_what_stays_for_a_while() {
+        let all = what_it_does("/six", &Name::All.each());
+        assert!(all.contains("kill-storm") && all.contains("junk in what they keep of the DHT, for an hour"), "{all}");
+        assert!(!all.contains("old-backup"), "it is skipped: {all}");
+        assert!(!what_it_does("/six", &Name::SenderDead.each()).contains("junk"));
+    }
 }

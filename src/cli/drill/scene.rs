@@ -14,6 +14,7 @@ use super::around::Around;
 use super::availability::Expected;
 use super::census;
 use super::crew::{Crew, Way};
+use super::deadline::Deadline;
 use super::events::{Event, Gone, Log, MailNo, Rule};
 use super::letters::Letters;
 use super::load::{self, Load};
@@ -75,6 +76,7 @@ pub(super) struct Scene {
     began: WallTime,
     pins: BTreeMap<Address, String>,
     bar: Progress,
+    deadline: Deadline,
 }
 
 /// Who writes to whom: members of a group to each other, and whoever has the other's card.
@@ -87,10 +89,22 @@ fn ways(file: &Cluster, people: &[ClusterPeer]) -> Vec<Way> {
     all.filter(|way| way.from != way.to && knows(&people[way.from].address, &people[way.to].address)).collect()
 }
 
+/// The peers that take part: a cluster knows those, too, that only an earlier file of it named. They are left as they are.
+fn people(file: &Cluster, all: Vec<ClusterPeer>) -> Vec<ClusterPeer> {
+    let named: Vec<Address> = file.peers().map(|(address, _)| address).collect();
+    all.into_iter().filter(|peer| named.contains(&peer.address)).collect()
+}
+
 impl Scene {
     /// On this stage, whose peers run: steady mail begins.
-    pub(super) fn open(stage: Stage, is_own: bool, seed: u64, pace: Duration) -> anyhow::Result<Self> {
-        let people: Vec<ClusterPeer> = stage.cluster.status()?.peers;
+    pub(super) fn open(
+        stage: Stage,
+        is_own: bool,
+        seed: u64,
+        pace: Duration,
+        deadline: Deadline,
+    ) -> anyhow::Result<Self> {
+        let people = people(&stage.file, stage.cluster.status()?.peers);
         let group = stage.file.groups.first().context("the cluster has no group")?;
         let members: Vec<Address> =
             group.members.iter().map(|name| Address::new(name.clone(), group.name.clone())).collect();
@@ -118,6 +132,7 @@ impl Scene {
             began,
             pins,
             bar,
+            deadline,
         })
     }
 
@@ -140,12 +155,18 @@ impl Scene {
 
     /// Only this scenario looks at this.
     pub(super) fn check(&self, rule: Rule, ok: bool, why: impl Into<String>) {
-        self.log().add(Event::Checked { rule, ok, why: why.into() });
+        let why: String = why.into();
+        let why = match self.deadline.check() {
+            // It had less time than it needs, so a no is none.
+            Err(over) if !ok => format!("not known, for {over}: {why}"),
+            _ => why,
+        };
+        self.log().add(Event::Checked { rule, ok, why });
     }
 
     /// The mail goes on for a while.
     pub(super) fn pass(&self, span: Duration) {
-        std::thread::sleep(span);
+        std::thread::sleep(span.min(self.deadline.left()));
     }
 
     /// Looks until there is something; nothing when the time is over.
@@ -155,7 +176,7 @@ impl Scene {
             if let Some(seen) = see() {
                 return Some(seen);
             }
-            if start.elapsed() > limit {
+            if start.elapsed() > limit || self.deadline.check().is_err() {
                 return None;
             }
             std::thread::sleep(LOOK);
@@ -299,8 +320,9 @@ impl Scene {
         self.read_of(probes)
     }
 
-    /// Does something to the peers or to the machine that must not begin once the drill is interrupted.
+    /// Does something to the peers or to the machine that must not begin once the drill is interrupted, or its time is over.
     pub(super) fn act<T>(&self, work: impl FnOnce(&ClusterDir) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.deadline.check()?;
         self.stage.act(work)
     }
 
@@ -376,14 +398,15 @@ impl Scene {
         let running = self.stage.cluster.who_runs()?;
         let missing: Vec<Address> = everybody.into_iter().filter(|peer| !running.contains(peer)).collect();
         if !missing.is_empty() {
-            self.start(&missing)?;
+            self.stage.cluster.start(&missing)?;
+            missing.iter().for_each(|peer| self.log().add(Event::Up { peer: peer.to_string() }));
         }
         if let Some(load) = &mut self.load {
             load.stop_sending();
         }
         self.say("no more mail is sent; what is due is waited for");
         let bar = &self.bar;
-        census::settle(&self.crew, patience, &mut |text| bar.at(text, None));
+        census::settle(&self.crew, patience.min(self.deadline.to_finish()), &mut |text| bar.at(text, None));
         // The readers would otherwise log out and in while the disks are watched.
         self.load = None;
         if self.is_own {
@@ -397,5 +420,34 @@ impl Scene {
             census::tidy(&self.crew);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::cluster::{Role, RunState};
+
+    #[test]
+    fn peers_that_only_an_earlier_file_named_take_no_part() {
+        let file = Cluster::parse("t", "[[group]]\nname = \"acme\"\nmembers = [\"alice\", \"bob\"]\n").unwrap();
+        let peer = |address: &str| {
+            let address: Address = address.parse().unwrap();
+            ClusterPeer {
+                group: address.group().clone(),
+                role: Role::Member,
+                pid: None,
+                smtp: String::new(),
+                imap: String::new(),
+                console: None,
+                password: String::new(),
+                state: RunState::Stopped,
+                home: std::path::PathBuf::new(),
+                address,
+            }
+        };
+        let all = ["alice@acme", "zed@zoo", "bob@acme", "carol@acme"].map(peer).into();
+        let names: Vec<String> = people(&file, all).iter().map(|peer| peer.address.to_string()).collect();
+        assert_eq!(names, ["alice@acme", "bob@acme"]);
     }
 }
