@@ -209,13 +209,15 @@ pub(super) fn disk_full(scene: &mut Scene) -> anyhow::Result<()> {
     scene.say(&format!("{sender} has {SMALL_KIB} KiB for new mail, {member} has {SMALL_KIB} KiB for the others' mail"));
     let refused = scene.refused();
     scene.pass(STEADY * 4);
+    // Which lengths its letters have is chance: one that does not fit comes sooner or later.
+    scene.wait(PATIENCE, || (scene.refused() > refused).then_some(()));
     let full = scene.refused() - refused;
     spool.resize("64m")?;
     mirror.resize("64m")?;
     scene.say("there is room again");
     scene.check(
         9,
-        true,
+        full > 0,
         format!("{full} mails were refused while the disks were full, nothing that was taken is dropped"),
     );
     let probes = scene.probes(&sender, &[], PROBES)?;

@@ -69,6 +69,11 @@ pub(super) fn kill_storm(scene: &mut Scene, kills: u32) -> anyhow::Result<()> {
         }
     };
     scene.check(1, none, why);
-    scene.check(12, true, format!("{replaced} times a member was away for longer than until it is replaced"));
+    match replaced {
+        0 => scene
+            .left_out
+            .push("repair: by chance no member was away until it is replaced; more kills do that".to_owned()),
+        some => scene.say(&format!("{some} times a member was away for longer than until it is replaced")),
+    }
     Ok(())
 }
