@@ -1,5 +1,6 @@
 //! Members that are there and do not do what they should: slow ones, and ones whose disks lie. They are falsified only on disks.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,12 +11,14 @@ use nix::sys::signal::Signal;
 use super::{READ, STEADY};
 use crate::cli::drill::around::SLOW;
 use crate::cli::drill::events::{Event, Gone};
-use crate::cli::drill::scene::{PATIENCE, Probe, Scene};
+use crate::cli::drill::scene::{PATIENCE, Probe, Scene, Skipped};
 use crate::console::protocol::{PeerStatus, Request};
 use crate::model::Address;
 
 /// Mails that are followed.
 const PROBES: usize = 6;
+/// Members that a lie needs, each in a part of its own.
+const ROLES: usize = 4;
 /// A slow member works for this long,
 const AWAKE: Duration = Duration::from_millis(60);
 /// then does nothing for this long.
@@ -117,22 +120,70 @@ fn mends(scene: &mut Scene, sender: &Address, liar: &Address) -> anyhow::Result<
     Ok(())
 }
 
-/// How many bad blocks of `liar` readers saw, and whether each who did names it.
-fn seen_lying(scene: &Scene, liar: &Address) -> (u64, bool) {
-    let (mut bad, mut named) = (0, true);
-    for person in &scene.crew.people {
-        let Ok(status) = scene.ask::<PeerStatus>(&person.address, &Request::Status) else { continue };
-        let sources = status.pulls.iter().flat_map(|pull| &pull.sources);
-        let here: u64 =
-            sources.filter(|source| source.address == liar.to_string()).map(|source| source.bad_blocks).sum();
-        bad += here;
-        named &= here == 0 || status.attention.iter().any(|line| line.contains(&liar.to_string()));
+/// What readers saw of a member that lies.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct SeenLying {
+    /// Altered blocks that they got of it.
+    bad: u64,
+    /// Readers that got one, and name nobody.
+    silent: Vec<String>,
+    /// Readers that give no answer.
+    unasked: Vec<String>,
+}
+
+impl SeenLying {
+    /// Whether it is known that altered blocks were served and that each reader who got one names who served it.
+    fn is_named_by_all(&self) -> bool {
+        self.bad > 0 && self.silent.is_empty() && self.unasked.is_empty()
     }
-    (bad, named)
+
+    fn text(&self, liar: &Address) -> String {
+        let mut text = format!("{} altered blocks were served", self.bad);
+        if self.is_named_by_all() {
+            text.push_str(&format!(", and every reader that got one names {liar}"));
+        }
+        if !self.silent.is_empty() {
+            text.push_str(&format!("; {} got one and do not name {liar}", self.silent.join(", ")));
+        }
+        if !self.unasked.is_empty() {
+            text.push_str(&format!("; {} do not say what they got", self.unasked.join(", ")));
+        }
+        text
+    }
+
+    /// One reader's word, if it answers.
+    fn hears(&mut self, reader: &Address, liar: &Address, status: Option<&PeerStatus>) {
+        let Some(status) = status else { return self.unasked.push(reader.to_string()) };
+        let sources = status.pulls.iter().flat_map(|pull| &pull.sources);
+        let of_liar = sources.filter(|source| source.address == liar.to_string());
+        let bad: u64 = of_liar.map(|source| source.bad_blocks).sum();
+        self.bad += bad;
+        if bad > 0 && !status.attention.iter().any(|line| line.contains(&liar.to_string())) {
+            self.silent.push(reader.to_string());
+        }
+    }
+}
+
+/// What the readers of these mails say that `liar` gave them.
+fn seen_lying(scene: &Scene, liar: &Address, probes: &[Probe]) -> SeenLying {
+    let ways = probes.iter().filter_map(|probe| scene.crew.way(probe.mail));
+    let readers: BTreeSet<Address> = ways.map(|way| scene.crew.people[way.to].address.clone()).collect();
+    let mut seen = SeenLying::default();
+    for reader in &readers {
+        let status = scene.ask::<PeerStatus>(reader, &Request::Status).ok();
+        seen.hears(reader, liar, status.as_ref());
+    }
+    seen
 }
 
 /// A member that serves other bytes than it took, and lacks what it said to hold.
 pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
+    // A sender, a liar, one that dies, and one that has what is true.
+    if scene.members.len() < ROLES {
+        let why =
+            format!("a group of {} has too few members beside a sender, a liar and a dead one", scene.members.len());
+        return Err(Skipped { why }.into());
+    }
     scene.pass(STEADY);
     let sender = scene.member(1)?;
     let liar = scene.member(2)?;
@@ -141,10 +192,30 @@ pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
     scene.spoil(&liar, || falsify(scene, &liar, &sender, &probes))?;
     scene.kill(&[sender.clone(), dead.clone()])?;
     scene.reads_all(&probes, READ, &format!("although {liar} serves altered blocks"));
-    let (bad, named) = seen_lying(scene, &liar);
-    scene.check(6, named, format!("{bad} altered blocks were served, and every reader that got one names {liar}"));
+    let seen = seen_lying(scene, &liar, &probes);
+    scene.check(6, seen.is_named_by_all(), seen.text(&liar));
     scene.start(&[sender.clone(), dead])?;
     scene.pass(STEADY);
     mends(scene, &sender, &liar)?;
     super::impostor::impostor(scene, &sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lie_that_nobody_was_told_or_that_somebody_says_nothing_of_proves_nothing() {
+        let liar: Address = "carol@acme".parse().unwrap();
+        let reader: Address = "dave@acme".parse().unwrap();
+        let none = SeenLying::default();
+        assert!(!none.is_named_by_all() && none.text(&liar) == "0 altered blocks were served");
+        let named = SeenLying { bad: 2, ..SeenLying::default() };
+        assert!(named.is_named_by_all() && named.text(&liar).ends_with("names carol@acme"));
+        let mut unasked = SeenLying { bad: 2, ..SeenLying::default() };
+        unasked.hears(&reader, &liar, None);
+        assert!(!unasked.is_named_by_all() && unasked.text(&liar).contains("dave@acme do not say"));
+        let silent = SeenLying { bad: 1, silent: vec![reader.to_string()], ..SeenLying::default() };
+        assert!(!silent.is_named_by_all() && silent.text(&liar).contains("dave@acme got one and do not name"));
+    }
 }
