@@ -27,6 +27,8 @@ const REST_MAX: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(40);
 /// Larger files are not searched for clear mail: no letter of a drill is as large.
 const SEARCHED_MAX: u64 = 64 << 20;
+/// How often a peer is asked for its keys that gives no answer.
+const PIN_TRIES: u32 = 3;
 /// So many messages are named in one command.
 const REMOVED_AT_ONCE: usize = 100;
 /// Where a mail may be that came; a card in Requests is none.
@@ -153,7 +155,7 @@ fn login(person: &ClusterPeer) -> Result<ImapClient, ImapError> {
 }
 
 /// Counts everything that the verdicts need besides.
-pub(super) fn count(crew: &Crew, before: &BTreeMap<Address, String>, since: WallTime) {
+pub(super) fn count(crew: &Crew, before: &BTreeMap<Address, Result<String, String>>, since: WallTime) {
     failures(crew);
     let cancelled = crew.log.look(verdict::cancelled);
     let mut copies: BTreeMap<MailNo, u32> = BTreeMap::new();
@@ -171,13 +173,31 @@ pub(super) fn count(crew: &Crew, before: &BTreeMap<Address, String>, since: Wall
     for person in &crew.people {
         let peer = person.address.to_string();
         let now = pins(crew, &person.address);
-        let differ = (before.get(&person.address) != Some(&now)).then(|| format!("now {now}"));
-        crew.log.add(Event::Pins { peer: peer.clone(), differ });
-        let pid = crew.cluster.status().ok().and_then(|status| {
-            status.peers.into_iter().find(|now| now.address == person.address).and_then(|now| now.pid)
-        });
-        if let Some(bytes) = pid.and_then(most_memory) {
-            crew.log.add(Event::Memory { peer, bytes });
+        let before = before.get(&person.address);
+        crew.log.add(Event::Pins { peer, differ: differ(before, &now) });
+    }
+    memory(crew, &mut BTreeMap::new());
+}
+
+/// How the keys and members that a peer goes by differ from those before. What is not known is not the same.
+fn differ(before: Option<&Result<String, String>>, now: &Result<String, String>) -> Option<String> {
+    match (before, now) {
+        (Some(Ok(before)), Ok(now)) => (before != now).then(|| format!("now {now}")),
+        (Some(Err(error)), _) => Some(format!("not known before: {error}")),
+        (_, Err(error)) => Some(format!("not known at the end: {error}")),
+        (None, Ok(_)) => Some("not known before".to_owned()),
+    }
+}
+
+/// Notes the most memory that each process which runs now has had so far, when that is more than what is known of the peer.
+pub(super) fn memory(crew: &Crew, known: &mut BTreeMap<Address, u64>) {
+    for peer in crew.cluster.status().map(|status| status.peers).unwrap_or_default() {
+        let taking_part = crew.people.iter().any(|person| person.address == peer.address);
+        let Some(bytes) = peer.pid.filter(|_| taking_part).and_then(most_memory) else { continue };
+        let most = known.entry(peer.address.clone()).or_default();
+        if bytes > *most {
+            *most = bytes;
+            crew.log.add(Event::Memory { peer: peer.address.to_string(), bytes });
         }
     }
 }
@@ -293,23 +313,33 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     None
 }
 
-/// The keys and members that a peer goes by, as one text; what it says when it gives no answer.
-pub(super) fn pins(crew: &Crew, peer: &Address) -> String {
-    let control = crew.cluster.control_of(peer).giving_up_after(SILENCE);
-    let group: Result<GroupStatus, _> = control.ask_telling(&Request::GroupStatus, &mut |_, _| {});
-    let contacts: Result<Vec<Contact>, _> = control.ask_telling(&Request::Contacts, &mut |_, _| {});
-    match (group, contacts) {
-        (Ok(group), Ok(contacts)) => {
-            let mut members: Vec<String> =
-                group.members.iter().map(|member| format!("{} {}", member.address, member.peer_id)).collect();
-            members.sort();
-            let mut pinned: Vec<String> =
-                contacts.iter().map(|contact| format!("{} {}", contact.address, contact.group_key)).collect();
-            pinned.sort();
-            format!("{:?} {members:?} {pinned:?} {:?}", group.key, group.conflicts)
+/// The keys and members that a peer goes by, as one text; what hinders it when it gives no answer, also not when it is asked again.
+///
+/// # Errors
+/// What hinders it.
+pub(super) fn pins(crew: &Crew, peer: &Address) -> Result<String, String> {
+    let mut tries = 1;
+    loop {
+        match pins_now(crew, peer) {
+            Err(_) if tries < PIN_TRIES => std::thread::sleep(LOOK * 2),
+            known => return known,
         }
-        (Err(error), _) | (_, Err(error)) => format!("no answer: {error}"),
+        tries += 1;
     }
+}
+
+fn pins_now(crew: &Crew, peer: &Address) -> Result<String, String> {
+    let control = crew.cluster.control_of(peer).giving_up_after(SILENCE);
+    let group = control.ask_telling::<GroupStatus>(&Request::GroupStatus, &mut |_, _| {});
+    let contacts = control.ask_telling::<Vec<Contact>>(&Request::Contacts, &mut |_, _| {});
+    let (group, contacts) = (group.map_err(|e| e.to_string())?, contacts.map_err(|e| e.to_string())?);
+    let mut members: Vec<String> =
+        group.members.iter().map(|member| format!("{} {}", member.address, member.peer_id)).collect();
+    members.sort();
+    let mut pinned: Vec<String> =
+        contacts.iter().map(|contact| format!("{} {}", contact.address, contact.group_key)).collect();
+    pinned.sort();
+    Ok(format!("{:?} {members:?} {pinned:?} {:?}", group.key, group.conflicts))
 }
 
 /// The most memory that a process has had.
@@ -342,6 +372,15 @@ pub(super) fn rest(crew: &Crew, told: &mut dyn FnMut(&str)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_nobody_told_are_not_the_same_keys() {
+        let (known, no_answer) = (Ok("key 1".to_owned()), Err("no answer".to_owned()));
+        assert_eq!(differ(Some(&known), &known), None);
+        assert_eq!(differ(Some(&known), &Ok("key 2".to_owned())).as_deref(), Some("now key 2"));
+        assert!(differ(Some(&no_answer), &no_answer).is_some(), "two silences are no sameness");
+        assert!(differ(Some(&known), &no_answer).is_some() && differ(None, &known).is_some());
+    }
 
     #[test]
     fn only_the_drills_own_messages_are_removed_from_a_teams_mailbox() {

@@ -74,7 +74,7 @@ pub(super) struct Scene {
     pub(super) is_own: bool,
     load: Option<Load>,
     began: WallTime,
-    pins: BTreeMap<Address, String>,
+    pins: BTreeMap<Address, Result<String, String>>,
     bar: Progress,
     deadline: Deadline,
 }

@@ -10,8 +10,9 @@ use super::events::{Event, Gone, MailNo, Rule, Seen, Short, Word};
 
 /// A kill within this time of a 250 is one that R1 is tried by.
 const JUST_TAKEN: Duration = Duration::from_secs(3);
-/// More memory than this a peer needs not, whatever comes (a debug build included).
-const MEMORY_MAX: u64 = 1 << 30;
+/// More memory than this a peer needs not, whatever comes (a debug build included): strangers may fill 128 MiB of it with DHT entries,
+/// all others as much, fetches have 64 MiB.
+const MEMORY_MAX: u64 = 512 << 20;
 /// So many mails or peers are named in a verdict.
 const NAMED: usize = 4;
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::census;
 use super::crew::{Crew, digest_of};
 use super::events::{Event, MailNo, Short};
 use crate::cli::demo::play::encoding;
@@ -22,7 +23,10 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Until the drill ends.
 pub(super) fn watch(crew: &Crew) {
     let mut on_disk: BTreeMap<(MailNo, MailId), (Address, PathBuf)> = BTreeMap::new();
+    let mut memory = BTreeMap::new();
     while crew.is_working() {
+        // Each life of a process has its own figure, which is gone with it.
+        census::memory(crew, &mut memory);
         for person in &crew.people {
             let lines = lines(crew, &person.address);
             hear(crew, &person.address, &lines);

@@ -157,7 +157,7 @@ fn r8_a_safe_f_that_the_disks_do_not_bear_out_breaks_the_rule() {
 
 #[test]
 fn r9_too_much_memory_or_a_refusal_without_a_reason_breaks_the_rule() {
-    let large = Event::Memory { peer: "bob@acme".to_owned(), bytes: 2 << 30 };
+    let large = Event::Memory { peer: "bob@acme".to_owned(), bytes: 600 << 20 };
     assert_eq!(rules(&broken(|_| false, vec![large])), ["R9"]);
     let curt = Event::Refused { mail: 4, said: "452".to_owned() };
     assert_eq!(rules(&broken(|_| false, vec![curt])), ["R9"]);
