@@ -22,6 +22,11 @@ use crate::cli::output::Shown;
 use crate::cli::progress::Progress;
 use args::LookupArgs;
 
+/// Fewer look-ups than this share that find exactly the closest are a fault: the rest is peers that meet meanwhile.
+const RIGHT_MIN: f64 = 0.95;
+/// A model that is off by more than this share of what was measured is none.
+const OFF_MAX: f64 = 0.15;
+
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "part", rename_all = "kebab-case")]
@@ -88,16 +93,47 @@ pub(super) fn run(args: &LookupArgs) -> anyhow::Result<Shown> {
         (args.group_peers > 0).then(|| groups::run(args.group_peers, span, args.seed, &progress)).transpose()?;
     drop(progress);
     let checked = checked(&looked);
-    let holds = churned.iter().all(|row| row.values_wrong == 0) && grouped.as_ref().is_none_or(Groups::holds);
-    let text = shown::text(&looked, &checked, &churned, grouped.as_ref());
+    let faults = faults(&looked, &checked, &churned);
+    let holds = faults.is_empty() && grouped.as_ref().is_none_or(Groups::holds);
+    let mut text = shown::text(&looked, &checked, &churned, grouped.as_ref());
+    text.extend(faults.iter().map(|fault| format!("\nFAULT: {fault}")));
     let charts = shown::charts(&looked);
     let rows = looked.into_iter().map(Row::LookUp).chain(churned.into_iter().map(Row::Churn));
     let rows = rows.chain(grouped.into_iter().map(Row::Groups)).collect();
     let mut report = Report::new("lookup", parameters(args), rows);
     report.findings.insert("model_checked".to_owned(), serde_json::to_value(&checked)?);
+    report.findings.insert("faults".to_owned(), serde_json::to_value(&faults)?);
     report.plot(args.plots.plots.as_deref(), &charts)?;
     let shown = report.shown(&text)?;
     Ok(if holds { shown } else { shown.failed() })
+}
+
+/// What makes the command fail, a sentence each: an answer that is wrong, and a model that is not one.
+fn faults(looked: &[LookUps], checked: &[Checked], churned: &[Churn]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for row in looked.iter().filter(|row| !row.model && row.right < RIGHT_MIN) {
+        faults.push(format!(
+            "{} swarms found exactly the closest in {:.1} % of look-ups",
+            row.peers,
+            row.right * 100.0
+        ));
+    }
+    for row in checked.iter().filter(|row| row.messages_off > OFF_MAX) {
+        let off = row.messages_off * 100.0;
+        faults.push(format!("at {} peers the model asks {off:.0} % more or fewer than swarms do", row.peers));
+    }
+    for row in churned {
+        let at = format!("while {} peers left a minute", row.leave_a_minute);
+        if row.values_wrong > 0 {
+            faults.push(format!("{} values were read {at} that were deleted, or never put", row.values_wrong));
+        }
+        // Of peers that leave without a word, what they alone had goes with them; else nothing may be missing.
+        if row.leave_a_minute == 0 && (row.values_read < row.values_due || row.whole_at_rest < 1.0) {
+            let (read, due, whole) = (row.values_read, row.values_due, row.whole_at_rest * 100.0);
+            faults.push(format!("{read} of {due} values were read {at}, and {whole:.1} % of keys were whole at rest"));
+        }
+    }
+    faults
 }
 
 fn parameters(args: &LookupArgs) -> Parameters {
@@ -164,4 +200,25 @@ fn checked(looked: &[LookUps]) -> Vec<Checked> {
         })
     };
     looked.iter().filter(|row| !row.model).filter_map(at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_answers_lost_values_and_a_model_that_is_off_are_faults() {
+        let model = look_ups::modelled(30, 20, 1);
+        let swarms = LookUps { model: false, tables: Tables::Own, right: 0.86, ..model.clone() };
+        let off = |messages_off| Checked { peers: 30, messages: [10.0, 10.0, 12.0], hops: [1.0, 1.0], messages_off };
+        let still = Churn { values_due: 9, values_read: 9, whole_at_rest: 1.0, ..Churn::default() };
+        assert!(faults(std::slice::from_ref(&model), &[off(0.06)], std::slice::from_ref(&still)).is_empty());
+        let found = faults(&[model, swarms], &[off(0.2)], &[]);
+        assert!(found[0].starts_with("30 swarms found exactly the closest in 86.0 %"), "{found:?}");
+        assert!(found[1].starts_with("at 30 peers the model asks 20 %") && found.len() == 2, "{found:?}");
+        let lost = Churn { values_read: 8, ..still.clone() };
+        let left = Churn { leave_a_minute: 30, ..lost.clone() };
+        let wrong = Churn { values_wrong: 1, ..still };
+        assert_eq!((faults(&[], &[], &[lost, wrong]).len(), faults(&[], &[], &[left]).len()), (2, 0));
+    }
 }
