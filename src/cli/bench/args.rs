@@ -44,7 +44,7 @@ pub(in crate::cli) struct PlotArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roost bench availability --plots plots\n  \
                   roost bench availability --policy 3/9 --up 0.99,0.9 --trials 0\n  \
-                  roost bench availability --trials 500 --trial-up 0.9,0.7,0.5        3 000 mails\n\n\
+                  roost bench availability --trials 500                  3 000 mails, about ten minutes on two cores\n\n\
                   Closed forms: Kangasharju, Ross, Turner, equations 1 to 6; Bouwsma and Visser, 1 and 2; the binomial for k of n.")]
 pub(in crate::cli) struct AvailabilityArgs {
     /// Fragments: any K of N
@@ -64,7 +64,7 @@ pub(in crate::cli) struct AvailabilityArgs {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub(in crate::cli) trials: u32,
     /// Probabilities that a real peer is up in a trial
-    #[arg(long, value_delimiter = ',', value_name = "UP,…", default_values_t = [0.5], value_parser = probability)]
+    #[arg(long, value_delimiter = ',', value_name = "UP,…", default_values_t = [0.9, 0.7, 0.5], value_parser = probability)]
     pub(in crate::cli) trial_up: Vec<f64>,
     /// Where the draws start: the same seed draws the same
     #[arg(long, default_value_t = 1)]

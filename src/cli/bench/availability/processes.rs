@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A member that was just started serves at once when others can tell it what it missed, and after a minute when nobody is left
 /// to ask (R7): who is up by a draw has been up for longer than that.
-const UNTIL_SERVED: Duration = Duration::from_secs(80);
+pub(super) const UNTIL_SERVED: Duration = Duration::from_secs(80);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Most members: each is a process.
