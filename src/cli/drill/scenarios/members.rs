@@ -17,6 +17,8 @@ use crate::model::Address;
 
 /// Mails that are followed.
 const PROBES: usize = 6;
+/// The same where a member lies: so many that some reader asks the liar for a block, which it needs not.
+const LIES: usize = 18;
 /// Members that a lie needs, each in a part of its own.
 const ROLES: usize = 4;
 /// A slow member works for this long,
@@ -188,7 +190,7 @@ pub(super) fn lying_member(scene: &mut Scene) -> anyhow::Result<()> {
     let sender = scene.member(1)?;
     let liar = scene.member(2)?;
     let dead = scene.members.last().cloned().context("the group is empty")?;
-    let probes = scene.probes(&sender, &[liar.clone(), dead.clone()], PROBES)?;
+    let probes = scene.probes(&sender, &[liar.clone(), dead.clone()], LIES)?;
     scene.spoil(&liar, || falsify(scene, &liar, &sender, &probes))?;
     scene.kill(&[sender.clone(), dead.clone()])?;
     scene.reads_all(&probes, READ, &format!("although {liar} serves altered blocks"));
