@@ -36,11 +36,11 @@ impl Deadline {
 
     /// What a scenario has left before it must come to its end.
     pub(super) fn left(&self) -> Duration {
-        self.to_finish().saturating_sub(FINISH)
+        self.until_end().saturating_sub(FINISH)
     }
 
     /// What there is left with the end itself.
-    pub(super) fn to_finish(&self) -> Duration {
+    pub(super) fn until_end(&self) -> Duration {
         self.limit.saturating_sub(self.start.elapsed())
     }
 
@@ -62,10 +62,10 @@ mod tests {
         assert!(usual.check().is_ok() && usual.left() == Duration::from_secs(40));
         tokio::time::advance(Duration::from_secs(40)).await;
         assert_eq!(usual.check().unwrap_err().to_string(), "a drill's time is over: 30 min");
-        assert_eq!((usual.left(), usual.to_finish()), (Duration::ZERO, FINISH));
+        assert_eq!((usual.left(), usual.until_end()), (Duration::ZERO, FINISH));
         assert!(storm.check().is_ok());
         tokio::time::advance(FINISH * 2).await;
-        assert_eq!(usual.to_finish(), Duration::ZERO);
+        assert_eq!(usual.until_end(), Duration::ZERO);
         tokio::time::advance(Duration::from_secs(30 * 60)).await;
         assert!(storm.check().is_err());
     }

@@ -406,7 +406,7 @@ impl Scene {
         }
         self.say("no more mail is sent; what is due is waited for");
         let bar = &self.bar;
-        census::settle(&self.crew, patience.min(self.deadline.to_finish()), &mut |text| bar.at(text, None));
+        census::settle(&self.crew, patience.min(self.deadline.until_end()), &mut |text| bar.at(text, None));
         // The readers would otherwise log out and in while the disks are watched.
         self.load = None;
         if self.is_own {
