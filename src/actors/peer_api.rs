@@ -367,7 +367,8 @@ impl PeerApi for SharedApi {
             outbox::Reply::HoldingsTaken => Ok(HoldingsAnswer::default()),
             outbox::Reply::Differ { differ, missed } => {
                 let missed_upto = (!missed.parts.is_empty()).then_some(missed.upto);
-                Ok(HoldingsAnswer { differ: differ.into(), missed: missed.parts, missed_upto })
+                let said = Some(missed.said);
+                Ok(HoldingsAnswer { differ: differ.into(), missed: missed.parts, missed_upto, said })
             }
             outbox::Reply::Refused(why) => Err(bad(why.to_string())),
             other => Err(unexpected(&other)),

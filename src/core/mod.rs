@@ -41,6 +41,10 @@ use crate::wire;
 /// it anew: DESIGN.md section 4 calls a clock off from here on.
 pub const CLOCK_SET: Duration = Duration::from_secs(300);
 
+/// Nothing is forgotten for good by a clock that has not gone on for this long since it was last set or doubted, or since the start:
+/// one that is ahead is noticed by then, and what was forgotten by it cannot be known again (R5, R7).
+pub const CLOCK_STOOD: Duration = Duration::from_secs(6 * 3600);
+
 /// Names a request that awaits its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);

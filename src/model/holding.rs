@@ -78,6 +78,8 @@ pub struct Missed {
     pub parts: Vec<(MailId, Part)>,
     /// When the latest of these misses was, by the owner's clock.
     pub upto: WallTime,
+    /// When the latest word of this member that the owner has was signed: by that, a later one must be signed later.
+    pub said: WallTime,
 }
 
 /// What a member and an owner compare when they meet again, so that only what differs is reported: for each first byte of h

@@ -154,7 +154,7 @@ impl PeerApi for TestPeer {
     }
     async fn holdings(&self, _: PeerId, post: HoldingsPost) -> Result<HoldingsAnswer, ApiError> {
         let differ = if matches!(post, HoldingsPost::Buckets(_)) { vec![1, 2] } else { vec![] };
-        Ok(HoldingsAnswer { differ: ByteBuf::from(differ), missed: Vec::new(), missed_upto: None })
+        Ok(HoldingsAnswer { differ: ByteBuf::from(differ), missed: Vec::new(), missed_upto: None, said: None })
     }
     async fn mirror_msglist(&self, _: PeerId, _: Address, since: Cursor) -> Result<Page, ApiError> {
         Ok(Page { more: since.seq == Seq(5), ..Page::default() })

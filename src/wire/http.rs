@@ -57,6 +57,9 @@ pub struct HoldingsAnswer {
     /// When the latest of these misses was, by the owner's clock; the member says so in the batches that it signs from then on.
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub missed_upto: Option<WallTime>,
+    /// When the latest word of this member that the owner has was signed, if it has one; earlier versions do not say.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<WallTime>,
 }
 
 /// What `POST /group/reach` carries, from a member that wants to know whether it can be reached.
@@ -119,6 +122,7 @@ mod tests {
             differ: ByteBuf::from(vec![0, 255]),
             missed: vec![(MailId::new([3; 20]), Part::Fragment { k: 3, i: 1 })],
             missed_upto: Some(WallTime(7)),
+            said: Some(WallTime(8)),
         };
         assert_eq!(decode::<HoldingsAnswer>(&encode(&answer)).unwrap(), answer);
     }

@@ -225,8 +225,9 @@ impl Performer {
             let mut answer = client.post_holdings(owner, &HoldingsPost::Buckets(ByteBuf::from(buckets))).await;
             let parts = answer.as_mut().map(|answer| std::mem::take(&mut answer.missed)).unwrap_or_default();
             let upto = answer.as_ref().ok().and_then(|answer| answer.missed_upto).unwrap_or_default();
-            if !parts.is_empty() {
-                let _ = told.tell(Input::Missed { owner, missed: Missed { parts, upto } }).await;
+            let said = answer.as_ref().ok().and_then(|answer| answer.said).unwrap_or_default();
+            if answer.is_ok() {
+                let _ = told.tell(Input::Missed { owner, missed: Missed { parts, upto, said } }).await;
             }
             let result = answer.map(|answer| answer.differ.into_vec()).map_err(|e| ask_failure(&e));
             Input::Compared { owner, result }

@@ -218,7 +218,13 @@ impl Outbox {
         self.clear_blobs();
         for h in self.state.open.clone() {
             self.entomb_late(now, h);
-            self.announce_all(now, h, true);
+            let at = self.state.mails.get(&h).map(|mail| mail.entry_at);
+            if at.is_some_and(|at| at > self.state.list.durable()) {
+                // Listed anew just now: told of when that is durable.
+                self.unlisted.insert(h);
+            } else {
+                self.announce_all(now, h, true);
+            }
         }
         if self.adoption.adopted {
             self.say_hello();
@@ -327,6 +333,10 @@ impl Outbox {
         if !self.adoption.holding {
             self.note_doubled();
             // What is adopted before the release is looked after there.
+            if !late.is_empty() {
+                // Words about these were of no use before: members compare what they hold once more.
+                self.say_hello();
+            }
             for submission in late {
                 self.await_expiry(now, submission);
                 self.show(submission);

@@ -105,7 +105,7 @@ impl Outbox {
         self.told_misses.retain(|miss| self.state.misses.contains_key(miss));
         self.told_misses.extend(parts.iter().map(|(h, _)| (*member, *h)));
         let upto = parts.iter().filter_map(|(h, _)| self.state.misses.get(&(*member, *h))).max();
-        Missed { upto: upto.copied().unwrap_or_default(), parts }
+        Missed { upto: upto.copied().unwrap_or_default(), parts, said: self.latest_word(member) }
     }
 
     fn missed_parts(&self, member: &PeerId) -> Vec<(MailId, Part)> {

@@ -1,11 +1,12 @@
 //! The base of the msglist: entries and tombstones are dropped 30 days after their mail's expiry, behind a signed `base_seq`.
-//! It never drops what a mail that is still open needs, and nothing while the clock is doubtful.
+//! It never drops what a mail that is still open needs, and nothing before the clock has stood for hours.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::events::{Event, State};
 use super::{Batch, Outbox};
+use crate::core::CLOCK_STOOD;
 use crate::model::msglist::{Cursor, EntryBody, Epoch, Seq, Tombstone};
 use crate::model::{Digest, Now, SubmissionId, WallTime};
 use crate::wire::Signed;
@@ -19,7 +20,8 @@ const LOOK: Duration = Duration::from_secs(86_400);
 impl Outbox {
     /// Looks for what is over, at most once a day.
     pub(super) fn rebase_now_and_then(&mut self, now: Now) {
-        if self.clock_doubtful || self.rebase_at.is_some_and(|at| now.mono < at) {
+        let has_stood = !self.clock_doubtful && now.mono.since(self.doubted_at) >= CLOCK_STOOD;
+        if !has_stood || self.rebase_at.is_some_and(|at| now.mono < at) {
             return;
         }
         self.rebase_at = Some(now.mono + LOOK);

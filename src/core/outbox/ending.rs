@@ -343,6 +343,12 @@ impl Outbox {
             return;
         }
         self.closing.remove(&id);
+        let expiry = self.state.submissions.get(&id).map(|submission| submission.facts.expiry);
+        if let Some(expiry) = expiry.filter(|expiry| *expiry > now.wall) {
+            // The clock that began this was ahead, and was set right since.
+            self.expiries.insert((expiry, id));
+            return self.arm_expiry(now);
+        }
         self.end_all(now, id, EndedAs::Expired);
     }
 

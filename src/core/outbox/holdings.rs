@@ -20,7 +20,8 @@ const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(300);
 const PARTS_PER_MEMBER_MAX: usize = 16;
 
 impl Outbox {
-    /// A member's word. The answer waits until it is on disk (R1); a word older than the last one is passed over.
+    /// A member's word. The answer waits until it is on disk (R1); a word older than the last one is refused. It may be one that took
+    /// long; or the member's clock was set back, and to answer that it counts would be a lie (R8).
     pub(super) fn holdings(&mut self, now: Now, token: Token, signed: &Signed<Holdings>) {
         let bad = |why| Reply::Refused(OutboxRefusal::BadBatch { why });
         if !self.is_other_member(&signed.member) {
@@ -33,6 +34,9 @@ impl Outbox {
             return self.out.reply(token, bad("it has more than 1000 items"));
         }
         let at = signed.at.min(now.wall + CLOCK_AHEAD_MAX);
+        if signed.items.iter().any(|item| self.is_stale(now, signed.member, at, item)) {
+            return self.out.reply(token, bad("a word that was signed later counts already; compare first"));
+        }
         // Of several words about one part, the last.
         let last: BTreeMap<(MailId, Part), &Holding> = signed.items.iter().map(|i| ((i.h, i.part), i)).collect();
         let is_news = |item: &&Holding| self.is_news(now, signed.member, at, item) && self.is_answer(signed, item);
@@ -80,6 +84,19 @@ impl Outbox {
             None if item.state == HoldingState::Lost => false,
             None => mail.holdings.keys().filter(|(who, _)| *who == member).count() < PARTS_PER_MEMBER_MAX,
         }
+    }
+
+    /// Whether another word about this part was signed after this one, by a clock that was right.
+    fn is_stale(&self, now: Now, member: PeerId, at: WallTime, item: &Holding) -> bool {
+        let word = self.state.mails.get(&item.h).and_then(|mail| mail.holdings.get(&(member, item.part)));
+        word.is_some_and(|word| word.at > at && word.at <= now.wall + CLOCK_AHEAD_MAX && word.state != item.state)
+    }
+
+    /// When the latest word of a member was signed, of those about mails that are open.
+    pub(super) fn latest_word(&self, member: &PeerId) -> WallTime {
+        let open = self.state.open.iter().filter_map(|h| self.state.mails.get(h));
+        let words = open.flat_map(|mail| &mail.holdings).filter(|((who, _), _)| who == member).map(|(_, word)| word.at);
+        words.filter(|at| *at <= self.wall + CLOCK_AHEAD_MAX).max().unwrap_or_default()
     }
 
     /// A word that was signed before a miss may come after it, even after the member was told of it: that a part is there counts

@@ -157,6 +157,8 @@ pub struct Outbox {
     /// Expired submissions that wait for a last word of their readers.
     closing: BTreeSet<SubmissionId>,
     clock_doubtful: bool,
+    /// When the clock was last set or doubted; in a run without that, its start.
+    doubted_at: MonoTime,
     /// The wall clock when the brain was called last.
     wall: WallTime,
     /// Both clocks then.
@@ -231,6 +233,7 @@ impl Outbox {
             closing: BTreeSet::new(),
             // Until the group's brain has compared the clock: one that is ahead must end nothing at the start (R2).
             clock_doubtful: true,
+            doubted_at: MonoTime::default(),
             wall: WallTime::default(),
             seen: Now::default(),
             polls: BTreeMap::new(),
@@ -302,8 +305,17 @@ impl Outbox {
 
     /// A clock that was set is doubted from this moment on, not only once the group's brain has compared it (R2).
     fn look_at_clock(&mut self, now: Now) {
-        self.clock_doubtful |= now.was_set_since(self.seen, CLOCK_SET);
+        if now.was_set_since(self.seen, CLOCK_SET) {
+            self.doubt_clock(now, true);
+        }
         (self.wall, self.seen) = (now.wall, now);
+    }
+
+    fn doubt_clock(&mut self, now: Now, doubtful: bool) {
+        self.clock_doubtful = doubtful;
+        if doubtful {
+            self.doubted_at = now.mono;
+        }
     }
 
     /// Whether a moment is past, by a clock that can be trusted: one that may be wrong ends nothing and gives nothing up.
@@ -322,6 +334,7 @@ impl Outbox {
     }
 
     fn start(&mut self, now: Now, blobs: Vec<MailId>) {
+        self.doubted_at = now.mono;
         self.state.list.mark_durable(self.state.list.head());
         self.note_missing(&blobs);
         self.count_all();
@@ -466,7 +479,7 @@ impl Outbox {
             Input::Served { h, caller, bytes } => self.served(h, caller, bytes),
             Input::Cancel { token, target } => self.cancel(now, token, target),
             Input::Roster(roster) => self.new_roster(now, roster),
-            Input::ClockDoubtful(doubtful) => self.clock_doubtful = doubtful,
+            Input::ClockDoubtful(doubtful) => self.doubt_clock(now, doubtful),
             Input::Stopping { token } => {
                 let mut batch = Batch::default();
                 self.record(&mut batch, Event::CleanStop);

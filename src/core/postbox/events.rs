@@ -73,6 +73,9 @@ pub enum Event {
     /// A mail can never be had.
     #[serde(rename = "e")]
     Ended { id: MailKey, body: BodyState },
+    /// A mail was ended by a clock that was ahead, and lives.
+    #[serde(rename = "V")]
+    Revived { id: MailKey },
     /// A mail whose ns never came was taken back.
     #[serde(rename = "y")]
     Buried { owner: PeerId, h: MailId, until: WallTime },
@@ -189,6 +192,7 @@ impl State {
             Event::BodyHere { key } => self.body_here(*key, out),
             Event::Refused { id, why, at } => self.conclude(*id, Outcome::Refused(*why), *at, out),
             Event::Ended { id, body } => self.ended(*id, *body, out),
+            Event::Revived { id } => self.revived(*id, out),
             Event::Buried { owner, h, until } => {
                 self.buried.insert((*owner, *h), *until);
             }
@@ -329,7 +333,7 @@ impl State {
         Some(uid)
     }
 
-    fn touch(&mut self, id: MailboxId, out: &mut Consequences) {
+    pub(super) fn touch(&mut self, id: MailboxId, out: &mut Consequences) {
         self.version += 1;
         if let Some(mailbox) = self.mailboxes.get_mut(&id) {
             mailbox.version = self.version;

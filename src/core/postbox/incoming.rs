@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::access::BodyState;
+use super::events::Consequences;
 use super::io::{NsFrom, NsRefusal, TombstoneRefusal};
-use super::state::{Mail, MailKey, NrState, Offer, Stage, Verdict, head_digest};
+use super::state::{Mail, MailKey, NrState, Offer, Stage, State, Verdict, head_digest};
 use super::{Action, DOUBT, Event, Input, Postbox, Reply, Writing, requests};
 use crate::core::{Effect, Token};
 use crate::mime;
@@ -235,7 +236,7 @@ impl Postbox {
         let concluded = matches!(mail.stage, Stage::Concluded(..));
         let event = match mail.offer(&ns.h) {
             Some(offer) => match offer.nr {
-                NrState::Taken(at) if concluded && now.wall.since(at) >= NR_AGAIN => {
+                NrState::Taken(at) if concluded && was_long_ago(at, now) => {
                     Some(Event::Nr { id, h: ns.h, state: NrState::Owed })
                 }
                 _ => None,
@@ -303,7 +304,13 @@ impl Postbox {
             }
             Stage::Stub => self.stubs_filed(now, &[id]),
             Stage::Requested => {}
+            Stage::Gone(BodyState::Expired) if self.lives_after_all(mail, now) => return self.revive(now, id),
             Stage::Concluded(..) | Stage::Gone(_) if mail.expiry() + REMEMBERED <= now.wall => {
+                if !self.clock_stood(now) {
+                    // What is filed once must not be filed again (R5), also by a clock that nobody has found to be ahead yet.
+                    self.deadlines.insert((now.wall + DOUBT, id));
+                    return;
+                }
                 for offer in &mail.offers {
                     self.answers.done(offer.owner, id, offer.h);
                     self.arriving.in_dht.remove(&(id, offer.h));
@@ -313,6 +320,23 @@ impl Postbox {
             Stage::Concluded(..) | Stage::Gone(_) => {}
         }
         self.schedule(now, id);
+    }
+
+    /// Whether a clock that was ahead ended this mail, and nobody else did.
+    pub(super) fn lives_after_all(&self, mail: &Mail, now: Now) -> bool {
+        let is_buried = |offer: &Offer| self.state.buried.contains_key(&(offer.owner, offer.h));
+        mail.expiry() > now.wall && !self.clock_doubtful && !mail.offers.iter().any(is_buried)
+    }
+
+    /// The stub of such a mail can be opened again. What is in no mailbox any more is forgotten: its next ns begins anew.
+    fn revive(&mut self, now: Now, id: MailKey) {
+        let message = self.state.mails.get(&id).and_then(|mail| mail.message);
+        if message.is_none_or(|key| !self.state.messages.contains_key(&key)) {
+            return self.commit(vec![Event::Forgotten { id }], Vec::new());
+        }
+        self.commit(vec![Event::Revived { id }], Vec::new());
+        self.schedule(now, id);
+        self.stubs_filed(now, &[id]);
     }
 
     /// The owner says that a mail is gone. Taking that is the promise that the mail cannot be opened here any more, and that
@@ -334,14 +358,20 @@ impl Postbox {
         let forgotten = if is_told { self.received_and_taken(&ids, &word.h) } else { Vec::new() };
         let again: Vec<Event> = forgotten
             .iter()
-            .filter(|(_, at)| now.wall.since(*at) >= NR_AGAIN)
+            .filter(|(_, at)| was_long_ago(*at, now))
             .map(|(id, _)| Event::Nr { id: *id, h: word.h, state: NrState::Owed })
             .collect();
         let is_buried = self.state.buried.contains_key(&(word.owner, word.h));
         let events = if !forgotten.is_empty() {
             Err(TombstoneRefusal::NotYet)
         } else if !ids.is_empty() {
-            self.ended_by(&ids, &word.h, body)
+            self.ended_by(&ids, &word.h, body).map(|mut events| {
+                if body == BodyState::Expired && until > now.wall && self.state.buried.len() < BURIED_MAX {
+                    // By its owner's clock: this one, which may be behind, does not revive it.
+                    events.push(Event::Buried { owner: word.owner, h: word.h, until });
+                }
+                events
+            })
         } else if self.is_being_written(&word.h) {
             Err(TombstoneRefusal::NotYet)
         } else if is_buried {
@@ -416,6 +446,11 @@ fn ns_reply(result: Result<(), NsRefusal>) -> Reply {
     }
 }
 
+/// Whether an nr that was taken then may be sent again. A clock that was ahead then says nothing.
+fn was_long_ago(at: WallTime, now: Now) -> bool {
+    at > now.wall || now.wall.since(at) >= NR_AGAIN
+}
+
 /// The yes to those that sent an ns, for after its commit.
 fn taken(from: &[NsFrom]) -> Vec<Effect<Postbox>> {
     let reply = |from: &NsFrom| match from {
@@ -423,4 +458,17 @@ fn taken(from: &[NsFrom]) -> Vec<Effect<Postbox>> {
         NsFrom::Dht(_) => None,
     };
     from.iter().filter_map(reply).collect()
+}
+
+impl State {
+    /// A stub whose time was not over waits again.
+    pub(super) fn revived(&mut self, id: MailKey, out: &mut Consequences) {
+        let Some(mail) = self.mails.get_mut(&id).filter(|m| m.stage == Stage::Gone(BodyState::Expired)) else { return };
+        let Some(message) = mail.message.and_then(|key| self.messages.get_mut(&key)) else { return };
+        mail.stage = Stage::Stub;
+        message.body = BodyState::Absent;
+        for (mailbox, _) in message.places.clone() {
+            self.touch(mailbox, out);
+        }
+    }
 }

@@ -35,7 +35,7 @@ use outgoing::Outbox;
 use state::State;
 pub use state::{Mail, MailKey, MailboxId, NrState, Offer, Origin, PerView, Runs, Slot, Stage, Stored, Verdict};
 
-use super::{Brain, CLOCK_SET, Effect, Outgoing, Token, earliest};
+use super::{Brain, CLOCK_SET, CLOCK_STOOD, Effect, Outgoing, Token, earliest};
 use crate::model::group::Roster;
 use crate::model::{Digest, MailId, MonoTime, Now, PeerId, WallTime};
 
@@ -62,6 +62,8 @@ pub struct Postbox {
     outbox: Outbox,
     roster: Option<Arc<Roster>>,
     clock_doubtful: bool,
+    /// When the clock was last set or doubted; in a run without that, its start.
+    doubted_at: MonoTime,
     /// When to look at a mail again. An entry that is out of date does no harm.
     deadlines: BTreeSet<(WallTime, MailKey)>,
     next_poll: Option<MonoTime>,
@@ -109,6 +111,7 @@ impl Postbox {
             roster: None,
             // Until the group's brain has compared the clock: one that is ahead must end nothing at the start.
             clock_doubtful: true,
+            doubted_at: MonoTime::default(),
             deadlines: BTreeSet::new(),
             next_poll: None,
             unsure_polls: 0,
@@ -137,6 +140,7 @@ impl Postbox {
     }
 
     fn start(&mut self, now: Now) {
+        self.doubted_at = now.mono;
         let missing = Standard::ALL.into_iter().filter(|which| self.state.standard(*which).is_none());
         let names: Vec<MailboxName> = missing.map(MailboxName::standard).collect();
         let events = self.made(now, names);
@@ -182,6 +186,7 @@ impl Postbox {
         let due = match mail.stage {
             Stage::Stub => Some(incoming::pull_at(mail)).filter(|at| *at > now.wall).unwrap_or(mail.expiry()),
             Stage::Requested => mail.expiry(),
+            Stage::Gone(BodyState::Expired) if self.lives_after_all(mail, now) => now.wall,
             Stage::Concluded(..) | Stage::Gone(_) => mail.expiry() + incoming::REMEMBERED,
         };
         self.deadlines.insert((due, id));
@@ -195,8 +200,16 @@ impl Postbox {
         self.now = now;
     }
 
+    /// Whether the clock has stood for long enough to forget something by it.
+    fn clock_stood(&self, now: Now) -> bool {
+        !self.clock_doubtful && now.mono.since(self.doubted_at) >= CLOCK_STOOD
+    }
+
     /// When a doubt ends, every mail is looked at again: what was put off may be due.
     fn doubt_clock(&mut self, now: Now, doubtful: bool) {
+        if doubtful {
+            self.doubted_at = now.mono;
+        }
         if std::mem::replace(&mut self.clock_doubtful, doubtful) && !doubtful {
             let all: Vec<MailKey> = self.state.mails.keys().copied().collect();
             for id in all {

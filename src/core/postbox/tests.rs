@@ -1,6 +1,7 @@
 //! The postbox brain with a shell of a few lines, under virtual time: a disk that forgets what was not durable, a sender that
 //! repeats itself, and a crash between any two effects.
 
+mod clocks;
 mod flows;
 mod mailboxes;
 mod taken_back;

@@ -8,6 +8,7 @@ use super::owner::{Mail, Task, Wait};
 use super::scheme::scheme;
 use super::types::{Action, Event};
 use super::{MailKey, Replicator};
+use crate::core::CLOCK_STOOD;
 use crate::core::placement::{Held, Place, whole_copies};
 use crate::model::{Address, Encoding, MailId, MonoTime, Part, PeerId};
 
@@ -223,9 +224,14 @@ impl Replicator {
         if !answers.iter().any(is_twin) {
             return None;
         }
+        self.placed(owner, h).filter(|placed| placed.contains(&me))?;
         let mut all = (0..n).map(|i| Part::Fragment { k, i });
-        let free = all.find(|part| !known.values().any(|held| held.contains(part)));
-        free.filter(|_| self.placed(owner, h).is_some_and(|placed| placed.contains(&me)))
+        let free = all.clone().find(|part| !known.values().any(|held| held.contains(part)));
+        // What is named only by members that name several is as good as free: they are to keep one of them, or lie. They are no
+        // true twins either: with one of those nobody would ever come to rest.
+        let has_true_twin = || answers.iter().any(|which| which.1.len() == 1 && is_twin(which));
+        let is_spare = |part: &Part| !known.values().any(|held| held.len() == 1 && held.contains(part));
+        free.or_else(|| all.find(is_spare).filter(|_| has_true_twin()))
     }
 
     /// After the answers: sets the part to hold, and gives up others if every holder now placed confirmed its own (R3).
@@ -403,7 +409,8 @@ impl Replicator {
             self.evaluate(owner, h);
         }
         // A tombstone costs little; looking at all of them at every wake would not.
-        if self.forget_at.is_none_or(|at| at <= self.now.mono) {
+        let has_stood = self.now.mono.since(self.doubted_at) >= CLOCK_STOOD;
+        if has_stood && self.forget_at.is_none_or(|at| at <= self.now.mono) {
             self.forget_at = Some(self.now.mono + EXPIRY_SLEEP);
             self.owners.forget_tombstones(now);
         }

@@ -94,9 +94,7 @@ struct PageTaken {
 
 impl Replicator {
     pub(super) fn on_start(&mut self, roster: Roster) {
-        if !self.clock_doubtful {
-            self.owners.forget_tombstones(self.now.wall);
-        }
+        self.doubted_at = self.now.mono;
         self.on_roster(roster);
         let started = self.now.mono;
         for (_, owner) in self.owners.iter_mut() {

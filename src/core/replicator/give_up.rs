@@ -3,11 +3,12 @@
 //! or that the view calls lost, counts what it knew as soon as it is back: no file goes before it was told.
 //!
 //! ```text
-//!              over: DropParts ------------------------------------------> files gone -> Dropped
+//!              tombstone: DropParts -------------------------------------> files gone -> Dropped
 //!   DropDue <
 //!              too many: Dropped --owner has the word, or is no member--> holders asked once more
 //!                  |                  all confirm: DropParts --> files gone      else, and after a restart: Held again
 //!                  +--others are placed before the owner has the word: Held again
+//!              expired: Dropped --owner has the word, or is lost--> DropParts --> files gone
 //! ```
 //!
 //! The second question comes after the word: of two members that rely on each other's part at the same time at least one finds that
@@ -79,11 +80,10 @@ impl Replicator {
 
     /// Gives them up, unless others were placed while the disk was waited for: those have confirmed nothing yet (R3).
     pub(super) fn on_drop_due(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>, placed: Vec<PeerId>) {
-        if self.is_over(&owner, &h) {
-            // Nobody counts parts of a mail that is over.
+        if self.is_over_for_owner(&owner, &h) {
             return self.remove(owner, h, parts);
         }
-        if self.placed(&owner, &h).is_none_or(|now| now != placed) {
+        if !self.is_over(&owner, &h) && self.placed(&owner, &h).is_none_or(|now| now != placed) {
             return self.look_again(owner, h);
         }
         let mut batch = Vec::new();
@@ -120,8 +120,8 @@ impl Replicator {
     pub(super) fn reconsider_given_up(&mut self, owner: PeerId, h: MailId) {
         let given = self.owners.get(&owner).and_then(|o| o.given_up.get(&h)).filter(|given| !given.asks);
         let Some(placed) = given.map(|given| given.placed.clone()) else { return };
-        let is_over = self.is_over(&owner, &h);
-        if !is_over && self.placed(&owner, &h).is_none_or(|now| now == placed) {
+        let is_over = self.is_over_for_owner(&owner, &h);
+        if !is_over && (self.is_over(&owner, &h) || self.placed(&owner, &h).is_none_or(|now| now == placed)) {
             return;
         }
         let given = self.owners.get_mut(&owner).and_then(|o| o.given_up.remove(&h));
@@ -134,6 +134,13 @@ impl Replicator {
             mail.task = Task::Idle;
             mail.ask_again = true;
         }
+    }
+
+    /// Whether nobody counts parts of a mail any more: its owner said that it is gone, or it expired and its owner is lost. For an owner
+    /// that is there, whose clock may be another one, it may still live.
+    fn is_over_for_owner(&self, owner: &PeerId, h: &MailId) -> bool {
+        let counts = self.roster.as_ref().is_some_and(|r| r.counts(owner) && r.others().next().is_some());
+        self.is_over(owner, h) && (!counts || self.owners.get(owner).is_some_and(|o| o.tombstones.contains_key(h)))
     }
 
     /// Whether the holders of a mail are asked once more before a part of it goes.
@@ -177,7 +184,14 @@ impl Replicator {
         let Some(address) = self.owners.get(&owner).map(|o| o.address.clone()) else { return };
         let Some(mail) = self.owners.mail(&owner, &h) else { return };
         let last = mail.held.iter().all(|part| parts.contains(part));
-        self.out.act(Action::DropParts { owner, address, h, parts, last });
+        let is_gone = self.owners.get(&owner).is_some_and(|o| o.tombstones.contains_key(&h));
+        let action = Action::DropParts { owner, address, h, parts, last };
+        if is_gone {
+            // The tombstone may have come while others were asked: it is durable first.
+            self.out.commit(Vec::new(), vec![crate::core::Effect::Act(action)]);
+        } else {
+            self.out.act(action);
+        }
     }
 
     /// Files that are there after all: what was said of them is taken back.

@@ -62,6 +62,8 @@ pub struct Replicator {
     roster: Option<Roster>,
     owners: Owners,
     clock_doubtful: bool,
+    /// When the clock was last set or doubted; in a run without that, its start.
+    doubted_at: MonoTime,
     round: u64,
     /// Mails to be looked at again at a moment.
     timers: BTreeSet<(MonoTime, PeerId, MailId)>,
@@ -90,6 +92,7 @@ impl Replicator {
             owners: Owners::default(),
             // Until the group's brain has compared the clock: one that is ahead must free nothing at the start (R3).
             clock_doubtful: true,
+            doubted_at: MonoTime::default(),
             round: 0,
             timers: BTreeSet::new(),
             scan: None,
@@ -105,7 +108,9 @@ impl Replicator {
 
     /// A clock that was set is doubted from this moment on, not only once the group's brain has compared it (R3).
     fn look_at_clock(&mut self, now: Now) {
-        self.clock_doubtful |= now.was_set_since(self.now, CLOCK_SET);
+        if now.was_set_since(self.now, CLOCK_SET) {
+            (self.clock_doubtful, self.doubted_at) = (true, now.mono);
+        }
         self.now = now;
     }
 
@@ -161,7 +166,12 @@ impl Brain for Replicator {
             Input::Start(roster) => self.on_start(roster),
             Input::Roster(roster) => self.on_roster(roster),
             Input::PeerIsBack(peer) => self.on_peer_is_back(peer),
-            Input::ClockDoubtful(doubt) => self.clock_doubtful = doubt,
+            Input::ClockDoubtful(doubt) => {
+                self.clock_doubtful = doubt;
+                if doubt {
+                    self.doubted_at = now.mono;
+                }
+            }
             Input::Page { owner, from, round, result } => self.on_page(owner, from, round, result),
             Input::Checked { address, missing } => self.on_checked(&address, missing),
             Input::Holders { owner, h, answers } => self.on_holders(owner, h, &answers),

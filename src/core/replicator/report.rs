@@ -8,7 +8,7 @@ use super::Replicator;
 use super::owner::{Owner, Wait};
 use super::types::{Action, AskFailure, Event};
 use crate::core::{Effect, earliest};
-use crate::model::holding::{HOLDINGS_BATCH_MAX, Holding, HoldingState, Holdings, bucket_digests};
+use crate::model::holding::{HOLDINGS_BATCH_MAX, Holding, HoldingState, Holdings, Missed, bucket_digests};
 use crate::model::{Encoding, MonoTime, Part, PeerId, WallTime};
 
 /// Most served-to records in one batch, so that it stays far below the 1 MiB that the route takes.
@@ -28,12 +28,22 @@ pub(super) struct Reporting {
     compare: bool,
     /// Up to which miss, by the owner's clock, this run heard of what is to be looked at.
     heard: WallTime,
+    /// What was signed last says this time, as far as this run knows: a later word says a later one, wherever the clock was set.
+    said: WallTime,
+    /// A batch was refused: the owner may have a later word than this run knows of, and says so when it compares.
+    compare_first: bool,
 }
 
 impl Reporting {
     /// The owner said what its audit missed: what is signed from now on says so.
-    pub(super) fn hears(&mut self, upto: WallTime) {
-        self.heard = self.heard.max(upto);
+    pub(super) fn hears(&mut self, missed: &Missed) {
+        self.heard = self.heard.max(missed.upto);
+        self.said = self.said.max(missed.said);
+    }
+    /// When the next word is signed.
+    fn sign_at(&mut self, wall: WallTime) -> WallTime {
+        self.said = wall.max(self.said + Duration::from_millis(1));
+        self.said
     }
 }
 
@@ -72,7 +82,7 @@ impl Replicator {
                 continue;
             }
             o.reporting.busy = true;
-            let action = if o.reports.is_empty() {
+            let action = if o.reports.is_empty() || o.reporting.compare_first {
                 // What its owner ended is no holding any more, though its parts may still have to go.
                 let open = o.mails.iter().filter(|(h, _)| !o.tombstones.contains_key(*h));
                 let held = open.flat_map(|(h, mail)| mail.held.iter().map(|part| (*h, *part)));
@@ -82,8 +92,8 @@ impl Replicator {
                 // What is doubted is confirmed once it has passed its check, which says so anew.
                 let doubted = |item: &Holding| self.scrubs.doubted.contains(&(*id, item.h, item.part));
                 items.retain(|item| item.state != HoldingState::Held || !doubted(item));
-                let heard = Some(o.reporting.heard);
-                Action::Report { owner: *id, upto, holdings: Holdings { member, owner: *id, at: wall, items, heard } }
+                let (heard, at) = (Some(o.reporting.heard), o.reporting.sign_at(wall));
+                Action::Report { owner: *id, upto, holdings: Holdings { member, owner: *id, at, items, heard } }
             };
             // Behind everything that was recorded: the word is on this disk before the owner hears it.
             self.out.commit(Vec::new(), vec![Effect::Act(action)]);
@@ -112,6 +122,9 @@ impl Replicator {
     }
 
     pub(super) fn on_reported(&mut self, owner: PeerId, upto: u64, result: Result<(), AskFailure>) {
+        if let (Err(AskFailure::Refused { .. }), Some(o)) = (&result, self.owners.get_mut(&owner)) {
+            o.reporting.compare_first = true;
+        }
         if self.on_told(&owner, result.is_ok()) && result.is_ok() {
             let mut batch = Vec::new();
             self.record(&mut batch, Event::Acknowledged { owner, upto });
@@ -127,7 +140,7 @@ impl Replicator {
         }
         let Ok(differ) = result else { return };
         let Some(o) = self.owners.get_mut(&owner) else { return };
-        o.reporting.compare = false;
+        (o.reporting.compare, o.reporting.compare_first) = (false, false);
         let mut events = Vec::new();
         for (h, mail) in
             o.mails.iter().filter(|(h, _)| differ.contains(&h.as_bytes()[0]) && !o.tombstones.contains_key(*h))

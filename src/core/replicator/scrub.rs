@@ -96,7 +96,7 @@ impl Replicator {
     /// The owner could not be shown these parts: those that are held are checked next.
     pub(super) fn on_missed(&mut self, owner: PeerId, missed: Missed) {
         if let Some(o) = self.owners.get_mut(&owner) {
-            o.reporting.hears(missed.upto);
+            o.reporting.hears(&missed);
         }
         for (h, part) in missed.parts {
             let held = self.owners.mail(&owner, &h).is_some_and(|mail| mail.held.contains(&part));

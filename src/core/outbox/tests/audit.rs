@@ -242,3 +242,24 @@ fn r8_a_word_that_a_wrong_clock_took_from_the_future_does_not_outlive_true_ones(
     world.holds(2, h, part(0), HoldingState::Lost, right + MINUTE);
     assert!(!holds(&world));
 }
+
+/// Seed 42867: a member's clock was four minutes ahead and set right, and its word that a part went was passed over as old.
+#[test]
+fn r8_a_word_of_a_clock_that_was_set_back_is_refused_and_the_member_learns_when_its_last_one_was_signed() {
+    let (mut world, h) = held_by_five(Rules::default());
+    let dropped = HoldingState::Dropped { served: Vec::new() };
+    let behind = WallTime(world.now.wall.0 - 240_000);
+    assert!(
+        matches!(world.holds(3, h, part(1), dropped.clone(), behind), Reply::Refused(_)),
+        "not taken and forgotten"
+    );
+    assert_eq!(safe(&world), 2);
+    let digests = crate::model::holding::bucket_digests([(h, part(1))]);
+    let token = Token(world.fresh());
+    world.tell(Input::HoldingBuckets { token, member: key(3).peer_id(), digests });
+    world.settle();
+    let Reply::Differ { missed, .. } = world.replies[&token].clone() else { panic!() };
+    assert!(missed.said > behind && missed.parts.is_empty());
+    assert_eq!(world.holds(3, h, part(1), dropped, missed.said + Duration::from_millis(1)), Reply::HoldingsTaken);
+    assert_eq!(safe(&world), 1);
+}

@@ -227,3 +227,24 @@ fn a_tombstone_that_a_crash_tore_from_the_last_end_is_made_up_for_at_the_start()
     assert_eq!(ending(&world, &h), Some(Ending::Received));
     assert!(world.outside.blobs.is_empty());
 }
+
+/// Seed 42640: the clock was set right while the readers had their last chance.
+#[test]
+fn r4_a_mail_whose_last_chance_a_wrong_clock_began_lives_on_once_the_clock_is_right() {
+    let mut world = World::new(5, Rules::default());
+    world.submit(1, &["bob@acme"], &[]);
+    world.run(MINUTE);
+    let right = world.now.wall;
+    world.now.wall = right + 8 * DAY;
+    world.run(Duration::from_secs(1));
+    // Nobody is there to tell it better.
+    world.tell(Input::ClockDoubtful(false));
+    world.run(Duration::from_secs(61));
+    world.now.wall = right + 2 * MINUTE;
+    world.run(MINUTE);
+    world.tell(Input::ClockDoubtful(false));
+    world.run(DAY);
+    assert_eq!(end_of(&world, 1, "bob@acme"), None);
+    world.run(7 * DAY);
+    assert_eq!(end_of(&world, 1, "bob@acme"), Some(EndedAs::Expired), "but no longer than it should");
+}

@@ -1,19 +1,23 @@
 //! What an owner restored from an older copy of its disk is told late, in pieces or from elsewhere than a list, in virtual time.
 
+use std::sync::Arc;
+
 use serde_bytes::ByteBuf;
 
 use super::truth::{
     as_read_by_a_member, mails_listed, members, members_know, restored_from_before, restored_from_before_a_cancel,
     silence,
 };
-use super::world::{Rules, World, address, fingerprint, key, submission};
+use super::world::{Rules, World, address, fingerprint, key, roster, submission};
 use super::{DAY, MINUTE, end_of, ending, only_mail};
 use crate::core::Token;
 use crate::core::outbox::adopt::OwnPage;
 use crate::core::outbox::{CancelTarget, EndedAs, Input, NrFrom, OutboxRefusal, Reply};
-use crate::model::WallTime;
+use crate::model::group::Roster;
 use crate::model::msglist::{Ending, Tombstone};
 use crate::model::notification::Outcome;
+use crate::model::policy::KOfN;
+use crate::model::{Policy, WallTime};
 use crate::wire::msglist::Page;
 
 #[test]
@@ -61,9 +65,11 @@ fn r2_a_mail_that_is_adopted_late_expires_with_a_word_to_its_sender() {
     };
     world.run(MINUTE);
     world.rules.silent.clear();
+    world.outside.hellos.clear();
     world.tell(Input::PeerIsBack(key(3).peer_id()));
     world.run(MINUTE);
     assert_eq!(end_of(&world, 1, "rita@readers"), None);
+    assert!(world.outside.hellos.contains(&key(2).peer_id()), "what members said of it before was of no use");
     assert!(world.outside.shown.contains_key(&submission(1)), "it is shown as what waits");
     world.run(8 * DAY);
     assert_eq!(ending(&world, &h), Some(Ending::Expired));
@@ -181,4 +187,21 @@ fn r4_r7_a_members_own_tombstone_neither_ends_a_mail_nor_hides_the_owners() {
     world.restore(&backup);
     world.run(MINUTE);
     assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
+}
+
+/// Seed 42081: a mail that was listed anew after the copy was made was not yet durable as adopted when the others were announced.
+#[test]
+fn r2_a_mail_that_is_adopted_as_listed_anew_goes_on_being_announced() {
+    let mut world = World::new(5, Rules { slow_disk: true, ..Rules::default() });
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    let policy = Policy { fragments: KOfN { k: 2, n: 4 }, copies: 3, ..Policy::default() };
+    world.tell(Input::Roster(Arc::new(Roster { policy, ..(*roster(5)).clone() })));
+    world.run(MINUTE);
+    members_know(&mut world);
+    world.restore(&backup);
+    let before = world.outside.taken.len();
+    world.run(3 * DAY + MINUTE);
+    assert_eq!(world.outside.taken.len() - before, 3, "once a day");
 }

@@ -393,6 +393,20 @@ fn r3_entries_are_dropped_30_days_after_expiry_behind_a_signed_base_and_the_rest
 }
 
 #[test]
+fn r3_a_clock_that_is_far_ahead_drops_no_entries_before_it_has_stood_for_hours() {
+    let mut world = World::new(5, answers(&["bob@acme"], Outcome::Received));
+    world.submit(1, &["bob@acme"], &[]);
+    world.run(2 * DAY);
+    world.now.wall = world.now.wall + 60 * DAY;
+    world.run(Duration::from_secs(1));
+    // Nobody is there to tell it better.
+    world.tell(Input::ClockDoubtful(false));
+    world.submit(2, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    assert_eq!(mails_listed(&mut world), [world.sealed_of(1), world.sealed_of(2)]);
+}
+
+#[test]
 fn a_foreign_or_forged_list_is_not_adopted() {
     let mut world = World::new(5, Rules::default());
     world.run(MINUTE);

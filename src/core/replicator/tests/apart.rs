@@ -1,5 +1,6 @@
 //! Members that took the same fragment come apart, and every index is held again. Each of these was found by the simulator.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{HOUR, NAMES, SIX, World, all_five, id, indices};
@@ -181,5 +182,21 @@ fn a_member_that_starts_a_moment_later_is_asked_too_for_the_list_of_an_absent_ow
     world.run(Duration::from_secs(6));
     for name in ["bob", "carol"] {
         assert!(matches!(world.lookup(name, 1), Lookup::Known(_)), "{name} need not wait for a minute");
+    }
+}
+
+/// Seed 42883: a member that names every part left nothing free for whoever found its twin.
+#[test]
+fn r12_twins_come_apart_though_another_member_says_that_it_holds_every_part() {
+    for slow in &SIX[1..5] {
+        let mut world = sent_before_all_heard(slow);
+        let holders = world.holders("alice", 1);
+        let twin = |name: &&&str| holders.iter().any(|(other, parts)| *other != **name && *parts == holders[**name]);
+        let single = SIX[1..].iter().find(|name| holders.contains_key(*name) && !twin(name)).copied();
+        world.liar = single.map(id);
+        hears(&mut world, slow);
+        let honest: Vec<_> = world.holders("alice", 1).into_iter().filter(|(name, _)| Some(*name) != single).collect();
+        let distinct: BTreeSet<&Part> = honest.iter().flat_map(|(_, parts)| parts).collect();
+        assert!(distinct.len() >= honest.len(), "{slow} was slow, {single:?} lies: {honest:?}");
     }
 }

@@ -1,8 +1,11 @@
 //! Clocks that are wrong: nothing is freed by one that was not compared with the members'.
 
-use super::world::{KN, LIFE, World};
+use std::time::Duration;
+
+use super::world::{KN, LIFE, World, h, id};
 use super::{DAY, HOUR, SIX, all_five, indices};
-use crate::core::replicator::Input;
+use crate::core::replicator::{Input, Scrub};
+use crate::model::holding::{HoldingRefusal, HoldingState};
 
 #[test]
 fn a_clock_that_is_ahead_at_a_start_frees_nothing_before_it_was_compared() {
@@ -33,4 +36,45 @@ fn a_clock_that_is_set_while_the_peer_runs_frees_nothing_before_it_was_compared_
     world.tell("bob", Input::ClockDoubtful(false));
     world.run(2 * HOUR);
     assert!(!world.holders("alice", 1).contains_key("bob"));
+}
+
+/// Seed 41582: an owner whose clock is behind counts a mail that is over for whoever's clock is right.
+#[test]
+fn r8_a_part_that_expired_goes_only_once_its_owner_knows() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    world.kill("alice");
+    world.now.wall = world.now.wall + LIFE + 2 * DAY;
+    world.tell("bob", Input::ClockDoubtful(false));
+    world.run(HOUR);
+    assert!(world.holders("alice", 1).contains_key("bob"), "alice counts it, for all that he knows");
+    world.start("alice");
+    world.run(HOUR);
+    assert!(!world.holders("alice", 1).contains_key("bob"));
+    assert!(matches!(world.told("alice", "bob", 1)[..], [(_, HoldingState::Dropped { .. })]));
+}
+
+/// Seeds 40391 and 42867: a clock was set back, and what was said then was older than what was said before.
+#[test]
+fn r8_what_is_said_after_a_clock_was_set_back_is_signed_later_all_the_same() {
+    for restarts in [false, true] {
+        let mut world = World::new(&SIX);
+        let right = world.now.wall;
+        world.now.wall = right + Duration::from_secs(240);
+        world.send("alice", 1, KN);
+        let (part, _) = world.told("alice", "bob", 1)[0].clone();
+        world.now.wall = right + Duration::from_secs(10);
+        if restarts {
+            // Then only alice knows when that was.
+            world.kill("bob");
+            world.start("bob");
+        }
+        let bad = Input::Scrubbed { owner: id("alice"), h: h(1), part, result: Scrub::Bad };
+        world.peer("bob").full = true;
+        world.tell("bob", bad);
+        world.run(Duration::from_secs(60));
+        let told = world.told("alice", "bob", 1);
+        let full = HoldingState::Refused(HoldingRefusal::DiskFull);
+        assert_eq!(told, [(part, full)], "it went, and cannot come back; restarts: {restarts}");
+    }
 }

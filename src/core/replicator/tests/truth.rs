@@ -41,7 +41,7 @@ fn r8_a_part_that_its_owners_audit_missed_is_checked_before_it_is_confirmed_anew
             world.peer(name).rotten.insert((id("alice"), h(1), part));
         }
         world.log.clear();
-        let missed = Missed { parts: vec![(h(1), part)], upto: WallTime(7) };
+        let missed = Missed { parts: vec![(h(1), part)], upto: WallTime(7), said: WallTime::default() };
         world.tell(name, Input::Missed { owner: id("alice"), missed });
         world.tell(name, Input::PeerIsBack(id("alice")));
         world.settle();

@@ -12,7 +12,7 @@ use crate::core::replicator::{
 };
 use crate::core::{Brain, Effect, Token};
 use crate::model::group::{Member, Roster};
-use crate::model::holding::{Holding, HoldingState, bucket_digests};
+use crate::model::holding::{Holding, HoldingState, Missed, bucket_digests};
 use crate::model::msglist::{Cursor, Ending, Entry, EntryBody, Epoch, Head, MailEntry, Seq, Tombstone};
 use crate::model::{
     ByteSize, Digest, Encoding, Fingerprint, MailId, MonoTime, Now, Part, PeerId, Policy, Span, WallTime,
@@ -46,11 +46,14 @@ pub(super) struct Outbox {
     pub(super) entries: Vec<Vec<u8>>,
     pub(super) mails: BTreeSet<MailId>,
     pub(super) told: BTreeMap<(PeerId, MailId, Part), HoldingState>,
+    /// When each member's last word was signed.
+    said: BTreeMap<PeerId, WallTime>,
 }
 
 impl Outbox {
     fn new(name: &str) -> Self {
-        Self { key: key(name), epoch: Epoch(1000), entries: vec![], mails: BTreeSet::new(), told: BTreeMap::new() }
+        let (told, said) = (BTreeMap::new(), BTreeMap::new());
+        Self { key: key(name), epoch: Epoch(1000), entries: vec![], mails: BTreeSet::new(), told, said }
     }
     pub(super) fn append(&mut self, body: EntryBody) {
         let seq = Seq(u64::try_from(self.entries.len()).unwrap() + 1);
@@ -111,6 +114,8 @@ pub(super) struct Peer {
 pub(super) struct World {
     /// At a start nobody says whether the clock is right.
     pub(super) clock_unsure: bool,
+    /// Asked, it says that it holds every part that there is.
+    pub(super) liar: Option<PeerId>,
     /// So many questions of holders go astray, though all are on line.
     pub(super) unheard: usize,
     pub(super) now: Now,
@@ -153,6 +158,7 @@ impl World {
         };
         Self {
             unheard: 0,
+            liar: None,
             clock_unsure: false,
             now: Now { mono: MonoTime(0), wall: WallTime(1_700_000_000_000) },
             policy: Policy::default(),
@@ -421,7 +427,13 @@ impl World {
                 let on = members.into_iter().filter(|m| !self.off.contains(m));
                 let of =
                     |m: &PeerId| self.peers[m].disk.iter().filter(|d| d.0 == owner && d.1 == h).map(|d| d.2).collect();
-                Input::Holders { owner, h, answers: on.map(|m| (m, of(&m))).collect() }
+                let mut answers: BTreeMap<PeerId, BTreeSet<Part>> = on.map(|m| (m, of(&m))).collect();
+                let all = (0..5).map(|i| Part::Fragment { k: 3, i });
+                answers
+                    .iter_mut()
+                    .filter(|(m, _)| self.liar == Some(**m))
+                    .for_each(|(_, parts)| parts.extend(all.clone()));
+                Input::Holders { owner, h, answers }
             }
             Action::Mirror(order) => self.mirror(peer, &order),
             Action::DropParts { owner, h, parts, .. } => {
@@ -431,7 +443,12 @@ impl World {
                 Input::PartsDropped { owner, h, parts, result: Ok(()) }
             }
             Action::Report { owner, upto, holdings } => {
-                Input::Reported { owner, upto, result: self.take_report(peer, owner, holdings.items) }
+                let said = self.outboxes.get_mut(&owner).unwrap().said.entry(peer).or_default();
+                let is_later = *said < holdings.at;
+                *said = (*said).max(holdings.at);
+                let stale = || AskFailure::Refused { why: "a later word counts".to_owned() };
+                let result = if is_later { self.take_report(peer, owner, holdings.items) } else { Err(stale()) };
+                Input::Reported { owner, upto, result }
             }
             Action::CompareHoldings { owner, buckets } => {
                 let outbox = &self.outboxes[&owner];
@@ -441,7 +458,10 @@ impl World {
                     let at = usize::from(*b) * 8;
                     buckets[at..at + 8] != theirs[at..at + 8]
                 });
-                Input::Compared { owner, result: Ok(differ.collect()) }
+                let result = Ok(differ.collect());
+                let missed = Missed { said: outbox.said.get(&peer).copied().unwrap_or_default(), ..Missed::default() };
+                self.tell_id(&peer, Input::Missed { owner, missed });
+                Input::Compared { owner, result }
             }
             Action::Scrub { owner, h, part, .. } => {
                 let p = &self.peers[&peer];
