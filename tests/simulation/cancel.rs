@@ -66,9 +66,10 @@ impl World {
     /// a stranger; and of a mail that had ended before, the tombstone may not say how for each receiver.
     pub(crate) fn unsure_cancel(&self) -> Option<&(SubmissionId, Address)> {
         let all_there = self.peers.iter().all(|p| p.is_up() && !p.dead && !p.left);
-        let forgotten = |which: &(SubmissionId, Address)| {
+        let is_past = |which: &(SubmissionId, Address)| {
             let owner = &self.peers[self.truth.letters[&which.0].from];
-            owner.disk.ledger.ended.get(which) == Some(&EndedAs::Forgotten)
+            // What had expired before it was taken back: its reader is not asked any more.
+            matches!(owner.disk.ledger.ended.get(which), Some(EndedAs::Forgotten | EndedAs::Expired))
         };
         let nobody_knows = |(id, reader): &(SubmissionId, Address)| {
             let from = self.truth.letters[id].from;
@@ -84,7 +85,7 @@ impl World {
         };
         let mut unsure = self.truth.cancel_said.iter().filter(|(_, answer)| **answer == CancelAnswer::Uncertain);
         unsure
-            .find(|(which, _)| all_there && !forgotten(which) && !nobody_knows(which) && !lied_about(which))
+            .find(|(which, _)| all_there && !is_past(which) && !nobody_knows(which) && !lied_about(which))
             .map(|(which, _)| which)
     }
 

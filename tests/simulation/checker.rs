@@ -109,8 +109,9 @@ pub(crate) struct Truth {
     pub(crate) cancelled_for: BTreeMap<(SubmissionId, Address), u64>,
     /// Parts that members reported to the owner, true when they were reported, and when that was.
     pub(crate) reported: BTreeMap<MailId, BTreeMap<PeerId, BTreeMap<Part, u64>>>,
-    /// Audits that members missed, as the owner knows, and since when: what was reported before does not count.
-    pub(crate) missed: BTreeMap<(MailId, PeerId), (u64, WallTime)>,
+    /// Audits that members missed, as the owner knows, and since when: what was reported before the last one does not count. With
+    /// the time that the owner's journal says, once there is one.
+    pub(crate) missed: BTreeMap<(MailId, PeerId), Vec<(u64, Option<WallTime>)>>,
     /// Mails of owners whose disk died, that were announced then.
     pub(crate) orphans: Vec<Orphan>,
     /// What owners showed of their open mails when they were last up.
@@ -306,7 +307,7 @@ impl World {
     pub(crate) fn check_record(&mut self, p: usize, record: &Record) {
         let Record::Outbox(bytes) = record else { return };
         match wire::decode(bytes).unwrap() {
-            outbox::Event::Ended { submission, receiver, why, .. } => self.check_end(p, submission, &receiver, why),
+            outbox::Event::Ended { submission, receiver, why, at } => self.check_end(p, submission, &receiver, why, at),
             outbox::Event::Tombstoned { h, ending, .. } => {
                 let mail = &self.truth.mails[&h];
                 let ended = &self.peers[p].disk.ledger.ended;
@@ -321,7 +322,7 @@ impl World {
         }
     }
 
-    fn check_end(&mut self, p: usize, submission: SubmissionId, receiver: &Address, why: EndedAs) {
+    fn check_end(&mut self, p: usize, submission: SubmissionId, receiver: &Address, why: EndedAs, at: WallTime) {
         let signed = |outcome: Outcome| {
             self.truth
                 .nrs
@@ -334,7 +335,10 @@ impl World {
             EndedAs::Received => signed(Outcome::Received),
             EndedAs::Refused(refusal) => signed(Outcome::Refused(refusal)),
             EndedAs::Cancelled => self.truth.cancelled.contains(&submission),
-            EndedAs::Expired => self.is_over_for(p, letter.at + life),
+            // It may take long until it is durable: a wrong clock that was taken for right then may be right by now.
+            EndedAs::Expired => {
+                self.is_over_for(p, letter.at + life) || (self.peers[p].fooled && letter.at + life <= at)
+            }
             EndedAs::Filed => *receiver == self.peers[p].address,
             EndedAs::UnknownAddress => self.at(receiver).is_none(),
             EndedAs::Forgotten => self.is_end_forgotten(&submission, receiver),
@@ -453,7 +457,7 @@ impl World {
         let members = self.peers[p].roster.members.iter().map(|m| m.peer_id);
         let live = members.filter(|member| !self.peers[p].roster.lost.contains(member));
         let parts = |member: PeerId| {
-            let missed = self.truth.missed.get(&(*h, member));
+            let missed = self.truth.missed.get(&(*h, member)).and_then(|all| all.last());
             let reported = self.truth.reported.get(h).and_then(|all| all.get(&member)).into_iter().flatten();
             let since =
                 reported.filter(|(_, at)| missed.is_none_or(|(missed, _)| *at >= missed)).map(|(part, _)| *part);

@@ -159,7 +159,7 @@ pub(crate) struct Ledger {
     pub(crate) ended: BTreeMap<(SubmissionId, Address), EndedAs>,
     pub(crate) tombstoned: BTreeMap<MailId, Ending>,
     /// Audits that members missed.
-    pub(crate) missed: BTreeMap<(PeerId, MailId), WallTime>,
+    pub(crate) missed: BTreeMap<(PeerId, MailId), BTreeSet<WallTime>>,
     /// Mails that members' msglists name, as read.
     pub(crate) read: BTreeSet<(PeerId, MailId)>,
     /// How members' msglists say that their mails are kept.
@@ -201,7 +201,7 @@ impl Ledger {
                 self.ended.insert((submission, receiver), why);
             }
             outbox::Event::Tombstoned { h, ending, .. } => drop(self.tombstoned.insert(h, ending)),
-            outbox::Event::Missed { member, h, at, .. } => drop(self.missed.insert((member, h), at)),
+            outbox::Event::Missed { member, h, at, .. } => drop(self.missed.entry((member, h)).or_default().insert(at)),
             _ => {}
         }
     }

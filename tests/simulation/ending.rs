@@ -68,10 +68,13 @@ impl World {
             // Whoever had to take a wrong clock for right has forgotten what it held to be over.
             let keeps = |member: &&usize| !self.lies(**member, Lie::HoldsNothing) && !self.peers[**member].fooled;
             let held: Vec<BTreeSet<Part>> = placed.iter().filter(keeps).map(|member| parts_of(*member)).collect();
-            let distinct: BTreeSet<_> = held.iter().flatten().filter(|part| is_of(encoding, **part)).collect();
+            // Nobody takes the part of whom names every part: what the others hold is distinct all the same.
+            let is_true = |member: &&usize| !self.lies(**member, Lie::ClaimsAll);
+            let told: Vec<_> = placed.iter().filter(keeps).filter(is_true).map(|member| parts_of(*member)).collect();
+            let distinct: BTreeSet<_> = told.iter().flatten().filter(|part| is_of(encoding, **part)).collect();
             let enough = match encoding {
                 Encoding::Whole => true,
-                Encoding::Fragments { n, .. } => distinct.len() >= held.len().min(usize::from(n)),
+                Encoding::Fragments { n, .. } => distinct.len() >= told.len().min(usize::from(n)),
             };
             // A second sealed form of a mail, from before a restore, is not shown on its own.
             let Some(shown) = self.shown_safe(p, h).or_else(|| self.form_of_before(p, &h)) else { continue };

@@ -7,7 +7,7 @@ use roost::core::outbox::{self, RecoverJob};
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, fetch};
 use roost::model::notification::Ns;
-use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, Urgency, WallTime};
+use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, Urgency};
 
 use super::checker::{Letter, Orphan, Promise, readable};
 use super::disk::{Disk, DiskOp, SealedNs};
@@ -129,7 +129,7 @@ impl World {
     /// An owner learns that a member missed an audit: what that one reported before does not count any more.
     pub(crate) fn audit_missed(&mut self, p: usize, member: PeerId, h: MailId) {
         self.say(|w| format!("{} finds that {} cannot show {h}", w.name(p), w.name(w.index(&member))));
-        self.truth.missed.insert((h, member), (self.t, self.wall(p)));
+        self.truth.missed.entry((h, member)).or_default().push((self.t, None));
         if let Some(belief) = self.truth.beliefs.get_mut(&(p, member)) {
             belief.remove(&h);
         }
@@ -142,12 +142,23 @@ impl World {
         self.later(soon, Happening::LooksAtSafety { p, life });
     }
 
+    /// The owner is about to write that a member missed an audit: by this the miss is known again after a crash.
+    pub(crate) fn note_misses(&mut self, events: &[outbox::Event]) {
+        for event in events {
+            let outbox::Event::Missed { member, h, at, .. } = event else { continue };
+            if let Some((_, wall)) = self.truth.missed.get_mut(&(*h, *member)).and_then(|all| all.last_mut()) {
+                *wall = Some(*at);
+            }
+        }
+    }
+
     /// A crash lets an owner forget what was not durable yet.
     pub(crate) fn forget_misses(&mut self, p: usize) {
         let (mails, known) = (&self.truth.mails, &self.peers[p].disk.ledger.missed);
-        let is_durable =
-            |h: MailId, member: PeerId, wall: WallTime| known.get(&(member, h)).is_some_and(|at| *at >= wall);
-        self.truth.missed.retain(|(h, member), (_, wall)| mails[h].owner != p || is_durable(*h, *member, *wall));
+        for ((h, member), all) in self.truth.missed.iter_mut().filter(|((h, _), _)| mails[h].owner == p) {
+            let durable = known.get(&(*member, *h));
+            all.retain(|(_, wall)| wall.is_some_and(|wall| durable.is_some_and(|durable| durable.contains(&wall))));
+        }
     }
 
     /// Puts an own mail together again from what members hold, as the actor does it.

@@ -141,9 +141,7 @@ impl World {
     pub(crate) fn compared(&mut self, p: usize, owner: PeerId, answer: Answer) {
         let result = match answer {
             Answer::Differ(differ, missed) => {
-                if !missed.parts.is_empty() {
-                    self.hand(p, Tell::Replicator(Input::Missed { owner, missed }));
-                }
+                self.hand(p, Tell::Replicator(Input::Missed { owner, missed }));
                 Ok(differ)
             }
             other => Err(failure(other)),

@@ -36,7 +36,7 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     /// Milliseconds since the beginning.
     pub(crate) t: u64,
-    queue: BTreeMap<(u64, u64), Happening>,
+    queue: BTreeMap<(u64, u64), Box<Happening>>,
     next: u64,
     pub(crate) peers: Vec<Peer>,
     by_id: BTreeMap<PeerId, usize>,
@@ -136,7 +136,7 @@ impl World {
     /// Puts something after `delay` milliseconds.
     pub(crate) fn later(&mut self, delay: u64, what: Happening) {
         let at = (self.t + delay, self.fresh());
-        self.queue.insert(at, what);
+        self.queue.insert(at, Box::new(what));
     }
     pub(crate) fn index(&self, id: &PeerId) -> usize {
         self.by_id[id]
@@ -183,7 +183,7 @@ impl World {
             && let Some(next) = self.queue.first_entry().filter(|next| next.key().0 <= end)
         {
             let at = next.key().0;
-            let what = next.remove();
+            let what = *next.remove();
             self.steps_now = if at == self.t { self.steps_now + 1 } else { 0 };
             self.t = at;
             if self.steps_now > STEPS_MAX {
@@ -437,6 +437,7 @@ impl World {
             Wish::Outbox(Effect::Reply(token, reply)) => self.reply_outbox(p, token, reply),
             Wish::Outbox(Effect::Feed(input)) => self.hand(p, Tell::Outbox(input)),
             Wish::Outbox(Effect::Commit { events, then }) => {
+                self.note_misses(&events);
                 let records = events.iter().map(|e| Record::Outbox(wire::encode(e))).collect();
                 self.commit(p, records, then.into_iter().map(Wish::Outbox).collect());
             }
