@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::owner::{Mail, Task, Wait};
+use super::owner::{KnownTombstone, Mail, Task, Wait};
 use super::scheme::scheme;
 use super::types::{Action, Event};
 use super::{MailKey, Replicator};
@@ -28,7 +28,8 @@ const EXPIRY_SLEEP: Duration = Duration::from_secs(3600);
 /// What a look at a mail concluded.
 enum Verdict {
     Rest,
-    /// It is over, and nothing of it is here; the part that this peer was to hold, which it may have begun to pull.
+    /// It is over, and nothing of it is here; the part that this peer was to hold, which it may have begun to pull, or any if it had
+    /// no place and its owner must know all the same.
     Forget(Option<Part>),
     Drop(Vec<Part>),
     Ask,
@@ -89,7 +90,10 @@ impl Replicator {
         }
         if over {
             let parts: Vec<Part> = mail.held.union(&mail.bad).copied().collect();
-            let meant = mail.goal.or(rank_part);
+            // Before a mail counts as taken back, all who were served have spoken: this peer perhaps, which is a reader too.
+            let some_part =
+                || o.tombstones.get(h).is_some_and(KnownTombstone::may_have_unread).then(|| any_part(mail.encoding));
+            let meant = mail.goal.or(rank_part).or_else(some_part);
             return Some(if parts.is_empty() { Verdict::Forget(meant) } else { Verdict::Drop(parts) });
         }
         if is_alone {
@@ -428,6 +432,14 @@ impl Replicator {
 /// Whether as many members are placed as an encoding has parts. A mail that is kept whole is placed at as many as there are.
 pub(super) fn is_complete(encoding: Encoding, placed: usize) -> bool {
     placed >= scheme(encoding, placed).places()
+}
+
+/// One of the parts of a mail that is kept so.
+fn any_part(encoding: Encoding) -> Part {
+    match encoding {
+        Encoding::Whole => Part::Whole,
+        Encoding::Fragments { k, .. } => Part::Fragment { k, i: 0 },
+    }
 }
 
 /// A short name of a set of members in rank, to notice that it changed.

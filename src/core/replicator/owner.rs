@@ -15,8 +15,9 @@ use super::types::Event;
 use super::{MailKey, part_bytes};
 use crate::core::about_bytes;
 use crate::model::holding::{Holding, HoldingRefusal, HoldingState};
-use crate::model::msglist::{Cursor, Entry, EntryBody};
+use crate::model::msglist::{Cursor, Ending, Entry, EntryBody, Tombstone};
 use crate::model::{Address, Digest, Encoding, MailId, MonoTime, Part, PeerId, WallTime};
+use crate::wire::Signed;
 use crate::wire::msglist::decode_entry;
 
 /// A tombstone is kept this long after the mail's expiry (DESIGN.md section 5).
@@ -112,6 +113,10 @@ pub(super) struct KnownTombstone {
 }
 
 impl KnownTombstone {
+    /// Whether some receiver may never have had the mail.
+    pub(super) fn may_have_unread(&self) -> bool {
+        Signed::<Tombstone>::verify(&self.tombstone).is_ok_and(|tombstone| tombstone.ending != Ending::Received)
+    }
     fn event(&self, owner: PeerId, h: MailId) -> Event {
         let (expiry, tombstone, named) = (self.expiry, self.tombstone.clone(), self.named);
         Event::Tombstoned { owner, h, expiry, tombstone, named }

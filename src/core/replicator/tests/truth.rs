@@ -11,7 +11,7 @@ use crate::core::replicator::list::{KnownList, Taken};
 use crate::core::replicator::{Event, Input, Lookup, Reply};
 use crate::core::{Brain, Token};
 use crate::model::holding::{HoldingState, Missed};
-use crate::model::msglist::{Cursor, Entry, EntryBody, Epoch, Head, Seq, SignedTombstone, Tombstone};
+use crate::model::msglist::{Cursor, Ending, Entry, EntryBody, Epoch, Head, Seq, SignedTombstone, Tombstone};
 use crate::model::{Encoding, Part, PeerId, WallTime};
 use crate::wire::Signed;
 use crate::wire::msglist::{Page, Run, chain_next, chain_start, encode_entry};
@@ -313,4 +313,18 @@ fn r8_a_member_that_differs_from_its_owner_names_what_it_has_not_also_where_it_i
     world.tell(other, Input::PeerIsBack(id("alice")));
     world.run(HOUR / 60);
     assert_eq!(world.told("alice", other, 1), [(Part::Whole, HoldingState::Lost)]);
+}
+
+/// Seed 100079: a member without a place read the mail of its owner, who could not know that it held no part of it.
+#[test]
+fn r12_a_member_without_a_place_says_that_nothing_of_a_cancelled_mail_is_here() {
+    for (ending, who_speaks) in [(Ending::Received, 3), (Ending::Cancelled, 5), (Ending::Refused, 5)] {
+        let mut world = World::new(&SIX);
+        world.send("alice", 1, Encoding::Whole);
+        assert_eq!(world.holders("alice", 1).len(), 3);
+        world.end_as("alice", 1, ending);
+        world.run(HOUR);
+        let spoke = |name: &&&str| matches!(world.told("alice", name, 1)[..], [(_, HoldingState::Dropped { .. })]);
+        assert_eq!(SIX[1..].iter().filter(spoke).count(), who_speaks, "{ending}");
+    }
 }

@@ -64,7 +64,10 @@ impl Outbox {
         self.append(EntryBody::Mail(mail));
     }
     pub(super) fn tombstone(&self, h: MailId, expiry: WallTime) -> Signed<Tombstone> {
-        let (owner, ending) = (self.key.peer_id(), Ending::Received);
+        self.tombstone_of(h, expiry, Ending::Received)
+    }
+    fn tombstone_of(&self, h: MailId, expiry: WallTime, ending: Ending) -> Signed<Tombstone> {
+        let owner = self.key.peer_id();
         self.key.sign(Tombstone { owner, h, ending, at: WallTime(1), expiry })
     }
     /// Every entry after `since`, in one run of one epoch.
@@ -246,9 +249,12 @@ impl World {
         self.settle();
     }
     pub(super) fn end(&mut self, owner: &str, x: u8) {
+        self.end_as(owner, x, Ending::Received);
+    }
+    pub(super) fn end_as(&mut self, owner: &str, x: u8, ending: Ending) {
         let expiry = self.now.wall + LIFE;
         let outbox = self.outbox(owner);
-        let tombstone = outbox.tombstone(h(x), expiry).to_entry();
+        let tombstone = outbox.tombstone_of(h(x), expiry, ending).to_entry();
         outbox.mails.remove(&h(x));
         outbox.append(EntryBody::Tombstone(tombstone));
         self.settle();
