@@ -31,7 +31,7 @@ fn world(mode: Mode) -> World {
         mode,
         fragments: KOfN { k: 2, n: 3 },
         copies: 3,
-        whole_below: ByteSize::kib(1),
+        whole_below: ByteSize::kib(0),
         lost_after: Span::hours(1),
         life: Span::days(7),
         ..Policy::default()

@@ -49,7 +49,8 @@ impl World {
                 self.check_drop_told(p, owner, h, &parts);
                 let named = parts.iter().map(|part| (owner, h, *part)).collect();
                 let told = Tell::Replicator(Input::PartsDropped { owner, h, parts, result: Ok(()) });
-                let op = if self.is(Saboteur::KeepsTombstoned) { Vec::new() } else { named };
+                let stays = self.is(Saboteur::KeepsTombstoned) && self.was_tombstoned(&h);
+                let op = if stays { Vec::new() } else { named };
                 self.disk(p, DiskOp::DropParts(op), After::Tell(Box::new(told)));
             }
             Action::Report { owner, upto, holdings } => self.report(p, owner, upto, holdings),

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::events::{Event, State};
 use super::{Batch, Outbox};
-use crate::core::CLOCK_STOOD;
 use crate::model::msglist::{Cursor, EntryBody, Epoch, Seq, Tombstone};
 use crate::model::{Digest, Now, SubmissionId, WallTime};
 use crate::wire::Signed;
@@ -20,8 +19,7 @@ const LOOK: Duration = Duration::from_secs(86_400);
 impl Outbox {
     /// Looks for what is over, at most once a day.
     pub(super) fn rebase_now_and_then(&mut self, now: Now) {
-        let has_stood = !self.clock_doubtful && now.mono.since(self.doubted_at) >= CLOCK_STOOD;
-        if !has_stood || self.rebase_at.is_some_and(|at| now.mono < at) {
+        if !self.has_clock_stood(now) || self.rebase_at.is_some_and(|at| now.mono < at) {
             return;
         }
         self.rebase_at = Some(now.mono + LOOK);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::dsn;
-use super::events::{EndedAs, Event, Receiver};
+use super::events::{EndedAs, Event, Mail, Receiver};
 use super::io::{Action, NrFrom, OutboxRefusal, Reply};
 use super::{Batch, FILE_AGAIN, Outbox, Timer};
 use crate::model::msglist::{Cursor, Ending, EntryBody, Tombstone};
@@ -206,7 +206,9 @@ impl Outbox {
     /// mail any more, so that is the end of it.
     pub(super) fn gone_told(&mut self, now: Now, h: MailId, receiver: &Address, done: bool) {
         let which = (h, receiver.clone());
-        let expired = self.state.mails.get(&h).is_none_or(|mail| self.is_past(mail.facts.expiry));
+        // A clock that was ahead for a while is no reason not to tell it any more.
+        let has_expired = |mail: &Mail| self.has_clock_stood(now) && self.is_past(mail.facts.expiry);
+        let expired = self.state.mails.get(&h).is_none_or(has_expired);
         let Some((id, peer)) = self.sealed_for(&h, receiver).map(|(id, sealed)| (id, sealed.peer)) else { return };
         if done || expired {
             self.told_in_vain.remove(&which);

@@ -58,7 +58,7 @@ pub use io::{
     WaitingStatus,
 };
 
-use crate::core::{Brain, CLOCK_SET, Effect, Outgoing, Token};
+use crate::core::{Brain, CLOCK_SET, CLOCK_STOOD, Effect, Outgoing, Token};
 use crate::model::group::Roster;
 use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
@@ -316,6 +316,11 @@ impl Outbox {
         if doubtful {
             self.doubted_at = now.mono;
         }
+    }
+
+    /// Whether the clock is one by which something may be forgotten for good.
+    fn has_clock_stood(&self, now: Now) -> bool {
+        !self.clock_doubtful && now.mono.since(self.doubted_at) >= CLOCK_STOOD
     }
 
     /// Whether a moment is past, by a clock that can be trusted: one that may be wrong ends nothing and gives nothing up.

@@ -246,3 +246,21 @@ fn a_mail_that_was_sealed_twice_is_cancelled_only_when_both_forms_are_out_of_rea
     world.holds(2, other.facts.h, Part::Whole, HoldingState::Dropped { served: vec![] }, at);
     assert_eq!(cancel(&mut world), [CancelAnswer::Cancelled]);
 }
+
+/// Seed 44032: nobody could tell the clock better, and by the time that it was right the reader was not told any more.
+#[test]
+fn r12_a_reader_is_told_though_the_clock_was_past_the_end_of_the_mail_for_a_while() {
+    let (mut world, _) = kept(Rules::default());
+    let right = world.now.wall;
+    world.now.wall = right + 45 * DAY;
+    world.run(Duration::from_secs(1));
+    world.tell(Input::ClockDoubtful(false));
+    assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain]);
+    world.run(20 * MINUTE);
+    world.now.wall = right + 20 * MINUTE;
+    world.run(MINUTE);
+    world.tell(Input::ClockDoubtful(false));
+    world.rules.away.clear();
+    world.run(10 * MINUTE);
+    assert_eq!((world.outside.gone_told.len(), cancel(&mut world)), (1, vec![CancelAnswer::Cancelled]));
+}
