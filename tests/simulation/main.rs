@@ -154,12 +154,14 @@ mod tests {
         assert!(run::tell(seed, saboteur).is_none());
     }
 
-    /// The checker reports exactly the rule that a saboteur breaks.
+    /// The checker reports exactly the rule that a saboteur breaks, and nothing when it is away.
     fn is_caught(saboteur: Saboteur) {
         for seed in 0..SABOTAGE_SEEDS {
             if let Some(violation) = run::run(seed, Some(saboteur)) {
                 println!("{saboteur:?}: seed {seed}: {violation:?}");
                 assert_eq!(violation.rule, saboteur.breaks(), "seed {seed}: {violation:?}");
+                let without = run::run_unbroken(seed, saboteur);
+                assert!(without.is_none(), "seed {seed}: {without:?} was not {saboteur:?}'s doing");
                 return;
             }
         }

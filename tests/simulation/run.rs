@@ -30,6 +30,14 @@ pub(crate) fn run(seed: u64, saboteur: Option<Saboteur>) -> Option<Violation> {
     world.violation
 }
 
+/// The same faults as in the world of a saboteur, and nobody broken.
+pub(crate) fn run_unbroken(seed: u64, instead_of: Saboteur) -> Option<Violation> {
+    let params = Params { saboteur: None, ..Params::draw(seed, Some(instead_of)) };
+    let mut world = World::new(params, false);
+    world.play_or_name(seed, Some(instead_of));
+    world.violation
+}
+
 /// The line that runs a seed once more.
 fn again(seed: u64, saboteur: Option<Saboteur>) -> String {
     let by = saboteur.map(|s| format!("ROOST_SIM_SABOTEUR={s:?} ")).unwrap_or_default();

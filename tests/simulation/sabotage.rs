@@ -7,14 +7,14 @@
 //! R1  YesBeforeDurable     0      R7  KeepsTombstoned      0
 //! R1  HoldsWithoutRoom     0      R7  Resurrects           2
 //! R2  SwallowsDsn          0      R7  SaysTooLate          0
-//! R2  NeverRepeats         0      R7  SaysCancelled       14
+//! R2  NeverRepeats         1      R7  SaysCancelled       12
 //! R3  EmptyListDeletes     0      R8  CountsTwice          0
 //! R3  BelievesTombstones   0      R8  IgnoresMisses        0
 //! R3  ExpiresByAnyClock    1      R8  DropsUntold          0
 //! R3  FreesEarly           2      R8  NeverScrubs          2
 //! R4  AnySignerFrees       0      R9  AsksWithoutBound     0
 //! R5  FilesTwice           0      R11 BelievesAnyNs        0
-//! R6  SkipsVerification    2      R12 NeverRests           0
+//! R6  SkipsVerification    0      R12 NeverRests           0
 //! R6  KeepsUnchecked       3      R12 NeverSure            1
 //! ```
 
