@@ -74,6 +74,9 @@ pub(crate) struct SealedMail {
     pub(crate) expiry: WallTime,
 }
 
+/// Since when a miss is known, and the time that the owner's journal says, once there is one.
+pub(crate) type MissedAudit = (u64, Option<WallTime>);
+
 /// What is true, whatever any peer believes.
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
@@ -109,9 +112,8 @@ pub(crate) struct Truth {
     pub(crate) cancelled_for: BTreeMap<(SubmissionId, Address), u64>,
     /// Parts that members reported to the owner, true when they were reported, and when that was.
     pub(crate) reported: BTreeMap<MailId, BTreeMap<PeerId, BTreeMap<Part, u64>>>,
-    /// Audits that members missed, as the owner knows, and since when: what was reported before the last one does not count. With
-    /// the time that the owner's journal says, once there is one.
-    pub(crate) missed: BTreeMap<(MailId, PeerId), Vec<(u64, Option<WallTime>)>>,
+    /// Audits that members missed, as the owner knows: what was reported before the last one does not count.
+    pub(crate) missed: BTreeMap<(MailId, PeerId), Vec<MissedAudit>>,
     /// Mails of owners whose disk died, that were announced then.
     pub(crate) orphans: Vec<Orphan>,
     /// What owners showed of their open mails when they were last up.

@@ -430,16 +430,7 @@ impl World {
                     self.unheard -= 1;
                     return self.tell_id(&peer, Input::Holders { owner, h, answers: BTreeMap::new() });
                 }
-                let on = members.into_iter().filter(|m| !self.off.contains(m));
-                let of =
-                    |m: &PeerId| self.peers[m].disk.iter().filter(|d| d.0 == owner && d.1 == h).map(|d| d.2).collect();
-                let mut answers: BTreeMap<PeerId, BTreeSet<Part>> = on.map(|m| (m, of(&m))).collect();
-                let all = (0..5).map(|i| Part::Fragment { k: 3, i });
-                answers
-                    .iter_mut()
-                    .filter(|(m, _)| self.liar == Some(**m))
-                    .for_each(|(_, parts)| parts.extend(all.clone()));
-                Input::Holders { owner, h, answers }
+                Input::Holders { owner, h, answers: self.what_they_hold(&owner, &h, members) }
             }
             Action::Mirror(order) => self.mirror(peer, &order),
             Action::DropParts { owner, h, parts, .. } => {
@@ -476,6 +467,16 @@ impl World {
             }
         };
         self.tell_id(&peer, input);
+    }
+
+    /// What those that are on line say that they hold.
+    fn what_they_hold(&self, owner: &PeerId, h: &MailId, of: Vec<PeerId>) -> BTreeMap<PeerId, BTreeSet<Part>> {
+        let held = |m: &PeerId| {
+            let here = self.peers[m].disk.iter().filter(|d| d.0 == *owner && d.1 == *h).map(|d| d.2);
+            let lies = if self.liar == Some(*m) { 0..5 } else { 0..0 };
+            here.chain(lies.map(|i| Part::Fragment { k: 3, i })).collect()
+        };
+        of.into_iter().filter(|m| !self.off.contains(m)).map(|m| (m, held(&m))).collect()
     }
 
     fn answer_follow(&mut self, owner: PeerId, from: PeerId, since: Cursor) -> Result<Page, AskFailure> {
