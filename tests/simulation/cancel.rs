@@ -4,7 +4,7 @@
 use roost::core::outbox::{self, CancelAnswer, CancelTarget, EndedAs};
 use roost::core::postbox::MailKey;
 use roost::model::notification::Outcome;
-use roost::model::{Address, MailId, SubmissionId};
+use roost::model::{Address, MailId, PeerId, SubmissionId};
 
 use super::checker::Rule;
 use super::peer::{Tell, Waiter};
@@ -78,6 +78,7 @@ impl World {
             let is_old = |p: usize| self.truth.restored.contains_key(&p);
             (is_old(from) || self.at(reader).is_some_and(is_old)) && !self.at(reader).is_some_and(knows)
         };
+        let is_forgotten = |(id, _): &(SubmissionId, Address)| self.is_forgotten_by_all(*id);
         // Who says falsely that it holds a mail never says that it has given it up.
         let lied_about = |(id, _): &(SubmissionId, Address)| {
             let from = self.truth.letters[id].from;
@@ -85,8 +86,24 @@ impl World {
         };
         let mut unsure = self.truth.cancel_said.iter().filter(|(_, answer)| **answer == CancelAnswer::Uncertain);
         unsure
-            .find(|(which, _)| all_there && !is_past(which) && !nobody_knows(which) && !lied_about(which))
+            .find(|(which, _)| {
+                all_there && !is_past(which) && !nobody_knows(which) && !is_forgotten(which) && !lied_about(which)
+            })
             .map(|(which, _)| which)
+    }
+
+    /// Whether a mail is on no journal of its owner, which came back with an old disk, and none of its members' either: there is
+    /// nobody from whom its owner could hear that there was such a mail.
+    fn is_forgotten_by_all(&self, id: SubmissionId) -> bool {
+        let from = self.truth.letters[&id].from;
+        let forms =
+            self.truth.mails.iter().filter(|(_, mail)| mail.submission == id).map(|(h, _)| (self.peers[from].id, *h));
+        let knows = |p: usize, form: &(PeerId, MailId)| {
+            let ledger = &self.peers[p].disk.ledger;
+            ledger.noted.contains_key(form) || ledger.buried_parts.contains(form) || ledger.sealed.contains(&form.1)
+        };
+        self.truth.restored.contains_key(&from)
+            && forms.into_iter().all(|form| !(0..self.params.members).any(|p| knows(p, &form)))
     }
 
     fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {

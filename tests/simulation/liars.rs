@@ -100,6 +100,10 @@ impl World {
     pub(crate) fn lies_of_parts(&self, p: usize) -> bool {
         self.lies(p, Lie::HoldsNothing) || self.lies(p, Lie::ClaimsAll)
     }
+    /// Whether a reader may get nothing of what a peer holds for others.
+    pub(crate) fn is_false_holder(&self, p: usize) -> bool {
+        self.lies_of_parts(p) || self.lies(p, Lie::BadBlocks) || self.lies(p, Lie::Withholds)
+    }
     fn is_of_other(&self, p: usize, h: &MailId) -> bool {
         self.truth.mails.get(h).is_some_and(|mail| mail.owner != p)
     }

@@ -105,12 +105,12 @@ impl World {
     /// Whether more holders were lost than safe(f) said may go.
     pub(crate) fn is_void(&self, h: &MailId, promise: &Promise) -> bool {
         let owner = self.peers[self.truth.mails[h].owner].id;
-        // A liar is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
+        // Who lies about parts is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
         let is_lost = |m: &&usize| {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
             let rot = self.peers[**m].disk.rotted.contains(&(owner, *h));
             self.peers[**m].dead
-                || self.peers[**m].liar
+                || self.is_false_holder(**m)
                 || self.peers[**m].fooled
                 || rot
                 || restored
@@ -119,8 +119,9 @@ impl World {
         // A liar that a holder gave its part up for, as placement says, stands for that one; so does one whose part has rotted.
         let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
         let gave_up = promise.holders.iter().any(|m| !self.peers[*m].dead && !holds(m));
-        let stands_in =
-            |m: &usize| self.has_rot(*m, owner, h) || (self.peers[*m].liar && (holds(m) || self.lies_of_parts(*m)));
+        let stands_in = |m: &usize| {
+            self.has_rot(*m, owner, h) || (self.is_false_holder(*m) && (holds(m) || self.lies_of_parts(*m)))
+        };
         let liars = (0..self.params.members).filter(|m| gave_up && stands_in(m) && !promise.holders.contains(m));
         let safe = promise.safe.min(self.declared_since(promise.at, h));
         i32::try_from(promise.holders.iter().filter(is_lost).count() + liars.count()).unwrap() > safe
@@ -135,6 +136,11 @@ impl World {
         }
         if !self.is(Saboteur::IgnoresMisses) {
             self.hand(p, Tell::Outbox(outbox::Input::AuditMissed { member, h }));
+            // Of a member that has said meanwhile that it lost its part nothing is counted that could be missed, and what it says next
+            // is new. That nothing else is passed over is for the brain's own tests.
+            if let Some(all) = self.truth.missed.get_mut(&(h, member)) {
+                all.pop_if(|(at, wall)| *at == self.t && wall.is_none());
+            }
         }
         // What it shows must be lower as soon as that is durable.
         let life = self.peers[p].life;
