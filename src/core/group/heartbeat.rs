@@ -211,10 +211,16 @@ impl Group {
 
     /// Descriptors to ask `peer` for: at the first contact of this run all that are newer than those here, later missing ones.
     fn wanted_from(&self, peer: &PeerId, regular: bool) -> Vec<(PeerId, u64)> {
-        let all = regular && self.liveness.get(peer).is_none_or(|live| !live.asked_all);
-        let others = self.others().into_iter();
-        let known = others.map(|p| (p, self.descriptors.get(&p).map_or(0, |held| held.descriptor.sequence)));
-        known.filter(|(_, sequence)| all || *sequence == 0).take(DESCRIPTORS_MAX).collect()
+        if regular && self.liveness.get(peer).is_none_or(|live| !live.asked_all) {
+            let sequence = |p: &PeerId| self.descriptors.get(p).map_or(0, |held| held.descriptor.sequence);
+            return self.others().into_iter().map(|p| (p, sequence(&p))).take(DESCRIPTORS_MAX).collect();
+        }
+        let Some(own) = self.home() else {
+            return Vec::new();
+        };
+        // Every heartbeat asks this, so only the few that are looked for are compared, not all members.
+        let members = self.sought().filter(|p| own.gd.member(p).is_some());
+        members.map(|p| (p, 0)).take(DESCRIPTORS_MAX).collect()
     }
 
     fn hear(&mut self, now: Now, peer: PeerId, version: u64, at: WallTime) {

@@ -86,6 +86,12 @@ impl Group {
         }
     }
 
+    /// Peers that a gd names and whose descriptors are not here.
+    pub(super) fn sought(&self) -> impl Iterator<Item = PeerId> {
+        let open = self.lookups.iter().filter(|(_, lookup)| lookup.in_flight || lookup.due.is_some());
+        open.map(|(peer, _)| *peer).filter(|peer| !self.descriptors.contains_key(peer))
+    }
+
     /// The descriptor of `peer` is here: it is not looked for any more.
     pub(super) fn described(&mut self, peer: &PeerId) {
         if let Some(lookup) = self.lookups.get_mut(peer) {
