@@ -69,6 +69,14 @@ impl Carried {
         }
     }
 
+    /// Frames that went out of any device, to this machine itself or away, out of the kernel's table of devices.
+    fn sent(devices: &str) -> Option<u64> {
+        let names = devices.lines().filter_map(|line| line.trim_start().split_once(':')).map(|(name, _)| name);
+        let mut sent = names.filter_map(|name| Self::parse(devices, name)).map(|carried| carried.tx_packets).peekable();
+        sent.peek()?;
+        Some(sent.sum())
+    }
+
     /// Out of the kernel's table of devices.
     fn parse(devices: &str, device: &str) -> Option<Self> {
         let line = devices.lines().find_map(|line| line.trim_start().strip_prefix(device)?.strip_prefix(':'))?;
@@ -146,6 +154,19 @@ impl Network {
     pub(super) fn carried(&self, side: Side) -> anyhow::Result<Carried> {
         let devices = inside(&self.namespace(side), || std::fs::read_to_string("/proc/thread-self/net/dev"))??;
         Carried::parse(&devices, WIRE).context("the kernel does not tell what the wire carried")
+    }
+
+    /// Frames that those of both sides sent until now, to each other and to themselves.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(super) fn sent_packets(&self) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for side in [Side::East, Side::West] {
+            let devices = inside(&self.namespace(side), || std::fs::read_to_string("/proc/thread-self/net/dev"))??;
+            sum += Carried::sent(&devices).context("the kernel does not tell what was sent")?;
+        }
+        Ok(sum)
     }
 
     fn router(&self) -> String {
@@ -256,5 +277,7 @@ mod tests {
         let seen = Carried::parse(devices, "out").unwrap().since(before);
         assert_eq!(seen, Carried { rx_bytes: 10, rx_packets: 2, tx_bytes: 70, tx_packets: 1 });
         assert_eq!(Carried::parse(devices, "ou"), None);
+        assert_eq!(Carried::sent(devices), Some(10));
+        assert_eq!(Carried::sent("no table"), None);
     }
 }

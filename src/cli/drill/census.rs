@@ -13,6 +13,7 @@ use super::events::{Event, MailNo};
 use super::{load, verdict, watch};
 use crate::cli::cluster::ClusterPeer;
 use crate::cli::demo::imap_client::{ImapClient, ImapError};
+use crate::cli::network::Network;
 use crate::cli::output;
 use crate::console::protocol::{Contact, GroupStatus, Request};
 use crate::model::{Address, MailId, WallTime};
@@ -23,6 +24,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(6);
 /// Longest wait for that.
 const REST_MAX: Duration = Duration::from_secs(60);
+/// How long it is counted what a group sends that rests: several rounds of everything that a peer does now and then.
+const IDLE: Duration = Duration::from_secs(60);
 /// Longest silence of a mail program's peer.
 const SILENCE: Duration = Duration::from_secs(40);
 /// Larger files are not searched for clear mail: no letter of a drill is as large.
@@ -367,6 +370,19 @@ pub(super) fn rest(crew: &Crew, told: &mut dyn FnMut(&str)) {
         }
     }
     crew.log.add(Event::Rests { rests: since.elapsed() >= REST });
+}
+
+/// Counts what a group sends that rests, where it has a network of its own in which nobody else sends anything.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub(super) fn idle(crew: &Crew, network: &Network, told: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    told("counting what the resting group sends");
+    let (before, start) = (network.sent_packets()?, Instant::now());
+    std::thread::sleep(IDLE);
+    let sent = network.sent_packets()?.saturating_sub(before);
+    crew.log.add(Event::Idle { sent, peers: crew.people.len(), took: start.elapsed() });
+    Ok(())
 }
 
 #[cfg(test)]

@@ -167,6 +167,15 @@ pub(super) enum Event {
         /// Whether so.
         rests: bool,
     },
+    /// What all peers together sent while nothing was to be done.
+    Idle {
+        /// Packets.
+        sent: u64,
+        /// How many peers there are.
+        peers: usize,
+        /// For how long it was counted.
+        took: Duration,
+    },
     /// The keys and members that a peer goes by.
     Pins {
         /// Which peer.

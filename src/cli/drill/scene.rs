@@ -413,6 +413,9 @@ impl Scene {
             self.left_out.push("whether it rests: a team's own peers may have mail of their own".to_owned());
         } else {
             census::rest(&self.crew, &mut |text| bar.at(text, None));
+            if let Some((network, _)) = self.around.as_ref().and_then(|around| around.network.as_ref()) {
+                census::idle(&self.crew, network, &mut |text| bar.at(text, None))?;
+            }
         }
         bar.at("counting", None);
         census::count(&self.crew, &self.pins, self.began);

@@ -13,6 +13,8 @@ const JUST_TAKEN: Duration = Duration::from_secs(3);
 /// More memory than this a peer needs not, whatever comes (a debug build included): strangers may fill 128 MiB of it with DHT entries,
 /// all others as much, fetches have 64 MiB.
 const MEMORY_MAX: u64 = 512 << 20;
+/// A member of a group that rests sends fewer packets a minute (DESIGN: "under about 60").
+const IDLE_PACKETS_MAX: f64 = 60.0;
 /// So many mails or peers are named in a verdict.
 const NAMED: usize = 4;
 
@@ -89,6 +91,8 @@ struct Sorted<'a> {
     other_pins: Vec<String>,
     settled: Option<(Duration, &'a [String])>,
     rests: Option<bool>,
+    /// Packets a minute and member while idle.
+    idle: Option<f64>,
     memory: Vec<(&'a str, u64)>,
     refusals: Vec<&'a str>,
     checked: Vec<(Rule, bool, &'a str)>,
@@ -231,6 +235,7 @@ fn of_peer<'a>(sorted: &mut Sorted<'a>, at: Duration, event: &'a Event) {
         Event::Clear { peer, file } => sorted.clear.push(format!("{file} of {peer}")),
         Event::Settled { took, open } => sorted.settled = Some((*took, open)),
         Event::Rests { rests } => sorted.rests = Some(*rests),
+        Event::Idle { sent, peers, took } => sorted.idle = Some(a_minute_and_member(*sent, *peers, *took)),
         Event::Pins { peer, differ } => {
             sorted.pins += 1;
             sorted.other_pins.extend(differ.as_ref().map(|differ| format!("{peer}: {differ}")));
@@ -421,16 +426,30 @@ fn pins(sorted: &Sorted<'_>) -> (bool, String) {
     }
 }
 
+/// Packets that each of `peers` sent a minute, of `sent` in `took`.
+fn a_minute_and_member(sent: u64, peers: usize, took: Duration) -> f64 {
+    let sent = u32::try_from(sent).map_or(f64::INFINITY, f64::from);
+    let peers = u32::try_from(peers).map_or(f64::INFINITY, f64::from);
+    sent * 60.0 / took.as_secs_f64() / peers
+}
+
 fn converges(sorted: &Sorted<'_>) -> Option<(bool, String)> {
     let (took, open) = sorted.settled?;
     let took = took.as_secs();
-    Some(match (open.is_empty(), sorted.rests) {
-        (true, Some(true)) => {
-            (true, format!("all that was due was done {took} s after the load stopped, and then no disk was written"))
+    if !open.is_empty() {
+        return Some((false, format!("not done after {took} s: {}", some(open))));
+    }
+    let done = format!("all that was due was done {took} s after the load stopped");
+    Some(match (sorted.rests, sorted.idle) {
+        (Some(false), _) => (false, "all is done, and disks are still written".to_owned()),
+        (_, Some(idle)) if idle >= IDLE_PACKETS_MAX => {
+            (false, format!("{done}, and then each peer still sent {idle:.0} packets a minute"))
         }
-        (true, None) => (true, format!("all that was due was done {took} s after the load stopped")),
-        (true, Some(false)) => (false, "all is done, and disks are still written".to_owned()),
-        (false, _) => (false, format!("not done after {took} s: {}", some(open))),
+        (_, Some(idle)) => {
+            (true, format!("{done}; then no disk was written, and each peer sent {idle:.0} packets a minute"))
+        }
+        (Some(true), None) => (true, format!("{done}, and then no disk was written")),
+        (None, None) => (true, done),
     })
 }
 
