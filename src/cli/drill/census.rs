@@ -376,12 +376,12 @@ pub(super) fn rest(crew: &Crew, told: &mut dyn FnMut(&str)) {
 ///
 /// # Errors
 /// When the kernel does not tell.
-pub(super) fn idle(crew: &Crew, network: &Network, told: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+pub(super) fn idle(crew: &Crew, network: &Network, beat: Duration, told: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     told("counting what the resting group sends");
     let (before, start) = (network.sent_packets()?, Instant::now());
     std::thread::sleep(IDLE);
     let sent = network.sent_packets()?.saturating_sub(before);
-    crew.log.add(Event::Idle { sent, peers: crew.people.len(), took: start.elapsed() });
+    crew.log.add(Event::Idle { sent, peers: crew.people.len(), took: start.elapsed(), beat });
     Ok(())
 }
 

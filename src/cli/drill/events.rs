@@ -175,6 +175,8 @@ pub(super) enum Event {
         peers: usize,
         /// For how long it was counted.
         took: Duration,
+        /// Between two heartbeats, as the policy wants.
+        beat: Duration,
     },
     /// The keys and members that a peer goes by.
     Pins {

@@ -27,6 +27,7 @@ use crate::cli::progress::Progress;
 use crate::clock::system_wall;
 use crate::config::cluster::Cluster;
 use crate::console::protocol::{GroupStatus, Request, SealedLine};
+use crate::core::group::beat_under;
 use crate::core::jitter::Jitter;
 use crate::model::{Address, Mode, Policy, WallTime};
 
@@ -414,7 +415,7 @@ impl Scene {
         } else {
             census::rest(&self.crew, &mut |text| bar.at(text, None));
             if let Some((network, _)) = self.around.as_ref().and_then(|around| around.network.as_ref()) {
-                census::idle(&self.crew, network, &mut |text| bar.at(text, None))?;
+                census::idle(&self.crew, network, beat_under(&self.policy), &mut |text| bar.at(text, None))?;
             }
         }
         bar.at("counting", None);

@@ -7,13 +7,15 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::events::{Event, Gone, MailNo, Rule, Seen, Short, Word};
+use crate::core::group::BEAT;
 
 /// A kill within this time of a 250 is one that R1 is tried by.
 const JUST_TAKEN: Duration = Duration::from_secs(3);
 /// More memory than this a peer needs not, whatever comes (a debug build included): strangers may fill 128 MiB of it with DHT entries,
 /// all others as much, fetches have 64 MiB.
 const MEMORY_MAX: u64 = 512 << 20;
-/// A member of a group that rests sends fewer packets a minute (DESIGN: "under about 60").
+/// A member of a group that rests sends fewer packets a minute (DESIGN: "under about 60"), with the heartbeats of a policy that asks
+/// for no faster ones.
 const IDLE_PACKETS_MAX: f64 = 60.0;
 /// So many mails or peers are named in a verdict.
 const NAMED: usize = 4;
@@ -91,8 +93,8 @@ struct Sorted<'a> {
     other_pins: Vec<String>,
     settled: Option<(Duration, &'a [String])>,
     rests: Option<bool>,
-    /// Packets a minute and member while idle.
-    idle: Option<f64>,
+    /// Packets a minute and member while idle, and how many are allowed.
+    idle: Option<(f64, f64)>,
     memory: Vec<(&'a str, u64)>,
     refusals: Vec<&'a str>,
     checked: Vec<(Rule, bool, &'a str)>,
@@ -235,7 +237,9 @@ fn of_peer<'a>(sorted: &mut Sorted<'a>, at: Duration, event: &'a Event) {
         Event::Clear { peer, file } => sorted.clear.push(format!("{file} of {peer}")),
         Event::Settled { took, open } => sorted.settled = Some((*took, open)),
         Event::Rests { rests } => sorted.rests = Some(*rests),
-        Event::Idle { sent, peers, took } => sorted.idle = Some(a_minute_and_member(*sent, *peers, *took)),
+        Event::Idle { sent, peers, took, beat } => {
+            sorted.idle = Some((a_minute_and_member(*sent, *peers, *took), packets_allowed(*beat)));
+        }
         Event::Pins { peer, differ } => {
             sorted.pins += 1;
             sorted.other_pins.extend(differ.as_ref().map(|differ| format!("{peer}: {differ}")));
@@ -433,6 +437,11 @@ fn a_minute_and_member(sent: u64, peers: usize, took: Duration) -> f64 {
     sent * 60.0 / took.as_secs_f64() / peers
 }
 
+/// Packets a minute and member that a policy allows which wants a heartbeat so often.
+fn packets_allowed(beat: Duration) -> f64 {
+    IDLE_PACKETS_MAX * BEAT.max(beat).as_secs_f64() / beat.as_secs_f64()
+}
+
 fn converges(sorted: &Sorted<'_>) -> Option<(bool, String)> {
     let (took, open) = sorted.settled?;
     let took = took.as_secs();
@@ -442,11 +451,13 @@ fn converges(sorted: &Sorted<'_>) -> Option<(bool, String)> {
     let done = format!("all that was due was done {took} s after the load stopped");
     Some(match (sorted.rests, sorted.idle) {
         (Some(false), _) => (false, "all is done, and disks are still written".to_owned()),
-        (_, Some(idle)) if idle >= IDLE_PACKETS_MAX => {
-            (false, format!("{done}, and then each peer still sent {idle:.0} packets a minute"))
-        }
-        (_, Some(idle)) => {
-            (true, format!("{done}; then no disk was written, and each peer sent {idle:.0} packets a minute"))
+        (_, Some((idle, allowed))) if idle >= allowed => (
+            false,
+            format!("{done}, and then each peer still sent {idle:.0} packets a minute, {allowed:.0} are allowed"),
+        ),
+        (_, Some((idle, allowed))) => {
+            let idle = format!("each peer sent {idle:.0} packets a minute, {allowed:.0} are allowed at its heartbeats");
+            (true, format!("{done}; then no disk was written, and {idle}"))
         }
         (Some(true), None) => (true, format!("{done}, and then no disk was written")),
         (None, None) => (true, done),

@@ -14,11 +14,11 @@ use super::rotate::Kin;
 use super::types::{Action, Beat, BeatAnswer, CallFailed, Errand, SignedGd};
 use crate::core::{CLOCK_SET, Token};
 use crate::model::group::{Heartbeat, HeartbeatAnswer, View};
-use crate::model::{Digest, MonoTime, Now, PeerId, WallTime};
+use crate::model::{Digest, MonoTime, Now, PeerId, Policy, WallTime};
 use crate::wire::Signed;
 
 /// Between two heartbeats (DESIGN.md section 6).
-const BEAT: Duration = Duration::from_secs(10);
+pub const BEAT: Duration = Duration::from_secs(10);
 /// A group whose `lost_after` is shorter than three heartbeats beats faster, but not faster than this.
 const BEAT_MIN: Duration = Duration::from_secs(1);
 /// After so many missed heartbeats a member is not live, and the next acts.
@@ -84,10 +84,16 @@ fn median(mut values: Vec<i64>) -> i64 {
     }
 }
 
+/// Between two heartbeats under a policy: shorter in a group that wants to know sooner who is lost.
+#[must_use]
+pub fn beat_under(policy: &Policy) -> Duration {
+    (policy.lost_after.duration() / 3).clamp(BEAT_MIN, BEAT)
+}
+
 impl Group {
-    /// Between two heartbeats: shorter in a group that wants to know sooner who is lost.
+    /// Between two heartbeats of this peer.
     pub(super) fn beat(&self) -> Duration {
-        self.own_gd().map_or(BEAT, |own| (own.gd.policy.lost_after.duration() / 3).clamp(BEAT_MIN, BEAT))
+        self.own_gd().map_or(BEAT, |own| beat_under(&own.gd.policy))
     }
 
     /// The digest of the own group's newest gd.

@@ -39,6 +39,7 @@ pub use changes::{Mine, Overtaken, Wish};
 pub use conflicts::KeyChange;
 pub use error::GroupError;
 pub use events::Event;
+pub use heartbeat::{BEAT, beat_under};
 pub use membership::{INVITE_VALIDITY, would_do};
 pub use rotate::Rotation;
 pub use status::{Conflict, InviteStatus, MemberStatus, PinStatus, Role, Status};
