@@ -268,7 +268,11 @@ impl Replicator {
         if confirmed && !assigned.is_empty() {
             mail.tries = 0;
             self.probe_went_well(&owner);
-            self.drop_parts(owner, h, extras);
+            if self.can_tell(&owner) {
+                self.drop_parts(owner, h, extras);
+            } else {
+                self.wait(owner, h, Wait::Owner, None);
+            }
         } else {
             self.wait(owner, h, Wait::Confirmations, None);
         }

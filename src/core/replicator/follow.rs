@@ -160,7 +160,7 @@ impl Replicator {
         self.compare_soon(peer);
         self.retry(|owner, wait| match wait {
             Wait::Sources | Wait::Confirmations => true,
-            Wait::Blocks => *owner == peer,
+            Wait::Blocks | Wait::Owner => *owner == peer,
             Wait::Quota | Wait::Disk => false,
         });
         self.resolve_doubt(&peer);
@@ -269,6 +269,7 @@ impl Replicator {
             catch_up.others = true;
             self.ask_others(owner);
         }
+        self.take_back_untold(owner);
     }
 
     /// Asks other members for the list of an owner that does not answer after the start: those that have not answered yet, for

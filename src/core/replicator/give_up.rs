@@ -1,13 +1,14 @@
 //! Giving up parts that `decide` found to be too many, or of a mail that is over. A part that its owner may count is given up in
 //! words before its file goes, so that the safe(f) which the owner shows never counts a part that is gone (R8). An owner that is off,
-//! or that the view calls lost, counts what it knew as soon as it is back: no file goes before it was told.
+//! or that the view calls lost, counts what it knew as soon as it is back: until it can be told, the part is held like any other, and
+//! readers get it (R2).
 //!
 //! ```text
 //!              tombstone: DropParts -------------------------------------> files gone -> Dropped
 //!   DropDue <
 //!              too many: Dropped --owner has the word, or is no member--> holders asked once more
 //!                  |                  all confirm: DropParts --> files gone      else, and after a restart: Held again
-//!                  +--others are placed before the owner has the word: Held again
+//!                  +--others are placed, or the owner does not answer any more, before it has the word: Held again
 //!              expired: Dropped --owner has the word, or is lost--> DropParts --> files gone
 //! ```
 //!
@@ -70,6 +71,29 @@ impl Replicator {
         self.commit_each(there.map(|(owner, h, part)| Event::Held { owner, h, part }).collect());
     }
 
+    /// Whether an owner may count parts: one that is no member any more counts nothing.
+    fn may_count(&self, owner: &PeerId) -> bool {
+        self.roster.as_ref().is_some_and(|r| r.has(owner) && r.others().next().is_some())
+    }
+    /// Whether an owner can be told now that a part goes, or counts nothing any more. What is given up in words is shown to nobody:
+    /// while its owner is off, that would keep from readers what they may need, for as long as that lasts.
+    pub(super) fn can_tell(&self, owner: &PeerId) -> bool {
+        !self.may_count(owner) || self.owners.get(owner).is_some_and(|o| o.follow.is_reached())
+    }
+
+    /// An owner does not answer any more: what it was not told of yet is held again, until it is back.
+    pub(super) fn take_back_untold(&mut self, owner: PeerId) {
+        let given = self.owners.get(&owner).into_iter().flat_map(|o| &o.given_up);
+        let untold: Vec<MailId> = given.filter(|(_, given)| !given.asks).map(|(h, _)| *h).collect();
+        for h in untold.into_iter().filter(|h| !self.is_over(&owner, h)).collect::<Vec<_>>() {
+            let given = self.owners.get_mut(&owner).and_then(|o| o.given_up.remove(&h));
+            if let Some(GivenUp { parts, .. }) = given {
+                self.hold_again(owner, h, &parts);
+                self.look_again(owner, h);
+            }
+        }
+    }
+
     /// Decides to give up parts. Only once all that was recorded is durable it is done: the tombstone that frees them is part of it.
     pub(super) fn drop_parts(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>) {
         let placed = self.placed(&owner, &h).unwrap_or_default();
@@ -98,9 +122,8 @@ impl Replicator {
 
     /// Removes what was given up in words, once the owner has them. One that is no member any more counts nothing.
     pub(super) fn remove_given_up(&mut self, owner: PeerId) {
-        let may_count = self.roster.as_ref().is_some_and(|r| r.has(&owner) && r.others().next().is_some());
         let Some(o) = self.owners.get(&owner) else { return };
-        let ready = if may_count { o.told_of() } else { o.given_up.keys().copied().collect() };
+        let ready = if self.may_count(&owner) { o.told_of() } else { o.given_up.keys().copied().collect() };
         for h in ready {
             let is_over = self.is_over(&owner, &h);
             let Some(o) = self.owners.get_mut(&owner) else { return };

@@ -61,6 +61,8 @@ pub(super) enum Wait {
     Disk,
     /// The members that hold what replaces a part here: its turn to be tried, or until one is back.
     Confirmations,
+    /// The owner, which is to be told that a part goes: until it is back.
+    Owner,
 }
 
 /// A mail that an owner's msglist names.

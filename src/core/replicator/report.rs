@@ -105,7 +105,7 @@ impl Replicator {
         self.compare_soon(owner);
         self.retry(|whose, wait| match wait {
             Wait::Sources | Wait::Confirmations => true,
-            Wait::Blocks => *whose == owner,
+            Wait::Blocks | Wait::Owner => *whose == owner,
             Wait::Quota | Wait::Disk => false,
         });
         self.resolve_doubt(&owner);
