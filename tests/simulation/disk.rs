@@ -92,8 +92,8 @@ pub(crate) struct Disk {
     pub(crate) parts: BTreeSet<(PeerId, MailId, Part)>,
     /// Parts in which a bit flipped since they were written, and in which stripe.
     pub(crate) rotten: BTreeMap<(PeerId, MailId, Part), u64>,
-    /// Mails of which a part rotted that was not made again, also when it was found and is gone since.
-    pub(crate) rotted: BTreeSet<(PeerId, MailId)>,
+    /// Parts that rotted and were not made again, also when that was found and they are gone since.
+    pub(crate) rotted: BTreeSet<(PeerId, MailId, Part)>,
     /// Also those that were given up since.
     pub(crate) parts_once: BTreeSet<(PeerId, MailId, Part)>,
     pub(crate) files: BTreeMap<MessageKey, MailFile>,
@@ -126,7 +126,7 @@ impl Disk {
                 self.manifests.insert((part.1, encoding));
                 self.parts.insert(part);
                 self.rotten.remove(&part);
-                self.rotted.remove(&(part.0, part.1));
+                self.rotted.remove(&part);
                 self.parts_once.insert(part);
             }
             DiskOp::DropParts(parts) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use roost::core::outbox::EndedAs;
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, outbox};
-use roost::model::holding::HoldingState;
+use roost::model::holding::{HoldingState, Holdings};
 use roost::model::notification::Outcome;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId};
 
@@ -19,8 +19,10 @@ use super::world::World;
 const MESSAGES_A_MINUTE: u64 = 60;
 
 impl World {
-    /// An owner took a word: from now on it knows what its member does not hold.
-    pub(crate) fn note_told(&mut self, member: PeerId, word: &roost::model::holding::Holdings) {
+    /// An owner took a word: from now on it knows what its member did not hold when that was said. A liar may have claimed the part
+    /// since, before the answer came; then that is what counts.
+    pub(crate) fn note_told(&mut self, word: &Holdings, said_at: u64) {
+        let member = word.member;
         for item in &word.items {
             let belief = self.truth.beliefs.get_mut(&(self.index(&word.owner), member));
             if let Some(parts) = belief.and_then(|belief| belief.get_mut(&item.h)) {
@@ -29,7 +31,7 @@ impl World {
             if item.state != HoldingState::Held
                 && let Some(parts) = self.truth.reported.get_mut(&item.h).and_then(|m| m.get_mut(&member))
             {
-                parts.remove(&item.part);
+                parts.retain(|part, at| *part != item.part || *at > said_at);
             }
         }
     }

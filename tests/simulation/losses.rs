@@ -108,7 +108,7 @@ impl World {
         // Who lies about parts is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
         let is_lost = |m: &&usize| {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
-            let rot = self.peers[**m].disk.rotted.contains(&(owner, *h));
+            let rot = self.peers[**m].disk.rotted.iter().any(|(o, of, _)| (o, of) == (&owner, h));
             self.peers[**m].dead
                 || self.is_false_holder(**m)
                 || self.peers[**m].fooled

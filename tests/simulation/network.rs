@@ -80,7 +80,7 @@ pub(crate) enum Pending {
     Audit { member: PeerId, h: MailId },
     Gone(MailId, Address),
     Follow { owner: PeerId, from: PeerId, round: u64 },
-    Report { owner: PeerId, upto: u64, word: Box<Holdings> },
+    Report { owner: PeerId, upto: u64, word: Box<Holdings>, said_at: u64 },
     Compare { owner: PeerId },
     Holders { batch: u64, member: PeerId },
     MirrorFromOwner(MirrorOrder),
@@ -188,7 +188,12 @@ impl World {
             Pending::Audit { member, h } => self.audited(p, member, h, &answer),
             Pending::Gone(h, receiver) => self.gone_told(p, h, receiver, &answer),
             Pending::Follow { owner, from, round } => self.followed(p, owner, from, round, answer),
-            Pending::Report { owner, upto, word } => self.reported(p, owner, upto, &word, &answer),
+            Pending::Report { owner, upto, word, said_at } => {
+                if matches!(answer, Answer::Done) {
+                    self.note_told(&word, said_at);
+                }
+                self.reported(p, owner, upto, &answer);
+            }
             Pending::Compare { owner } => self.compared(p, owner, answer),
             Pending::Holders { batch, member } => self.holder_answered(p, batch, member, answer),
             Pending::MirrorFromOwner(order) => self.owner_gave(p, order, answer),

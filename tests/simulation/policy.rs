@@ -15,7 +15,7 @@ use roost::wire::Signed;
 
 use super::checker::{Rule, SealedMail, survives};
 use super::disk::DiskOp;
-use super::liars::all_parts;
+use super::liars::{Lie, all_parts};
 use super::network::Answer;
 use super::peer::{After, Tell};
 use super::world::World;
@@ -128,11 +128,14 @@ impl World {
 
     /// R12: when everybody is there, each mail has arrived in the encoding that the policy says.
     pub(crate) fn check_moved(&mut self) {
-        if self.peers.iter().any(|peer| peer.in_group && (!peer.is_up() || peer.liar)) {
+        if self.peers.iter().any(|peer| peer.in_group && !peer.is_up()) {
             return;
         }
         let policy = self.policies[self.policies.len() - 1].1.clone();
-        for p in 0..self.params.members {
+        // Who claims every part says that it holds what is left from before, too, however often it is asked.
+        let claimed = (0..self.params.members).any(|p| self.lies(p, Lie::ClaimsAll));
+        // Of one that forks its msglist nobody learns how it keeps its mails.
+        for p in (0..self.params.members).filter(|p| !self.lies_in_lists(*p)) {
             let Some(brains) = &self.peers[p].brains else { continue };
             let status = brains.outbox.observe(self.now(p));
             let others = self.params.members - 1;
@@ -141,7 +144,7 @@ impl World {
                 .find(|mail| mail.encoding != policy.encoding_for(mail.length, others) && !self.is_unreadable(&mail.h));
             let why = match stays {
                 Some(mail) => format!("{} still keeps {} as {:?}", self.name(p), mail.h, mail.encoding),
-                None if status.moving > 0 => {
+                None if status.moving > 0 && !claimed => {
                     format!("{} mails of {} never arrive: {:?}", status.moving, self.name(p), status.moving_waits_for)
                 }
                 None => continue,
@@ -189,6 +192,11 @@ impl World {
         let (at, me) = (self.index(&owner), self.peers[p].id);
         // An owner that is called lost shows what it knew as soon as it is back. A wrong clock that nobody corrects loses a holder.
         if self.peers[p].liar || self.peers[p].fooled || !self.peers[p].roster.has(&owner) {
+            return;
+        }
+        // What its owner ended is gone by its own word, at once, also when a restore made it forget that word and nobody could
+        // remind it yet.
+        if self.truth.endings_before.contains_key(&h) && self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {
             return;
         }
         let mut counted = self.counted(at, &h);

@@ -124,17 +124,13 @@ impl World {
     fn report(&mut self, p: usize, owner: PeerId, upto: u64, holdings: Holdings) {
         self.check_report(p, &holdings);
         let signed = self.peers[p].key.sign(holdings.clone());
-        let (to, word) = (self.index(&owner), Box::new(holdings));
-        self.call(p, to, Request::Holdings(signed), Pending::Report { owner, upto, word });
+        let (to, word, said_at) = (self.index(&owner), Box::new(holdings), self.t);
+        self.call(p, to, Request::Holdings(signed), Pending::Report { owner, upto, word, said_at });
     }
 
     /// The owner took a report, or did not.
-    pub(crate) fn reported(&mut self, p: usize, owner: PeerId, upto: u64, word: &Holdings, answer: &Answer) {
-        let taken = matches!(answer, Answer::Done);
-        if taken {
-            self.note_told(word.member, word);
-        }
-        let result = if taken { Ok(()) } else { Err(failure(answer.clone())) };
+    pub(crate) fn reported(&mut self, p: usize, owner: PeerId, upto: u64, answer: &Answer) {
+        let result = if matches!(answer, Answer::Done) { Ok(()) } else { Err(failure(answer.clone())) };
         self.hand(p, Tell::Replicator(Input::Reported { owner, upto, result }));
     }
 

@@ -41,7 +41,7 @@ impl World {
             let stripe = self.rng.below(self.truth.mails[&part.1].layout_of(part.2).stripes());
             self.say(|w| format!("a bit of {} of {} flips at {}", part.2, part.1, w.name(p)));
             self.peers[p].disk.rotten.insert(part, stripe);
-            self.peers[p].disk.rotted.insert((part.0, part.1));
+            self.peers[p].disk.rotted.insert(part);
         }
     }
 
