@@ -13,6 +13,7 @@
 //! ```
 
 pub mod availability;
+mod clock_doubt;
 pub mod dht;
 pub mod fetch;
 pub mod few;

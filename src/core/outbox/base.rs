@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(86_400);
 impl Outbox {
     /// Looks for what is over, at most once a day.
     pub(super) fn rebase_now_and_then(&mut self, now: Now) {
-        if !self.has_clock_stood(now) || self.rebase_at.is_some_and(|at| now.mono < at) {
+        if !self.clock.has_stood(now) || self.rebase_at.is_some_and(|at| now.mono < at) {
             return;
         }
         self.rebase_at = Some(now.mono + LOOK);

@@ -117,7 +117,7 @@ impl Outbox {
     /// Whether the word of some reader of a cancelled mail is still worth asking for.
     pub(super) fn is_any_uncertain(&mut self, now: Now) -> bool {
         // A clock that was ahead for a while is no reason not to ask any more.
-        let (state, doubtful) = (&self.state, !self.has_clock_stood(now));
+        let (state, doubtful) = (&self.state, !self.clock.has_stood(now));
         self.unsure.retain(|(id, address)| {
             let lives = |s: &&Submission| doubtful || s.facts.expiry + GRACE > now.wall;
             let submission = state.submissions.get(id).filter(lives);

@@ -207,7 +207,7 @@ impl Outbox {
     pub(super) fn gone_told(&mut self, now: Now, h: MailId, receiver: &Address, done: bool) {
         let which = (h, receiver.clone());
         // A clock that was ahead for a while is no reason not to tell it any more.
-        let has_expired = |mail: &Mail| self.has_clock_stood(now) && self.is_past(mail.facts.expiry);
+        let has_expired = |mail: &Mail| self.clock.has_stood(now) && self.is_past(mail.facts.expiry);
         let expired = self.state.mails.get(&h).is_none_or(has_expired);
         let Some((id, peer)) = self.sealed_for(&h, receiver).map(|(id, sealed)| (id, sealed.peer)) else { return };
         if done || expired {
@@ -315,7 +315,7 @@ impl Outbox {
 
     /// Gives the readers of expired submissions a last chance.
     pub(super) fn look_for_expired(&mut self, now: Now) {
-        while !self.clock_doubtful && self.expiries.first().is_some_and(|(at, _)| *at <= now.wall) {
+        while !self.clock.is_doubtful() && self.expiries.first().is_some_and(|(at, _)| *at <= now.wall) {
             let Some((_, id)) = self.expiries.pop_first() else { break };
             if !self.state.waiting.contains(&id) || !self.closing.insert(id) {
                 continue;
@@ -331,7 +331,7 @@ impl Outbox {
                 }
             }
         }
-        if self.clock_doubtful && !self.expiries.is_empty() {
+        if self.clock.is_doubtful() && !self.expiries.is_empty() {
             self.timers.set(Timer::Expiry, now.mono + LOOK_MAX);
         } else {
             self.arm_expiry(now);
@@ -340,7 +340,7 @@ impl Outbox {
 
     /// The last chance is over.
     pub(super) fn close(&mut self, now: Now, id: SubmissionId) {
-        if self.clock_doubtful {
+        if self.clock.is_doubtful() {
             self.timers.set(Timer::Close(id), now.mono + LOOK_MAX);
             return;
         }

@@ -58,7 +58,8 @@ pub use io::{
     WaitingStatus,
 };
 
-use crate::core::{Brain, CLOCK_SET, CLOCK_STOOD, Effect, Outgoing, Token};
+use crate::core::clock_doubt::ClockDoubt;
+use crate::core::{Brain, Effect, Outgoing, Token};
 use crate::model::group::Roster;
 use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
@@ -156,13 +157,9 @@ pub struct Outbox {
     expiries: BTreeSet<(WallTime, SubmissionId)>,
     /// Expired submissions that wait for a last word of their readers.
     closing: BTreeSet<SubmissionId>,
-    clock_doubtful: bool,
-    /// When the clock was last set or doubted; in a run without that, its start.
-    doubted_at: MonoTime,
+    clock: ClockDoubt,
     /// The wall clock when the brain was called last.
     wall: WallTime,
-    /// Both clocks then.
-    seen: Now,
     /// Readers of the msglist that are held.
     polls: BTreeMap<Token, Cursor>,
     /// Who waits for safe(f) of what.
@@ -231,11 +228,8 @@ impl Outbox {
             telling: telling::Telling::default(),
             expiries: BTreeSet::new(),
             closing: BTreeSet::new(),
-            // Until the group's brain has compared the clock: one that is ahead must end nothing at the start (R2).
-            clock_doubtful: true,
-            doubted_at: MonoTime::default(),
+            clock: ClockDoubt::default(),
             wall: WallTime::default(),
-            seen: Now::default(),
             polls: BTreeMap::new(),
             safe_waits: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -303,29 +297,14 @@ impl Outbox {
         self.out.commit(batch.events, batch.then);
     }
 
-    /// A clock that was set is doubted from this moment on, not only once the group's brain has compared it (R2).
     fn look_at_clock(&mut self, now: Now) {
-        if now.was_set_since(self.seen, CLOCK_SET) {
-            self.doubt_clock(now, true);
-        }
-        (self.wall, self.seen) = (now.wall, now);
-    }
-
-    fn doubt_clock(&mut self, now: Now, doubtful: bool) {
-        self.clock_doubtful = doubtful;
-        if doubtful {
-            self.doubted_at = now.mono;
-        }
-    }
-
-    /// Whether the clock is one by which something may be forgotten for good.
-    fn has_clock_stood(&self, now: Now) -> bool {
-        !self.clock_doubtful && now.mono.since(self.doubted_at) >= CLOCK_STOOD
+        self.clock.look(now);
+        self.wall = now.wall;
     }
 
     /// Whether a moment is past, by a clock that can be trusted: one that may be wrong ends nothing and gives nothing up.
     fn is_past(&self, at: WallTime) -> bool {
-        !self.clock_doubtful && at <= self.wall
+        !self.clock.is_doubtful() && at <= self.wall
     }
 
     /// Whether either is that of a member.
@@ -339,7 +318,7 @@ impl Outbox {
     }
 
     fn start(&mut self, now: Now, blobs: Vec<MailId>) {
-        self.doubted_at = now.mono;
+        self.clock.start(now);
         self.state.list.mark_durable(self.state.list.head());
         self.note_missing(&blobs);
         self.count_all();
@@ -484,7 +463,9 @@ impl Outbox {
             Input::Served { h, caller, bytes } => self.served(h, caller, bytes),
             Input::Cancel { token, target } => self.cancel(now, token, target),
             Input::Roster(roster) => self.new_roster(now, roster),
-            Input::ClockDoubtful(doubtful) => self.doubt_clock(now, doubtful),
+            Input::ClockDoubtful(doubtful) => {
+                self.clock.set_doubtful(now, doubtful);
+            }
             Input::Stopping { token } => {
                 let mut batch = Batch::default();
                 self.record(&mut batch, Event::CleanStop);

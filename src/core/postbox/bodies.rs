@@ -177,7 +177,7 @@ impl Postbox {
     fn next_offer(&self, now: Now, key: MessageKey, id: MailKey) -> Option<&Offer> {
         let tried = &self.bodies.pulls.get(&key)?.tried;
         let mail = self.state.mails.get(&id).filter(|m| m.stage == Stage::Stub)?;
-        let good = |o: &&Offer| !tried.contains(&o.h) && (o.expiry > now.wall || self.clock_doubtful);
+        let good = |o: &&Offer| !tried.contains(&o.h) && (o.expiry > now.wall || self.clock.is_doubtful());
         mail.offers.iter().rev().find(good)
     }
 

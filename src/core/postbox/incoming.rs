@@ -60,7 +60,7 @@ impl Postbox {
         let id = MailKey { sender: ns.from_fingerprint, submission: ns.submission };
         // An owner asks once more about a mail that has just expired, before it says so.
         let is_known = self.state.mails.get(&id).is_some_and(|mail| mail.offer(&ns.h).is_some());
-        if ns.expiry <= now.wall && !self.clock_doubtful && !is_known {
+        if ns.expiry <= now.wall && !self.clock.is_doubtful() && !is_known {
             return self.answer_ns(from, Err(NsRefusal::Expired));
         }
         let verdict = self.state.verdict(&id.sender);
@@ -295,7 +295,7 @@ impl Postbox {
         let expired = mail.expiry() <= now.wall;
         match mail.stage {
             // Also not forgotten: what is filed once must not be filed again (R5).
-            _ if expired && self.clock_doubtful => {
+            _ if expired && self.clock.is_doubtful() => {
                 self.deadlines.insert((now.wall + DOUBT, id));
                 return;
             }
@@ -306,7 +306,7 @@ impl Postbox {
             Stage::Requested => {}
             Stage::Gone(BodyState::Expired) if self.lives_after_all(mail, now) => return self.revive(now, id),
             Stage::Concluded(..) | Stage::Gone(_) if mail.expiry() + REMEMBERED <= now.wall => {
-                if !self.clock_stood(now) {
+                if !self.clock.has_stood(now) {
                     // What is filed once must not be filed again (R5), also by a clock that nobody has found to be ahead yet.
                     self.deadlines.insert((now.wall + DOUBT, id));
                     return;
@@ -325,7 +325,7 @@ impl Postbox {
     /// Whether a clock that was ahead ended this mail, and nobody else did.
     pub(super) fn lives_after_all(&self, mail: &Mail, now: Now) -> bool {
         let is_buried = |offer: &Offer| self.state.buried.contains_key(&(offer.owner, offer.h));
-        mail.expiry() > now.wall && !self.clock_doubtful && !mail.offers.iter().any(is_buried)
+        mail.expiry() > now.wall && !self.clock.is_doubtful() && !mail.offers.iter().any(is_buried)
     }
 
     /// The stub of such a mail can be opened again. What is in no mailbox any more is forgotten: its next ns begins anew.
@@ -350,7 +350,7 @@ impl Postbox {
         let ids: Vec<MailKey> =
             self.state.offered_as(word.h).filter(|(_, mail)| of_owner(mail)).map(|(id, _)| id).collect();
         let until = word.expiry.min(now.wall + REMEMBERED + REMEMBERED);
-        if !self.clock_doubtful {
+        if !self.clock.is_doubtful() {
             self.state.buried.retain(|_, until| *until > now.wall);
         }
         // Its owner tells this peer only as long as it knows of no nr: with an old disk it forgot the one that it took.

@@ -35,7 +35,8 @@ use outgoing::Outbox;
 use state::State;
 pub use state::{Mail, MailKey, MailboxId, NrState, Offer, Origin, PerView, Runs, Slot, Stage, Stored, Verdict};
 
-use super::{Brain, CLOCK_SET, CLOCK_STOOD, Effect, Outgoing, Token, earliest};
+use super::clock_doubt::ClockDoubt;
+use super::{Brain, Effect, Outgoing, Token, earliest};
 use crate::model::group::Roster;
 use crate::model::{Digest, MailId, MonoTime, Now, PeerId, WallTime};
 
@@ -61,9 +62,7 @@ pub struct Postbox {
     answers: Answers,
     outbox: Outbox,
     roster: Option<Arc<Roster>>,
-    clock_doubtful: bool,
-    /// When the clock was last set or doubted; in a run without that, its start.
-    doubted_at: MonoTime,
+    clock: ClockDoubt,
     /// When to look at a mail again. An entry that is out of date does no harm.
     deadlines: BTreeSet<(WallTime, MailKey)>,
     next_poll: Option<MonoTime>,
@@ -109,9 +108,7 @@ impl Postbox {
             answers: Answers::default(),
             outbox: Outbox::default(),
             roster: None,
-            // Until the group's brain has compared the clock: one that is ahead must end nothing at the start.
-            clock_doubtful: true,
-            doubted_at: MonoTime::default(),
+            clock: ClockDoubt::default(),
             deadlines: BTreeSet::new(),
             next_poll: None,
             unsure_polls: 0,
@@ -140,7 +137,7 @@ impl Postbox {
     }
 
     fn start(&mut self, now: Now) {
-        self.doubted_at = now.mono;
+        self.clock.start(now);
         let missing = Standard::ALL.into_iter().filter(|which| self.state.standard(*which).is_none());
         let names: Vec<MailboxName> = missing.map(MailboxName::standard).collect();
         let events = self.made(now, names);
@@ -192,25 +189,14 @@ impl Postbox {
         self.deadlines.insert((due, id));
     }
 
-    /// A clock that was set is doubted from this moment on, not only once the group's brain has compared it.
     fn look_at_clock(&mut self, now: Now) {
-        if now.was_set_since(self.now, CLOCK_SET) {
-            self.doubt_clock(now, true);
-        }
+        self.clock.look(now);
         self.now = now;
-    }
-
-    /// Whether the clock has stood for long enough to forget something by it.
-    fn clock_stood(&self, now: Now) -> bool {
-        !self.clock_doubtful && now.mono.since(self.doubted_at) >= CLOCK_STOOD
     }
 
     /// When a doubt ends, every mail is looked at again: what was put off may be due.
     fn doubt_clock(&mut self, now: Now, doubtful: bool) {
-        if doubtful {
-            self.doubted_at = now.mono;
-        }
-        if std::mem::replace(&mut self.clock_doubtful, doubtful) && !doubtful {
+        if self.clock.set_doubtful(now, doubtful) {
             let all: Vec<MailKey> = self.state.mails.keys().copied().collect();
             for id in all {
                 self.schedule(now, id);

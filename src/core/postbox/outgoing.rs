@@ -180,7 +180,7 @@ impl Postbox {
             waiting.push(token);
             return None;
         }
-        if !self.clock_doubtful {
+        if !self.clock.is_doubtful() {
             self.state.local.retain(|_, at| *at + REMEMBERED > now.wall);
         }
         self.outbox.filing.insert(name, vec![token]);

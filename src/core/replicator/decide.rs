@@ -8,7 +8,6 @@ use super::owner::{KnownTombstone, Mail, Task, Wait};
 use super::scheme::scheme;
 use super::types::{Action, Event};
 use super::{MailKey, Replicator};
-use crate::core::CLOCK_STOOD;
 use crate::core::placement::{Held, Place, whole_copies};
 use crate::model::{Address, Encoding, MailId, MonoTime, Part, PeerId};
 
@@ -116,7 +115,7 @@ impl Replicator {
         }
         let Some(goal) = mail.goal else { return Some(Verdict::Ask) };
         if !mail.held.contains(&goal) {
-            let is_late = mail.expiry <= self.now.wall && !self.clock_doubtful;
+            let is_late = mail.expiry <= self.now.wall && !self.clock.is_doubtful();
             return Some(if is_late { Verdict::Rest } else { Verdict::Take(goal) });
         }
         Some(if mail.held.len() > 1 && is_complete { Verdict::Ask } else { Verdict::Rest })
@@ -125,7 +124,7 @@ impl Replicator {
     /// Whether a mail is gone by its owner's word, or expired long enough ago.
     pub(super) fn is_over(&self, owner: &PeerId, h: &MailId) -> bool {
         let Some(o) = self.owners.get(owner) else { return false };
-        let expired = |mail: &Mail| !self.clock_doubtful && mail.expiry + GRACE <= self.now.wall;
+        let expired = |mail: &Mail| !self.clock.is_doubtful() && mail.expiry + GRACE <= self.now.wall;
         o.tombstones.contains_key(h) || o.mails.get(h).is_some_and(expired)
     }
 
@@ -400,7 +399,7 @@ impl Replicator {
 
     /// Looks at the mails whose expiry and grace are over.
     pub(super) fn expire(&mut self) {
-        if self.clock_doubtful {
+        if self.clock.is_doubtful() {
             return;
         }
         let now = self.now.wall;
@@ -417,8 +416,7 @@ impl Replicator {
             self.evaluate(owner, h);
         }
         // A tombstone costs little; looking at all of them at every wake would not.
-        let has_stood = self.now.mono.since(self.doubted_at) >= CLOCK_STOOD;
-        if has_stood && self.forget_at.is_none_or(|at| at <= self.now.mono) {
+        if self.clock.has_stood(self.now) && self.forget_at.is_none_or(|at| at <= self.now.mono) {
             self.forget_at = Some(self.now.mono + EXPIRY_SLEEP);
             self.owners.forget_tombstones(now);
         }
@@ -426,7 +424,7 @@ impl Replicator {
     /// When the next mail expires, by the monotonic clock.
     pub(super) fn next_expiry(&self) -> Option<MonoTime> {
         let first = self.owners.iter().filter_map(|(_, o)| o.expiries.first()).map(|(at, _)| *at).min();
-        first.filter(|_| !self.clock_doubtful).map(|wall| {
+        first.filter(|_| !self.clock.is_doubtful()).map(|wall| {
             let until = (wall + GRACE).since(self.now.wall);
             self.now.mono + until.clamp(Duration::from_secs(1), EXPIRY_SLEEP)
         })

@@ -94,7 +94,7 @@ struct PageTaken {
 
 impl Replicator {
     pub(super) fn on_start(&mut self, roster: Roster) {
-        self.doubted_at = self.now.mono;
+        self.clock.start(self.now);
         self.on_roster(roster);
         let started = self.now.mono;
         for (_, owner) in self.owners.iter_mut() {
@@ -425,7 +425,7 @@ impl Replicator {
     fn note_mail(&mut self, owner: PeerId, at: Cursor, mail: &MailEntry, batch: &mut Vec<Event>) -> bool {
         let Some(o) = self.owners.get_mut(&owner) else { return false };
         // R7: a tombstone wins over every entry of every epoch. What expired long ago is nobody's any more.
-        let expired = mail.expiry + GRACE <= self.now.wall && !self.clock_doubtful;
+        let expired = mail.expiry + GRACE <= self.now.wall && !self.clock.is_doubtful();
         if o.tombstones.contains_key(&mail.h) || expired {
             return false;
         }

@@ -37,8 +37,9 @@ pub mod types;
 
 use std::collections::BTreeSet;
 
+use crate::core::clock_doubt::ClockDoubt;
 use crate::core::jitter::Jitter;
-use crate::core::{Brain, CLOCK_SET, Effect, Outgoing, earliest};
+use crate::core::{Brain, Effect, Outgoing, earliest};
 use crate::model::group::Roster;
 use crate::model::{Encoding, MailId, MonoTime, Now, Part, PeerId};
 use owner::Owners;
@@ -61,9 +62,7 @@ pub struct Replicator {
     /// None before the first input.
     roster: Option<Roster>,
     owners: Owners,
-    clock_doubtful: bool,
-    /// When the clock was last set or doubted; in a run without that, its start.
-    doubted_at: MonoTime,
+    clock: ClockDoubt,
     round: u64,
     /// Mails to be looked at again at a moment.
     timers: BTreeSet<(MonoTime, PeerId, MailId)>,
@@ -90,9 +89,7 @@ impl Replicator {
             now: Now::default(),
             roster: None,
             owners: Owners::default(),
-            // Until the group's brain has compared the clock: one that is ahead must free nothing at the start (R3).
-            clock_doubtful: true,
-            doubted_at: MonoTime::default(),
+            clock: ClockDoubt::default(),
             round: 0,
             timers: BTreeSet::new(),
             scan: None,
@@ -106,11 +103,8 @@ impl Replicator {
         }
     }
 
-    /// A clock that was set is doubted from this moment on, not only once the group's brain has compared it (R3).
     fn look_at_clock(&mut self, now: Now) {
-        if now.was_set_since(self.now, CLOCK_SET) {
-            (self.clock_doubtful, self.doubted_at) = (true, now.mono);
-        }
+        self.clock.look(now);
         self.now = now;
     }
 
@@ -167,10 +161,7 @@ impl Brain for Replicator {
             Input::Roster(roster) => self.on_roster(roster),
             Input::PeerIsBack(peer) => self.on_peer_is_back(peer),
             Input::ClockDoubtful(doubt) => {
-                self.clock_doubtful = doubt;
-                if doubt {
-                    self.doubted_at = now.mono;
-                }
+                self.clock.set_doubtful(now, doubt);
             }
             Input::Page { owner, from, round, result } => self.on_page(owner, from, round, result),
             Input::Checked { address, missing } => self.on_checked(&address, missing),

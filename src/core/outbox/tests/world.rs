@@ -500,7 +500,7 @@ impl World {
         assert!(self.outside.blobs.contains(&a.h), "only what is on disk is announced");
         let journaled = |e: &Event| matches!(e, Event::Sealed { facts, .. } if facts.h == a.h);
         assert!(self.outside.journal.iter().any(journaled), "only what is in the journal is announced");
-        let doubtful = self.brain.clock_doubtful;
+        let doubtful = self.brain.clock.is_doubtful();
         assert!(!a.dht || a.expiry > self.now.wall || doubtful, "an expired ns goes into no DHT");
         self.outside.announced += 1;
         let direct = a.direct_first && !self.rules.away.contains(&a.receiver);
