@@ -1,7 +1,7 @@
 //! Seeds that once broke a rule, by a fault of a brain or of the simulator itself. Every run of the tests plays them again.
 
 /// In the order in which they were found. A seed that fails goes in here with its fix.
-pub(crate) const FAILED: [u64; 55] = [
+pub(crate) const FAILED: [u64; 66] = [
     23,
     26,
     72,
@@ -57,4 +57,15 @@ pub(crate) const FAILED: [u64; 55] = [
     703_924,
     704_492,
     1_398_637_620,
+    602_287,
+    606_573,
+    606_817,
+    609_280,
+    609_283,
+    609_723,
+    701_088,
+    703_883,
+    708_368,
+    2_003_393,
+    2_003_718,
 ];

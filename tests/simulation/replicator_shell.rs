@@ -198,8 +198,12 @@ impl World {
         }
     }
 
-    /// A whole copy straight from another holder; a fragment is cut from the mail, rebuilt from whoever has enough of it.
+    /// A whole copy straight from another holder; a fragment is cut from the mail, rebuilt from whoever has enough of it. The actor
+    /// asks for the manifest first, and pulls nothing while nobody has it.
     fn mirror_from_others(&mut self, p: usize, order: MirrorOrder) {
+        if self.manifest_for(p, &order).is_none() {
+            return self.mirror_failed(p, &order, Answer::NotFound);
+        }
         if order.part == Part::Whole {
             let rest: Vec<PeerId> = order.sources.iter().chain([&order.owner]).copied().collect();
             return self.next_source(p, order, rest, Answer::NotFound);

@@ -429,8 +429,11 @@ impl Pull {
             out.act(Action::Cancel { request });
         }
         let (k, urgency) = (schedule.plan().layout().k(), self.order.urgency);
-        for (request, source, run) in schedule.hand_out(now.mono, urgency, next) {
-            out.act(Action::Get { h: self.order.h, source, request, k, run, urgency });
+        // Blocks of too few sources make no stripe: of a mail that cannot be had now, and is tried for again and again, none travels.
+        if schedule.plan().can_complete() {
+            for (request, source, run) in schedule.hand_out(now.mono, urgency, next) {
+                out.act(Action::Get { h: self.order.h, source, request, k, run, urgency });
+            }
         }
         self.turn_to_other_encoding(now, out);
     }

@@ -307,6 +307,17 @@ fn with_too_few_parts_the_failure_says_how_many_are_missing() {
     assert!(took < 10_000, "{took} ms");
 }
 
+/// Seed 701088: a mail that could not be had was tried for every five minutes, and each time blocks of it travelled in vain.
+#[test]
+fn r12_before_enough_parts_are_offered_no_block_travels() {
+    let sources =
+        vec![(Way::Silent, fragment(0)), (Way::Good, fragment(1)), (Way::Good, fragment(2)), (Way::Dead, fragment(3))];
+    let mut world = World::new(30, THREE_OF_FIVE, sources);
+    world.run();
+    assert!(matches!(world.replies[0], Reply::Failed(Failure::TooFew { .. })), "{:?}", world.replies);
+    assert!(world.served.is_empty(), "{:?}", world.served);
+}
+
 #[test]
 fn a_mail_that_was_kept_as_3_of_4_and_is_now_3_of_6_is_read_from_parts_of_both() {
     // Whoever held a fragment that fits both has the first manifest still, which does not name what the others took later.

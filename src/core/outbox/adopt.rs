@@ -472,7 +472,9 @@ impl Outbox {
             // It was re-encoded since: the members keep it as they were told last.
             let is_news = known.tombstone.is_none() && known.facts.encoding != mail.encoding;
             if is_news {
-                self.record(batch, Event::Reencoded { h, encoding: mail.encoding, entry: entry.to_vec() });
+                let (encoding, entry) = (mail.encoding, entry.to_vec());
+                self.record(batch, Event::Reencoded { h, encoding, entry, adopted: true });
+                self.make_told_manifest(h);
             }
             return is_news;
         }

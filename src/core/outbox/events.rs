@@ -231,6 +231,9 @@ pub struct Mail {
     /// Bytes that this peer served to whom; `None` when that was not counted from the start.
     #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
     pub served: Option<FewMap<PeerId, u64>>,
+    /// Whether the members, and not this disk, told of the encoding: its manifest may not be here.
+    #[serde(rename = "m", default, skip_serializing_if = "std::ops::Not::not")]
+    pub encoding_told: bool,
 }
 
 /// A receiver that a mail was sealed to.
@@ -282,6 +285,9 @@ pub enum Event {
         encoding: Encoding,
         #[serde(with = "serde_bytes")]
         entry: Vec<u8>,
+        /// Whether it was adopted from the msglist, as members have it: the manifest may not be on this disk.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        adopted: bool,
     },
     /// A mail that was missing is on the disk again, with an ns made anew for each receiver.
     Recovered { h: MailId, notices: Vec<(Address, Digest)> },
@@ -446,7 +452,7 @@ impl State {
                     mail.served = Some(FewMap::default());
                 }
             }
-            Event::Reencoded { h, encoding, entry } => self.apply_reencoded(h, *encoding, entry),
+            Event::Reencoded { h, encoding, entry, adopted } => self.apply_reencoded(h, *encoding, entry, *adopted),
             Event::Recovered { h, notices } => self.apply_recovered(h, notices),
             Event::Announced { submission, receiver, how, at } => {
                 if let Some(sealed) = self.sealed_mut(submission, receiver) {
@@ -523,7 +529,9 @@ impl State {
         let receivers = to.iter().map(|r| r.address.clone()).collect();
         let (facts, holdings) = (facts.clone(), FewMap::default());
         let h = facts.h;
-        self.mails.insert(h, Mail { submission, facts, receivers, entry_at, tombstone: None, holdings, served: None });
+        let (tombstone, served, encoding_told) = (None, None, false);
+        let mail = Mail { submission, facts, receivers, entry_at, tombstone, holdings, served, encoding_told };
+        self.mails.insert(h, mail);
         self.open.insert(h);
         for one in to {
             // A second sealed form of the same submission, from before a restore, changes nothing for its receivers.

@@ -33,7 +33,7 @@ impl Outbox {
         if signed.items.len() > HOLDINGS_BATCH_MAX {
             return self.out.reply(token, bad("it has more than 1000 items"));
         }
-        let at = signed.at.min(now.wall + CLOCK_AHEAD_MAX);
+        let at = signed.at;
         if signed.items.iter().any(|item| self.is_stale(now, signed.member, at, item)) {
             return self.out.reply(token, bad("a word that was signed later counts already; compare first"));
         }
@@ -78,8 +78,7 @@ impl Outbox {
     fn is_news(&self, now: Now, member: PeerId, at: WallTime, item: &Holding) -> bool {
         let Some(mail) = self.state.mails.get(&item.h) else { return false };
         match mail.holdings.get(&(member, item.part)) {
-            // A word from the future was taken by a clock that was wrong: it must not outlive the true ones.
-            Some(word) => (word.at <= at || word.at > now.wall + CLOCK_AHEAD_MAX) && word.state != item.state,
+            Some(word) => !outdates(now, word, at) && word.state != item.state,
             // A member that compares names every part that it has not.
             None if item.state == HoldingState::Lost => false,
             None => mail.holdings.keys().filter(|(who, _)| *who == member).count() < PARTS_PER_MEMBER_MAX,
@@ -89,7 +88,7 @@ impl Outbox {
     /// Whether another word about this part was signed after this one, by a clock that was right.
     fn is_stale(&self, now: Now, member: PeerId, at: WallTime, item: &Holding) -> bool {
         let word = self.state.mails.get(&item.h).and_then(|mail| mail.holdings.get(&(member, item.part)));
-        word.is_some_and(|word| word.at > at && word.at <= now.wall + CLOCK_AHEAD_MAX && word.state != item.state)
+        word.is_some_and(|word| outdates(now, word, at) && word.state != item.state)
     }
 
     /// When the latest word of a member was signed, of those about mails that are open.
@@ -211,6 +210,13 @@ impl Outbox {
             self.answer_safe_wait(token, safe, false);
         }
     }
+}
+
+/// Whether what was signed at `at` is older than a word that counts. A word from the future was signed, or taken, by a clock that was
+/// wrong: it must not outlive the true ones. Of two such words that one counts which its member signed later.
+fn outdates(now: Now, word: &Word, at: WallTime) -> bool {
+    let is_future = |at: WallTime| at > now.wall + CLOCK_AHEAD_MAX;
+    word.at > at && (!is_future(word.at) || is_future(at))
 }
 
 /// Whether a word says that the part is there.

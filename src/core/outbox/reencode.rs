@@ -8,6 +8,8 @@
 //!           |                                        '--------------'                                 |
 //!           '---------------- every member that is placed has confirmed its part of it ---------------'
 //! ```
+//! A restored owner that is told by its members how a mail is kept since may have lost the manifest of that encoding with its disk. It
+//! makes it anew, after every start, as nobody else may have it; one that is there is left as it is.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -38,6 +40,8 @@ pub(super) struct Reencoding {
     under_way: BTreeSet<MailId>,
     /// Listed anew, and not yet held so by all.
     moving: BTreeSet<MailId>,
+    /// Mails whose encoding the members told of, until it is known that its manifest is here.
+    told: BTreeSet<MailId>,
 }
 
 impl Outbox {
@@ -58,10 +62,26 @@ impl Outbox {
         mail.is_some_and(|mail| self.encoding_due(mail) != mail.facts.encoding)
     }
 
+    /// Whether a manifest is to be made: for another encoding, or anew for the one that the members told of.
+    fn is_to_be_made(&self, h: &MailId) -> bool {
+        let is_told = self.reencoding.told.contains(h) && !self.missing.contains(h);
+        self.is_due(h) || (is_told && self.state.open.contains(h))
+    }
+
+    /// The members told how a mail is kept. While they are still being heard, [`Outbox::begin_reencoding`] comes after this.
+    pub(super) fn make_told_manifest(&mut self, h: MailId) {
+        self.reencoding.told.insert(h);
+        if !self.adoption.holding {
+            self.reencoding.due.insert(h);
+            self.reencode_next();
+        }
+    }
+
     /// After the start, once the own msglist is whole.
     pub(super) fn begin_reencoding(&mut self) {
-        let open = self.state.open.iter().filter_map(|h| self.state.mails.get(h));
-        self.reencoding.moving = open.filter(|mail| is_mixed(mail)).map(|mail| mail.facts.h).collect();
+        let open = || self.state.open.iter().filter_map(|h| self.state.mails.get(h));
+        self.reencoding.moving = open().filter(|mail| is_mixed(mail)).map(|mail| mail.facts.h).collect();
+        self.reencoding.told = open().filter(|mail| mail.encoding_told).map(|mail| mail.facts.h).collect();
         self.plan_reencoding();
     }
 
@@ -70,13 +90,13 @@ impl Outbox {
         if self.adoption.holding {
             return;
         }
-        self.reencoding.due = self.state.open.iter().filter(|h| self.is_due(h)).copied().collect();
+        self.reencoding.due = self.state.open.iter().filter(|h| self.is_to_be_made(h)).copied().collect();
         self.reencode_next();
     }
 
     /// The same for one mail.
     pub(super) fn plan_reencoding_of(&mut self, h: MailId) {
-        if !self.adoption.holding && self.is_due(&h) {
+        if !self.adoption.holding && self.is_to_be_made(&h) {
             self.reencoding.due.insert(h);
             self.reencode_next();
         }
@@ -89,7 +109,7 @@ impl Outbox {
         }
         while self.reencoding.under_way.len() < AT_ONCE {
             let Some(h) = self.reencoding.due.pop_first() else { return };
-            let Some(mail) = self.state.mails.get(&h).filter(|_| self.is_due(&h)) else { continue };
+            let Some(mail) = self.state.mails.get(&h).filter(|_| self.is_to_be_made(&h)) else { continue };
             let (facts, encoding) = (mail.facts.clone(), self.encoding_due(mail));
             if self.reencoding.under_way.insert(h) {
                 self.out.act(Action::Reencode { facts, encoding });
@@ -100,10 +120,13 @@ impl Outbox {
     /// A manifest is there: the mail is listed anew. Unless the policy was changed again meanwhile, or the mail is gone.
     pub(super) fn reencoded(&mut self, now: Now, h: MailId, encoding: Encoding, result: Result<(), String>) {
         self.reencoding.under_way.remove(&h);
-        let is_due = self.is_due(&h);
-        let due = self.state.mails.get(&h).filter(|_| is_due).map(|mail| self.encoding_due(mail));
+        let is_wanted = self.is_to_be_made(&h);
+        let due = self.state.mails.get(&h).filter(|_| is_wanted).map(|mail| self.encoding_due(mail));
         match (result, due) {
             (_, None) => {}
+            (Ok(()), Some(due)) if due == encoding && !self.is_due(&h) => {
+                self.reencoding.told.remove(&h);
+            }
             (Ok(()), Some(due)) if due == encoding => self.list_anew(h, encoding),
             (Ok(()), Some(_)) => {
                 self.reencoding.due.insert(h);
@@ -124,7 +147,8 @@ impl Outbox {
         let EntryBody::Mail(entry) = entry.body else { return };
         let (_, entry) = self.state.list.next_entry(EntryBody::Mail(MailEntry { encoding, ..entry }));
         let mut batch = Batch::default();
-        self.record(&mut batch, Event::Reencoded { h, encoding, entry });
+        self.record(&mut batch, Event::Reencoded { h, encoding, entry, adopted: false });
+        self.reencoding.told.remove(&h);
         self.commit(batch);
         self.reencoding.moving.insert(h);
     }
@@ -176,10 +200,10 @@ fn is_mixed(mail: &Mail) -> bool {
 
 impl State {
     /// A mail is listed anew, in another encoding.
-    pub(super) fn apply_reencoded(&mut self, h: &MailId, encoding: Encoding, entry: &[u8]) {
+    pub(super) fn apply_reencoded(&mut self, h: &MailId, encoding: Encoding, entry: &[u8], adopted: bool) {
         let at = self.list.append(entry);
         if let Some(mail) = self.mails.get_mut(h) {
-            (mail.facts.encoding, mail.entry_at) = (encoding, at);
+            (mail.facts.encoding, mail.entry_at, mail.encoding_told) = (encoding, at, adopted);
         }
     }
 }

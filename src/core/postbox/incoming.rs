@@ -26,6 +26,8 @@ const OFFERS_MAX: usize = 4;
 const WAITERS_MAX: usize = 16;
 /// Mails taken back before their ns came that are remembered.
 const BURIED_MAX: usize = 10_000;
+/// And at least so long, where their owner asked: as long as mirrors keep what has expired.
+const BURIED_LEAST: Duration = Duration::from_secs(86_400);
 /// A sender that took an nr may ask for it again after this.
 const NR_AGAIN: Duration = Duration::from_secs(60);
 
@@ -376,7 +378,9 @@ impl Postbox {
             Err(TombstoneRefusal::NotYet)
         } else if is_buried {
             Ok(Vec::new())
-        } else if known && until > now.wall && self.state.buried.len() < BURIED_MAX {
+        } else if known && (is_told || until > now.wall) && self.state.buried.len() < BURIED_MAX {
+            // Its owner asks until it is answered, also about a mail that is over by this clock and was sent by one that was behind.
+            let until = if is_told { until.max(now.wall + BURIED_LEAST) } else { until };
             Ok(vec![Event::Buried { owner: word.owner, h: word.h, until }])
         } else {
             Err(TombstoneRefusal::Unknown)

@@ -424,12 +424,13 @@ impl Replicator {
 
     fn note_mail(&mut self, owner: PeerId, at: Cursor, mail: &MailEntry, batch: &mut Vec<Event>) -> bool {
         let Some(o) = self.owners.get_mut(&owner) else { return false };
-        // R7: a tombstone wins over every entry of every epoch. What expired long ago is nobody's any more.
+        // R7: a tombstone wins over every entry of every epoch. What expired long ago is nobody's any more; but what is known goes by
+        // the list, which is read once: the clock may be wrong, and nobody there who could tell.
+        let known = o.mails.get(&mail.h);
         let expired = mail.expiry + GRACE <= self.now.wall && !self.clock.is_doubtful();
-        if o.tombstones.contains_key(&mail.h) || expired {
+        if o.tombstones.contains_key(&mail.h) || (expired && known.is_none()) {
             return false;
         }
-        let known = o.mails.get(&mail.h);
         if known.is_some_and(|k| k.at >= at) {
             return false;
         }

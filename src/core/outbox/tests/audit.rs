@@ -243,6 +243,27 @@ fn r8_a_word_that_a_wrong_clock_took_from_the_future_does_not_outlive_true_ones(
     assert!(!holds(&world));
 }
 
+/// Seed 609280: a member's clock was three hours ahead, and a word of it that came twice replaced the one that it had signed after it.
+#[test]
+fn r12_of_two_words_from_the_future_the_one_that_was_signed_later_counts() {
+    let (mut world, h) = held_by_five(Rules::default());
+    let ahead = world.now.wall + 3 * HOUR;
+    let later = ahead + Duration::from_millis(200);
+    world.holds(3, h, part(1), HoldingState::Lost, ahead);
+    assert_eq!(safe(&world), 1);
+    world.holds(3, h, part(1), HoldingState::Held, later);
+    assert_eq!(safe(&world), 2);
+    world.run(Duration::from_millis(300));
+    assert!(
+        matches!(world.holds(3, h, part(1), HoldingState::Lost, ahead), Reply::Refused(_)),
+        "it was on its way for long"
+    );
+    assert_eq!(safe(&world), 2);
+    // Once its clock is right, what it says counts again.
+    world.holds(3, h, part(1), HoldingState::Lost, world.now.wall);
+    assert_eq!(safe(&world), 1);
+}
+
 /// Seed 42867: a member's clock was four minutes ahead and set right, and its word that a part went was passed over as old.
 #[test]
 fn r8_a_word_of_a_clock_that_was_set_back_is_refused_and_the_member_learns_when_its_last_one_was_signed() {

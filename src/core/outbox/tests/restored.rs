@@ -17,7 +17,7 @@ use crate::model::group::Roster;
 use crate::model::msglist::{Ending, Tombstone};
 use crate::model::notification::Outcome;
 use crate::model::policy::KOfN;
-use crate::model::{Policy, WallTime};
+use crate::model::{Encoding, Policy, WallTime};
 use crate::wire::msglist::Page;
 
 #[test]
@@ -204,4 +204,38 @@ fn r2_a_mail_that_is_adopted_as_listed_anew_goes_on_being_announced() {
     let before = world.outside.taken.len();
     world.run(3 * DAY + MINUTE);
     assert_eq!(world.outside.taken.len() - before, 3, "once a day");
+}
+
+/// Seeds 606817 and 609723: nobody had the manifest of the encoding that a restored owner was told of, so nobody could keep a part.
+#[test]
+fn r12_a_restored_owner_makes_the_manifest_of_an_encoding_that_its_members_told_of() {
+    let (told, before) = (Encoding::Fragments { k: 3, n: 5 }, Encoding::Fragments { k: 2, n: 4 });
+    let policy = Policy { fragments: KOfN { k: 2, n: 4 }, copies: 3, ..Policy::default() };
+    let mut world = World::new(5, Rules::default());
+    world.tell(Input::Roster(Arc::new(Roster { policy, ..(*roster(5)).clone() })));
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = only_mail(&world);
+    assert_eq!(world.brain.state.mails[&h].facts.encoding, before);
+    let backup = world.outside.copy();
+    world.tell(Input::Roster(roster(5)));
+    world.run(MINUTE);
+    assert!(world.outside.manifests.contains(&(h, told)));
+    members_know(&mut world);
+
+    world.restore(&backup);
+    assert!(world.outside.manifests.is_empty());
+    // The power fails before there is room for it.
+    world.rules.disk_full = true;
+    world.run(MINUTE);
+    assert_eq!(world.brain.state.mails[&h].facts.encoding, told, "as the members keep it");
+    world.crash();
+    world.run(MINUTE);
+    world.rules.disk_full = false;
+    world.run(2 * MINUTE);
+    assert!(world.outside.manifests.contains(&(h, told)));
+    assert_eq!(mails_listed(&mut world), [h, h], "it is listed as it was");
+    world.outside.manifests.clear();
+    world.run(DAY);
+    assert!(world.outside.manifests.is_empty(), "once is enough");
 }

@@ -16,7 +16,9 @@ use crate::model::holding::{Holding, HoldingState, Holdings};
 use crate::model::msglist::MailEntry;
 pub(super) use crate::model::notification::Nr;
 use crate::model::notification::Outcome;
-use crate::model::{Address, Digest, Fingerprint, MailId, Now, Part, PeerId, Policy, Secret, SubmissionId, WallTime};
+use crate::model::{
+    Address, Digest, Encoding, Fingerprint, MailId, Now, Part, PeerId, Policy, Secret, SubmissionId, WallTime,
+};
 use crate::wire::{PeerKey, Signed};
 
 pub(super) const START: WallTime = WallTime(1_700_000_000_000);
@@ -106,6 +108,8 @@ pub(super) struct Outside {
     pub(super) announced: usize,
     /// What the Outbox mailbox was told to keep at the last start.
     pub(super) shown_only: BTreeSet<SubmissionId>,
+    /// Manifests that were made anew or for another encoding.
+    pub(super) manifests: BTreeSet<(MailId, Encoding)>,
     pub(super) dht_ns: BTreeSet<(Address, MailId)>,
     pub(super) dht_nr: BTreeMap<Digest, Nr>,
     pub(super) dsns: BTreeMap<SubmissionId, Address>,
@@ -384,6 +388,7 @@ impl World {
             Action::Reencode { facts, encoding } => {
                 assert!(self.outside.blobs.contains(&facts.h), "only what is on disk is re-encoded");
                 let result = if self.rules.disk_full { Err("no room".to_owned()) } else { Ok(()) };
+                self.outside.manifests.extend(result.is_ok().then_some((facts.h, encoding)));
                 self.tell(Input::Reencoded { h: facts.h, encoding, result });
             }
             Action::Recover(job) => self.recover(job),

@@ -45,6 +45,21 @@ fn a_tombstone_is_taken_only_when_the_mail_cannot_be_opened_and_no_word_of_it_is
     assert_eq!(tells(&mut world, third, true), not_yet, "it was read: the owner has that word, or asks for it again");
 }
 
+/// Seed 2003393: an owner whose clock had been weeks behind asked for ever about a mail that was over for its reader before it came.
+#[test]
+fn r12_an_owner_that_asks_about_a_mail_that_is_over_here_is_told_that_nobody_can_open_it() {
+    let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());
+    let word = cancelled(&world, &key, 1);
+    world.now.wall = word.expiry + Duration::from_secs(86_400);
+    world.tell(Input::Tombstone { token: None, tombstone: word.clone(), known: true });
+    assert!(world.brain.state.buried.is_empty(), "a list that says so asks nothing, and may be long");
+    assert_eq!(tells(&mut world, word.clone(), true), Reply::TombstoneTaken);
+    // Its clock is set back, and the ns comes.
+    world.now.wall = WallTime(word.expiry.0 - 3_600_000);
+    world.send(&Ns { owner: key.peer_id(), ..ns(1) }, true);
+    assert!(world.listed(Standard::Inbox).is_empty());
+}
+
 #[test]
 fn r7_an_owner_that_forgot_a_word_that_it_took_hears_it_again_before_its_cancel_counts() {
     let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::world::{KN, LIFE, World, h, id};
 use super::{DAY, HOUR, SIX, all_five, indices};
-use crate::core::replicator::{Input, Scrub};
+use crate::core::replicator::{Event, Input, Scrub};
+use crate::model::Encoding;
 use crate::model::holding::{HoldingRefusal, HoldingState};
 
 #[test]
@@ -77,4 +78,22 @@ fn r8_what_is_said_after_a_clock_was_set_back_is_signed_later_all_the_same() {
         let full = HoldingState::Refused(HoldingRefusal::DiskFull);
         assert_eq!(told, [(part, full)], "it went, and cannot come back; restarts: {restarts}");
     }
+}
+
+/// Seed 602287: while a clock was days ahead, and nobody was there who could tell, the list said how a mail is kept from now on.
+#[test]
+fn r12_a_list_that_is_read_by_a_wrong_clock_is_heard_all_the_same() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    world.kill("alice");
+    world.peer("bob").clock_ahead = LIFE + 2 * DAY;
+    world.tell("bob", Input::ClockDoubtful(false));
+    world.run(HOUR);
+    assert!(world.holders("alice", 1).contains_key("bob"), "its owner counts it");
+    let later = world.mail(1, 1 << 20, Encoding::Fragments { k: 2, n: 5 });
+    world.outbox("alice").add(later);
+    world.start("alice");
+    world.run(HOUR);
+    let is_later = |event: &Event| matches!(event, Event::Noted { encoding: Encoding::Fragments { k: 2, .. }, .. });
+    assert!(world.peer("bob").journal.iter().any(is_later), "it is read once, and bob still had a part to give up");
 }

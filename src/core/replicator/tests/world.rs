@@ -106,6 +106,8 @@ pub(super) struct Peer {
     pub(super) disk: BTreeSet<(PeerId, MailId, Part)>,
     pub(super) rotten: BTreeSet<(PeerId, MailId, Part)>,
     pub(super) full: bool,
+    /// So far is its clock ahead of the others'.
+    pub(super) clock_ahead: Duration,
     pub(super) replies: BTreeMap<Token, Reply>,
     polls: Vec<Poll>,
     todo: Vec<Action>,
@@ -152,6 +154,7 @@ impl World {
             disk: BTreeSet::new(),
             rotten: BTreeSet::new(),
             full: false,
+            clock_ahead: Duration::ZERO,
             replies: BTreeMap::new(),
             polls: vec![],
             todo: vec![],
@@ -233,8 +236,9 @@ impl World {
         self.tell_id(&id(name), input);
     }
     fn tell_id(&mut self, peer: &PeerId, input: Input) {
-        let now = self.now;
-        if let Some(brain) = self.peers.get_mut(peer).and_then(|p| p.brain.as_mut()) {
+        let Some(p) = self.peers.get_mut(peer) else { return };
+        let now = Now { wall: self.now.wall + p.clock_ahead, ..self.now };
+        if let Some(brain) = p.brain.as_mut() {
             brain.handle(now, input);
         }
     }
@@ -325,6 +329,7 @@ impl World {
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             let p = self.peers.get_mut(&peer).unwrap();
             let over: Vec<Poll> = p.polls.extract_if(.., |poll| poll.until <= now.mono).collect();
+            let now = Now { wall: now.wall + p.clock_ahead, ..now };
             if let Some(brain) = p.brain.as_mut().filter(|b| b.poll_timeout().is_some_and(|at| at <= now.mono)) {
                 brain.wake(now);
             }
