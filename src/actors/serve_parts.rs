@@ -18,7 +18,7 @@ use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::peer_api::ApiError;
 use crate::store::home::Home;
 use crate::store::listing::later_manifests;
-use crate::store::manifests::{covers, find, is_of};
+use crate::store::manifests::{self, covers, find, is_of};
 use crate::wire::http::FragmentList;
 
 /// Blocks that are made in one step on the blocking pool: 512 KiB.
@@ -90,7 +90,8 @@ pub async fn mirrored_manifest(
 /// [`ApiError`] when it cannot be read.
 pub async fn own_manifest(home: &Home, h: &MailId, encoding: Encoding, k: Option<u8>) -> Result<BodySource, ApiError> {
     let k = k.or_else(|| u8::try_from(encoding.needed()).ok()).unwrap_or(1);
-    open(manifest_path(home.outbox_manifest(h), encoding, k).await, "The manifest").await
+    let path = manifest_path(home.outbox_manifest(h), encoding, k).await;
+    BodySource::open_with(move || manifests::open(&path)).await.map_err(|e| unreadable("The manifest", &e))
 }
 
 /// Which of a mail's manifests is served: that of the encoding of now, unless blocks of another k are asked for.

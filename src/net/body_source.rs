@@ -50,9 +50,20 @@ impl BodySource {
     /// # Errors
     /// What the operating system says.
     pub async fn open(path: PathBuf) -> io::Result<Self> {
-        let opened = tokio::task::spawn_blocking(move || {
+        Self::open_with(move || {
             let file = File::open(path)?;
             let len = file.metadata()?.len();
+            Ok((file, len))
+        })
+        .await
+    }
+    /// The first bytes, as many as it says, of a file that `open` opens on the blocking pool.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn open_with(open: impl FnOnce() -> io::Result<(File, u64)> + Send + 'static) -> io::Result<Self> {
+        let opened = tokio::task::spawn_blocking(move || {
+            let (file, len) = open()?;
             if len > SHORT_FILE {
                 return Ok(Self::File { file, offset: 0, len });
             }

@@ -5,9 +5,8 @@ use std::io::{self, Write};
 
 use flate2::write::DeflateEncoder;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use miniz_oxide::deflate::core::{
-    CompressorOxide, TDEFLFlush, TDEFLStatus, compress, create_comp_flags_from_zip_params,
-};
+
+use super::letters::Letters;
 
 /// Level for a few dozen KiB: a ns is written once and often lies in the DHT eight times.
 const LEVEL: u32 = 6;
@@ -17,6 +16,8 @@ const STEP: usize = 4 * 1024;
 thread_local! {
     /// Its tables take longer to be made than a small record to be deflated; a thread that seals seals many.
     static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(Compression::new(LEVEL), false));
+    /// The same holds for what inflates.
+    static DECOMPRESS: RefCell<Decompress> = RefCell::new(Decompress::new(false));
 }
 
 /// Why nothing came out.
@@ -36,8 +37,9 @@ pub(crate) enum InflateError {
 /// How a mail is deflated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// It has hardly a repetition, as base64 of noise: only the shorter codes of fewer letters are to be had. Of 1.4 MB of it
-    /// miniz_oxide at its first level makes 76 % in a third of the time that zlib-rs takes for the same.
+    /// It is short: all of it is gathered, and deflated as a small record is.
+    Whole,
+    /// It has hardly a repetition, as base64 of noise: only the shorter codes of fewer letters are to be had (`letters.rs`).
     Letters,
     /// At a level of zlib-rs, 1 to 9.
     Level(u32),
@@ -47,18 +49,16 @@ pub(super) enum Way {
 pub(super) struct Deflating<W: Write>(Inner<W>);
 
 enum Inner<W: Write> {
-    Letters { compressor: Box<CompressorOxide>, out: Vec<u8>, to: W },
+    Whole { bytes: Vec<u8>, to: W },
+    Letters(Letters<W>),
     Level(DeflateEncoder<W>),
 }
 
 impl<W: Write> Deflating<W> {
     pub(super) fn new(to: W, way: Way) -> Self {
         Self(match way {
-            Way::Letters => {
-                // Level 1, no zlib header, the usual strategy.
-                let flags = create_comp_flags_from_zip_params(1, -15, 0);
-                Inner::Letters { compressor: Box::new(CompressorOxide::new(flags)), out: vec![0; 8 * STEP], to }
-            }
+            Way::Whole => Inner::Whole { bytes: Vec::new(), to },
+            Way::Letters => Inner::Letters(Letters::new(to)),
             Way::Level(level) => Inner::Level(DeflateEncoder::new(to, Compression::new(level))),
         })
     }
@@ -67,15 +67,11 @@ impl<W: Write> Deflating<W> {
     pub(super) fn finish(self) -> io::Result<W> {
         match self.0 {
             Inner::Level(encoder) => encoder.finish(),
-            Inner::Letters { mut compressor, mut out, mut to } => loop {
-                let (status, _, made) = compress(&mut compressor, &[], &mut out, TDEFLFlush::Finish);
-                to.write_all(&out[..made])?;
-                match status {
-                    TDEFLStatus::Done => return Ok(to),
-                    TDEFLStatus::Okay => {}
-                    TDEFLStatus::BadParam | TDEFLStatus::PutBufFailed => return Err(broken()),
-                }
-            },
+            Inner::Letters(letters) => letters.finish(),
+            Inner::Whole { bytes, mut to } => {
+                to.write_all(&deflate(&bytes)?)?;
+                Ok(to)
+            }
         }
     }
 }
@@ -84,17 +80,8 @@ impl<W: Write> Write for Deflating<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
             Inner::Level(encoder) => encoder.write(bytes),
-            Inner::Letters { compressor, out, to } => loop {
-                let (status, taken, made) = compress(compressor, bytes, out, TDEFLFlush::None);
-                to.write_all(&out[..made])?;
-                if status != TDEFLStatus::Okay {
-                    return Err(broken());
-                }
-                // A full buffer of what was written before may have to go first.
-                if taken > 0 || bytes.is_empty() {
-                    return Ok(taken);
-                }
-            },
+            Inner::Letters(letters) => letters.write(bytes),
+            Inner::Whole { bytes: gathered, .. } => gathered.write(bytes),
         }
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -127,12 +114,34 @@ pub(crate) fn deflate(bytes: &[u8]) -> io::Result<Vec<u8>> {
     })
 }
 
+/// Deflates the beginning of a stream that goes on at a whole byte with other blocks.
+///
+/// # Errors
+/// As [`deflate`].
+pub(super) fn deflate_beginning(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESS.with_borrow_mut(|compress| {
+        compress.reset();
+        // Room for all in a stored block, and the empty one behind it: so one call does it.
+        let mut out = Vec::with_capacity(bytes.len() + STEP);
+        match compress.compress_vec(bytes, &mut out, FlushCompress::Sync) {
+            Ok(Status::Ok) if out.len() < out.capacity() => Ok(out),
+            Ok(_) | Err(_) => Err(broken()),
+        }
+    })
+}
+
 /// What was deflated, if it has at most `limit` bytes.
 ///
 /// # Errors
 /// [`InflateError`].
 pub(crate) fn inflate(deflated: &[u8], limit: usize) -> Result<Vec<u8>, InflateError> {
-    let mut inflate = Decompress::new(false);
+    DECOMPRESS.with_borrow_mut(|inflate| {
+        inflate.reset(false);
+        inflate_with(inflate, deflated, limit)
+    })
+}
+
+fn inflate_with(inflate: &mut Decompress, deflated: &[u8], limit: usize) -> Result<Vec<u8>, InflateError> {
     let mut out = Vec::with_capacity(deflated.len().saturating_mul(3).min(limit).saturating_add(1));
     loop {
         let taken = usize::try_from(inflate.total_in()).unwrap_or(usize::MAX).min(deflated.len());
@@ -175,7 +184,7 @@ mod tests {
         let letters: Vec<u8> = (0..200_000u32)
             .map(|i| b"ABCDEFGHabcdefgh01234567"[usize::from(blake3::hash(&i.to_be_bytes()).as_bytes()[0] % 24)])
             .collect();
-        for way in [Way::Letters, Way::Level(3)] {
+        for way in [Way::Whole, Way::Letters, Way::Level(3)] {
             let long = letters.repeat(8);
             for (bytes, piece) in
                 [(&b""[..], 1), (b"x", 1), (&letters, 1000), (&[7; 300_000], 7), (&long, 65_536), (&long, 1 << 21)]

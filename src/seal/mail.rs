@@ -22,11 +22,16 @@ const SLACK: usize = 16 * 1024;
 const SAMPLED: usize = 64 * 1024;
 /// Compressed when its bytes, each by itself, need fewer bits than this, of 8: text has about 4.5, base64 6, JPEG 7.9.
 const SHRINKS_BELOW_BITS: f64 = 7.5;
-/// What needs more than this has hardly a repetition: base64 of what was compressed before.
+/// What needs more than this may have hardly a repetition, as base64 of what was compressed before.
 const REPEATS_BELOW_BITS: f64 = 5.7;
+/// Of how many of the sample's last bytes repetitions are counted, and one in how many of them is few.
+const PROBED: usize = 16 * 1024;
+const FEW: usize = 32;
+/// What is shorter is hardly more than its header, in which there are repetitions.
+const LETTERS_FROM: usize = 4 * 1024;
 
-/// For mails shorter than a sample, where it costs nothing.
-const SHORT: Way = Way::Level(6);
+/// For mails shorter than a sample, where it costs little.
+const SHORT: Way = Way::Whole;
 /// For longer ones: text becomes 39 % of its length.
 const LONG: Way = Way::Level(4);
 
@@ -75,13 +80,30 @@ fn way(start: &[u8]) -> Option<Way> {
         return None;
     }
     let bits = counts.into_iter().filter(|count| *count > 0).map(bits).sum::<f64>();
-    (bits < SHRINKS_BELOW_BITS).then_some(if start.len() < SAMPLED {
-        SHORT
-    } else if bits < REPEATS_BELOW_BITS {
-        LONG
-    } else {
+    let is_noise = || bits >= REPEATS_BELOW_BITS && !repeats(&start[start.len().saturating_sub(PROBED)..]);
+    (bits < SHRINKS_BELOW_BITS).then_some(if start.len() >= LETTERS_FROM && is_noise() {
         Way::Letters
+    } else if start.len() < SAMPLED {
+        SHORT
+    } else {
+        LONG
     })
+}
+
+/// Whether more than a few of these bytes begin four that were there before.
+fn repeats(bytes: &[u8]) -> bool {
+    // What was last seen at each of 16384 places, which four bytes are mixed into: some repetitions are missed.
+    let mut seen = vec![0_u32; 1 << 14];
+    let mut count = 0;
+    for four in bytes.windows(4) {
+        let four = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+        let place = four.wrapping_mul(0x9E37_79B1) >> 18;
+        if let Some(last) = usize::try_from(place).ok().and_then(|place| seen.get_mut(place)) {
+            count += usize::from(*last == four);
+            *last = four;
+        }
+    }
+    count > bytes.len() / FEW
 }
 
 /// Opens a sealed mail: decrypts, decompresses at most `cap` bytes, checks that `sender` signed it, all in one pass.

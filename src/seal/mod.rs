@@ -8,6 +8,7 @@ mod deflate;
 pub mod handover;
 pub mod invite;
 pub mod keys;
+mod letters;
 pub mod mail;
 pub mod notice;
 mod packets;

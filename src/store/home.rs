@@ -222,8 +222,8 @@ impl Home {
     pub fn outbox_manifest_as(&self, h: &MailId, encoding: Encoding) -> PathBuf {
         sharded(&self.outbox_dir(), h, LATER).join(encoding_name(encoding))
     }
-    /// The open send notifications beside a sealed mail in the outbox.
-    pub fn outbox_notices(&self, h: &MailId) -> PathBuf {
+    /// The open send notifications of a sealed mail in the outbox of a home of the first version: now behind its manifest.
+    pub fn outbox_notices_of_version_1(&self, h: &MailId) -> PathBuf {
         sharded(&self.outbox_dir(), h, ".ns")
     }
     /// `mirror/`: what is held for other members.
@@ -348,7 +348,7 @@ mod tests {
         let is = |path: PathBuf, text: &str| assert_eq!(path, Path::new(text));
         is(home.outbox_blob(&h), &format!("/h/outbox/ab/{hex}"));
         is(home.outbox_manifest(&h), &format!("/h/outbox/ab/{hex}.manifest"));
-        is(home.outbox_notices(&h), &format!("/h/outbox/ab/{hex}.ns"));
+        is(home.outbox_notices_of_version_1(&h), &format!("/h/outbox/ab/{hex}.ns"));
         is(home.mirror_part(&bob, &h, Part::Whole), &format!("/h/mirror/bob@acme/ab/{hex}"));
         is(home.mirror_part(&bob, &h, Part::Fragment { k: 3, i: 4 }), &format!("/h/mirror/bob@acme/ab/{hex}.3.4"));
         is(home.mirror_manifest(&bob, &h), &format!("/h/mirror/bob@acme/ab/{hex}.manifest"));

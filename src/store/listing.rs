@@ -186,7 +186,7 @@ mod tests {
         let paths = [
             home.outbox_blob(&a),
             home.outbox_manifest(&a),
-            home.outbox_notices(&b),
+            home.outbox_notices_of_version_1(&b),
             home.outbox_dir().join("01/README"),
             home.outbox_dir().join("lost+found/x"),
             home.mirror_part(&bob, &a, Part::Whole),

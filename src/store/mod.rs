@@ -12,6 +12,7 @@ pub mod listing;
 pub mod manifests;
 pub mod room;
 pub mod spool_file;
+pub mod tailed;
 
 pub use files::{DurableWriter, FileError};
 pub use home::{Home, HomeError, HomeLock};

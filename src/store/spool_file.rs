@@ -1,34 +1,25 @@
-//! One file for a mail of the spool: the clear mail, then its envelope, then ten bytes that say how long the envelope is. It knows
-//! no envelope from another; what is in it is the spool's affair (`actors/spool.rs`).
-//!
-//! ```text
-//! clear mail | envelope | version 0x02 | 'R' | length of the envelope (u32, big-endian) | CRC-32C of all that follows the mail but itself
-//! ```
+//! One file for a mail of the spool: the clear mail, then its envelope (`tailed.rs`). It knows no envelope from another; what is in it
+//! is the spool's affair (`actors/spool.rs`).
 //!
 //! Homes of earlier versions have two files, `spool/SUBMISSION` and `spool/SUBMISSION.envelope`; they are read, never written.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Take, Write};
-use std::path::Path;
+use std::io::{self, Read as _, Take, Write};
 
 use super::files::{FileError, read_bounded};
 use super::home::Home;
+use super::tailed::{self, Mark};
 use crate::model::SubmissionId;
 
 /// Its version, and a byte that a mail's end seldom has there.
-const MARK: [u8; 2] = [2, b'R'];
-/// Bytes after the envelope.
-const FOOTER: u64 = 10;
+const MARK: Mark = [2, b'R'];
 
 /// Writes what follows the clear mail.
 ///
 /// # Errors
 /// What the operating system says.
 pub fn write_envelope(to: &mut impl Write, envelope: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(envelope.len()).map_err(io::Error::other)?;
-    let follows = [envelope, &MARK, &length.to_be_bytes()].concat();
-    to.write_all(&follows)?;
-    to.write_all(&crc32c::crc32c(&follows).to_be_bytes())
+    tailed::write_second(to, envelope, MARK)
 }
 
 /// The envelope of a mail, of at most `limit` bytes.
@@ -36,13 +27,9 @@ pub fn write_envelope(to: &mut impl Write, envelope: &[u8]) -> io::Result<()> {
 /// # Errors
 /// [`FileError::NotFound`] when it was never accepted, or is gone; [`FileError::Io`] of kind `InvalidData` when its end is damaged.
 pub fn read_envelope(home: &Home, submission: &SubmissionId, limit: u64) -> Result<Vec<u8>, FileError> {
-    let path = home.spool_file(submission);
-    match File::open(&path) {
-        Ok(file) => Ok(take_apart(&path, file, limit)?.1),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            read_bounded(&home.spool_envelope_of_version_1(submission), limit)
-        }
-        Err(e) => Err(FileError::from_io(&path, "open", &e)),
+    match tailed::read_second(&home.spool_file(submission), MARK, limit) {
+        Err(e) if e.is_not_found() => read_bounded(&home.spool_envelope_of_version_1(submission), limit),
+        read => read,
     }
 }
 
@@ -51,62 +38,21 @@ pub fn read_envelope(home: &Home, submission: &SubmissionId, limit: u64) -> Resu
 /// # Errors
 /// As [`read_envelope`].
 pub fn open_mail(home: &Home, submission: &SubmissionId) -> Result<Take<File>, FileError> {
-    let path = home.spool_file(submission);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+    match tailed::open_first(&home.spool_file(submission), MARK) {
+        Err(e) if e.is_not_found() => {
             let path = home.spool_mail_of_version_1(submission);
-            return File::open(&path)
-                .map(|file| file.take(u64::MAX))
-                .map_err(|e| FileError::from_io(&path, "open", &e));
+            let opened = File::open(&path).map_err(|e| FileError::from_io(&path, "open", &e))?;
+            Ok(opened.take(u64::MAX))
         }
-        Err(e) => return Err(FileError::from_io(&path, "open", &e)),
-    };
-    let (mut file, envelope, length) = footer(&path, file, u64::MAX)?;
-    file.rewind().map_err(|e| FileError::from_io(&path, "read", &e))?;
-    Ok(file.take(length - envelope - FOOTER))
-}
-
-fn damaged(path: &Path, why: &str) -> FileError {
-    FileError::from_io(path, "read", &io::Error::new(io::ErrorKind::InvalidData, why))
-}
-
-/// The file, the envelope's length and the file's, bytes, once they fit each other.
-fn footer(path: &Path, mut file: File, limit: u64) -> Result<(File, u64, u64), FileError> {
-    let failed = |e: io::Error| FileError::from_io(path, "read", &e);
-    let length = file.metadata().map_err(failed)?.len();
-    if length < FOOTER {
-        return Err(damaged(path, "its end is missing"));
+        opened => opened,
     }
-    let mut end = [0; 6];
-    file.seek(SeekFrom::Start(length - FOOTER)).map_err(failed)?;
-    file.read_exact(&mut end).map_err(failed)?;
-    let [version, mark, bytes @ ..] = end;
-    let envelope = u64::from(u32::from_be_bytes(bytes));
-    if [version, mark] != MARK || envelope > limit || envelope + FOOTER > length {
-        return Err(damaged(path, "its end is not one that this version writes"));
-    }
-    Ok((file, envelope, length))
-}
-
-/// The file and the checked envelope.
-fn take_apart(path: &Path, file: File, limit: u64) -> Result<(File, Vec<u8>), FileError> {
-    let failed = |e: io::Error| FileError::from_io(path, "read", &e);
-    let (mut file, envelope, length) = footer(path, file, limit)?;
-    file.seek(SeekFrom::Start(length - envelope - FOOTER)).map_err(failed)?;
-    let mut follows = Vec::new();
-    Read::by_ref(&mut file).take(envelope + FOOTER).read_to_end(&mut follows).map_err(failed)?;
-    let checked =
-        follows.split_last_chunk::<4>().filter(|(rest, sum)| crc32c::crc32c(rest) == u32::from_be_bytes(**sum));
-    let (rest, _) = checked.ok_or_else(|| damaged(path, "its envelope is not what was written"))?;
-    let envelope = rest.len().saturating_sub(usize::try_from(FOOTER).unwrap_or(0) - 4);
-    Ok((file, rest[..envelope].to_vec()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::io::Read as _;
 
     const ID: SubmissionId = SubmissionId::new([1; 16]);
 

@@ -190,8 +190,9 @@ impl Stager<'_> {
             }
         }
         for h in outbox.mails_on_disk() {
-            let paths = [home.outbox_blob(h), home.outbox_manifest(h), home.outbox_notices(h)];
+            let paths = [home.outbox_blob(h), home.outbox_manifest(h)];
             named.extend(paths.map(|path| Named { path, needed: true }));
+            named.push(Named { path: home.outbox_notices_of_version_1(h), needed: false });
             let later = later_manifests(&home.outbox_manifest(h))?;
             named.extend(later.into_iter().map(|path| Named { path, needed: false }));
         }

@@ -256,7 +256,7 @@ fn remove_if_there(path: PathBuf) -> Result<(), FileError> {
 
 /// The blob last: as long as it is there, the next start finds what is left.
 fn drop_blob(home: &Home, h: &MailId) -> Result<(), FileError> {
-    remove_all(&[home.outbox_notices(h)])?;
+    remove_all(&[home.outbox_notices_of_version_1(h)])?;
     remove_manifests(&home.outbox_manifest(h))?;
     remove_all(&[home.outbox_blob(h)])
 }

@@ -23,14 +23,15 @@ use crate::model::notification::Ns;
 use crate::model::structure::Structure;
 use crate::model::{Address, Digest, Encoding, Fingerprint, MailId, PeerId, Policy, Secret, SubmissionId, WallTime};
 use crate::seal::{Certificate, seal_for_owner, seal_mail, seal_ns};
-use crate::store::files::{DurableWriter, FILE_MODE, FileError, commit_together, read_bounded, staged, write_durable};
+use crate::store::files::{DurableWriter, FILE_MODE, FileError, commit_together, remove_all, staged, write_durable};
 use crate::store::home::Home;
+use crate::store::manifests;
 use crate::wire::{decode, encode};
 
 /// Largest file of sealed ns: 100 receivers with 48 KiB of headers each, and slack.
 const NOTICES_MAX: u64 = 8 * 1024 * 1024;
 
-/// The sealed ns of one receiver, as `h.ns` keeps them.
+/// The sealed ns of one receiver, as they are kept behind the manifest.
 #[derive(Serialize, Deserialize)]
 pub(super) struct SealedNotice {
     #[serde(rename = "r")]
@@ -179,7 +180,7 @@ impl Sealer {
         }
     }
 
-    /// ns, manifest, mail: each durable before the next, so that a mail that is there has all that belongs to it.
+    /// Manifest with ns, then the mail: each durable before the next, so that a mail that is there has all that belongs to it.
     pub(super) fn keep_again(
         &self,
         writer: DurableWriter,
@@ -188,8 +189,11 @@ impl Sealer {
     ) -> Result<(), FileError> {
         let h = manifest.h;
         let manifest = self.identity.key.sign(manifest);
-        write_durable(&self.home.outbox_notices(&h), &encode(&notices), FILE_MODE)?;
-        write_durable(&self.home.outbox_manifest(&h), manifest.as_bytes(), FILE_MODE)?;
+        let path = self.home.outbox_manifest(&h);
+        let bytes = manifests::with_notices(manifest.as_bytes(), &encode(&notices));
+        write_durable(&path, &bytes.map_err(|e| FileError::from_io(&path, "write", &e))?, FILE_MODE)?;
+        // Those of an earlier version of this program are not true any more.
+        remove_all(&[self.home.outbox_notices_of_version_1(&h)])?;
         writer.commit(&self.home.outbox_blob(&h))
     }
 
@@ -310,15 +314,13 @@ fn write_sealed(
     Ok((file, manifest))
 }
 
-/// Blob, manifest, ns (DESIGN.md section 5.3): they get their names in this order, and are durable together.
+/// Blob, and manifest with the ns behind it (DESIGN.md section 5.3): they get their names in this order, and are durable together.
 fn keep(tools: &Sealer, writer: DurableWriter, manifest: Manifest, notices: &[SealedNotice]) -> Result<(), FileError> {
     let (home, h) = (&tools.home, manifest.h);
-    let manifest = tools.identity.key.sign(manifest);
-    commit_together(vec![
-        (writer, home.outbox_blob(&h)),
-        staged(&home.outbox_manifest(&h), manifest.as_bytes())?,
-        staged(&home.outbox_notices(&h), &encode(&notices))?,
-    ])
+    let (manifest, path) = (tools.identity.key.sign(manifest), home.outbox_manifest(&h));
+    let manifest = manifests::with_notices(manifest.as_bytes(), &encode(&notices));
+    let manifest = manifest.map_err(|e| FileError::from_io(&path, "write", &e))?;
+    commit_together(vec![(writer, home.outbox_blob(&h)), staged(&path, &manifest)?])
 }
 
 fn random_secret() -> Result<Secret, SealFailure> {
@@ -332,7 +334,7 @@ fn random_secret() -> Result<Secret, SealFailure> {
 /// # Errors
 /// When the file is missing or damaged, or has none for that receiver.
 pub(super) fn sealed_notice(home: &Home, h: &MailId, receiver: &Address) -> Result<ByteBuf, String> {
-    let bytes = read_bounded(&home.outbox_notices(h), NOTICES_MAX).map_err(|e| e.to_string())?;
+    let bytes = manifests::notices(home, h, NOTICES_MAX).map_err(|e| e.to_string())?;
     let notices: Vec<SealedNotice> = decode(&bytes).map_err(|e| e.to_string())?;
     let found = notices.into_iter().find(|notice| notice.receiver == *receiver);
     found.map(|notice| notice.sealed).ok_or_else(|| format!("mail {h} has no send notification for {receiver}"))

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -245,9 +246,10 @@ pub(super) fn open_sealed(
     key: MessageKey,
     sealed: &PulledMail,
     sender: &Certificate,
-    size: u64,
+    (announced, size): (io::Result<Arc<Head>>, u64),
 ) -> OpenResult {
-    match try_open(home, me, key, sealed, sender, size) {
+    let announced = announced.map_err(|e| FileError::from_io(&head_path(home, key), "read", &e).into());
+    match announced.and_then(|announced| try_open(home, me, key, sealed, sender, (&announced, size))) {
         Ok(result) => result,
         Err(MailFileError::Seal(e)) if is_mismatch(&e) => OpenResult::Mismatch(e.to_string()),
         Err(e) => OpenResult::Failed(e.to_string()),
@@ -260,9 +262,8 @@ fn try_open(
     key: MessageKey,
     sealed: &PulledMail,
     sender: &Certificate,
-    size: u64,
+    (announced, size): (&Head, u64),
 ) -> Result<OpenResult, MailFileError> {
-    let announced = read_head(home, key).map_err(|e| FileError::from_io(&head_path(home, key), "read", &e))?;
     let open = |path: &Path| {
         let file = File::open(path).map_err(|e| FileError::from_io(path, "open", &e))?;
         Ok::<_, FileError>(BufReader::with_capacity(CHUNK, file))
@@ -270,7 +271,7 @@ fn try_open(
     let sealed: Box<dyn Read + Send + Sync + '_> = match sealed {
         PulledMail::File(path) => Box::new(open(path)?),
         PulledMail::Short(bytes) if size <= CLEAR_IN_MEMORY => {
-            return open_short(home, me, key, bytes, sender, &announced, size);
+            return open_short(home, me, key, bytes, sender, announced, size);
         }
         PulledMail::Short(bytes) => Box::new(&bytes[..]),
     };
@@ -280,7 +281,7 @@ fn try_open(
     let mut tee = Tee { splitter: Splitter::new(), to: DurableWriter::create(&home.mail_dir())? };
     let opened = verify_signed(open(signed.settle()?)?, sender, size, &mut tee)?;
     let found = tee.splitter.finish();
-    if let Some(why) = difference(&announced, &found, opened.length, size) {
+    if let Some(why) = difference(announced, &found, opened.length, size) {
         return Ok(OpenResult::Mismatch(why));
     }
     commit_together(vec![(signed, signed_path(home, key)), (tee.to, body_path(home, key))])?;
@@ -421,7 +422,8 @@ mod tests {
         let size = u64::try_from(size).unwrap();
         let left = |key| [signed_path(&disk.home, key), body_path(&disk.home, key)].map(|path| fs::read(path).ok());
         let open = |key, pulled| {
-            let result = open_sealed(&disk.home, &disk.rita, key, &pulled, sender.certificate(), size);
+            let announced = (read_head(&disk.home, key).map(Arc::new), size);
+            let result = open_sealed(&disk.home, &disk.rita, key, &pulled, sender.certificate(), announced);
             (result, left(key))
         };
         let file = open(MessageKey(1), PulledMail::File(disk.sealed.clone()));

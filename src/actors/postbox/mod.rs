@@ -2,6 +2,7 @@
 //! of their own; it never decides what is filed, answered or refused.
 
 mod files;
+mod heads;
 mod kept_keys;
 mod notices;
 mod port;
@@ -36,6 +37,7 @@ use crate::store::files::remove_all;
 use crate::store::home::Home;
 use files::MailFileError;
 pub use files::{Head, body_path, head_path, signed_path};
+use heads::Heads;
 use kept_keys::KeptKeys;
 pub use notices::NsError;
 use notices::{Notices, blocking};
@@ -143,6 +145,7 @@ struct Performer {
     notices: Notices,
     neighbours: Arc<dyn Neighbours>,
     changes: watch::Sender<u64>,
+    heads: Heads,
     /// Becomes true when the sweep of `mail/` is done: before that no file is written there.
     swept: watch::Sender<bool>,
     remover: Remover,
@@ -151,7 +154,7 @@ struct Performer {
 /// Starts the postbox; `brain` has replayed its events.
 pub fn start(brain: Postbox, parts: Parts, log: Arc<dyn EventLog>) -> PostboxPort {
     let Parts { home, address, peer_id, identity, directory, client, fetcher, dht, neighbours, clock } = parts;
-    let (changes, changed) = watch::channel(0);
+    let ((changes, changed), heads) = (watch::channel(0), Heads::default());
     let notices = Notices {
         me: identity.clone(),
         peer_id,
@@ -173,11 +176,12 @@ pub fn start(brain: Postbox, parts: Parts, log: Arc<dyn EventLog>) -> PostboxPor
         notices: notices.clone(),
         neighbours,
         changes,
+        heads: heads.clone(),
         swept: watch::channel(false).0,
         remover: Remover::default(),
     };
     let handle = Shell::start(brain, performer, log, clock, Some(Input::Start));
-    PostboxPort::new(handle, home, notices, changed)
+    PostboxPort::new(handle, home, notices, heads, changed)
 }
 
 /// Waits until the sweep is done; false when it never will be.
@@ -267,14 +271,17 @@ impl Performer {
         back: &Handle<Postbox>,
     ) {
         let (notices, home, me, back) = (self.notices.clone(), self.home.clone(), self.me.clone(), back.clone());
-        let swept = self.swept.subscribe();
+        let (swept, head) = (self.swept.subscribe(), self.heads.get(key));
         tokio::spawn(async move {
             if !after_sweep(swept).await {
                 return;
             }
             let result = match notices.kept.get(sender).await {
                 Ok(Some(certificate)) => {
-                    let open = move || files::open_sealed(&home, &me, key, &sealed, &certificate, size);
+                    let open = move || {
+                        let announced = head.map_or_else(|| files::read_head(&home, key).map(Arc::new), Ok);
+                        files::open_sealed(&home, &me, key, &sealed, &certificate, (announced, size))
+                    };
                     blocking(open).await.unwrap_or_else(|e| OpenResult::Failed(e.to_string()))
                 }
                 Ok(None) => OpenResult::Failed(format!("the certificate {sender} of {from} is not in keys/ any more")),
@@ -300,8 +307,10 @@ impl Performer {
         match action {
             Action::Sweep { keep } => self.sweep(keep, back),
             Action::WriteHead { key, header_block, structure } => {
-                let head = Head { header_block, structure: *structure };
-                self.write(back, key, move |home, _| files::write_head(home, key, &head));
+                let (head, heads) = (Arc::new(Head { header_block, structure: *structure }), self.heads.clone());
+                self.write(back, key, move |home, _| {
+                    files::write_head(home, key, &head).inspect(|_| heads.keep(key, &head))
+                });
             }
             Action::WriteMessage { key, message } => {
                 self.write(back, key, move |home, _| files::write_message(home, key, &message));

@@ -1,15 +1,15 @@
-//! The postbox as others reach it: mail servers, `POST /notify`, the console, the commands. It holds no state but a small
-//! cache of heads, and decides nothing.
+//! The postbox as others reach it: mail servers, `POST /notify`, the console, the commands. It holds no state, and
+//! decides nothing.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::files::{self, Head, body_path};
+use super::heads::Heads;
 use super::notices::{Notices, NsError};
 use super::proof::{self, Proof, ProofError};
 use crate::actors::shell::{Handle, Stopped};
@@ -21,25 +21,13 @@ use crate::model::{Fingerprint, PeerId, SubmissionId, WallTime};
 use crate::store::home::Home;
 use crate::wire::Signed;
 
-/// Heads that are kept in memory.
-const HEADS_MAX: usize = 256;
-/// Largest header block of a head that is kept in memory, bytes; larger ones are read again each time.
-const HEAD_KEPT_MAX: usize = 64 * 1024;
-
-/// The heads that were read last.
-#[derive(Debug, Default)]
-struct Heads {
-    by_key: BTreeMap<MessageKey, Arc<Head>>,
-    order: VecDeque<MessageKey>,
-}
-
 /// What is heard of a peer's mail: the handle of the brain, the files, and the signal that mailboxes have changed.
 #[derive(Clone)]
 pub struct PostboxPort {
     handle: Handle<Postbox>,
     home: Home,
     notices: Notices,
-    heads: Arc<Mutex<Heads>>,
+    heads: Heads,
     changes: watch::Receiver<u64>,
     temporary: Arc<AtomicU64>,
 }
@@ -49,9 +37,10 @@ impl PostboxPort {
         handle: Handle<Postbox>,
         home: Home,
         notices: Notices,
+        heads: Heads,
         changes: watch::Receiver<u64>,
     ) -> PostboxPort {
-        PostboxPort { handle, home, notices, heads: Arc::default(), changes, temporary: Arc::default() }
+        PostboxPort { handle, home, notices, heads, changes, temporary: Arc::default() }
     }
 
     /// The brain's handle.
@@ -74,8 +63,8 @@ impl PostboxPort {
     /// # Errors
     /// When the disk cannot be read.
     pub async fn head(&self, key: MessageKey) -> io::Result<Arc<Head>> {
-        if let Some(head) = self.heads().by_key.get(&key) {
-            return Ok(head.clone());
+        if let Some(head) = self.heads.get(key) {
+            return Ok(head);
         }
         let home = self.home.clone();
         let read = tokio::task::spawn_blocking(move || files::read_head(&home, key)).await;
@@ -86,27 +75,8 @@ impl PostboxPort {
             Ok(head) => Arc::new(head?),
             Err(_) => return Err(io::Error::other("this peer is stopping")),
         };
-        if head.header_block.len() <= HEAD_KEPT_MAX {
-            self.keep(key, &head);
-        }
+        self.heads.keep(key, &head);
         Ok(head)
-    }
-
-    fn heads(&self) -> MutexGuard<'_, Heads> {
-        // What is in there was read from the disk, whoever panicked.
-        self.heads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, key: MessageKey, head: &Arc<Head>) {
-        let mut heads = self.heads();
-        if heads.by_key.insert(key, head.clone()).is_none() {
-            heads.order.push_back(key);
-        }
-        while heads.order.len() > HEADS_MAX {
-            if let Some(oldest) = heads.order.pop_front() {
-                heads.by_key.remove(&oldest);
-            }
-        }
     }
 
     /// Grows whenever any mailbox changed: sessions that idle look again.

@@ -17,6 +17,7 @@ use crate::cli::progress::Progress;
 use crate::console::protocol::{GroupStatus, OutboxLine, PeerStatus, Request, SealedLine, Source};
 use crate::model::{Address, Encoding, Mode, Policy, SubmissionId};
 use crate::store::home::Home;
+use crate::store::manifests;
 
 /// How often the peers are looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -277,7 +278,7 @@ fn stored(stage: &Stage, cast: &Cast, sealed: &SealedLine) -> Stored {
 /// The owner's files, and the sealed mail with its manifest at as many members as must be there to lose as many as may fail.
 fn if_full(stage: &Stage, cast: &Cast, sealed: &SealedLine) -> u64 {
     let owner = Home::at(stage.cluster.home_of(&cast.sender.address));
-    let manifest = std::fs::metadata(owner.outbox_manifest(&sealed.h)).map_or(0, |meta| meta.len());
+    let manifest = manifests::open(&owner.outbox_manifest(&sealed.h)).map_or(0, |(_, length)| length);
     let copies = u64::try_from(promised(cast, sealed) + 1).unwrap_or_default();
     stored(stage, cast, sealed).owner.saturating_add(copies.saturating_mul(sealed.length + manifest))
 }

@@ -138,10 +138,14 @@ fn a_mail_is_compressed_when_that_helps_and_not_else() {
         .iter()
         .map(|byte| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[usize::from(byte % 64)])
         .collect();
+    let twice = base64[..SAMPLED / 8].repeat(8);
+    let again = base64[..8_000].chunks(8).flat_map(|eight| [eight, &eight[..6]].concat()).collect::<Vec<_>>();
     assert_eq!(
-        [way(&[]), way(&noise), way(&text(300_000)), way(&text(900)), way(&base64)],
-        [None, None, Some(LONG), Some(SHORT), Some(Way::Letters)]
+        [way(&[]), way(&noise), way(&text(300_000)), way(&text(900)), way(&base64), way(&base64[..9_000])],
+        [None, None, Some(LONG), Some(SHORT), Some(Way::Letters), Some(Way::Letters)]
     );
+    assert_eq!([way(&twice), way(&again), way(&base64[..3_000])], [Some(LONG), Some(SHORT), Some(SHORT)]);
+    assert!(seal(&base64, &alice, &[&bob]).len() < base64.len() * 76 / 100);
 }
 
 #[test]

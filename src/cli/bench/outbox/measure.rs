@@ -17,6 +17,7 @@ use crate::cli::progress::Progress;
 use crate::console::protocol::{Cancelled, PeerStatus, Request};
 use crate::model::{Address, SubmissionId};
 use crate::store::home::Home;
+use crate::store::manifests;
 
 /// What a change still causes after its answer is counted for this long: acknowledgements, tombstones, files that go.
 const AFTER: Duration = Duration::from_secs(2);
@@ -194,7 +195,7 @@ fn part_and_manifest(group: &Group, ids: &[SubmissionId]) -> anyhow::Result<u64>
     let home = Home::at(&group.peer(&group.owner)?.home);
     let (mut bytes, mut mails) = (0, 0);
     for sealed in lines.iter().filter(|line| ids.contains(&line.submission)).flat_map(|line| &line.sealed) {
-        bytes += sealed.length + std::fs::metadata(home.outbox_manifest(&sealed.h))?.len();
+        bytes += sealed.length + manifests::open(&home.outbox_manifest(&sealed.h))?.1;
         mails += 1;
     }
     ensure!(mails > 0, "the mails that were added are not in the outbox");
