@@ -284,12 +284,12 @@ impl Get {
             Err(Broken::Source(failure)) => Err(failure),
             Err(Broken::Disk(error)) => {
                 // A stopped brain needs no answer; the same holds below.
-                let _ = self.back.tell(disk_failed(self.h, &error)).await;
+                let _ = self.back.hand_in(disk_failed(self.h, &error)).await;
                 return;
             }
             Err(Broken::Stopped) => return,
         };
-        let _ = self.back.tell(Input::Ended { h: self.h, request: self.request, result }).await;
+        let _ = self.back.hand_in(Input::Ended { h: self.h, request: self.request, result }).await;
     }
 
     async fn body(&self) -> Tried<Blocks> {
@@ -416,7 +416,7 @@ impl Fetcher {
                 Ok(Err(e)) => disk_failed(h, &e),
                 Err(_) => return,
             };
-            let _ = back.tell(input).await;
+            let _ = back.hand_in(input).await;
         });
     }
 
@@ -425,7 +425,7 @@ impl Fetcher {
         tokio::spawn(async move {
             let finished = tokio::task::spawn_blocking(move || finish(&mail));
             if let Ok(result) = finished.await {
-                let _ = back.tell(Input::Finished { h, result }).await;
+                let _ = back.hand_in(Input::Finished { h, result }).await;
             }
         });
     }
@@ -452,14 +452,14 @@ impl Perform<Fetch> for Fetcher {
             Action::AskOffer { h, owner, source } => {
                 tokio::spawn(async move {
                     let offer = ask_offer(origins, h, owner, source).await;
-                    let _ = back.tell(Input::Offered { h, source, offer }).await;
+                    let _ = back.hand_in(Input::Offered { h, source, offer }).await;
                 });
             }
             Action::GetManifest { order, source, k } => {
                 let h = order.h;
                 let task = tokio::spawn(async move {
                     let manifest = get_manifest(origins, order, source, k).await;
-                    let _ = back.tell(Input::Manifest { h, source, manifest }).await;
+                    let _ = back.hand_in(Input::Manifest { h, source, manifest }).await;
                 });
                 self.manifests.retain(|_, task| !task.is_finished());
                 self.manifests.insert((h, source), task.abort_handle());
@@ -479,7 +479,7 @@ impl Perform<Fetch> for Fetcher {
             Action::GetShort { order, request } => {
                 let task = tokio::spawn(async move {
                     let input = get_short(origins, &order, request).await;
-                    let _ = back.tell(input).await;
+                    let _ = back.hand_in(input).await;
                 });
                 self.requests.retain(|_, task| !task.is_finished());
                 self.requests.insert(request, task.abort_handle());

@@ -1,17 +1,20 @@
 //! The one shell that every brain runs in: an actix actor that translates messages into inputs, performs effects and arms one
 //! timer. It never decides anything.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, SpawnHandle};
-use futures::StreamExt as _;
+use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, SpawnHandle, StreamHandler};
 use futures::stream::FuturesOrdered;
-use tokio::sync::{mpsc, oneshot, watch};
+use futures::{Stream, StreamExt as _};
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::core::{Brain, Effect, Token};
@@ -81,10 +84,6 @@ struct Stop;
 impl actix::Message for Stop {
     type Result = ();
 }
-struct Durable;
-impl actix::Message for Durable {
-    type Result = ();
-}
 struct Wake;
 impl actix::Message for Wake {
     type Result = ();
@@ -127,6 +126,21 @@ impl<B: Brain> Handle<B> {
         let told = self.tell.send(Tell(input));
         async move { told.await.map_err(|_| Stopped) }
     }
+    /// Hands the brain something and does not wait until it was heard, which costs the teller a wake-up; only while the brain's
+    /// mailbox is full.
+    ///
+    /// # Errors
+    /// [`Stopped`] when its actor has stopped.
+    pub fn hand_in(&self, input: B::Input) -> impl Future<Output = Result<(), Stopped>> + Send + use<B> {
+        // What is refused, for want of room or because the actor stopped, is sent as ever.
+        let refused = self.tell.try_send(Tell(input)).err().map(|refused| self.tell.send(refused.into_inner()));
+        async move {
+            match refused {
+                Some(waiting) => waiting.await.map_err(|_| Stopped),
+                None => Ok(()),
+            }
+        }
+    }
     /// Asks the brain something; `input` makes the input from the token that its reply will carry.
     ///
     /// # Errors
@@ -136,9 +150,13 @@ impl<B: Brain> Handle<B> {
         F: FnOnce(Token) -> B::Input + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let asked = self.ask.send(Ask(Box::new(input), reply));
+        // As in `hand_in`: the answer is all that is waited for.
+        let asked = self.ask.try_send(Ask(Box::new(input), reply));
+        let refused = asked.err().map(|refused| self.ask.send(refused.into_inner()));
         async move {
-            asked.await.map_err(|_| Stopped)?;
+            if let Some(waiting) = refused {
+                waiting.await.map_err(|_| Stopped)?;
+            }
             answer.await.map_err(|_| Stopped)
         }
     }
@@ -171,11 +189,8 @@ pub struct Shell<B: Brain, P: Perform<B>> {
     next_token: u64,
     /// What hangs on each commit under way, oldest first.
     commits: VecDeque<Vec<Effect<B>>>,
-    appends: mpsc::UnboundedSender<Append>,
-    unstarted: Option<mpsc::UnboundedReceiver<Append>>,
-    /// How many commits were reported as durable, and how many of the reports were handled.
-    reported: watch::Sender<u64>,
-    handled: u64,
+    /// The appends of those commits.
+    appends: Appends,
     timer: Option<(MonoTime, SpawnHandle)>,
     first: Option<B::Input>,
     /// When the log was last given the whole state.
@@ -187,7 +202,6 @@ impl<B: Brain, P: Perform<B>> Unpin for Shell<B, P> {}
 impl<B: Brain, P: Perform<B>> Shell<B, P> {
     /// Starts the actor on the current actix system and tells the brain its first input, if it needs one.
     pub fn start(brain: B, performer: P, log: Arc<dyn EventLog>, clock: Clock, first: Option<B::Input>) -> Handle<B> {
-        let (appends, unstarted) = mpsc::unbounded_channel();
         let shell = Self {
             brain,
             performer,
@@ -196,10 +210,7 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
             waiting: BTreeMap::new(),
             next_token: 0,
             commits: VecDeque::new(),
-            appends,
-            unstarted: Some(unstarted),
-            reported: watch::channel(0).0,
-            handled: 0,
+            appends: Appends::default(),
             timer: None,
             first,
             compacted: None,
@@ -211,8 +222,7 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
     fn commit(&mut self, events: &[B::Event], then: Vec<Effect<B>>) {
         let append = self.log.append(B::NAME, events.iter().map(wire::encode).collect());
         self.commits.push_back(then);
-        // The receiver lives as long as the pump, and that as long as this actor.
-        let _ = self.appends.send(append);
+        self.appends.push(append);
     }
 
     /// Gives the log the brain's whole state when most of what it keeps may be dead. Only while no commit is under way and
@@ -247,14 +257,11 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
         }
     }
 
-    /// Takes nothing more while too many commits are under way. A report that is in the mailbox already ends that.
+    /// Takes nothing more while too many commits are under way, but for one of them that has ended.
     fn wait_for_room(&self, ctx: &mut Context<Self>) {
-        let (mut reports, handled) = (self.reported.subscribe(), self.handled);
-        if self.commits.len() >= COMMITS_MAX && *reports.borrow_and_update() <= handled {
-            ctx.wait(actix::fut::wrap_future::<_, Self>(async move {
-                // The other end lives as long as this actor.
-                let _ = reports.wait_for(|reported| *reported > handled).await;
-            }));
+        if self.commits.len() >= COMMITS_MAX && !self.appends.has_ended() {
+            let appends = self.appends.clone();
+            ctx.wait(actix::fut::wrap_future::<_, Self>(std::future::poll_fn(move |cx| appends.poll_ended(cx))));
         }
     }
 
@@ -273,30 +280,48 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
     }
 }
 
-/// Reports each append when it is durable, in order. A broken log aborts the process: it restarts from its disk.
-async fn pump<B: Brain, P: Perform<B>>(
-    mut queue: mpsc::UnboundedReceiver<Append>,
-    reported: watch::Sender<u64>,
-    shell: actix::Addr<Shell<B, P>>,
-) {
-    let mut under_way = FuturesOrdered::new();
-    loop {
-        tokio::select! {
-            append = queue.recv() => match append {
-                Some(append) => under_way.push_back(append),
-                None => return,
-            },
-            Some(ended) = under_way.next() => {
-                if let Err(LogBroken { why }) = ended {
-                    tracing::error!(brain = B::NAME, %why, "the journal cannot be written; stopping at once");
-                    std::process::abort();
-                }
-                reported.send_modify(|reports| *reports += 1);
-                if shell.send(Durable).await.is_err() {
-                    return;
-                }
-            }
+/// The appends under way: a stream of how each ended, in their order, that never ends itself. It is polled by the actor, so the
+/// journal's thread wakes that and nobody else.
+#[derive(Clone, Default)]
+struct Appends(Rc<RefCell<UnderWay>>);
+
+#[derive(Default)]
+struct UnderWay {
+    appends: FuturesOrdered<Append>,
+    /// The first that has ended, if that was looked at before it was taken.
+    ended: Option<Result<(), LogBroken>>,
+    /// Whom to wake when there is one more.
+    idle: Option<Waker>,
+}
+
+impl Appends {
+    fn push(&self, append: Append) {
+        let mut under_way = self.0.borrow_mut();
+        under_way.appends.push_back(append);
+        under_way.idle.take().into_iter().for_each(Waker::wake);
+    }
+    fn has_ended(&self) -> bool {
+        self.0.borrow().ended.is_some()
+    }
+    /// Ready once the first has ended.
+    fn poll_ended(&self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let mut under_way = self.0.borrow_mut();
+        if under_way.ended.is_none() {
+            let Poll::Ready(Some(ended)) = under_way.appends.poll_next_unpin(cx) else {
+                under_way.idle = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            under_way.ended = Some(ended);
         }
+        Poll::Ready(())
+    }
+}
+
+impl Stream for Appends {
+    type Item = Result<(), LogBroken>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_ended(cx).map(|()| self.0.borrow_mut().ended.take())
     }
 }
 
@@ -309,9 +334,7 @@ impl<B: Brain, P: Perform<B>> Actor for Shell<B, P> {
             return;
         }
         ctx.set_mailbox_capacity(MAILBOX_CAPACITY);
-        if let Some(queue) = self.unstarted.take() {
-            tokio::spawn(pump(queue, self.reported.clone(), ctx.address()));
-        }
+        ctx.add_stream(self.appends.clone());
         if let Some(first) = self.first.take() {
             self.brain.handle(self.clock.now(), first);
         }
@@ -347,10 +370,13 @@ impl<B: Brain, P: Perform<B>> Handler<Observe<B>> for Shell<B, P> {
     }
 }
 
-impl<B: Brain, P: Perform<B>> Handler<Durable> for Shell<B, P> {
-    type Result = ();
-    fn handle(&mut self, _: Durable, ctx: &mut Self::Context) {
-        self.handled += 1;
+/// An append has ended. A broken log aborts the process: it restarts from its disk.
+impl<B: Brain, P: Perform<B>> StreamHandler<Result<(), LogBroken>> for Shell<B, P> {
+    fn handle(&mut self, ended: Result<(), LogBroken>, ctx: &mut Self::Context) {
+        if let Err(LogBroken { why }) = ended {
+            tracing::error!(brain = B::NAME, %why, "the journal cannot be written; stopping at once");
+            std::process::abort();
+        }
         for effect in self.commits.pop_front().unwrap_or_default() {
             self.perform(effect, ctx);
         }

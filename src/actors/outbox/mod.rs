@@ -232,7 +232,7 @@ async fn poll_nr(tools: Arc<Tools>, read: Arc<ReadEntries>, back: Handle<Outbox>
         match opened {
             Ok(Ok((nr, signer))) => {
                 // A stopped brain needs no answer; the same holds below.
-                let _ = back.tell(Input::Nr { from: NrFrom::Dht(value), nr, signer }).await;
+                let _ = back.hand_in(Input::Nr { from: NrFrom::Dht(value), nr, signer }).await;
             }
             // It is opened once that certificate is here.
             Ok(Err(error @ NrError::NoCertificate { .. })) => {
@@ -278,7 +278,7 @@ impl Performer {
         tokio::spawn(async move {
             let Ok(_permit) = room.acquire().await else { return };
             if let Some(input) = task.await {
-                let _ = back.tell(input).await;
+                let _ = back.hand_in(input).await;
             }
         });
     }

@@ -199,7 +199,7 @@ impl Performer {
             }
             if let Ok(input) = blocking(move || work(&home, &me)).await {
                 // A stopped brain needs no answer; the same holds below.
-                let _ = back.tell(input).await;
+                let _ = back.hand_in(input).await;
             }
         });
     }
@@ -222,7 +222,7 @@ impl Performer {
             let done = blocking(move || files::sweep(&home, &keep)).await;
             swept.send_replace(true);
             if let Ok(damaged) = done {
-                let _ = back.tell(Input::Swept { damaged }).await;
+                let _ = back.hand_in(Input::Swept { damaged }).await;
             }
         });
     }
@@ -258,7 +258,7 @@ impl Performer {
                 Ok(fetch::Reply::Failed(failure)) => Err(failure_of(&failure)),
                 Ok(fetch::Reply::Progress(_)) | Err(_) => Err(FetchFailure::NotNow("this peer is stopping".to_owned())),
             };
-            let _ = back.tell(Input::Fetched { key, h, result }).await;
+            let _ = back.hand_in(Input::Fetched { key, h, result }).await;
         });
     }
 
@@ -287,7 +287,7 @@ impl Performer {
                 Ok(None) => OpenResult::Failed(format!("the certificate {sender} of {from} is not in keys/ any more")),
                 Err(e) => OpenResult::Failed(e.to_string()),
             };
-            let _ = back.tell(Input::Opened { key, result }).await;
+            let _ = back.hand_in(Input::Opened { key, result }).await;
         });
     }
 
@@ -298,7 +298,7 @@ impl Performer {
                 Ok(fetch::Reply::Progress(percent)) => percent,
                 Ok(_) | Err(_) => None,
             };
-            let _ = back.tell(Input::Progressed { token, percent }).await;
+            let _ = back.hand_in(Input::Progressed { token, percent }).await;
         });
     }
 

@@ -223,7 +223,7 @@ impl Notices {
             Err(error) => {
                 tracing::debug!(%error, "the DHT could not be asked for ns");
                 // A postbox that has stopped polls no more.
-                let _ = back.tell(Input::Polled { sure: false }).await;
+                let _ = back.hand_in(Input::Polled { sure: false }).await;
                 return;
             }
         };
@@ -247,7 +247,7 @@ impl Notices {
             self.read.remember(id);
         }
         // As above.
-        let _ = back.tell(Input::Polled { sure }).await;
+        let _ = back.hand_in(Input::Polled { sure }).await;
     }
 
     /// Deletes an ns in the DHT.
@@ -296,7 +296,7 @@ impl Notices {
             }
         }
         // A stopped brain needs no answer.
-        let _ = back.tell(Input::NrSent { peer, results }).await;
+        let _ = back.hand_in(Input::NrSent { peer, results }).await;
     }
 
     async fn send_one(&self, peer: PeerId, item: NrItem, bytes: Vec<u8>) -> (MailKey, MailId, NrSent) {
