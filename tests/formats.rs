@@ -20,7 +20,7 @@ mod tests {
     use roost::model::notification::{Nr, Ns, Outcome, Refusal};
     use roost::model::{Address, Digest, Fingerprint, MailId, Policy, Secret, SubmissionId, WallTime};
     use roost::seal::{SecretIdentity, decrypt_nr, decrypt_ns, verify_descriptor, verify_gd};
-    use roost::store::{Home, spool_file};
+    use roost::store::{Home, manifests, spool_file};
     use roost::wire::msglist::{Page, encode_entry};
     use roost::wire::{PeerKey, Signed, decode, encode};
     use serde::Serialize;
@@ -146,6 +146,28 @@ mod tests {
         let mut written = MAIL.as_bytes().to_vec();
         spool_file::write_envelope(&mut written, &encode(&envelope())).unwrap();
         assert!(written == fixture_of("v2", "spool.mail"), "it is written otherwise than it was");
+    }
+
+    #[test]
+    fn an_own_manifest_and_the_notifications_beside_it_of_version_1_and_behind_it_of_version_2() {
+        let home = tempfile::tempdir().unwrap();
+        let home = Home::at(home.path());
+        home.create().unwrap();
+        let (alone, both) = (fixture("manifest"), fixture_of("v2", "own.manifest"));
+        let h = Signed::<Manifest>::verify(&alone).unwrap().h;
+        let first = home.outbox_manifest(&h);
+        fs::create_dir_all(first.parent().unwrap()).unwrap();
+        let found = || manifests::find(&first, |_| true).unwrap().1.as_bytes().to_vec();
+        fs::write(&first, &alone).unwrap();
+        fs::write(home.outbox_notices_of_version_1(&h), b"beside").unwrap();
+        assert_eq!((found(), manifests::notices(&home, &h, 100).unwrap()), (alone.clone(), b"beside".to_vec()));
+        fs::remove_file(home.outbox_notices_of_version_1(&h)).unwrap();
+        assert!(manifests::notices(&home, &h, 1 << 20).is_err());
+        fs::write(&first, &both).unwrap();
+        assert_eq!(found(), alone);
+        let notices = manifests::notices(&home, &h, 1 << 20).unwrap();
+        assert_eq!(reopened::<ciborium::Value>("sealed ns", &notices).as_array().map(Vec::len), Some(1));
+        assert!(manifests::with_notices(&alone, &notices).unwrap() == both, "it is written otherwise than it was");
     }
 
     fn owner() -> PeerKey {

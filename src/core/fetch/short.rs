@@ -15,7 +15,7 @@ use crate::model::{MailId, MonoTime, Now, PeerId, PulledMail};
 
 /// Short mails that are pulled at a time: enough to hide the delay of their owner, and each may want a connection, which costs as much
 /// as a mail.
-const SHORTS_MAX: usize = 8;
+pub(super) const SHORTS_MAX: usize = 8;
 /// How long an owner is waited for alone: some times as long as it took of late, within these bounds.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(500));
 /// How many times as long.

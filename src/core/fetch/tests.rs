@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::{any, prop_assert, proptest};
 
+use super::short::SHORTS_MAX;
 use super::*;
 use crate::fragment::Layout;
 use crate::model::manifest::{BLOCK_BYTES, Manifest};
@@ -436,7 +437,7 @@ fn many_short_mails_wait_their_turn_and_no_disk_is_their_affair() {
     while let Some(Effect::Act(Action::GetShort { order, request })) = world.brain.poll_effect() {
         asked.push((order.h, request));
     }
-    assert_eq!(asked.len(), 16);
+    assert_eq!(asked.len(), SHORTS_MAX);
     // Of a pull of the same mail before.
     let full = Input::DiskFailed { h: asked[0].0, why: "no room".to_owned(), full: true };
     world.brain.handle(world.now, full);
@@ -445,7 +446,7 @@ fn many_short_mails_wait_their_turn_and_no_disk_is_their_affair() {
     }
     world.drain();
     let fetched = world.replies.iter().filter(|reply| matches!(reply, Reply::Fetched(_))).count();
-    assert_eq!((fetched, world.replies.len()), (16, 16), "{:?}", world.replies);
+    assert_eq!((fetched, world.replies.len()), (SHORTS_MAX, SHORTS_MAX), "{:?}", world.replies);
     world.run_until(40);
 }
 
