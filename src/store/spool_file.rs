@@ -52,7 +52,6 @@ pub fn open_mail(home: &Home, submission: &SubmissionId) -> Result<Take<File>, F
 mod tests {
     use super::*;
     use std::fs;
-    use std::io::Read as _;
 
     const ID: SubmissionId = SubmissionId::new([1; 16]);
 
