@@ -147,7 +147,7 @@ async fn without_this_peer(peer: &Peer) -> Result<Option<String>, String> {
 async fn here(peer: &Peer) -> Result<(usize, usize), String> {
     let replicator = peer.replicator.observe().await.map_err(stopped)?;
     let outbox = peer.outbox.observe().await.map_err(stopped)?;
-    let parts = replicator.owners.iter().map(|owner| owner.parts).sum();
+    let parts = replicator.owners.iter().map(|owner| owner.parts + owner.going).sum();
     Ok((parts, outbox.waiting.max(outbox.mails)))
 }
 

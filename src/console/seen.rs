@@ -164,6 +164,7 @@ impl Seen {
             unreachable_s: None,
             mails: 1,
             parts: 1,
+            going: 0,
             bytes: 1,
             wanted: 0,
             refused: std::collections::BTreeMap::new(),

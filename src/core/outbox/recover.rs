@@ -57,7 +57,8 @@ impl Outbox {
             Some((address.clone(), sealed.fingerprint, sealed.peer, sealed.secret.clone()))
         });
         let others: Vec<PeerId> = self.roster.others().map(|m| m.peer_id).collect();
-        let mut sources = placement::rank(&h, others.iter().copied().filter(|peer| !self.roster.lost.contains(peer)));
+        // Also those on their way out: what they hold is to be taken over.
+        let mut sources = placement::rank(&h, others.iter().copied().filter(|peer| self.roster.counts(peer)));
         let places = match mail.facts.encoding {
             Encoding::Whole => placement::whole_copies(&self.roster, &self.key.peer_id()),
             Encoding::Fragments { n, .. } => usize::from(n),

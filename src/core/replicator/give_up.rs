@@ -49,6 +49,10 @@ impl Owner {
 }
 
 impl Owner {
+    /// Parts that were given up in words and may be held again.
+    pub(super) fn going(&self) -> usize {
+        self.given_up.values().map(|given| given.parts.len()).sum()
+    }
     /// Parts of which it does not know yet that they were given up; not of mails that it ended.
     fn untold(&self) -> impl Iterator<Item = (MailId, Part)> {
         let is_given_up = |word: &&Holding| matches!(word.state, HoldingState::Dropped { .. });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::owner::{Task, Wait};
 use super::types::{Action, Event, MirrorFailure, MirrorOrder};
 use super::{Replicator, part_bytes};
+use crate::model::group::Roster;
 use crate::model::holding::HoldingRefusal;
 use crate::model::{MailId, MonoTime, Part, PeerId, Urgency};
 
@@ -105,7 +106,11 @@ impl Replicator {
     fn order(&mut self, owner: PeerId, h: MailId, part: Part) {
         let me = self.roster.as_ref().map(|r| r.me.peer_id);
         let mut sources = self.placed(&owner, &h).unwrap_or_default();
-        sources.retain(|member| Some(*member) != me);
+        // Whoever is on its way out is placed nowhere, and may hold what is to be taken over.
+        let counting =
+            |roster: &Roster| roster.leaving.iter().copied().filter(|m| roster.counts(m)).collect::<Vec<_>>();
+        sources.extend(self.roster.as_ref().map(counting).unwrap_or_default());
+        sources.retain(|member| Some(*member) != me && *member != owner);
         let Some(o) = self.owners.get_mut(&owner) else { return };
         let owner_answers = o.follow.unreachable_since.is_none();
         let address = o.address.clone();

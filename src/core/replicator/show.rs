@@ -67,6 +67,7 @@ fn show_owner(peer: PeerId, owner: &Owner, now: Now) -> OwnerStatus {
         unreachable_s: owner.follow.unreachable_since.map(|since| now.mono.since(since).as_secs()),
         mails: owner.mails.len(),
         parts: owner.parts,
+        going: owner.going(),
         bytes: owner.bytes,
         wanted: owner.wanted.len(),
         refused: refused.take(NAMED_MAX).collect::<BTreeMap<MailId, _>>(),

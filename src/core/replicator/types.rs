@@ -549,6 +549,8 @@ pub struct OwnerStatus {
     pub mails: usize,
     /// Parts held for it.
     pub parts: usize,
+    /// Parts that were given up in words, and whose files are here until others have said once more that they hold theirs.
+    pub going: usize,
     /// Bytes of these.
     pub bytes: u64,
     /// Parts that wait to be mirrored.

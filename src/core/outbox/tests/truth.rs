@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{Rules, World, address, fingerprint, key, submission};
+use super::world::{Rules, World, address, fingerprint, key, roster, submission};
 use super::{DAY, MINUTE, answers, end_of, ending, only_mail, page};
 use crate::core::outbox::adopt::{OwnPage, OwnerNote};
 use crate::core::outbox::{CancelTarget, Cursor, EndedAs, Event, Input, MailId, Notify, NrFrom, Outbox, Reply};
 use crate::core::{Brain, Token};
+use crate::model::group::Roster;
 use crate::model::holding::HoldingState;
 use crate::model::msglist::{Ending, EntryBody, Seq};
 use crate::model::notification::Outcome;
@@ -117,6 +118,20 @@ fn r2_an_adopted_mail_comes_back_from_the_members_and_goes_on_being_announced() 
     world.crash();
     world.run(DAY + MINUTE);
     assert_eq!((world.outside.recoveries, world.outside.taken.len()), (1, 2));
+}
+
+#[test]
+fn r2_an_adopted_mail_comes_back_from_a_member_that_leaves_too() {
+    let (mut world, h) = restored_from_before(true);
+    world.run(MINUTE);
+    let leaves: BTreeSet<PeerId> = [key(3).peer_id()].into();
+    let leaving = Roster { lost: leaves.clone(), leaving: leaves.clone(), ..(*roster(5)).clone() };
+    world.tell(Input::Roster(Arc::new(leaving.clone())));
+    world.run(DAY);
+    assert!(world.outside.recovery_asked.is_superset(&leaves), "what it holds counts");
+    world.tell(Input::Roster(Arc::new(Roster { silent: leaves.clone(), ..leaving })));
+    world.run(DAY);
+    assert!(world.outside.recovery_asked.is_disjoint(&leaves) && !world.outside.blobs.contains(&h));
 }
 
 #[test]

@@ -118,6 +118,8 @@ pub(super) struct Outside {
     pub(super) spool_drops: usize,
     /// Attempts to put a missing mail together.
     pub(super) recoveries: usize,
+    /// Who was asked at the last one.
+    pub(super) recovery_asked: BTreeSet<PeerId>,
     /// Blocks that were asked for.
     /// Who was told to compare.
     pub(super) hellos: Vec<PeerId>,
@@ -461,6 +463,7 @@ impl World {
     fn recover(&mut self, job: RecoverJob) {
         let h = job.facts.h;
         self.outside.recoveries += 1;
+        self.outside.recovery_asked = job.sources.iter().copied().collect();
         if self.rules.nobody_has.contains(&h) {
             return self.tell(Input::Recovered { h, result: Err("too few parts".to_owned()) });
         }

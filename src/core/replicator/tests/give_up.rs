@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::world::{KN, LIFE, NAMES, World, id};
 use super::{HOUR, all_five, indices};
+use crate::core::Brain;
 use crate::core::replicator::{Input, Lookup};
 use crate::model::holding::HoldingState;
 
@@ -43,12 +44,21 @@ fn given_up_in_words() -> (World, &'static str, &'static str) {
     world.set_roster();
     world.run(Duration::from_secs(10));
     assert_eq!(shown(&mut world, stand_in), 0, "given up in words");
+    assert_eq!(of_alice(&mut world, stand_in), (0, 1), "whoever leaves waits for it");
     (world, gone, stand_in)
 }
 
 /// How many parts a member shows to who asks.
 fn shown(world: &mut World, name: &str) -> usize {
     if let Lookup::Known(known) = world.lookup(name, 1) { known.parts.len() } else { 0 }
+}
+
+/// What a member shows of alice's parts: held, and given up in words.
+fn of_alice(world: &mut World, name: &str) -> (usize, usize) {
+    let now = world.now;
+    let status = world.peer(name).brain.as_ref().unwrap().observe(now);
+    let of_alice = status.owners.iter().find(|owner| owner.peer == id("alice")).unwrap();
+    (of_alice.parts, of_alice.going)
 }
 
 #[test]
@@ -58,6 +68,7 @@ fn a_part_too_many_stays_until_its_owner_knows_that_it_goes() {
     assert_eq!(shown(&mut world, stand_in), 1, "and so may readers");
     world.start("alice");
     world.run(Duration::from_secs(60));
+    assert_eq!(of_alice(&mut world, stand_in), (0, 0));
     assert_eq!((world.holders("alice", 1).len(), indices(&world, 1)), (5, all_five()));
     assert!(matches!(world.told("alice", stand_in, 1)[..], [(_, HoldingState::Dropped { .. })]));
 }

@@ -40,6 +40,24 @@ fn copies_stay_beside_the_fragments_while_lost_members_leave_places_empty() {
     assert!(held.values().all(|parts| parts.len() == 1), "{held:?}");
 }
 
+/// The owner is off and the other holders are gone: what is left is at a member that leaves.
+#[test]
+fn what_a_member_holds_that_leaves_is_taken_over_from_it() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, Encoding::Whole);
+    let copies: Vec<&str> = world.holders("alice", 1).keys().copied().collect();
+    for name in ["alice"].iter().chain(&copies[1..]) {
+        world.kill(name);
+        world.lost.insert(id(name));
+    }
+    world.leaving.insert(id(copies[0]));
+    world.set_roster();
+    world.run(HOUR);
+    let stay = SIX[1..].iter().filter(|name| !copies.contains(name));
+    let held = world.holders("alice", 1);
+    assert!(stay.clone().count() > 0 && stay.clone().all(|name| held.contains_key(name)), "{held:?}");
+}
+
 #[test]
 fn a_member_with_a_disk_from_before_a_mail_denies_its_parts_of_every_encoding_that_it_had() {
     let mut world = World::new(&SIX);

@@ -127,6 +127,8 @@ pub(super) struct World {
     pub(super) policy: Policy,
     pub(super) names: Vec<&'static str>,
     pub(super) lost: BTreeSet<PeerId>,
+    /// Members on their way out.
+    pub(super) leaving: BTreeSet<PeerId>,
     pub(super) peers: BTreeMap<PeerId, Peer>,
     pub(super) outboxes: BTreeMap<PeerId, Outbox>,
     /// Unreachable, though it may run.
@@ -170,6 +172,7 @@ impl World {
             policy: Policy::default(),
             names: names.to_vec(),
             lost: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             peers: names.iter().map(|n| (id(n), peer(n))).collect(),
             outboxes: names.iter().map(|n| (id(n), Outbox::new(n))).collect(),
             off: BTreeSet::new(),
@@ -184,9 +187,9 @@ impl World {
             gd_version: 1,
             policy: self.policy.clone(),
             members: self.names.iter().map(|n| member(n)).collect(),
-            lost: self.lost.clone(),
-            leaving: BTreeSet::new(),
-            silent: BTreeSet::new(),
+            lost: self.lost.union(&self.leaving).copied().collect(),
+            leaving: self.leaving.clone(),
+            silent: self.lost.intersection(&self.leaving).copied().collect(),
         }
     }
     pub(super) fn peer(&mut self, name: &str) -> &mut Peer {
@@ -517,7 +520,9 @@ impl World {
     fn mirror(&mut self, peer: PeerId, order: &MirrorOrder) -> Input {
         let MirrorOrder { owner, h, part, .. } = *order;
         let from_owner = !self.off.contains(&owner) && self.outboxes[&owner].mails.contains(&h);
-        let on = self.peers.iter().filter(|(m, _)| !self.off.contains(*m));
+        // Who leaves is asked only if it is named.
+        let is_asked = |m: &PeerId| !self.leaving.contains(m) || order.sources.contains(m);
+        let on = self.peers.iter().filter(|(m, _)| !self.off.contains(*m) && is_asked(m));
         let parts: BTreeSet<Part> =
             on.flat_map(|(_, p)| p.disk.iter().filter(|d| d.0 == owner && d.1 == h).map(|d| d.2)).collect();
         let needed = order.encoding.needed();
