@@ -90,7 +90,7 @@ impl<W: Write> Write for Deflating<W> {
     }
 }
 
-fn broken() -> io::Error {
+pub(super) fn broken() -> io::Error {
     io::Error::other("the compressor does not go on")
 }
 
