@@ -21,5 +21,6 @@ pub mod remover;
 pub mod replay;
 pub mod replicator;
 pub mod serve_parts;
+pub mod serve_together;
 pub mod shell;
 pub mod spool;

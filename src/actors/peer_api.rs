@@ -17,6 +17,7 @@ use super::identity::Identity;
 use super::outbox::OutboxPort;
 use super::postbox::{NsError, PostboxPort};
 use super::serve_parts;
+use super::serve_together;
 use super::shell::{Handle, Stopped};
 use crate::clock::Clock;
 use crate::core::outbox::{self, Outbox};
@@ -34,7 +35,7 @@ use crate::net::peer_api::{Answer, ApiError, PeerApi};
 use crate::seal::SealError;
 use crate::store::home::Home;
 use crate::wire::Signed;
-use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost, ReachAnswer, ReachPost};
+use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost, PartsAnswer, PartsPost, ReachAnswer, ReachPost};
 use crate::wire::msglist::Page;
 use crate::wire::notify::{NOTIFY_BATCH_MAX, Notice};
 
@@ -206,6 +207,27 @@ impl Api {
         }
     }
 
+    /// Short parts of own mails: it is on disk to whom they are served, and their bytes are reserved, before the first goes out.
+    async fn parts_together(&self, caller: PeerId, asked: Vec<(MailId, Part)>) -> Result<PartsAnswer, ApiError> {
+        let mails: Vec<MailId> = asked.iter().map(|(h, _)| *h).collect();
+        let ask = move |token| outbox::Input::ServingAll { token, mails, caller };
+        let known = match self.outbox.ask(ask).await.map_err(stopping)? {
+            outbox::Reply::ServeAll(known) => known,
+            other => return Err(unexpected(&other)),
+        };
+        let (mut wanted, gone) = serve_together::sort(&asked, known);
+        let now = self.clock.now().mono;
+        wanted.iter().for_each(|one| self.allowance.recorded(now, caller, one.h));
+        // Whoever had too much of one is told so when it asks for that alone.
+        wanted.retain(|one| self.allowance.spent(now, caller, one.h, one.length).is_none());
+        let mut given = serve_together::read(self.home.clone(), Codec::clone(&self.codec), wanted).await;
+        given.parts.retain(|part| {
+            let bytes = u64::try_from(part.bytes.len()).unwrap_or(u64::MAX);
+            self.allowance.reserve(now, caller, part.h, bytes).is_ok()
+        });
+        Ok(PartsAnswer { gone, ..given })
+    }
+
     async fn part(&self, caller: PeerId, h: MailId, part: Part) -> Result<BodySource, ApiError> {
         match self.find(caller, h).await? {
             Served::Own { length, encoding } => {
@@ -289,7 +311,7 @@ impl PeerApi for SharedApi {
         // A stopped brain keeps no account; that it served was written down before the first byte.
         tokio::spawn(async move {
             if own {
-                api.outbox.tell(outbox::Input::Served { h, caller, bytes }).await
+                api.outbox.tell(outbox::Input::Served { caller, mails: vec![(h, bytes)] }).await
             } else {
                 api.replicator.tell(replicator::Input::Served { h, caller, bytes }).await
             }
@@ -344,6 +366,18 @@ impl PeerApi for SharedApi {
             outbox::Reply::Page(page) => Ok(page),
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn parts(&self, caller: PeerId, post: PartsPost) -> Result<PartsAnswer, ApiError> {
+        self.0.check_member(&caller)?;
+        self.0.parts_together(caller, post.parts).await
+    }
+
+    fn served_parts(&self, caller: &PeerId, mails: Vec<(MailId, u64)>) {
+        let (api, caller, now) = (self.0.clone(), *caller, self.0.clock.now().mono);
+        mails.iter().for_each(|(h, bytes)| api.allowance.sent(now, caller, *h, *bytes));
+        // A stopped brain keeps no account; that it served was written down before the first byte.
+        tokio::spawn(async move { api.outbox.tell(outbox::Input::Served { caller, mails }).await });
     }
 
     async fn holdings(&self, caller: PeerId, post: HoldingsPost) -> Result<HoldingsAnswer, ApiError> {

@@ -76,9 +76,9 @@ pub async fn mirrored_manifest(
     let of_now = |part: &Part| *part == Part::Whole || covers(mail.encoding, *part);
     // What is held says which is of use; what is kept in two encodings is on its way to the later one.
     let k = match (k, mail.parts.iter().find(|part| of_now(part)), mail.parts.first()) {
-        (Some(k), ..) => k,
-        (None, None, Some(Part::Fragment { k, .. })) => *k,
-        _ => u8::try_from(mail.encoding.needed()).unwrap_or(1),
+        (Some(k), ..) => Some(k),
+        (None, None, Some(Part::Fragment { k, .. })) => Some(*k),
+        _ => None,
     };
     let path = manifest_path(home.mirror_manifest(&mail.address, h), mail.encoding, k).await;
     open(path, "The manifest").await
@@ -89,23 +89,26 @@ pub async fn mirrored_manifest(
 /// # Errors
 /// [`ApiError`] when it cannot be read.
 pub async fn own_manifest(home: &Home, h: &MailId, encoding: Encoding, k: Option<u8>) -> Result<BodySource, ApiError> {
-    let k = k.or_else(|| u8::try_from(encoding.needed()).ok()).unwrap_or(1);
     let path = manifest_path(home.outbox_manifest(h), encoding, k).await;
     BodySource::open_with(move || manifests::open(&path)).await.map_err(|e| unreadable("The manifest", &e))
 }
 
-/// Which of a mail's manifests is served: that of the encoding of now, unless blocks of another k are asked for.
-async fn manifest_path(first: PathBuf, encoding: Encoding, k: u8) -> PathBuf {
+async fn manifest_path(first: PathBuf, encoding: Encoding, k: Option<u8>) -> PathBuf {
     let looked = first.clone();
-    let found = tokio::task::spawn_blocking(move || {
-        // Most mails have one, and nothing has to be read to know which.
-        if later_manifests(&looked).is_ok_and(|later| later.is_empty()) {
-            return None;
-        }
-        let exact = find(&looked, |manifest| manifest.encoding == encoding && is_of(encoding, k));
-        exact.or_else(|| find(&looked, |manifest| is_of(manifest.encoding, k))).map(|(path, _)| path)
-    });
-    found.await.ok().flatten().unwrap_or(first)
+    tokio::task::spawn_blocking(move || manifest_at(looked, encoding, k)).await.unwrap_or(first)
+}
+
+/// Which of a mail's manifests is served: that of the encoding of now, unless blocks of another k are asked for. Reads folders, so it runs
+/// on the blocking pool.
+pub fn manifest_at(first: PathBuf, encoding: Encoding, k: Option<u8>) -> PathBuf {
+    let k = k.or_else(|| u8::try_from(encoding.needed()).ok()).unwrap_or(1);
+    // Most mails have one, and nothing has to be read to know which.
+    if later_manifests(&first).is_ok_and(|later| later.is_empty()) {
+        return first;
+    }
+    let exact = find(&first, |manifest| manifest.encoding == encoding && is_of(encoding, k));
+    let found = exact.or_else(|| find(&first, |manifest| is_of(manifest.encoding, k)));
+    found.map_or(first, |(path, _)| path)
 }
 
 /// A fragment of a mirrored mail: from its file, or made from the whole copy.

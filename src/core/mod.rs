@@ -104,6 +104,9 @@ pub enum Effect<B: Brain> {
     },
 }
 
+/// Events of commits that are made one. A commit of more stays as it is.
+const EVENTS_TOGETHER: usize = 256;
+
 /// The effects a brain has not handed over yet, in order.
 #[derive(Debug)]
 pub struct Outgoing<B: Brain> {
@@ -134,9 +137,19 @@ impl<B: Brain> Outgoing<B> {
     }
     /// Makes events durable, then does the rest. Without events it is a barrier: the rest waits until all that was
     /// committed before is durable, which a "yes, I had that already" must do too.
+    ///
+    /// Commits that follow each other at once are one: what hangs on the first of them waits for both, which are on their way to the
+    /// disk together anyway.
     pub fn commit(&mut self, events: Vec<B::Event>, then: Vec<Effect<B>>) {
         debug_assert_eq!(self.applied, events.len(), "{}: events are committed as they were applied", B::NAME);
         self.applied = 0;
+        if let Some(Effect::Commit { events: before, then: first }) = self.effects.back_mut()
+            && before.len() + events.len() <= EVENTS_TOGETHER
+        {
+            before.extend(events);
+            first.extend(then);
+            return;
+        }
         self.effects.push_back(Effect::Commit { events, then });
     }
     /// The next effect.

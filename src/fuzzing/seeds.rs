@@ -14,7 +14,7 @@ use crate::model::{Digest, Fingerprint, MailId, Part, Secret, WallTime};
 use crate::seal::{decrypt_nr, decrypt_ns, seal_mail, strip_encryption, verify_descriptor, verify_gd};
 use crate::store::journal::fuzzed;
 use crate::wire::dht::{Answer, Del, Entry as DhtEntry, EntryTombstone, Fetch, List, Listing, Op, Request, Response};
-use crate::wire::http::{FragmentList, HoldingsPost};
+use crate::wire::http::{FragmentList, GivenPart, HoldingsPost, PartsAnswer, PartsPost};
 use crate::wire::msglist::{Page, encode_entry};
 use crate::wire::notify::Notice;
 use crate::wire::{Signed, code, decode, encode};
@@ -230,6 +230,10 @@ fn http() -> Vec<Seed> {
         Notice::Hello,
     ];
     let join = JoinRequest { descriptor: vec![1], proof: vec![2; 32] };
+    let mail = MailId::new([2; 20]);
+    let parts = PartsPost { parts: vec![(mail, Part::Whole), (mail, Part::Fragment { k: 3, i: 1 })] };
+    let given = GivenPart { h: mail, part: Part::Whole, manifest: sealed.clone(), bytes: sealed.clone() };
+    let answer = PartsAnswer { parts: vec![given], gone: vec![(mail, sealed.clone())] };
     let requests = [
         format!("GET /outbox/{h}\nRange: bytes=5-9\nPriority: u=1").into_bytes(),
         format!("GET /outbox/{h}/fragments/3/1\nRange: bytes=-500").into_bytes(),
@@ -243,6 +247,7 @@ fn http() -> Vec<Seed> {
         [b"POST /group/join\n\n".to_vec(), encode(&join)].concat(),
         [b"POST /group/heartbeat\n\n".to_vec(), encode(&Heartbeat::default())].concat(),
         [b"POST /outbox/holdings\n\n".to_vec(), encode(&HoldingsPost::Batch(sealed))].concat(),
+        [b"POST /outbox/parts\n\n".to_vec(), encode(&parts)].concat(),
         [b"POST /group/leave\n\n".to_vec(), encode(&LeaveStage::Begin)].concat(),
     ];
     let mut seeds: Vec<Seed> = requests.iter().map(|request| ("http", at(0, request))).collect();
@@ -251,6 +256,8 @@ fn http() -> Vec<Seed> {
     }
     seeds.push(("http", at(2, encode(&notices))));
     seeds.push(("http", at(2, encode(&FragmentList { fragments: vec![(3, 1)] }))));
+    seeds.push(("http", at(2, encode(&parts))));
+    seeds.push(("http", at(2, encode(&answer))));
     seeds.push(("http", at(2, encode(&HeartbeatAnswer::default()))));
     seeds
 }

@@ -14,6 +14,7 @@ use futures::io::Cursor as Stream;
 use http_body_util::BodyExt as _;
 use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use hyper::{Request, StatusCode};
+use serde_bytes::ByteBuf;
 
 use super::body_source::BodySource;
 use super::dht_codec::{read_frame, write_frame};
@@ -24,8 +25,10 @@ use super::upload_limit::UploadLimit;
 use crate::model::card::JoinRequest;
 use crate::model::group::{Heartbeat, HeartbeatAnswer, LeaveStage};
 use crate::model::msglist::{Cursor, SignedTombstone};
-use crate::model::{Address, MailId, PeerId};
-use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost, ReachAnswer, ReachPost};
+use crate::model::{Address, MailId, Part, PeerId};
+use crate::wire::http::{
+    FragmentList, GivenPart, HoldingsAnswer, HoldingsPost, PartsAnswer, PartsPost, ReachAnswer, ReachPost,
+};
 use crate::wire::laws::{decodes, door, encodes_and_decodes};
 use crate::wire::msglist::Page;
 use crate::wire::notify::{NOTIFY_BATCH_MAX, Notice};
@@ -94,6 +97,16 @@ impl PeerApi for Generous {
         encodes_and_decodes(&heartbeat);
         Ok(HeartbeatAnswer::default())
     }
+    async fn parts(&self, _: PeerId, post: PartsPost) -> Result<PartsAnswer, ApiError> {
+        encodes_and_decodes(&post);
+        let given = |(h, part): (MailId, Part)| GivenPart {
+            h,
+            part,
+            manifest: ByteBuf::from(vec![1; 300]),
+            bytes: ByteBuf::from(vec![2; 700]),
+        };
+        Ok(PartsAnswer { parts: post.parts.into_iter().map(given).collect(), gone: Vec::new() })
+    }
     async fn join(&self, _: PeerId, request: JoinRequest) -> Result<Bytes, ApiError> {
         encodes_and_decodes(&request);
         Ok(body())
@@ -118,6 +131,8 @@ pub fn http(data: &[u8]) {
             decodes::<HoldingsPost>(rest);
             decodes::<HoldingsAnswer>(rest);
             decodes::<FragmentList>(rest);
+            decodes::<PartsPost>(rest);
+            decodes::<PartsAnswer>(rest);
             decodes::<Heartbeat>(rest);
             decodes::<HeartbeatAnswer>(rest);
             decodes::<JoinRequest>(rest);

@@ -29,7 +29,8 @@ use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, Part, PeerId, Urgency};
 use crate::wire::http::{
     CERTIFICATE_BYTES_MAX, FRAGMENTS_LISTED_MAX, FragmentList, GD_BYTES_MAX, HEARTBEAT_BYTES_MAX, HOLDING_BUCKETS,
-    HoldingsAnswer, HoldingsPost, PAGE_BYTES_MAX, ReachAnswer, ReachPost,
+    HoldingsAnswer, HoldingsPost, PAGE_BYTES_MAX, PARTS_ANSWER_BYTES_MAX, PartsAnswer, PartsPost, ReachAnswer,
+    ReachPost,
 };
 use crate::wire::msglist::Page;
 use crate::wire::notify::Notice;
@@ -247,6 +248,15 @@ impl PeerClient {
     pub async fn get_mirror_msglist(&self, peer: PeerId, address: &Address, since: Cursor) -> Result<Page, NetError> {
         let path = format!("/mirror/{address}/msglist?since={since}");
         self.cbor(Ask::get(peer, "msglist", path), PAGE_BYTES_MAX).await
+    }
+
+    /// Short parts of several of the peer's own mails (`POST /outbox/parts`). What was not asked for may be in the answer, and what was
+    /// may be missing.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn post_parts(&self, peer: PeerId, post: &PartsPost) -> Result<PartsAnswer, NetError> {
+        self.cbor(Ask::post(peer, "parts", "/outbox/parts", post), PARTS_ANSWER_BYTES_MAX).await
     }
 
     /// Reports holdings, or compares buckets (`POST /outbox/holdings`); once it returns, the owner has the batch on disk.

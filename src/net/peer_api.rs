@@ -11,7 +11,7 @@ use crate::model::card::JoinRequest;
 use crate::model::group::{Heartbeat, HeartbeatAnswer, LeaveStage};
 use crate::model::msglist::{Cursor, SignedTombstone};
 use crate::model::{Address, MailId, PeerId};
-use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost, ReachAnswer, ReachPost};
+use crate::wire::http::{FragmentList, HoldingsAnswer, HoldingsPost, PartsAnswer, PartsPost, ReachAnswer, ReachPost};
 use crate::wire::msglist::Page;
 use crate::wire::notify::Notice;
 
@@ -125,6 +125,15 @@ pub trait PeerApi: Clone + Send + Sync + 'static {
     /// when the caller goes away.
     fn msglist(&self, _caller: PeerId, _since: Cursor, _wait: Duration) -> impl Answer<Page> {
         not_here("A msglist")
+    }
+    /// `POST /outbox/parts`: short parts of several own mails, each with its manifest; what cannot be served is left out. Their bytes
+    /// are reserved in the account by whoever implements it, and served or given back as those of [`PeerApi::reserve`] are.
+    fn parts(&self, _caller: PeerId, _post: PartsPost) -> impl Answer<PartsAnswer> {
+        not_here("An outbox")
+    }
+    /// Called as the parts of an answer go out to `caller`: of each mail so many bytes.
+    fn served_parts(&self, caller: &PeerId, mails: Vec<(MailId, u64)>) {
+        mails.iter().for_each(|(h, bytes)| self.served(caller, h, *bytes));
     }
     /// `POST /outbox/holdings`: answers once the batch is on disk (R1), or compares buckets.
     fn holdings(&self, _caller: PeerId, _post: HoldingsPost) -> impl Answer<HoldingsAnswer> {

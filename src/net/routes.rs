@@ -16,6 +16,7 @@ use hyper::Request;
 use hyper::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
 use super::answer::{self, Meter};
@@ -27,7 +28,10 @@ use crate::model::card::JoinRequest;
 use crate::model::group::{Heartbeat, LeaveStage};
 use crate::model::msglist::Cursor;
 use crate::model::{Address, MailId, PeerId};
-use crate::wire::http::{HEARTBEAT_BYTES_MAX, HOLDINGS_BYTES_MAX, HoldingsPost, JOIN_BYTES_MAX, ReachPost};
+use crate::wire::http::{
+    GivenPart, HEARTBEAT_BYTES_MAX, HOLDINGS_BYTES_MAX, HoldingsPost, JOIN_BYTES_MAX, PARTS_ASKED_MAX,
+    PARTS_POST_BYTES_MAX, PartsPost, ReachPost,
+};
 use crate::wire::notify::{NOTIFY_BATCH_MAX, NOTIFY_BYTES_MAX, Notice};
 use crate::wire::{decode, encode};
 
@@ -35,6 +39,8 @@ use crate::wire::{decode, encode};
 pub const WAIT_MAX_S: u64 = 300;
 /// How long the peer behind the routes may think, a long poll's wait not counted. Past it the caller is told to come again.
 const THINK_MAX: Duration = Duration::from_secs(60);
+/// Answers with parts of several mails at a time; whoever finds no room asks for each part alone.
+const TOGETHER_AT_ONCE: usize = 16;
 /// Longest path and longest query, bytes. The longest path that means something has about 150.
 const PATH_MAX: usize = 256;
 
@@ -56,16 +62,20 @@ struct Shared<A> {
     api: A,
     limit: Arc<UploadLimit>,
     room: BodyRoom,
+    /// Answers with parts of several mails: such an answer is in memory as a whole until it has gone out.
+    together: Arc<Semaphore>,
 }
 
 /// The routes in front of `api`; what they serve goes through `limit`.
 pub(super) fn router<A: PeerApi>(api: A, limit: Arc<UploadLimit>) -> Router {
-    let shared = Shared { api, limit, room: BodyRoom::new() };
+    let together = Arc::new(Semaphore::new(TOGETHER_AT_ONCE));
+    let shared = Shared { api, limit, room: BodyRoom::new(), together };
     Router::new()
         .route("/pubkey", get(own_pubkey::<A>))
         .route("/pubkey/{address}", get(pubkey::<A>))
         .route("/outbox/msglist", get(msglist::<A>))
         .route("/outbox/holdings", post(holdings::<A>))
+        .route("/outbox/parts", post(parts::<A>))
         .route("/outbox/{h}", get(sealed::<A>))
         .route("/outbox/{h}/manifest", get(manifest::<A>))
         .route("/outbox/{h}/fragments", get(fragments::<A>))
@@ -185,6 +195,31 @@ impl<A: PeerApi> Drop for OfMail<A> {
         if self.left > 0 {
             self.api.give_back(&self.caller, &self.h, self.left);
         }
+    }
+}
+
+/// One answer with parts of several mails: all of them count as served once its first byte goes out.
+struct OfMails<A: PeerApi> {
+    api: A,
+    caller: PeerId,
+    left: Vec<(MailId, u64)>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl<A: PeerApi> answer::Account for OfMails<A> {
+    fn reserve(&mut self, _: u64) -> Result<(), ApiError> {
+        Ok(())
+    }
+    fn sent(&mut self, _: u64) {
+        if !self.left.is_empty() {
+            self.api.served_parts(&self.caller, std::mem::take(&mut self.left));
+        }
+    }
+}
+
+impl<A: PeerApi> Drop for OfMails<A> {
+    fn drop(&mut self) {
+        self.left.iter().for_each(|(h, bytes)| self.api.give_back(&self.caller, h, *bytes));
     }
 }
 
@@ -325,6 +360,35 @@ async fn mirror_msglist<A: PeerApi>(
         Ok((address, since)) => within(THINK_MAX, shared.api.mirror_msglist(caller, address, since)).await,
         Err(error) => Err(error),
     })
+}
+
+async fn parts<A: PeerApi>(
+    State(shared): State<Shared<A>>,
+    Caller(caller): Caller,
+    headers: HeaderMap,
+    request: Request<Body>,
+) -> Response {
+    respond(
+        async {
+            let post: PartsPost = shared.read(caller, request, PARTS_POST_BYTES_MAX).await?;
+            if post.parts.len() > PARTS_ASKED_MAX {
+                let (what, limit) = ("The list".to_owned(), format!("{PARTS_ASKED_MAX} parts"));
+                return Err(ApiError::TooLarge { what, limit });
+            }
+            let busy = |_| ApiError::Unavailable {
+                why: "This peer serves too many parts at once now.".to_owned(),
+                retry_after: Duration::from_secs(1),
+            };
+            let room = Arc::clone(&shared.together).try_acquire_owned().map_err(busy)?;
+            let given = within(THINK_MAX, shared.api.parts(caller, post)).await?;
+            let bytes = |part: &GivenPart| u64::try_from(part.bytes.len()).unwrap_or(u64::MAX);
+            let left = given.parts.iter().map(|part| (part.h, bytes(part))).collect();
+            let account = Box::new(OfMails { api: shared.api.clone(), caller, left, _room: room });
+            let source = BodySource::Bytes(Bytes::from(encode(&given)));
+            Ok(answer::body(source, &headers, Meter { limit: Arc::clone(&shared.limit), account }))
+        }
+        .await,
+    )
 }
 
 async fn holdings<A: PeerApi>(

@@ -20,6 +20,14 @@ pub const CERTIFICATE_BYTES_MAX: usize = 256 * 1024;
 pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most bytes of a signed tombstone.
 pub const TOMBSTONE_BYTES_MAX: usize = 4 * 1024;
+/// Most parts that are asked for in one `POST /outbox/parts`.
+pub const PARTS_ASKED_MAX: usize = 64;
+/// Most bytes of a `POST /outbox/parts`.
+pub const PARTS_POST_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of parts and manifests in one answer to it; what does not fit is left out.
+pub const PARTS_GIVEN_BYTES: usize = 1536 * 1024;
+/// Most bytes of such an answer, with tombstones and what CBOR takes.
+pub const PARTS_ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most fragments of one mail that one peer lists: a few encodings of at most 100 each.
 pub const FRAGMENTS_LISTED_MAX: usize = 1000;
 /// Buckets in which a member and an owner compare what is held: one for each first byte of h.
@@ -33,6 +41,43 @@ pub struct FragmentList {
     /// Which fragments (k, i) the answering peer holds.
     #[serde(rename = "f")]
     pub fragments: Vec<(u8, u8)>,
+}
+
+/// What `POST /outbox/parts` carries, from a member to an owner: short parts of several mails that it is to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct PartsPost {
+    /// Which ones, at most [`PARTS_ASKED_MAX`].
+    #[serde(rename = "p")]
+    pub parts: Vec<(MailId, Part)>,
+}
+
+/// What `POST /outbox/parts` answers. What was asked for and is not in here is to be asked for alone: it does not fit, or cannot be
+/// served now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct PartsAnswer {
+    /// Parts, each with the manifest that its blocks are checked by.
+    #[serde(rename = "p", default)]
+    pub parts: Vec<GivenPart>,
+    /// Mails that are gone, each with the signed tombstone.
+    #[serde(rename = "g", default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<(MailId, ByteBuf)>,
+}
+
+/// One part of a [`PartsAnswer`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenPart {
+    /// Of which mail.
+    #[serde(rename = "h")]
+    pub h: MailId,
+    /// Which part.
+    #[serde(rename = "p")]
+    pub part: Part,
+    /// The manifest as its owner signed it (`Signed<Manifest>`).
+    #[serde(rename = "m")]
+    pub manifest: ByteBuf,
+    /// The part's bytes, as `GET /outbox/{h}` and `GET /outbox/{h}/fragments/{k}/{i}` have them.
+    #[serde(rename = "b")]
+    pub bytes: ByteBuf,
 }
 
 /// What `POST /outbox/holdings` carries, from a member to an owner.
@@ -114,6 +159,14 @@ mod tests {
         assert_eq!(decode::<FragmentList>(&encode(&list)).unwrap(), list);
         let post = HoldingsPost::Buckets(ByteBuf::from(vec![1; HOLDING_BUCKETS * BUCKET_DIGEST_BYTES]));
         assert_eq!(decode::<HoldingsPost>(&encode(&post)).unwrap(), post);
+        let asked = PartsPost { parts: vec![(MailId::new([3; 20]), Part::Whole)] };
+        assert_eq!(decode::<PartsPost>(&encode(&asked)).unwrap(), asked);
+        let (manifest, bytes) = (ByteBuf::from(vec![1; 9]), ByteBuf::from(vec![2; 70]));
+        let given = GivenPart { h: MailId::new([3; 20]), part: Part::Fragment { k: 3, i: 1 }, manifest, bytes };
+        let gone = vec![(MailId::new([4; 20]), ByteBuf::from(vec![5]))];
+        for parts in [PartsAnswer::default(), PartsAnswer { parts: vec![given], gone }] {
+            assert_eq!(decode::<PartsAnswer>(&encode(&parts)).unwrap(), parts);
+        }
         let addr = PeerAddr { host: "192.0.2.1".to_owned(), https: 1, libp2p: 2 };
         let (https, libp2p) = (Dialled { ms: 3, why: None }, Dialled { ms: 4, why: Some("silent".to_owned()) });
         let reach = ReachAnswer { addrs: vec![Reached { addr, https, libp2p }] };

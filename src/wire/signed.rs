@@ -81,6 +81,15 @@ impl<T: SignedRecord> Signed<T> {
     }
 }
 
+/// What a signed record says that was verified before, and was kept where nobody else writes since.
+///
+/// # Errors
+/// [`WireError`] when it is none.
+pub fn verified_before<T: SignedRecord>(bytes: &[u8]) -> Result<T, WireError> {
+    let container: Container = cbor::decode(bytes)?;
+    cbor::decode(&container.payload)
+}
+
 impl<T> Deref for Signed<T> {
     type Target = T;
     fn deref(&self) -> &T {

@@ -52,8 +52,9 @@ fn instead(after: Tell) -> Option<Tell> {
         Tell::Outbox(outbox::Input::Recovered { h, .. }) => {
             Tell::Outbox(outbox::Input::Recovered { h, result: Err(why()) })
         }
-        Tell::Replicator(replicator::Input::Mirrored { owner, h, part, .. }) => {
-            Tell::Replicator(replicator::Input::Mirrored { owner, h, part, result: Err(MirrorFailure::DiskFull) })
+        Tell::Replicator(replicator::Input::Mirrored { owner, mut results }) => {
+            results.iter_mut().for_each(|one| one.result = Err(MirrorFailure::DiskFull));
+            Tell::Replicator(replicator::Input::Mirrored { owner, results })
         }
         Tell::Postbox(postbox::Input::Written { key, .. }) => {
             Tell::Postbox(postbox::Input::WriteFailed { key, why: why() })

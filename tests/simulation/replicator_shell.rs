@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use roost::core::fetch::{self, Order};
-use roost::core::replicator::{Action, AskFailure, Input, MirrorFailure, MirrorOrder, Scrub};
+use roost::core::replicator::{Action, AskFailure, Input, MirrorFailure, MirrorOrder, Mirrored, PartsDropped, Scrub};
 use roost::fragment::Layout;
 use roost::model::holding::Holdings;
 use roost::model::msglist::Cursor;
@@ -22,6 +22,11 @@ fn failure(answer: Answer) -> AskFailure {
         Answer::Refused(why) | Answer::Later(why) => AskFailure::Refused { why },
         _ => AskFailure::Unreachable { why: "it does not answer".to_owned() },
     }
+}
+
+/// What came of one part.
+fn mirrored(owner: PeerId, h: MailId, part: Part, result: Result<(), MirrorFailure>) -> Input {
+    Input::Mirrored { owner, results: vec![Mirrored { h, part, result }] }
 }
 
 impl World {
@@ -43,12 +48,13 @@ impl World {
             }
             Action::CheckParts { address, parts } => self.check_parts(p, address, parts),
             Action::AskHolders { owner, h, members } => self.ask_holders(p, owner, h, &members),
-            Action::Mirror(order) => self.mirror(p, order),
+            Action::Mirror(orders) => orders.into_iter().for_each(|order| self.mirror(p, order)),
             Action::DropParts { owner, h, parts, .. } => {
                 self.check_drop(p, owner, h, &parts);
                 self.check_drop_told(p, owner, h, &parts);
                 let named = parts.iter().map(|part| (owner, h, *part)).collect();
-                let told = Tell::Replicator(Input::PartsDropped { owner, h, parts, result: Ok(()) });
+                let dropped = PartsDropped { owner, h, parts, result: Ok(()) };
+                let told = Tell::Replicator(Input::PartsDropped(vec![dropped]));
                 let stays = self.is(Saboteur::KeepsTombstoned) && self.was_tombstoned(&h);
                 let op = if stays { Vec::new() } else { named };
                 self.disk(p, DiskOp::DropParts(op), After::Tell(Box::new(told)));
@@ -186,7 +192,7 @@ impl World {
         self.check_mirror(p, &order);
         if self.lies(p, Lie::HoldsNothing) {
             let MirrorOrder { owner, h, part, .. } = order;
-            let told = Input::Mirrored { owner, h, part, result: Ok(()) };
+            let told = mirrored(owner, h, part, Ok(()));
             return self.tell_later(p, 20, Tell::Replicator(told));
         }
         if order.owner_answers {
@@ -269,7 +275,7 @@ impl World {
         let Some(encoding) = self.manifest_for(p, order) else {
             return self.mirror_failed(p, order, Answer::NotFound);
         };
-        let told = Tell::Replicator(Input::Mirrored { owner, h, part, result: Ok(()) });
+        let told = Tell::Replicator(mirrored(owner, h, part, Ok(())));
         self.disk(p, DiskOp::Part((owner, h, part), encoding), After::Tell(Box::new(told)));
     }
 
@@ -279,6 +285,6 @@ impl World {
             Answer::Gone(tombstone) => MirrorFailure::Gone { tombstone },
             _ => MirrorFailure::NoSource { why: "nobody gave it".to_owned() },
         });
-        self.tell_later(p, 1, Tell::Replicator(Input::Mirrored { owner, h, part, result }));
+        self.tell_later(p, 1, Tell::Replicator(mirrored(owner, h, part, result)));
     }
 }

@@ -171,7 +171,7 @@ impl World {
                 let bytes = if let Wanted::Part(_, blocks) = &what { blocks.len() } else { 0 };
                 self.serve_owned_part(p, from, h, what);
                 let (caller, bytes) = (self.peers[from.caller].id, u64::try_from(bytes).unwrap() * 65_536);
-                self.hand(p, Tell::Outbox(outbox::Input::Served { h, caller, bytes }));
+                self.hand(p, Tell::Outbox(outbox::Input::Served { caller, mails: vec![(h, bytes)] }));
             }
             (Waiter::Serve(from, ..), outbox::Reply::Serve(false)) => self.answer(p, from, Answer::NotFound),
             _ => {}

@@ -2,8 +2,10 @@
 //! is held; its brain does.
 
 mod pull;
+mod removals;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,7 +20,9 @@ use tokio::task::AbortHandle;
 
 use crate::actors::shell::{EventLog, Handle, Perform, Shell};
 use crate::clock::Clock;
-use crate::core::replicator::{Action, AskFailure, Input, Replicator, Scrub};
+use crate::core::replicator::{
+    Action, AskFailure, Input, MirrorOrder, Mirrored, PartsDropped, Replicator, SHORT_BYTES, Scrub,
+};
 use crate::fragment::stream::check_part;
 use crate::fragment::{Codec, FragmentError};
 use crate::model::group::Roster;
@@ -33,6 +37,7 @@ use crate::store::listing::remove_manifests;
 use crate::wire::PeerKey;
 use crate::wire::http::HoldingsPost;
 use pull::{Lies, Puller, held_manifest};
+use removals::Removals;
 
 /// A mail that is to be put together from whoever has enough of it, because its owner is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +92,7 @@ pub struct Performer {
     /// The question under way to each member about each owner's msglist.
     follows: BTreeMap<(PeerId, PeerId), AbortHandle>,
     lies: Lies,
+    removals: Removals,
 }
 
 /// Starts the replicator with a brain whose events have been replayed, in the group as it is known now.
@@ -97,7 +103,7 @@ pub fn start(
     log: Arc<dyn EventLog>,
     clock: Clock,
 ) -> Handle<Replicator> {
-    let performer = Performer { tools, follows: BTreeMap::new(), lies: Lies::default() };
+    let performer = Performer { tools, follows: BTreeMap::new(), lies: Lies::default(), removals: Removals::default() };
     Shell::start(brain, performer, log, clock, Some(Input::Start(roster)))
 }
 
@@ -209,6 +215,28 @@ impl Performer {
             earlier.abort();
         }
     }
+    fn mirror(&self, back: &Handle<Replicator>, orders: Vec<MirrorOrder>) {
+        let Some(owner) = orders.first().map(|order| order.owner) else { return };
+        let Tools { client, home, codec, rebuild, .. } = &self.tools;
+        let (client, home, codec, rebuild) = (client.clone(), home.clone(), codec.clone(), rebuild.clone());
+        let puller = Puller { client, home, codec, rebuild, lies: self.lies.clone() };
+        if let [order] = &orders[..]
+            && !(order.owner_answers && order.bytes() <= SHORT_BYTES)
+        {
+            let (h, part, order) = (order.h, order.part, order.clone());
+            self.ask(back, async move {
+                let result = puller.mirror(order).await;
+                Input::Mirrored { owner, results: vec![Mirrored { h, part, result }] }
+            });
+            return;
+        }
+        let back = back.clone();
+        tokio::spawn(puller.mirror_together(orders, move |results| {
+            let told = back.tell(Input::Mirrored { owner, results });
+            // A stopped brain needs no answer.
+            async move { told.await.unwrap_or_default() }
+        }));
+    }
     fn report(&self, back: &Handle<Replicator>, owner: PeerId, upto: u64, holdings: Holdings) {
         let signed = self.tools.key.sign(holdings);
         let post = HoldingsPost::Batch(ByteBuf::from(signed.as_bytes().to_vec()));
@@ -281,17 +309,14 @@ impl Perform<Replicator> for Performer {
                     async move { Input::Holders { owner, h, answers: ask_holders(client, h, members).await } },
                 );
             }
-            Action::Mirror(order) => {
-                let Tools { client, home, codec, rebuild, .. } = &self.tools;
-                let (client, home, codec, rebuild) = (client.clone(), home.clone(), codec.clone(), rebuild.clone());
-                let puller = Puller { client, home, codec, rebuild, lies: self.lies.clone() };
-                let (owner, h, part) = (order.owner, order.h, order.part);
-                self.ask(back, async move { Input::Mirrored { owner, h, part, result: puller.mirror(order).await } });
+            Action::Mirror(orders) => self.mirror(back, orders),
+            Action::DropParts { owner, address, h, parts, last } => {
+                let home = self.tools.home.clone();
+                self.removals.remove(back, move || {
+                    let result = remove_parts(&home, &address, &h, &parts, last).map_err(|e| e.to_string());
+                    PartsDropped { owner, h, parts, result }
+                });
             }
-            Action::DropParts { owner, address, h, parts, last } => self.work(back, move |home| {
-                let result = remove_parts(home, &address, &h, &parts, last).map_err(|e| e.to_string());
-                Input::PartsDropped { owner, h, parts, result }
-            }),
             Action::Report { owner, upto, holdings } => self.report(back, owner, upto, holdings),
             Action::CompareHoldings { owner, buckets } => self.compare(back, owner, buckets),
             Action::Scrub { owner, address, h, part } => self.work(back, move |home| {

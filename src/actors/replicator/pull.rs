@@ -28,7 +28,7 @@ const MANIFEST_FRAME_BYTES: u64 = 64 * 1024;
 const LIES_MAX: usize = 1024;
 
 /// Why one attempt failed.
-enum Failure {
+pub(super) enum Failure {
     /// The source gave nothing.
     Source(String),
     /// The source gave what does not fit.
@@ -78,7 +78,7 @@ pub(super) struct Checked {
 
 impl Checked {
     /// Checks a manifest against the order it must fit.
-    fn new(bytes: &[u8], order: &MirrorOrder) -> Result<Self, Failure> {
+    pub(super) fn new(bytes: &[u8], order: &MirrorOrder) -> Result<Self, Failure> {
         let bad = |why: String| Failure::Bad(format!("manifest: {why}"));
         let manifest = Signed::<Manifest>::verify(bytes).map_err(|e| bad(e.to_string()))?;
         if manifest.owner != order.owner {
@@ -118,14 +118,23 @@ pub(super) type Lies = Arc<Mutex<VecDeque<(MailId, PeerId, PeerId)>>>;
 impl Puller {
     /// Mirrors one part: from the owner, or of an owner that is off from the others.
     pub(super) async fn mirror(self, order: MirrorOrder) -> Result<(), MirrorFailure> {
-        let no_source = |why: String| MirrorFailure::NoSource { why };
         let from_owner = if order.owner_answers { Some(self.pull_from_owner(&order).await) } else { None };
+        self.after_owner(&order, from_owner).await
+    }
+
+    /// What the owner did not give is had from the others, if it was not asked or has not got it.
+    pub(super) async fn after_owner(
+        &self,
+        order: &MirrorOrder,
+        from_owner: Option<Result<(), Failure>>,
+    ) -> Result<(), MirrorFailure> {
+        let no_source = |why: String| MirrorFailure::NoSource { why };
         match from_owner {
             Some(Ok(())) => Ok(()),
             Some(Err(Failure::Gone(tombstone))) => Err(MirrorFailure::Gone { tombstone }),
             Some(Err(Failure::Disk(failure))) => Err(failure),
             // It may have lost the file: what others have rebuilds it.
-            Some(Err(Failure::Source(why))) => self.pull_from_others(&order).await.map_err(|failure| match failure {
+            Some(Err(Failure::Source(why))) => self.pull_from_others(order).await.map_err(|failure| match failure {
                 Failure::Disk(failure) => failure,
                 Failure::Gone(tombstone) => MirrorFailure::Gone { tombstone },
                 Failure::Source(others) | Failure::Bad(others) => no_source(format!("owner: {why}; others: {others}")),
@@ -133,9 +142,9 @@ impl Puller {
             }),
             Some(Err(Failure::Stopping)) => Err(no_source("this peer is stopping".to_owned())),
             Some(Err(Failure::Bad(why))) => {
-                self.pull_from_others(&order).await.map_err(|_| MirrorFailure::BadBlocks { why })
+                self.pull_from_others(order).await.map_err(|_| MirrorFailure::BadBlocks { why })
             }
-            None => self.pull_from_others(&order).await.map_err(|failure| match failure {
+            None => self.pull_from_others(order).await.map_err(|failure| match failure {
                 Failure::Disk(failure) => failure,
                 Failure::Gone(tombstone) => MirrorFailure::Gone { tombstone },
                 Failure::Source(why) | Failure::Bad(why) => no_source(why),
@@ -192,7 +201,7 @@ impl Puller {
     }
 
     /// Names a peer that served what does not fit (R6).
-    async fn blame(&self, order: &MirrorOrder, source: PeerId, failure: Failure) -> Failure {
+    pub(super) async fn blame(&self, order: &MirrorOrder, source: PeerId, failure: Failure) -> Failure {
         if let Failure::Bad(why) = &failure {
             {
                 let mut lies = self.lies();
@@ -206,7 +215,7 @@ impl Puller {
         failure
     }
 
-    fn has_lied(&self, order: &MirrorOrder, source: PeerId) -> bool {
+    pub(super) fn has_lied(&self, order: &MirrorOrder, source: PeerId) -> bool {
         self.lies().contains(&(order.h, order.owner, source))
     }
 
@@ -231,13 +240,8 @@ impl Puller {
         let (order, home) = (order.clone(), self.home.clone());
         blocking(move || {
             let checked = Checked::new(&bytes, &order)?;
-            let mut path = home.mirror_manifest(&order.address, &order.h);
-            // Parts of an earlier encoding stay until nobody needs them, and their manifest with them.
-            if find(&path, |m| m.owner == order.owner).is_some() {
-                path = home.mirror_manifest_as(&order.address, &order.h, checked.manifest.encoding);
-            }
             // Before the part: no part is ever here without what it is checked by.
-            write_durable(&path, &bytes, FILE_MODE)?;
+            write_durable(&manifest_path(&home, &order, &checked), &bytes, FILE_MODE)?;
             Ok(checked)
         })
         .await
@@ -282,6 +286,16 @@ impl Puller {
     }
 }
 
+/// Where the manifest of a part goes that is pulled. Parts of an earlier encoding stay until nobody needs them, and their manifest with
+/// them.
+pub(super) fn manifest_path(home: &Home, order: &MirrorOrder, checked: &Checked) -> PathBuf {
+    let first = home.mirror_manifest(&order.address, &order.h);
+    if find(&first, |m| m.owner == order.owner).is_some() {
+        return home.mirror_manifest_as(&order.address, &order.h, checked.manifest.encoding);
+    }
+    first
+}
+
 /// The whole mail that a part is of, from its owner and those that placement names.
 fn wanted(order: &MirrorOrder) -> RebuildOrder {
     let sources = [order.owner].into_iter().chain(order.sources.iter().copied()).collect();
@@ -300,12 +314,14 @@ async fn gather(body: &mut PeerBody) -> Result<(Vec<u8>, bool), Failure> {
     Ok((step, false))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Failure::Stopping))
 }
 
 /// Checks the blocks of one part in order, writes them, and gives the file its name once all are there.
-struct PartWriter {
+pub(super) struct PartWriter {
     checked: Checked,
     part: Part,
     path: PathBuf,
@@ -316,14 +332,14 @@ struct PartWriter {
 }
 
 impl PartWriter {
-    fn new(checked: Checked, part: Part, path: PathBuf) -> Self {
+    pub(super) fn new(checked: Checked, part: Part, path: PathBuf) -> Self {
         let index = match part {
             Part::Whole => 0,
             Part::Fragment { i, .. } => i,
         };
         Self { checked, part, path, file: None, next: (0, index), rest: Vec::new() }
     }
-    fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         match self.part {
             Part::Whole => self.checked.layout.length(),
             Part::Fragment { .. } => self.checked.layout.fragment_len(),
@@ -348,7 +364,7 @@ impl PartWriter {
         };
     }
     /// Takes the next bytes; every block that is complete with them is checked and written.
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.rest.extend_from_slice(bytes);
         let gathered = std::mem::take(&mut self.rest);
         let mut rest = &gathered[..];
@@ -387,15 +403,17 @@ impl PartWriter {
         self.file.as_mut().ok_or(Failure::Stopping)
     }
     /// Gives the part its name, durably (R1).
-    fn finish(mut self) -> Result<(), Failure> {
+    fn finish(self) -> Result<(), Failure> {
+        let (file, path) = self.whole()?;
+        Ok(file.commit(&path)?)
+    }
+    /// The part, if all of it is there, and the name that it is to have.
+    pub(super) fn whole(mut self) -> Result<(DurableWriter, PathBuf), Failure> {
         if self.next_len().is_some() || !self.rest.is_empty() {
             return Err(Failure::Bad("it ended in the middle of a block".to_owned()));
         }
         self.file()?;
-        match self.file.take() {
-            Some(file) => Ok(file.commit(&self.path)?),
-            None => Err(Failure::Stopping),
-        }
+        self.file.take().map(|file| (file, self.path)).ok_or(Failure::Stopping)
     }
 }
 

@@ -10,8 +10,10 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::actors::serve_parts::{fragment_of_whole, mirrored_fragment, mirrored_manifest};
+use crate::actors::serve_together;
 use crate::actors::shell::Append;
-use crate::core::replicator::{Config, Lookup, MirrorFailure, MirrorOrder, Reply};
+use crate::core::outbox::{self, MailFacts};
+use crate::core::replicator::{Config, Lookup, MirrorFailure, Reply};
 use crate::fragment::stream::FragmentReader;
 use crate::fragment::{Layout, ManifestBuilder};
 use crate::model::group::{Member, PeerAddr};
@@ -28,7 +30,7 @@ use crate::net::tls::TlsIdentity;
 use crate::net::upload_limit::UploadLimit;
 use crate::store::files::{FILE_MODE, write_durable};
 use crate::wire::Signed;
-use crate::wire::http::HoldingsAnswer;
+use crate::wire::http::{HoldingsAnswer, PartsAnswer, PartsPost};
 use crate::wire::msglist::{Page, Run, chain_next, chain_start, encode_entry};
 
 const KN: Encoding = Encoding::Fragments { k: 3, n: 5 };
@@ -67,6 +69,10 @@ struct Outbox {
 #[derive(Clone)]
 struct AlicePeer {
     home: Home,
+    /// Whether it gives several parts in one answer; earlier versions do not.
+    together: bool,
+    /// How many parts it gave in each such answer.
+    given: Arc<Mutex<Vec<usize>>>,
     encoding: Encoding,
     outbox: Arc<Mutex<Outbox>>,
     changed: Arc<tokio::sync::Notify>,
@@ -136,6 +142,23 @@ impl PeerApi for AlicePeer {
         let path = self.home.outbox_blob(&h);
         let Ok(length) = std::fs::metadata(&path).map(|file| file.len()) else { return nothing() };
         fragment_of_whole(path, length, self.encoding, (k, i), &Codec::default()).await
+    }
+    async fn parts(&self, _: PeerId, post: PartsPost) -> Result<PartsAnswer, ApiError> {
+        if !self.together {
+            return nothing();
+        }
+        let known = |(h, _): &(MailId, Part)| {
+            let read = std::fs::read(self.home.outbox_manifest(h)).ok();
+            let manifest = read.and_then(|bytes| Signed::<Manifest>::verify(&bytes).ok());
+            manifest.map_or(outbox::Lookup::Unknown, |m| {
+                let (length, digest, encoding) = (m.length, m.digest, m.encoding);
+                outbox::Lookup::Owned(MailFacts { h: *h, length, digest, expiry: WallTime(1), encoding })
+            })
+        };
+        let (wanted, _) = serve_together::sort(&post.parts, post.parts.iter().map(known).collect());
+        let given = serve_together::read(self.home.clone(), Codec::default(), wanted).await;
+        self.given.lock().unwrap().push(given.parts.len());
+        Ok(given)
     }
     async fn msglist(&self, _: PeerId, since: Cursor, wait: Duration) -> Result<Page, ApiError> {
         let changed = self.changed.notified();
@@ -207,11 +230,15 @@ struct World {
 
 impl World {
     async fn new(encoding: Encoding) -> Self {
+        Self::with(encoding, true).await
+    }
+    async fn with(encoding: Encoding, together: bool) -> Self {
         let homes = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (home, bob) = (Home::at(homes.0.path()), Home::at(homes.1.path()));
         home.create().unwrap();
         bob.create().unwrap();
-        let peer = AlicePeer { home, encoding, outbox: Arc::default(), changed: Arc::default() };
+        let (given, outbox, changed) = (Arc::default(), Arc::default(), Arc::default());
+        let peer = AlicePeer { home, together, given, encoding, outbox, changed };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tls = TlsIdentity::new(&key(1)).unwrap();
         let limit = Arc::new(UploadLimit::new(None));
@@ -307,11 +334,73 @@ async fn a_member_mirrors_its_fragment_over_https_serves_it_and_drops_it_for_a_t
     world.server.stop(Duration::ZERO).await;
 }
 
+/// What came of some orders that were given together.
+async fn together(puller: Puller, orders: Vec<MirrorOrder>) -> Vec<Mirrored> {
+    let told = Mutex::new(Vec::new());
+    let tell = |some: Vec<Mirrored>| {
+        told.lock().unwrap().extend(some);
+        std::future::ready(())
+    };
+    puller.mirror_together(orders, tell).await;
+    told.into_inner().unwrap()
+}
+
+#[actix::test]
+async fn short_parts_come_in_one_request_each_checked_by_its_own_manifest() {
+    for by_one_request in [true, false] {
+        let world = World::with(KN, by_one_request).await;
+        let mails: Vec<Mail> = [1, 70_000, 190_000, 65_536].map(|length| mail(length, KN)).into();
+        mails.iter().for_each(|mail| world.peer.publish(mail));
+        let part = |x: usize| Part::Fragment { k: 3, i: u8::try_from(x).unwrap() };
+        let orders: Vec<MirrorOrder> =
+            mails.iter().enumerate().map(|(x, mail)| world.order(mail, part(x), true)).collect();
+        let told = together(world.puller(None), orders.clone()).await;
+        assert!(told.len() == 4 && told.iter().all(|one| one.result == Ok(())), "{told:?}");
+        assert_eq!(*world.peer.given.lock().unwrap(), if by_one_request { vec![4] } else { vec![] });
+        for (x, (order, mail)) in orders.iter().zip(&mails).enumerate() {
+            let path = world.bob.mirror_part(&alice_at(), &order.h, order.part);
+            assert_eq!(std::fs::read(path).unwrap(), fragment(mail, u8::try_from(x).unwrap()));
+            assert_eq!(scrub(&world.bob, &alice(), &alice_at(), &order.h, order.part), Scrub::Good);
+        }
+    }
+}
+
+#[actix::test]
+async fn r6_one_altered_part_among_several_is_refused_and_the_others_are_kept() {
+    let world = World::new(Encoding::Whole).await;
+    let (first, mut second, third) =
+        (mail(1000, Encoding::Whole), mail(2000, Encoding::Whole), mail(3000, Encoding::Whole));
+    second.bytes[7] ^= 1;
+    let mails = [first, second, third];
+    mails.iter().for_each(|mail| world.peer.publish(mail));
+    let named = Arc::default();
+    let orders = mails.iter().map(|mail| world.order(mail, Part::Whole, true)).collect();
+    let told = together(world.naming_puller(None, &named), orders).await;
+    let bad = mails[1].manifest.h;
+    for one in &told {
+        assert_eq!(one.result.is_err(), one.h == bad, "{told:?}");
+    }
+    assert!(told.len() == 3 && matches!(told[2].result, Err(MirrorFailure::BadBlocks { .. })), "it is told last");
+    assert_eq!(*named.lock().unwrap(), [(bad, alice())]);
+    assert_eq!(world.bob.mirrored_parts(&alice_at()).unwrap().len(), 2);
+}
+
+#[actix::test]
+async fn what_an_answer_leaves_out_is_asked_for_alone() {
+    let world = World::new(Encoding::Whole).await;
+    let (here, elsewhere) = (mail(1000, Encoding::Whole), mail(1001, Encoding::Whole));
+    world.peer.publish(&here);
+    let orders = [&here, &elsewhere].map(|mail| world.order(mail, Part::Whole, true)).into();
+    let told = together(world.puller(None), orders).await;
+    assert_eq!((told[0].h, &told[0].result), (here.manifest.h, &Ok(())));
+    assert!(matches!(told[1].result, Err(MirrorFailure::NoSource { .. })), "{told:?}");
+}
+
 #[actix::test]
 async fn whole_copies_of_every_awkward_length_are_mirrored() {
     let world = World::new(Encoding::Whole).await;
     let _replicator = world.start(&["alice", "bob"]);
-    for length in [1, 65_535, 65_536, 65_537, 3_000_000] {
+    for length in [1, 65_535, 65_536, 65_537, 131_072, 131_073, 3_000_000] {
         let mail = mail(length, Encoding::Whole);
         world.peer.publish(&mail);
         let part = world.peer.is_told(mail.manifest.h, |state| *state == HoldingState::Held).await;
@@ -323,12 +412,14 @@ async fn whole_copies_of_every_awkward_length_are_mirrored() {
 #[actix::test]
 async fn altered_blocks_are_refused_and_nothing_of_them_is_kept() {
     let world = World::new(Encoding::Whole).await;
-    let mut mail = mail(200_000, Encoding::Whole);
-    mail.bytes[150_000] ^= 1;
     let _replicator = world.start(&["alice", "bob"]);
-    world.peer.publish(&mail);
-    world.peer.is_told(mail.manifest.h, |state| *state == HoldingState::Refused(HoldingRefusal::BadBlocks)).await;
-    assert!(world.bob.mirrored_parts(&alice_at()).unwrap().is_empty());
+    for length in [200_000, 20_000] {
+        let mut mail = mail(length, Encoding::Whole);
+        mail.bytes[15_000] ^= 1;
+        world.peer.publish(&mail);
+        world.peer.is_told(mail.manifest.h, |state| *state == HoldingState::Refused(HoldingRefusal::BadBlocks)).await;
+        assert!(world.bob.mirrored_parts(&alice_at()).unwrap().is_empty());
+    }
 }
 
 #[actix::test]

@@ -194,8 +194,10 @@ pub enum Input {
     /// Bytes of an own mail are about to be served. Answered with `Serve` once it is recorded to whom, so that a cancel can
     /// tell the truth.
     Serving { token: Token, h: MailId, caller: PeerId },
-    /// Bytes of an own mail went out.
-    Served { h: MailId, caller: PeerId, bytes: u64 },
+    /// The same for several mails, each looked up first. Answered with `ServeAll`.
+    ServingAll { token: Token, mails: Vec<MailId>, caller: PeerId },
+    /// So many bytes of each of these own mails went out.
+    Served { caller: PeerId, mails: Vec<(MailId, u64)> },
     /// Answered with `Cancel` or `Refused`. Asked again, it is answered with how things stand.
     Cancel { token: Token, target: CancelTarget },
     /// Answers [`Action::ReadOwnList`]; `None` when the member could not be asked, or knows nothing of this owner.
@@ -385,6 +387,8 @@ pub enum Reply {
     Lookup(Lookup),
     /// To [`Input::Serving`]: whether it may be served; not when it is gone, or was served to too many peers.
     Serve(bool),
+    /// To [`Input::ServingAll`]: what is known of each, in their order; one that may not be served is not known.
+    ServeAll(Vec<Lookup>),
     /// Of which submission, and what it came to for each receiver.
     Cancel(SubmissionId, Vec<(Address, CancelAnswer)>),
     /// The clean-stop record is on disk.

@@ -460,7 +460,8 @@ impl Outbox {
                 self.out.reply(token, Reply::Lookup(found));
             }
             Input::Serving { token, h, caller } => self.serving(token, h, caller),
-            Input::Served { h, caller, bytes } => self.served(h, caller, bytes),
+            Input::ServingAll { token, mails, caller } => self.serving_all(token, &mails, caller),
+            Input::Served { caller, mails } => self.served(caller, &mails),
             Input::Cancel { token, target } => self.cancel(now, token, target),
             Input::Roster(roster) => self.new_roster(now, roster),
             Input::ClockDoubtful(doubtful) => {

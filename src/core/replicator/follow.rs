@@ -25,6 +25,11 @@ use crate::wire::msglist::Page;
 
 /// How long an owner is asked to hold a request when it has nothing new: up to the 300 s that the route allows.
 const WAIT: (Duration, Duration) = (Duration::from_secs(240), Duration::from_secs(300));
+/// After a page with news the next one is asked for this much later: what is listed meanwhile comes in one page, and is pulled, signed for
+/// and told in one piece. A mail that comes alone meets a question that waits already.
+const GATHER: Duration = Duration::from_millis(20);
+/// While short parts of an owner are pulled, its next page waits for them so much longer: more would only queue up here.
+const GATHER_LONGER: Duration = Duration::from_millis(80);
 /// Pauses towards a member that does not answer (DESIGN.md section 5, step 4: never above 10 s).
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// Pause after a list that does not fit: it will not mend itself soon.
@@ -167,8 +172,8 @@ impl Replicator {
     }
 
     pub(super) fn next_follow(&self) -> Option<MonoTime> {
-        earliest(self.owners.iter().map(|(_, o)| match o.follow.state {
-            FollowState::Due(at) => Some(at),
+        earliest(self.owners.iter().map(|(id, o)| match o.follow.state {
+            FollowState::Due(at) => Some(if self.mirrors.has_short(id) { at + GATHER_LONGER } else { at }),
             _ => None,
         }))
     }
@@ -177,7 +182,8 @@ impl Replicator {
     pub(super) fn start_follows(&mut self) {
         let now = self.now.mono;
         for (id, owner) in self.owners.iter_mut() {
-            if !matches!(owner.follow.state, FollowState::Due(at) if at <= now) {
+            let pause = if self.mirrors.has_short(id) { GATHER_LONGER } else { Duration::ZERO };
+            if !matches!(owner.follow.state, FollowState::Due(at) if at + pause <= now) {
                 continue;
             }
             self.round += 1;
@@ -246,6 +252,9 @@ impl Replicator {
         let held = now.since(since) >= HELD_AT_LEAST;
         let due = if taken.misfit {
             now + MISFIT_PAUSE
+        } else if taken.new && !page.more && !was_away {
+            o.follow.tries = 0;
+            now + GATHER
         } else if taken.new || held || (was_away && !page.more) {
             o.follow.tries = 0;
             now

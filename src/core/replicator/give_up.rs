@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::Replicator;
 use super::decide::is_complete;
 use super::owner::{Owner, Task, Wait};
-use super::types::{Action, Event, Input};
+use super::types::{Action, Event, Input, PartsDropped};
 use crate::core::placement::Held;
 use crate::model::holding::{Holding, HoldingState};
 use crate::model::{Address, MailId, Part, PeerId};
@@ -234,7 +234,7 @@ impl Replicator {
         self.evaluate(owner, h);
     }
 
-    pub(super) fn on_parts_dropped(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>, result: Result<(), String>) {
+    pub(super) fn on_parts_dropped(&mut self, PartsDropped { owner, h, parts, result }: PartsDropped) {
         let over = self.is_over(&owner, &h);
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         mail.task = Task::Idle;

@@ -42,10 +42,11 @@ use crate::core::jitter::Jitter;
 use crate::core::{Brain, Effect, Outgoing, earliest};
 use crate::model::group::Roster;
 use crate::model::{Encoding, MailId, MonoTime, Now, Part, PeerId};
+pub use mirror::SHORT_BYTES;
 use owner::Owners;
 pub use types::{
-    Action, AskFailure, Config, Event, FollowShown, Input, KnownMail, Lookup, MirrorFailure, MirrorOrder, OwnerStatus,
-    Reply, Scrub, Status,
+    Action, AskFailure, Config, Event, FollowShown, Input, KnownMail, Lookup, MirrorFailure, MirrorOrder, Mirrored,
+    OwnerStatus, PartsDropped, Reply, Scrub, Status,
 };
 
 /// A mail: whose, and which.
@@ -166,9 +167,9 @@ impl Brain for Replicator {
             Input::Page { owner, from, round, result } => self.on_page(owner, from, round, result),
             Input::Checked { address, missing } => self.on_checked(&address, missing),
             Input::Holders { owner, h, answers } => self.on_holders(owner, h, &answers),
-            Input::Mirrored { owner, h, part, result } => self.on_mirrored(owner, h, part, result),
+            Input::Mirrored { owner, results } => self.on_mirrored(owner, results),
             Input::DropDue { owner, h, parts, placed } => self.on_drop_due(owner, h, parts, placed),
-            Input::PartsDropped { owner, h, parts, result } => self.on_parts_dropped(owner, h, parts, result),
+            Input::PartsDropped(some) => some.into_iter().for_each(|one| self.on_parts_dropped(one)),
             Input::Reported { owner, upto, result } => self.on_reported(owner, upto, result),
             Input::Compared { owner, result } => self.on_compared(owner, result),
             Input::Missed { owner, missed } => self.on_missed(owner, missed),

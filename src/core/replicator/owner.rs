@@ -17,8 +17,8 @@ use crate::core::about_bytes;
 use crate::model::holding::{Holding, HoldingRefusal, HoldingState};
 use crate::model::msglist::{Cursor, Ending, Entry, EntryBody, Tombstone};
 use crate::model::{Address, Digest, Encoding, MailId, MonoTime, Part, PeerId, WallTime};
-use crate::wire::Signed;
 use crate::wire::msglist::decode_entry;
+use crate::wire::signed::verified_before;
 
 /// A tombstone is kept this long after the mail's expiry (DESIGN.md section 5).
 const TOMBSTONE_KEPT: Duration = Duration::from_secs(30 * 86_400);
@@ -117,7 +117,7 @@ pub(super) struct KnownTombstone {
 impl KnownTombstone {
     /// Whether some receiver may never have had the mail.
     pub(super) fn may_have_unread(&self) -> bool {
-        Signed::<Tombstone>::verify(&self.tombstone).is_ok_and(|tombstone| tombstone.ending != Ending::Received)
+        verified_before::<Tombstone>(&self.tombstone).is_ok_and(|tombstone| tombstone.ending != Ending::Received)
     }
     fn event(&self, owner: PeerId, h: MailId) -> Event {
         let (expiry, tombstone, named) = (self.expiry, self.tombstone.clone(), self.named);

@@ -32,7 +32,7 @@ impl Replicator {
         Status {
             ready: self.roster.is_some() && self.owners.iter().all(|(_, o)| o.follow.is_ready()),
             owners: self.owners.iter().map(|(id, owner)| show_owner(*id, owner, now)).collect(),
-            under_way: self.mirrors.under_way,
+            under_way: self.mirrors.under_way(),
             degraded,
             degraded_mails,
         }

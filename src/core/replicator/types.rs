@@ -118,16 +118,12 @@ pub enum Input {
         /// What each member that answered says it holds. A member that did not answer is not in here.
         answers: BTreeMap<PeerId, BTreeSet<Part>>,
     },
-    /// The answer to [`Action::Mirror`]. `Ok`: on disk, fsynced, every block checked.
+    /// The answer to [`Action::Mirror`]: of all its parts, or of some of them now and of the others later.
     Mirrored {
-        /// Whose mail.
+        /// Whose mails.
         owner: PeerId,
-        /// Which mail.
-        h: MailId,
-        /// Which part.
-        part: Part,
-        /// What came of it.
-        result: Result<(), MirrorFailure>,
+        /// What came of each.
+        results: Vec<Mirrored>,
     },
     /// From the brain to itself: all that a decision to give up parts hangs on is durable.
     DropDue {
@@ -140,17 +136,8 @@ pub enum Input {
         /// Who was placed when every one of them confirmed.
         placed: Vec<PeerId>,
     },
-    /// The answer to [`Action::DropParts`]. An error leaves the files; it is tried again.
-    PartsDropped {
-        /// Whose mail.
-        owner: PeerId,
-        /// Which mail.
-        h: MailId,
-        /// Which parts.
-        parts: Vec<Part>,
-        /// Whether the files are gone, durably.
-        result: Result<(), String>,
-    },
+    /// The answers to some [`Action::DropParts`].
+    PartsDropped(Vec<PartsDropped>),
     /// The answer to [`Action::Report`]. `Ok`: the owner has it on its disk.
     Reported {
         /// To whom.
@@ -258,6 +245,37 @@ pub struct MirrorOrder {
     pub urgency: Urgency,
 }
 
+impl MirrorOrder {
+    /// Bytes of the part.
+    pub fn bytes(&self) -> u64 {
+        super::part_bytes(self.length, self.part)
+    }
+}
+
+/// What came of one [`Action::DropParts`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartsDropped {
+    /// Whose mail.
+    pub owner: PeerId,
+    /// Which mail.
+    pub h: MailId,
+    /// Which parts.
+    pub parts: Vec<Part>,
+    /// Whether the files are gone, durably. An error leaves them; it is tried again.
+    pub result: Result<(), String>,
+}
+
+/// What came of one [`MirrorOrder`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirrored {
+    /// Which mail.
+    pub h: MailId,
+    /// Which part.
+    pub part: Part,
+    /// `Ok`: on disk, fsynced, every block checked.
+    pub result: Result<(), MirrorFailure>,
+}
+
 /// What the replicator asks its shell to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -293,8 +311,9 @@ pub enum Action {
         /// Whom.
         members: Vec<PeerId>,
     },
-    /// Pull, check and keep one part.
-    Mirror(MirrorOrder),
+    /// Pull, check and keep one part, or several short ones of one owner that answers: those are asked for in one request, and made
+    /// durable together. What is wrong with one of them does not concern the others.
+    Mirror(Vec<MirrorOrder>),
     /// Remove these parts' files.
     DropParts {
         /// Whose mail.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::world::{Rules, START, World, address, key, peer, submission};
 use super::{DAY, MINUTE, only_mail};
 use crate::core::outbox::events::Word;
-use crate::core::outbox::{CancelAnswer, CancelTarget, Event, Input, Reply};
+use crate::core::outbox::{CancelAnswer, CancelTarget, Event, Input, Lookup, Reply};
 use crate::core::{Brain as _, Token};
 use crate::model::holding::HoldingState;
 use crate::model::notification::{Outcome, Refusal};
@@ -130,14 +130,41 @@ fn a_lost_part_is_not_confirmed_gone() {
 #[test]
 fn nothing_is_served_once_a_mail_is_cancelled_and_nothing_more_is_counted() {
     let (mut world, h) = kept(Rules::default());
-    world.tell(Input::Served { h, caller: key(2).peer_id(), bytes: 500 });
+    world.tell(Input::Served { caller: key(2).peer_id(), mails: vec![(h, 500)] });
     world.settle();
     assert_eq!(world.brain.state.mails[&h].served.as_ref().unwrap().get(&key(2).peer_id()), Some(&500));
     cancel(&mut world);
     assert!(!world.serves(peer(&rita()), h));
-    world.tell(Input::Served { h, caller: key(2).peer_id(), bytes: 5000 });
+    world.tell(Input::Served { caller: key(2).peer_id(), mails: vec![(h, 5000)] });
     world.settle();
     assert!(world.brain.serving.is_empty());
+}
+
+#[test]
+fn several_mails_are_looked_up_and_written_down_as_served_in_one_record() {
+    let away = [rita()].into();
+    let mut world = World::new(5, Rules { away, ..Rules::default() });
+    for x in 1..=3 {
+        world.submit(x, &["rita@readers"], &[]);
+    }
+    world.run(SECOND);
+    let mut mails: Vec<MailId> = world.brain.state.mails.keys().copied().collect();
+    assert_eq!(mails.len(), 3);
+    world.tell(Input::Cancel { token: Token(900), target: CancelTarget::Mail(mails[2]) });
+    world.settle();
+    mails.push(MailId::new([99; 20]));
+    let (caller, journal) = (key(2).peer_id(), world.outside.journal.len());
+    world.tell(Input::ServingAll { token: Token(901), mails: mails.clone(), caller });
+    assert!(!world.replies.contains_key(&Token(901)), "not before it is on disk");
+    world.settle();
+    let Reply::ServeAll(known) = &world.replies[&Token(901)] else { panic!("{:?}", world.replies[&Token(901)]) };
+    assert!(matches!(known[..], [Lookup::Owned(_), Lookup::Owned(_), Lookup::Gone(_), Lookup::Unknown]), "{known:?}");
+    assert_eq!(world.outside.journal.len() - journal, 2, "two events");
+    world.tell(Input::Served { caller, mails: vec![(mails[0], 500), (mails[1], 600), (mails[2], 700)] });
+    world.settle();
+    let served =
+        |h: &MailId| world.brain.state.mails[h].served.as_ref().and_then(|served| served.get(&caller).copied());
+    assert_eq!(mails[..3].iter().map(served).collect::<Vec<_>>(), [Some(500), Some(600), None]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod clocks;
 mod give_up;
 mod moves;
 mod probe;
+mod together;
 mod truth;
 mod world;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
-use super::{Action, AskFailure, Config, Event, FollowShown, Input, Lookup, Replicator};
+use super::{Action, AskFailure, Config, Event, FollowShown, Input, Lookup, Mirrored, Replicator};
 use crate::core::{Brain, Effect};
 use crate::model::holding::{HoldingRefusal, HoldingState};
 use crate::model::msglist::{Cursor, EntryBody, Epoch, Seq, SignedTombstone};
@@ -503,7 +504,7 @@ fn one_owner_with_much_mail_does_not_hold_up_another() {
             queue.push_back(effect);
             while let Some(effect) = queue.pop_front() {
                 match effect {
-                    Effect::Act(Action::Mirror(order)) => mirrored.push(order.h),
+                    Effect::Act(Action::Mirror(orders)) => mirrored.extend(orders.iter().map(|order| order.h)),
                     Effect::Act(Action::Follow { owner, round, .. }) => follows.push((owner, round)),
                     Effect::Act(Action::CheckParts { address, .. }) => {
                         brain.handle(now, Input::Checked { address, missing: vec![] });
@@ -523,8 +524,8 @@ fn one_owner_with_much_mail_does_not_hold_up_another() {
         take(&mut brain, &mut mirrored);
     }
     assert_eq!(mirrored.len(), 4, "large parts are bounded");
-    let done = Input::Mirrored { owner: id("alice"), h: mirrored[0], part: Part::Whole, result: Ok(()) };
-    brain.handle(now, done);
+    let done = Mirrored { h: mirrored[0], part: Part::Whole, result: Ok(()) };
+    brain.handle(now, Input::Mirrored { owner: id("alice"), results: vec![done] });
     take(&mut brain, &mut mirrored);
     assert_eq!(mirrored[4], h(200), "the other owner's turn comes next");
 }

@@ -8,7 +8,8 @@ use serde_bytes::ByteBuf;
 
 use crate::core::past::Past;
 use crate::core::replicator::{
-    Action, AskFailure, Config, Event, Input, Lookup, MirrorFailure, MirrorOrder, Replicator, Reply, Scrub,
+    Action, AskFailure, Config, Event, Input, Lookup, MirrorFailure, MirrorOrder, Mirrored, PartsDropped, Replicator,
+    Reply, Scrub,
 };
 use crate::core::{Brain, Effect, Token};
 use crate::model::group::{Member, Roster};
@@ -342,6 +343,18 @@ impl World {
         }
         self.settle();
     }
+    /// Passes the moment in which what is listed is gathered, if somebody waits for its end.
+    fn ask_on(&mut self) -> bool {
+        let soon = self.now.mono + Duration::from_millis(20);
+        let brains = self.peers.values_mut().filter_map(|p| p.brain.as_mut());
+        let mut waiting: Vec<&mut Replicator> =
+            brains.filter(|brain| brain.poll_timeout().is_some_and(|at| at <= soon)).collect();
+        if let Some(at) = waiting.iter().filter_map(|brain| brain.poll_timeout()).max() {
+            self.now = self.now.after(at.since(self.now.mono));
+        }
+        waiting.iter_mut().for_each(|brain| brain.wake(self.now));
+        !waiting.is_empty()
+    }
     /// Performs everything that is asked for until nothing is.
     pub(super) fn settle(&mut self) {
         for _ in 0..100_000 {
@@ -350,7 +363,7 @@ impl World {
             let next = self.peers.iter_mut().find_map(|(m, p)| (!p.todo.is_empty()).then(|| (*m, p.todo.remove(0))));
             match next {
                 Some((peer, action)) => self.perform(peer, action),
-                None if self.release_polls() => {}
+                None if self.release_polls() || self.ask_on() => {}
                 None => {
                     let brains = self.peers.values().filter_map(|p| p.brain.as_ref());
                     brains.for_each(|brain| brain.owners.iter().for_each(|(_, o)| o.check_counts()));
@@ -412,7 +425,12 @@ impl World {
     }
 
     fn perform(&mut self, peer: PeerId, action: Action) {
-        self.log.push(format!("{}: {action:?}", self.peers[&peer].name));
+        let name = self.peers[&peer].name;
+        match &action {
+            // A line each, so that they are counted.
+            Action::Mirror(orders) => self.log.extend(orders.iter().map(|order| format!("{name}: Mirror({order:?})"))),
+            _ => self.log.push(format!("{name}: {action:?}")),
+        }
         let input = match action {
             Action::Follow { owner, from, round, since, wait_s, .. } => match self.answer_follow(owner, from, since) {
                 Ok(page) if page.runs.is_empty() && wait_s > 0 => {
@@ -440,12 +458,16 @@ impl World {
                 }
                 Input::Holders { owner, h, answers: self.what_they_hold(&owner, &h, members) }
             }
-            Action::Mirror(order) => self.mirror(peer, &order),
+            Action::Mirror(orders) => {
+                let owner = orders[0].owner;
+                let results = orders.iter().map(|order| self.mirror(peer, order)).collect();
+                Input::Mirrored { owner, results }
+            }
             Action::DropParts { owner, h, parts, .. } => {
                 parts.iter().for_each(|part| self.check_uncounted(&peer, &(owner, h, *part)));
                 let p = self.peers.get_mut(&peer).unwrap();
                 p.disk.retain(|d| d.0 != owner || d.1 != h || !parts.contains(&d.2));
-                Input::PartsDropped { owner, h, parts, result: Ok(()) }
+                Input::PartsDropped(vec![PartsDropped { owner, h, parts, result: Ok(()) }])
             }
             Action::Report { owner, upto, holdings } => {
                 let said = self.outboxes.get_mut(&owner).unwrap().said.entry(peer).or_default();
@@ -517,7 +539,7 @@ impl World {
         Ok(())
     }
 
-    fn mirror(&mut self, peer: PeerId, order: &MirrorOrder) -> Input {
+    fn mirror(&mut self, peer: PeerId, order: &MirrorOrder) -> Mirrored {
         let MirrorOrder { owner, h, part, .. } = *order;
         let from_owner = !self.off.contains(&owner) && self.outboxes[&owner].mails.contains(&h);
         // Who leaves is asked only if it is named.
@@ -537,7 +559,7 @@ impl World {
         } else {
             Err(MirrorFailure::NoSource { why: "nobody".to_owned() })
         };
-        Input::Mirrored { owner, h, part, result }
+        Mirrored { h, part, result }
     }
 }
 
