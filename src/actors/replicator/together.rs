@@ -36,7 +36,7 @@ impl Puller {
         orders: Vec<MirrorOrder>,
         told: impl Fn(Vec<Mirrored>) -> T,
     ) {
-        let (here, others) = self.from_owner_together(orders).await;
+        let (here, others) = self.ask_owner_together(orders).await;
         if !here.is_empty() {
             told(here.iter().map(|order| mirrored(order, Ok(()))).collect()).await;
         }
@@ -65,7 +65,7 @@ impl Puller {
     }
 
     /// Which parts are here now, and which are not.
-    async fn from_owner_together(&self, orders: Vec<MirrorOrder>) -> (Vec<MirrorOrder>, Vec<Given>) {
+    async fn ask_owner_together(&self, orders: Vec<MirrorOrder>) -> (Vec<MirrorOrder>, Vec<Given>) {
         let (liars, orders): (Vec<_>, Vec<_>) = orders.into_iter().partition(|order| self.has_lied(order, order.owner));
         // Of an earlier version, or it cannot be had now: each part finds out for itself.
         let answer = self.ask_together(&orders).await.unwrap_or_default();

@@ -424,13 +424,16 @@ impl World {
         any
     }
 
-    fn perform(&mut self, peer: PeerId, action: Action) {
-        let name = self.peers[&peer].name;
-        match &action {
+    fn note(&mut self, name: &str, action: &Action) {
+        match action {
             // A line each, so that they are counted.
             Action::Mirror(orders) => self.log.extend(orders.iter().map(|order| format!("{name}: Mirror({order:?})"))),
             _ => self.log.push(format!("{name}: {action:?}")),
         }
+    }
+
+    fn perform(&mut self, peer: PeerId, action: Action) {
+        self.note(self.peers[&peer].name, &action);
         let input = match action {
             Action::Follow { owner, from, round, since, wait_s, .. } => match self.answer_follow(owner, from, since) {
                 Ok(page) if page.runs.is_empty() && wait_s > 0 => {
