@@ -116,7 +116,8 @@ mod tests {
             }
         }
         assert!(deflated(&letters, 4096).len() < letters.len() * 51 / 100);
-        assert!(deflated(&noise(9000), 4096).len() < 9000 * 32 + 64);
+        // What no code makes shorter is stored, in blocks of about 16 KiB with five bytes before each.
+        assert!(deflated(&noise(9000), 4096).len() < 9000 * 32 + 256);
     }
 
     #[test]
