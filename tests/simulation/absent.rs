@@ -44,6 +44,7 @@ fn world(mode: Mode) -> World {
     (params.hostile, params.known_outside, params.by_dht, params.eager) = (false, true, false, false);
     (params.reader_leaves, params.dead_disks) = (false, false);
     params.policies.clear();
+    params.changes.clear();
     params.cuts.clear();
     params.jumps.clear();
     params.full.clear();

@@ -103,7 +103,7 @@ impl World {
             ledger.noted.contains_key(form) || ledger.buried_parts.contains(form) || ledger.sealed.contains(&form.1)
         };
         self.truth.restored.contains_key(&from)
-            && forms.into_iter().all(|form| !(0..self.params.members).any(|p| knows(p, &form)))
+            && forms.into_iter().all(|form| !self.once_members().any(|p| knows(p, &form)))
     }
 
     fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {

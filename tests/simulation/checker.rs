@@ -342,7 +342,7 @@ impl World {
                 self.is_over_for(p, letter.at + life) || (self.peers[p].fooled && letter.at + life <= at)
             }
             EndedAs::Filed => *receiver == self.peers[p].address,
-            EndedAs::UnknownAddress => self.at(receiver).is_none(),
+            EndedAs::UnknownAddress => self.at(receiver).is_none_or(|reader| self.came_or_went(reader)),
             EndedAs::Forgotten => self.is_end_forgotten(&submission, receiver),
             EndedAs::Lost => {
                 return self.violate(Rule::R2, format!("{} lost {submission}, to which it said 250", self.name(p)));
@@ -457,7 +457,7 @@ impl World {
     /// What each member that is not lost holds of a mail of `p`, as the owner may count it: reported, and no audit missed since.
     pub(crate) fn counted(&self, p: usize, h: &MailId) -> BTreeMap<PeerId, BTreeSet<Part>> {
         let members = self.peers[p].roster.members.iter().map(|m| m.peer_id);
-        let live = members.filter(|member| !self.peers[p].roster.lost.contains(member));
+        let live = members.filter(|member| self.peers[p].roster.counts(member));
         let parts = |member: PeerId| {
             let missed = self.truth.missed.get(&(*h, member)).and_then(|all| all.last());
             let reported = self.truth.reported.get(h).and_then(|all| all.get(&member)).into_iter().flatten();

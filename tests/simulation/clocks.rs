@@ -20,7 +20,7 @@ const OFF_MS: i64 = 5 * MINUTE;
 /// What a clock that counts as right may be wrong by, and what comes on top while nobody has noticed.
 const SLACK_MS: u64 = 6 * 60_000;
 /// Until the next heartbeat tells how clocks stand.
-const BEAT_MS: u64 = 10_000;
+pub(crate) const BEAT_MS: u64 = 10_000;
 /// A peer that hears nobody for so long takes its clock to be right.
 const ALONE_MS: u64 = 60_000;
 /// How long a clock that was heard counts.
@@ -70,7 +70,7 @@ impl World {
         self.say(|w| format!("the clock of {} jumps by {} s", w.name(p), by / 1000));
         self.peers[p].skew += by;
         (self.peers[p].unsure_since, self.peers[p].clock_off) = (Some(self.t), false);
-        for other in 0..self.params.members {
+        for other in self.gd.members.clone() {
             self.compare_clock_soon(other);
         }
     }
@@ -117,7 +117,7 @@ impl World {
     fn is_clock_doubtful(&mut self, p: usize) -> bool {
         let mine = self.peers[p].skew;
         let joined = |other: usize| self.is_joined(p, other) && self.is_joined(other, p);
-        let heard = (0..self.params.members).filter(|m| *m != p && self.peers[*m].is_up() && joined(*m));
+        let heard = self.gd.members.iter().copied().filter(|m| *m != p && self.peers[*m].is_up() && joined(*m));
         let mut offsets: Vec<i64> = heard.map(|other| self.peers[other].skew - mine).collect();
         let (agrees, alone) = (offsets.iter().any(|offset| offset.abs() <= OFF_MS), offsets.is_empty());
         let now = self.t;

@@ -94,7 +94,7 @@ impl World {
     /// The first member that is there and that half of the others hear: it says who counts as lost.
     fn acting_master(&self) -> Option<usize> {
         let there = |p: &usize| self.peers[*p].is_up() && self.peers[*p].side == 0;
-        let all: Vec<usize> = (0..self.params.members).filter(there).collect();
+        let all: Vec<usize> = self.gd.members.iter().copied().filter(there).collect();
         let hear = |p: usize| all.iter().filter(|other| self.is_joined_both_ways(p, **other)).count();
         all.iter().copied().find(|p| self.cuts.is_empty() || hear(*p) * 2 > all.len()).or(all.first().copied())
     }
@@ -110,10 +110,8 @@ impl World {
     pub(crate) fn learns_of_view(&self, p: usize) -> bool {
         let Some(master) = self.acting_master() else { return false };
         let joined = |a: usize, b: usize| a == b || self.is_joined_both_ways(a, b);
-        let is_between = |other: usize| {
-            self.peers[other].is_up() && self.peers[other].in_group && joined(p, other) && joined(other, master)
-        };
-        self.peers[p].is_up() && (joined(p, master) || (0..self.params.members).any(is_between))
+        let is_between = |other: usize| self.peers[other].is_up() && joined(p, other) && joined(other, master);
+        self.peers[p].is_up() && (joined(p, master) || self.gd.members.iter().copied().any(is_between))
     }
 
     /// A peer is there, or not any more: where ways are cut, that changes who hears whom.

@@ -58,7 +58,7 @@ impl World {
             let placed = self.placed_for(p, owner.id, h, encoding);
             let placed: Vec<usize> = placed.iter().map(|member| self.index(member)).collect();
             // So many died that nobody may say who counts as lost: nothing can be repaired.
-            if (0..self.params.members).filter(|member| self.peers[*member].dead).count() * 2 > self.params.members {
+            if self.gd.members.iter().filter(|member| self.peers[**member].dead).count() * 2 > self.gd.members.len() {
                 continue;
             }
             let parts_of = |member: usize| -> BTreeSet<Part> {
@@ -83,7 +83,7 @@ impl World {
             // A liar confirms what it then cannot show, again and again.
             let honest: Vec<_> = placed.iter().filter(|m| !self.peers[**m].liar).map(|m| parts_of(*m)).collect();
             let (name, counted) = (self.name(p), survives(&honest));
-            let live = members.iter().filter(|member| !owner.roster.lost.contains(member));
+            let live = members.iter().filter(|member| owner.roster.counts(member));
             // What a liar says it holds counts, as long as nobody has found it out.
             let said = self.counted(p, &h);
             let really = live.map(|member| {
@@ -230,9 +230,11 @@ impl World {
             // Nobody can read the end of a mail in a msglist that forks.
             owner.is_up() && !self.lies_in_lists(at) && owner.disk.ledger.tombstoned.contains_key(h)
         };
+        // Nobody follows the list of one who has left: whoever had not heard of the end by then keeps its part until the mail expires.
+        let is_followed = |h: &MailId| !self.has_left(self.truth.mails[h].owner);
         let mut wrong = None;
         for peer in self.peers.iter().filter(|p| p.is_up()) {
-            let part = peer.disk.parts.iter().find(|(_, h, _)| gone(h)).map(|(_, h, _)| *h);
+            let part = peer.disk.parts.iter().find(|(_, h, _)| gone(h) && is_followed(h)).map(|(_, h, _)| *h);
             let blob = peer.disk.blobs.keys().find(|h| gone(h)).copied();
             if let Some(h) = part.or(blob) {
                 wrong = Some(format!("{} still has {h}, which is gone", peer.address));

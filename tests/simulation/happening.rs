@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use roost::model::Policy;
 
 use super::dht::DhtOp;
+use super::members::Step;
 use super::network::{Answer, CallRef, Request};
 use super::peer::Tell;
 use super::users::UserAct;
@@ -69,5 +70,7 @@ pub(crate) enum Happening {
     View,
     /// The group's policy is changed.
     Policy(Box<Policy>),
+    /// Somebody comes or goes.
+    Group(Step),
     User(UserAct),
 }

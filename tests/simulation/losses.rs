@@ -27,7 +27,8 @@ impl World {
         let holders: Vec<usize> = safest.map(|(h, _)| self.holders(owner, &h)).into_iter().flatten().collect();
         let most = self.rng.between(0, 1000);
         let many = if most < 700 { f } else { self.rng.index(f + 1) } + beyond;
-        let mut others: Vec<usize> = (0..self.params.members).filter(|m| *m != owner && !self.peers[*m].dead).collect();
+        let mut others: Vec<usize> =
+            self.gd.members.iter().copied().filter(|m| *m != owner && !self.peers[*m].dead).collect();
         let mut dying = vec![owner];
         while dying.len() <= many && !others.is_empty() {
             // Mostly those that hold the mail.
@@ -122,7 +123,7 @@ impl World {
         let stands_in = |m: &usize| {
             self.has_rot(*m, owner, h) || (self.is_false_holder(*m) && (holds(m) || self.lies_of_parts(*m)))
         };
-        let liars = (0..self.params.members).filter(|m| gave_up && stands_in(m) && !promise.holders.contains(m));
+        let liars = self.once_members().filter(|m| gave_up && stands_in(m) && !promise.holders.contains(m));
         let safe = promise.safe.min(self.declared_since(promise.at, h));
         i32::try_from(promise.holders.iter().filter(is_lost).count() + liars.count()).unwrap() > safe
     }

@@ -41,6 +41,8 @@ mod liars;
 #[cfg(test)]
 mod losses;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod outbox_shell;
@@ -189,6 +191,14 @@ mod tests {
     #[test]
     fn r3_parts_that_go_before_the_new_ones_are_held_are_caught() {
         is_caught(Saboteur::FreesEarly);
+    }
+    #[test]
+    fn r3_a_member_that_leaves_before_others_have_its_parts_is_caught() {
+        is_caught(Saboteur::LeavesWithParts);
+    }
+    #[test]
+    fn r3_a_view_that_deletes_is_caught() {
+        is_caught(Saboteur::ForgetsTheLost);
     }
     #[test]
     fn r4_an_nr_of_a_wrong_signer_that_frees_is_caught() {

@@ -51,6 +51,13 @@ pub(crate) enum Request {
     Part(MailId, Part, Vec<(u64, u8)>),
 }
 
+impl Request {
+    /// Whether only members may ask it.
+    pub(crate) fn is_for_members(&self) -> bool {
+        matches!(self, Request::Msglist(..) | Request::MirrorMsglist(..) | Request::Holdings(_) | Request::Buckets(_))
+    }
+}
+
 /// What it is answered.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {

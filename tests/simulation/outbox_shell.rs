@@ -29,7 +29,7 @@ impl World {
     pub(crate) fn act_outbox(&mut self, p: usize, action: Action) {
         match action {
             Action::FindCertificate { address } => {
-                let found = self.find_certificate(&address);
+                let found = self.find_certificate(p, &address);
                 let delay = self.rng.between(1, 20);
                 self.tell_later(p, delay, Tell::Outbox(Input::Certificate { address, found }));
             }
@@ -137,8 +137,8 @@ impl World {
         }
     }
 
-    fn find_certificate(&mut self, address: &Address) -> Certificate {
-        let Some(at) = self.at(address) else { return Certificate::Unknown };
+    fn find_certificate(&mut self, p: usize, address: &Address) -> Certificate {
+        let Some(at) = self.at(address).filter(|at| self.is_named(p, *at)) else { return Certificate::Unknown };
         if self.faulty && self.rng.chance(self.params.drop) {
             return Certificate::NotYet;
         }

@@ -11,6 +11,7 @@ use super::cuts::{self, Cut};
 use super::full_disk::{self, Full};
 use super::junk;
 use super::liars::Lie;
+use super::members::{self, Change};
 use super::rng::Rng;
 use super::rot;
 use super::sabotage::Saboteur;
@@ -78,6 +79,8 @@ pub(crate) struct Params {
     pub(crate) junk: u64,
     /// How its policy is changed, and when, milliseconds.
     pub(crate) policies: Vec<(u64, Policy)>,
+    /// Who joins and who leaves.
+    pub(crate) changes: Vec<Change>,
     /// A deliberately broken brain.
     pub(crate) saboteur: Option<Saboteur>,
 }
@@ -120,9 +123,11 @@ impl Params {
             full: Vec::new(),
             junk: junk::draw(seed),
             policies: Vec::new(),
+            changes: Vec::new(),
             saboteur,
         };
         params.policies = later_policies(&params);
+        params.changes = members::draw(&params);
         params.cuts = cuts::draw(&params);
         params.jumps = clocks::draw(&params);
         params.full = full_disk::draw(&params);
@@ -200,6 +205,9 @@ impl fmt::Display for Params {
         for (at, policy) in &self.policies {
             let KOfN { k, n } = policy.fragments;
             write!(f, "at {at} ms {:?} {k} of {n}, {} copies; ", policy.mode, policy.copies)?;
+        }
+        for change in &self.changes {
+            write!(f, "{change:?}; ")?;
         }
         write!(
             f,

@@ -154,7 +154,10 @@ pub(crate) struct Peer {
     pub(crate) key: Arc<PeerKey>,
     pub(crate) id: PeerId,
     pub(crate) fingerprint: Fingerprint,
+    /// Whether the newest group descriptor names it.
     pub(crate) in_group: bool,
+    /// Its home was made.
+    pub(crate) made: bool,
     /// Milliseconds that its clock is ahead.
     pub(crate) skew: i64,
     /// Its group found that its clock is wrong.
@@ -176,6 +179,8 @@ pub(crate) struct Peer {
     pub(crate) side: u8,
     /// What it knows of its group.
     pub(crate) roster: Roster,
+    /// Whom the view that it has calls lost.
+    pub(crate) view: BTreeSet<PeerId>,
 
     // What follows is of one life.
     pub(crate) life: u64,
@@ -217,6 +222,7 @@ impl Peer {
             fingerprint: member.fingerprint,
             key: Arc::new(key),
             in_group,
+            made: true,
             skew: 0,
             clock_off: false,
             unsure_since: None,
@@ -229,6 +235,7 @@ impl Peer {
             left: false,
             side: 0,
             roster,
+            view: BTreeSet::new(),
             life: 0,
             brains: None,
             started: 0,

@@ -16,6 +16,7 @@ use roost::wire::Signed;
 use super::checker::{Rule, SealedMail, survives};
 use super::disk::DiskOp;
 use super::liars::{Lie, all_parts};
+use super::members::Gd;
 use super::network::Answer;
 use super::peer::{After, Tell};
 use super::world::World;
@@ -40,23 +41,27 @@ impl SealedMail {
 impl World {
     /// The group key signs another policy. Who is there hears of it; the others do when they are back.
     pub(crate) fn change_policy(&mut self, policy: Policy) {
+        if usize::from(policy.others_needed()) >= self.gd.members.len() {
+            // Refused: others joined or left since it was thought of.
+            return;
+        }
         self.say(|_| format!("the policy is now {:?} {:?}, {} copies", policy.mode, policy.fragments, policy.copies));
-        self.policies.push((self.t, policy));
+        self.gd.policy = policy;
+        self.gds.push((self.t, self.gd.clone()));
         self.spread_view();
     }
 
-    /// What the policies that held at a moment or later declare at least: losses that a mail survives beside its owner's.
+    /// What the policies that held at a moment or later declare at least, in the group as it was then: losses that a mail survives beside its owner's.
     pub(crate) fn declared_since(&self, at: u64, h: &MailId) -> i32 {
-        let others = self.params.members - 1;
-        let length = self.truth.mails[h].length;
-        let declared = |policy: &Policy| match policy.encoding_for(length, others) {
-            Encoding::Whole => i32::try_from(policy.whole_copies(others)).unwrap() - 1,
+        let SealedMail { length, owner, .. } = self.truth.mails[h];
+        let declared = |gd: &Gd| match gd.policy.encoding_for(length, gd.others_staying(owner)) {
+            Encoding::Whole => i32::try_from(gd.policy.whole_copies(gd.others_staying(owner))).unwrap() - 1,
             Encoding::Fragments { k, n } => i32::from(n) - i32::from(k),
         };
-        let first = self.policies.iter().rposition(|(since, _)| *since <= at).unwrap_or(0);
-        let held = &self.policies[first..];
+        let first = self.gds.iter().rposition(|(since, _)| *since <= at).unwrap_or(0);
+        let held = &self.gds[first..];
         // With one policy, what is shown must be kept.
-        if held.len() == 1 { i32::MAX } else { held.iter().map(|(_, policy)| declared(policy)).min().unwrap() }
+        if held.len() == 1 { i32::MAX } else { held.iter().map(|(_, gd)| declared(gd)).min().unwrap() }
     }
 
     /// A manifest, signed for real, of digests that nobody computes.
@@ -131,14 +136,15 @@ impl World {
         if self.peers.iter().any(|peer| peer.in_group && !peer.is_up()) {
             return;
         }
-        let policy = self.policies[self.policies.len() - 1].1.clone();
-        // Who claims every part says that it holds what is left from before, too, however often it is asked.
-        let claimed = (0..self.params.members).any(|p| self.lies(p, Lie::ClaimsAll));
+        let policy = self.gd.policy.clone();
+        // Who claims every part says that it holds what is left from before, too, however often it is asked; and who had to take a
+        // wrong clock for right has forgotten what it held to be over.
+        let claimed = self.once_members().any(|p| self.lies(p, Lie::ClaimsAll) || self.peers[p].fooled);
         // Of one that forks its msglist nobody learns how it keeps its mails.
-        for p in (0..self.params.members).filter(|p| !self.lies_in_lists(*p)) {
+        for p in self.gd.members.clone().into_iter().filter(|p| !self.lies_in_lists(*p)).collect::<Vec<_>>() {
             let Some(brains) = &self.peers[p].brains else { continue };
             let status = brains.outbox.observe(self.now(p));
-            let others = self.params.members - 1;
+            let others = self.gd.others_staying(p);
             let mut mails = status.submissions.iter().flat_map(|s| &s.mails);
             let stays = mails
                 .find(|mail| mail.encoding != policy.encoding_for(mail.length, others) && !self.is_unreadable(&mail.h));

@@ -31,6 +31,9 @@ pub(crate) type Belief = BTreeMap<MailId, BTreeSet<Part>>;
 impl World {
     /// An image of a disk is taken.
     pub(crate) fn take_image(&mut self, p: usize) {
+        if !self.peers[p].made {
+            return;
+        }
         let mut told: BTreeMap<PeerId, Belief> = BTreeMap::new();
         let own = self.truth.reported.iter().filter(|(h, _)| self.truth.mails[h].owner == p);
         for (h, members) in own {
@@ -44,7 +47,8 @@ impl World {
     /// A peer comes back with an old image of its disk: out of a backup, which leaves a mark, or as a copy that nobody marked.
     pub(crate) fn restore(&mut self, p: usize) {
         let Some(Image { disk, at, told }) = self.peers[p].image.take() else { return };
-        if self.peers[p].dead || self.peers[p].left {
+        // The old disk of one who has left is that of a member that nobody knows any more: there is nobody whom it could ask.
+        if self.peers[p].dead || self.peers[p].left || self.has_left(p) {
             return;
         }
         let marked = self.rng.chance(500);

@@ -75,7 +75,8 @@ impl World {
         let (letters, mails) = (self.truth.letters.len(), self.truth.mails.len());
         let (messages, commits): (u64, u64) = (self.messages.iter().sum(), self.commits.iter().sum());
         format!(
-            "{letters} mails, sealed as {mails}, ended {ends:?}; {lives} crashes, {messages} messages, {commits} commits"
+            "{letters} mails, sealed as {mails}, ended {ends:?}; {lives} crashes, {messages} messages, {commits} commits; {}",
+            self.who_came_and_went()
         )
     }
 
@@ -113,6 +114,9 @@ impl World {
             self.check_gone();
         }
         self.check_mailboxes();
+        if self.violation.is_none() {
+            self.check_left();
+        }
         self.end_lies();
         self.run(2 * HOUR);
         self.idle = true;
@@ -147,7 +151,7 @@ impl World {
         let end = self.params.faults_ms;
         let (members, peers) = (self.params.members, self.peers.len());
         if self.params.known_outside {
-            for p in 0..members {
+            for p in (0..peers).filter(|p| *p != members) {
                 self.truth.contacts.extend([(p, members), (members, p)]);
             }
         }
@@ -208,6 +212,7 @@ impl World {
             self.later(at, Happening::Policy(Box::new(policy)));
         }
         self.plan_machines(end);
+        self.plan_members(end);
         self.plan_rot(end);
         self.plan_cuts();
         self.plan_jumps();

@@ -16,12 +16,14 @@
 //! R5  FilesTwice           0      R11 BelievesAnyNs        0
 //! R6  SkipsVerification    0      R12 NeverRests           0
 //! R6  KeepsUnchecked       3      R12 NeverSure            1
+//! R3  LeavesWithParts      0      R3  ForgetsTheLost       0
 //! ```
 
 use super::checker::Rule;
 use super::clocks;
 use super::full_disk;
 use super::liars::Lie;
+use super::members::Change;
 use super::params::{Params, another_policy};
 use super::rng::Rng;
 
@@ -76,11 +78,15 @@ pub(crate) enum Saboteur {
     NeverRepeats,
     /// A member takes every other one to hold all parts already.
     FreesEarly,
+    /// A member that wants to leave keeps nothing until others have it.
+    LeavesWithParts,
+    /// What is held for a member that the view calls lost goes.
+    ForgetsTheLost,
 }
 
 impl Saboteur {
     /// All of them.
-    pub(crate) const ALL: [Saboteur; 24] = [
+    pub(crate) const ALL: [Saboteur; 26] = [
         Saboteur::YesBeforeDurable,
         Saboteur::SwallowsDsn,
         Saboteur::EmptyListDeletes,
@@ -105,6 +111,8 @@ impl Saboteur {
         Saboteur::NeverSure,
         Saboteur::NeverRepeats,
         Saboteur::FreesEarly,
+        Saboteur::LeavesWithParts,
+        Saboteur::ForgetsTheLost,
     ];
     /// The rule that it breaks.
     pub(crate) fn breaks(self) -> Rule {
@@ -116,6 +124,8 @@ impl Saboteur {
             Saboteur::ExpiresByAnyClock
             | Saboteur::EmptyListDeletes
             | Saboteur::FreesEarly
+            | Saboteur::LeavesWithParts
+            | Saboteur::ForgetsTheLost
             | Saboteur::BelievesTombstones => Rule::R3,
             Saboteur::AnySignerFrees => Rule::R4,
             Saboteur::FilesTwice => Rule::R5,
@@ -152,6 +162,10 @@ impl Saboteur {
             }
             Saboteur::NeverRepeats => {
                 (params.old_disks, params.eager, params.mails, params.by_dht) = (4, false, 8, false)
+            }
+            Saboteur::LeavesWithParts => params.changes = vec![Change::Leave(params.faults_ms / 2, 1)],
+            Saboteur::ForgetsTheLost => {
+                params.changes = vec![Change::FalseView(params.faults_ms / 2, params.faults_ms)]
             }
             Saboteur::ExpiresByAnyClock => params.jumps = clocks::far_ahead(params),
             _ => {}

@@ -8,12 +8,13 @@ use roost::model::msglist::Tombstone;
 use roost::model::{MailId, Part};
 use roost::wire::Signed;
 
+use super::clocks::BEAT_MS;
 use super::disk::{SealedNr, SealedNs};
 use super::liars::Lie;
 use super::network::{Answer, CallRef, Notice, Request};
 use super::peer::{Tell, Waiter, Wanted};
 use super::sabotage::Saboteur;
-use super::world::World;
+use super::world::{Happening, World};
 
 impl World {
     /// Takes a request to the brains.
@@ -23,6 +24,11 @@ impl World {
         }
         let caller = self.peers[from.caller].id;
         let answer = Waiter::Answer(from);
+        if request.is_for_members() && !self.peers[p].roster.has(&caller) {
+            // A refusal for membership makes both compare versions.
+            self.later(BEAT_MS, Happening::View);
+            return self.answer(p, from, Answer::Refused("only members may ask this".to_owned()));
+        }
         match request {
             Request::Notify(notice) => self.take_notice(p, from, notice),
             Request::Msglist(since, wait) => {
@@ -121,7 +127,7 @@ impl World {
     /// Whether the sender at `other` is a known one.
     pub(crate) fn knows(&self, p: usize, other: usize) -> bool {
         let (a, b) = (&self.peers[p], &self.peers[other]);
-        (a.in_group && b.in_group) || self.truth.contacts.contains(&(p, other))
+        (a.in_group && b.in_group && a.roster.has(&b.id)) || self.truth.contacts.contains(&(p, other))
     }
 
     fn find(&mut self, p: usize, from: CallRef, h: MailId, what: Wanted) {

@@ -15,6 +15,7 @@ use super::checker::Letter;
 use super::disk::{DiskOp, SealedNr};
 use super::network::{Notice, Pending, Request};
 use super::peer::{After, Deed, Tell, Waiter};
+use super::sabotage::Saboteur;
 use super::world::{Happening, START, World};
 
 /// Something that somebody does.
@@ -51,7 +52,7 @@ impl World {
     pub(crate) fn user(&mut self, act: UserAct) {
         self.say(|_| format!("user: {act:?}"));
         match act {
-            UserAct::Submit(p) if self.peers[p].is_up() => self.submit(p),
+            UserAct::Submit(p) if self.peers[p].is_up() && self.may_send(p) => self.submit(p),
             UserAct::At(p, mailbox, deed) if self.peers[p].is_up() => {
                 let token = self.wait(p, Waiter::Listed(deed));
                 let request = MailboxRequest::Open(MailboxName::standard(mailbox));
@@ -245,22 +246,28 @@ impl World {
     /// The acting master's view reaches every member on its side.
     pub(crate) fn spread_view(&mut self) {
         let long = self.lost_after_ms();
-        let members = || self.peers.iter().filter(|p| p.in_group);
+        let members = || self.gd.members.iter().map(|m| &self.peers[*m]);
         let silent = members().filter(|p| p.silent_since.is_some()).count();
         let gone = |p: &&super::peer::Peer| p.silent_since.is_some_and(|since| self.t - since >= long);
         let mut lost: BTreeSet<_> = members().filter(gone).map(|p| p.id).collect();
         if silent * 2 > members().count() {
             lost.clear();
         }
-        for p in 0..self.params.members {
-            let learns = self.learns_of_view(p);
-            let peer = &mut self.peers[p];
-            let policy = &self.policies[self.policies.len() - 1].1;
-            let is_news = peer.roster.lost != lost || peer.roster.policy != *policy;
-            if learns && is_news {
-                peer.roster.policy = policy.clone();
-                peer.roster.lost = lost.clone();
+        if let Some(called) = &self.false_view {
+            lost.clone_from(called);
+        }
+        for p in self.gd.members.clone() {
+            if !self.learns_of_view(p) {
+                continue;
+            }
+            self.peers[p].view.clone_from(&lost);
+            let roster = self.roster_for(p);
+            if self.peers[p].roster != roster {
+                self.peers[p].roster = roster;
                 self.tell_roster(p);
+                if self.is(Saboteur::ForgetsTheLost) {
+                    self.drop_all(p, |w, owner| w.peers[p].roster.lost.contains(owner));
+                }
             }
         }
     }

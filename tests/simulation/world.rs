@@ -1,6 +1,6 @@
 //! The world: one virtual clock, the peers, and what happens next. It does what shells do, and crashes peers at any effect.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use roost::core::postbox::{self, Postbox, Settings};
 use roost::core::replicator::{self, Replicator};
 use roost::core::{Brain, Effect, Token, earliest, fetch};
 use roost::model::group::{Member, Roster};
-use roost::model::{Address, ByteSize, Fingerprint, MonoTime, Now, PeerId, Policy};
+use roost::model::{Address, ByteSize, Fingerprint, MonoTime, Now, PeerId};
 use roost::wire::{self, PeerKey};
 
 use super::checker::{Rule, Truth, Violation};
 use super::dht::Dht;
 use super::disk::{DiskOp, Record};
 pub(crate) use super::happening::Happening;
+use super::members::{Gd, alone, joiners};
 use super::network::Request;
 use super::params::Params;
 use super::peer::{After, Brains, Commit, Peer, Tell, Waiter, Wish};
@@ -47,8 +48,12 @@ pub(crate) struct World {
     pub(crate) idle: bool,
     pub(crate) dht: Dht,
     pub(crate) truth: Truth,
-    /// The group's policies, each with the time since when it holds.
-    pub(crate) policies: Vec<(u64, Policy)>,
+    /// The group, as its newest descriptor names it.
+    pub(crate) gd: Gd,
+    /// All of its descriptors, each with the time since when it holds.
+    pub(crate) gds: Vec<(u64, Gd)>,
+    /// Whom an acting master that lies calls lost.
+    pub(crate) false_view: Option<BTreeSet<PeerId>>,
     pub(crate) crashes_left: u64,
     pub(crate) messages: Vec<u64>,
     pub(crate) commits: Vec<u64>,
@@ -84,15 +89,15 @@ impl World {
             gd_version: 1,
             policy: params.policy.clone(),
             members,
-            lost: std::collections::BTreeSet::new(),
-            leaving: std::collections::BTreeSet::new(),
-            silent: std::collections::BTreeSet::new(),
+            lost: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            silent: BTreeSet::new(),
         };
         let mut peers: Vec<Peer> =
             group.into_iter().map(|(m, key)| Peer::new(&m, key, roster(&m, "acme", members.clone()), true)).collect();
         let (reader, key) = member_of(params.members, "rita@readers");
-        let alone = roster(&reader, "readers", vec![reader.clone()]);
-        peers.push(Peer::new(&reader, key, alone, false));
+        let of_reader = roster(&reader, "readers", vec![reader.clone()]);
+        peers.push(Peer::new(&reader, key, of_reader, false));
         for peer in &mut peers {
             peer.skew = i64::try_from(rng.below(params.skew_ms + 1)).unwrap();
         }
@@ -100,13 +105,21 @@ impl World {
             let liar = rng.index(params.members);
             peers[liar].liar = true;
         }
+        for n in (params.members + 1..).take(joiners(&params.changes)) {
+            let (joiner, key) = member_of(n, &format!("m{n}@acme"));
+            let mut peer = Peer::new(&joiner, key, alone(joiner.clone(), 0), false);
+            peer.made = false;
+            peers.push(peer);
+        }
         let by_id = peers.iter().enumerate().map(|(n, p)| (p.id, n)).collect();
         let count = peers.len();
         let crashes_left = params.crashes;
-        let policies = vec![(0, params.policy.clone())];
+        let members = (0..params.members).collect();
+        let gd = Gd { version: 1, policy: params.policy.clone(), members, leaving: BTreeSet::new() };
         Self {
             params,
-            policies,
+            gds: vec![(0, gd.clone())],
+            gd,
             rng,
             t: 0,
             queue: BTreeMap::new(),
@@ -118,6 +131,7 @@ impl World {
             idle: false,
             dht: Dht::default(),
             truth: Truth::default(),
+            false_view: None,
             crashes_left,
             messages: vec![0; count],
             commits: vec![0; count],
@@ -221,6 +235,7 @@ impl World {
             Happening::Restore(p) => self.restore(p),
             Happening::View => self.spread_view(),
             Happening::Policy(policy) => self.change_policy(*policy),
+            Happening::Group(step) => self.take_step(step),
             Happening::User(act) => self.user(act),
             _ => {}
         }
@@ -228,7 +243,7 @@ impl World {
 
     /// Starts a peer from its disk.
     pub(crate) fn start(&mut self, p: usize) {
-        if self.peers[p].is_up() || self.peers[p].dead || self.peers[p].left {
+        if self.peers[p].is_up() || self.peers[p].dead || self.peers[p].left || !self.peers[p].made {
             return;
         }
         self.say(|w| format!("{} starts", w.name(p)));
@@ -238,7 +253,8 @@ impl World {
         peer.durable_at = self.t;
         let notify = if self.params.by_dht { Notify::Dht } else { Notify::DirectFirst };
         let settings = Settings { eager: self.params.eager, ..Settings::new(peer.address.clone()) };
-        peer.roster.lost.clear();
+        peer.view.clear();
+        (peer.roster.lost, peer.roster.silent) = (peer.roster.leaving.clone(), BTreeSet::new());
         let mut brains = Brains {
             outbox: Outbox::new(peer.key.clone(), Arc::new(peer.roster.clone()), notify),
             replicator: Replicator::new(replicator::Config { quota: ByteSize::gib(1), seed }),
@@ -282,7 +298,7 @@ impl World {
         self.tell(p, Tell::Postbox(postbox::Input::Roster(Arc::new(roster))));
         if self.peers[p].is_up() && self.peers[p].in_group {
             // A peer that starts tells all members.
-            for other in (0..self.params.members).filter(|other| *other != p) {
+            for other in self.others_known(p) {
                 let hello = Request::Notify(super::network::Notice::Hello);
                 self.call(p, other, hello, super::network::Pending::Ignored);
             }
