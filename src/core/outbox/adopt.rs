@@ -6,7 +6,7 @@
 //!   start --> holding ---- every member asked has answered, or 5 s ----> released
 //!               |  entries go on where the list here ends                  |  what comes later is listed again:
 //!               |  (epochs and positions as they were)                     |  in the epoch of now, or a new one above both
-//!               '-- nobody answered, and no clean stop: a new epoch -------'
+//!               '-- restored, or nobody answered and no clean stop: a new epoch
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -202,7 +202,8 @@ impl Outbox {
         let has_members = self.roster.others().next().is_some();
         let blind = has_members && !self.adoption.answered && !self.adoption.trusted;
         let mut batch = Batch::default();
-        if blind || self.state.list.is_fresh() {
+        // Who answered a restored owner may have hidden what it read, and would pass over what came to stand at the same place.
+        if blind || self.adoption.restored || self.state.list.is_fresh() {
             self.open_epoch(&mut batch, now, Epoch::default());
         }
         self.take_loose(&mut batch, now);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_bytes::ByteBuf;
 
 use super::truth::{
-    as_read_by_a_member, mails_listed, members, members_know, restored_from_before, restored_from_before_a_cancel,
+    as_read_by_a_member, listed, mails_listed, members, members_know, restored_from_before, restored_from_before_a_cancel,
     silence,
 };
 use super::world::{Rules, World, address, fingerprint, key, roster, submission};
@@ -238,4 +238,25 @@ fn r12_a_restored_owner_makes_the_manifest_of_an_encoding_that_its_members_told_
     world.outside.manifests.clear();
     world.run(DAY);
     assert!(world.outside.manifests.is_empty(), "once is enough");
+}
+
+/// Seed 2002591: the only member that answered a restored owner said that nothing had come since, though it had read the next entry
+/// itself; what was listed at that place again it passed over.
+#[test]
+fn r12_a_restored_owner_lists_nothing_where_it_may_have_listed_before() {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    members_know(&mut world);
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let place = |world: &mut World| listed(world).last().map(|(at, _)| *at).unwrap();
+    let before = place(&mut world);
+    world.restored = true;
+    world.restore(&backup);
+    world.run(MINUTE);
+    world.submit(2, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let after = place(&mut world);
+    assert!(after.epoch > before.epoch, "{after:?} after {before:?}");
 }
