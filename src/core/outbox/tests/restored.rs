@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_bytes::ByteBuf;
 
 use super::truth::{
-    as_read_by_a_member, listed, mails_listed, members, members_know, restored_from_before, restored_from_before_a_cancel,
-    silence,
+    as_read_by_a_member, listed, mails_listed, members, members_know, restored_from_before,
+    restored_from_before_a_cancel, silence,
 };
 use super::world::{Rules, World, address, fingerprint, key, roster, submission};
 use super::{DAY, MINUTE, end_of, ending, only_mail};
