@@ -61,7 +61,7 @@ const ONLY_PLACE: [(&str, &str); 12] = [
 ];
 
 /// Parts of `actors/` that every actor may import: they are no actors.
-const ACTORS_SHARED: [&str; 13] = [
+const ACTORS_SHARED: [&str; 14] = [
     "shell",
     "read_entries",
     "beside",
@@ -71,6 +71,7 @@ const ACTORS_SHARED: [&str; 13] = [
     "identity",
     "spool",
     "serve_parts",
+    "serve_together",
     "replay",
     "allowance",
     "neighbours",
