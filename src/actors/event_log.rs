@@ -96,6 +96,9 @@ mod tests {
     #[derive(Default)]
     struct Counter {
         told: u64,
+        /// How often it looked, and whether it goes on to.
+        looks: u64,
+        looking: bool,
         out: Outgoing<Self>,
     }
 
@@ -103,6 +106,10 @@ mod tests {
     enum Input {
         Count(Token),
         Flood(u64),
+        /// Looks again and again, until what it counted before is durable.
+        LookUntilDurable,
+        Look,
+        Durable,
     }
 
     impl Brain for Counter {
@@ -133,6 +140,18 @@ mod tests {
                     self.out.commit(Vec::new(), vec![Effect::Reply(token, told)]);
                 }
                 Input::Flood(times) => (0..times).for_each(|_| count(Vec::new())),
+                Input::LookUntilDurable => {
+                    count(vec![Effect::Feed(Input::Durable)]);
+                    self.looking = true;
+                    self.out.act(());
+                }
+                Input::Look => {
+                    self.looks += 1;
+                    if self.looking && self.looks < 100_000 {
+                        self.out.act(());
+                    }
+                }
+                Input::Durable => self.looking = false,
             }
         }
         fn wake(&mut self, _: Now) {}
@@ -143,13 +162,16 @@ mod tests {
             None
         }
         fn observe(&self, _: Now) -> u64 {
-            self.told
+            self.looks
         }
     }
 
     struct Idle;
     impl Perform<Counter> for Idle {
-        fn perform(&mut self, (): (), _: &Handle<Counter>) {}
+        fn perform(&mut self, (): (), back: &Handle<Counter>) {
+            // It is in the mailbox before this returns.
+            drop(back.hand_in(Input::Look));
+        }
     }
 
     async fn count(handle: &Handle<Counter>) -> u64 {
@@ -198,6 +220,19 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(60), told).await.unwrap().unwrap();
         assert_eq!(count(&handle).await, 6_001);
         handle.stop().await;
+    }
+
+    #[actix::test]
+    async fn what_is_durable_is_told_also_while_there_is_always_one_more_message() {
+        let (room, waits) = tokio::sync::watch::channel(true);
+        let log = Arc::new(Full { appends: Arc::default(), room: waits });
+        let handle = Shell::start(Counter::default(), Idle, log, Clock::system(), None);
+        handle.tell(Input::LookUntilDurable).await.unwrap();
+        assert_eq!(count(&handle).await, 2);
+        let looks = handle.observe().await.unwrap();
+        assert!(looks < 1000, "{looks}");
+        handle.stop().await;
+        drop(room);
     }
 
     #[actix::test]

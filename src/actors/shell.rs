@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, SpawnHandle, StreamHandler};
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, SpawnHandle, StreamHandler,
+};
 use futures::stream::FuturesOrdered;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::oneshot;
@@ -27,6 +29,8 @@ const MAILBOX_CAPACITY: usize = 256;
 /// Commits that may be under way. At a full disk they wait: beyond this the actor takes nothing more until one is durable, and
 /// whoever tells or asks it waits. That costs a busy peer nothing: a commit takes milliseconds.
 const COMMITS_MAX: usize = 4096;
+/// Messages after which it is looked whether appends have ended, if there is no moment without a message before.
+const LOOK_AT_ENDS_EVERY: usize = 64;
 
 /// A brain's part of the log is compacted at most this often.
 const COMPACT_EVERY: Duration = Duration::from_secs(300);
@@ -191,6 +195,8 @@ pub struct Shell<B: Brain, P: Perform<B>> {
     commits: VecDeque<Vec<Effect<B>>>,
     /// The appends of those commits.
     appends: Appends,
+    /// Messages since the ends of appends were last looked at between two of them.
+    handled: usize,
     timer: Option<(MonoTime, SpawnHandle)>,
     first: Option<B::Input>,
     /// When the log was last given the whole state.
@@ -211,6 +217,7 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
             next_token: 0,
             commits: VecDeque::new(),
             appends: Appends::default(),
+            handled: 0,
             timer: None,
             first,
             compacted: None,
@@ -257,12 +264,45 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
         }
     }
 
-    /// Takes nothing more while too many commits are under way, but for one of them that has ended.
+    /// Takes nothing more while too many commits are under way, until one of them has ended.
     fn wait_for_room(&self, ctx: &mut Context<Self>) {
-        if self.commits.len() >= COMMITS_MAX && !self.appends.has_ended() {
-            let appends = self.appends.clone();
-            ctx.wait(actix::fut::wrap_future::<_, Self>(std::future::poll_fn(move |cx| appends.poll_ended(cx))));
+        if self.commits.len() >= COMMITS_MAX {
+            let mut appends = self.appends.clone();
+            let ended = std::future::poll_fn(move |cx| appends.poll_next_unpin(cx));
+            ctx.wait(actix::fut::wrap_future::<_, Self>(ended).map(|ended, shell, ctx| {
+                if let Some(ended) = ended {
+                    shell.append_ended(ended, ctx);
+                }
+            }));
         }
+    }
+
+    /// An actor takes messages until there are none before it looks at anything else. So that what is durable does not wait for that, it
+    /// is looked at after every few messages, too.
+    fn look_at_ends(&mut self, ctx: &mut Context<Self>) {
+        self.handled += 1;
+        if self.handled < LOOK_AT_ENDS_EVERY || self.commits.is_empty() {
+            return;
+        }
+        self.handled = 0;
+        // The stream is polled after the messages, and has itself woken then.
+        let mut nobody = task::Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(ended)) = self.appends.poll_next_unpin(&mut nobody) {
+            self.append_ended(ended, ctx);
+        }
+    }
+
+    /// An append has ended. A broken log aborts the process: it restarts from its disk.
+    fn append_ended(&mut self, ended: Result<(), LogBroken>, ctx: &mut Context<Self>) {
+        if let Err(LogBroken { why }) = ended {
+            tracing::error!(brain = B::NAME, %why, "the journal cannot be written; stopping at once");
+            std::process::abort();
+        }
+        for effect in self.commits.pop_front().unwrap_or_default() {
+            self.perform(effect, ctx);
+        }
+        self.drive(ctx);
+        self.compact_if_grown();
     }
 
     fn perform(&mut self, effect: Effect<B>, ctx: &mut Context<Self>) {
@@ -288,8 +328,6 @@ struct Appends(Rc<RefCell<UnderWay>>);
 #[derive(Default)]
 struct UnderWay {
     appends: FuturesOrdered<Append>,
-    /// The first that has ended, if that was looked at before it was taken.
-    ended: Option<Result<(), LogBroken>>,
     /// Whom to wake when there is one more.
     idle: Option<Waker>,
 }
@@ -300,28 +338,18 @@ impl Appends {
         under_way.appends.push_back(append);
         under_way.idle.take().into_iter().for_each(Waker::wake);
     }
-    fn has_ended(&self) -> bool {
-        self.0.borrow().ended.is_some()
-    }
-    /// Ready once the first has ended.
-    fn poll_ended(&self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let mut under_way = self.0.borrow_mut();
-        if under_way.ended.is_none() {
-            let Poll::Ready(Some(ended)) = under_way.appends.poll_next_unpin(cx) else {
-                under_way.idle = Some(cx.waker().clone());
-                return Poll::Pending;
-            };
-            under_way.ended = Some(ended);
-        }
-        Poll::Ready(())
-    }
 }
 
 impl Stream for Appends {
     type Item = Result<(), LogBroken>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_ended(cx).map(|()| self.0.borrow_mut().ended.take())
+        let mut under_way = self.0.borrow_mut();
+        let Poll::Ready(Some(ended)) = under_way.appends.poll_next_unpin(cx) else {
+            under_way.idle = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        Poll::Ready(Some(ended))
     }
 }
 
@@ -347,6 +375,7 @@ impl<B: Brain, P: Perform<B>> Handler<Tell<B>> for Shell<B, P> {
     fn handle(&mut self, Tell(input): Tell<B>, ctx: &mut Self::Context) {
         self.brain.handle(self.clock.now(), input);
         self.drive(ctx);
+        self.look_at_ends(ctx);
     }
 }
 
@@ -355,10 +384,15 @@ impl<B: Brain, P: Perform<B>> Handler<Ask<B>> for Shell<B, P> {
     fn handle(&mut self, Ask(input, reply): Ask<B>, ctx: &mut Self::Context) {
         let token = Token(self.next_token);
         self.next_token += 1;
+        if reply.is_closed() {
+            // Whoever asked has given up.
+            return;
+        }
         self.waiting.retain(|_, asked| !asked.is_closed());
         self.waiting.insert(token, reply);
         self.brain.handle(self.clock.now(), input(token));
         self.drive(ctx);
+        self.look_at_ends(ctx);
     }
 }
 
@@ -370,18 +404,9 @@ impl<B: Brain, P: Perform<B>> Handler<Observe<B>> for Shell<B, P> {
     }
 }
 
-/// An append has ended. A broken log aborts the process: it restarts from its disk.
 impl<B: Brain, P: Perform<B>> StreamHandler<Result<(), LogBroken>> for Shell<B, P> {
     fn handle(&mut self, ended: Result<(), LogBroken>, ctx: &mut Self::Context) {
-        if let Err(LogBroken { why }) = ended {
-            tracing::error!(brain = B::NAME, %why, "the journal cannot be written; stopping at once");
-            std::process::abort();
-        }
-        for effect in self.commits.pop_front().unwrap_or_default() {
-            self.perform(effect, ctx);
-        }
-        self.drive(ctx);
-        self.compact_if_grown();
+        self.append_ended(ended, ctx);
     }
 }
 

@@ -55,7 +55,8 @@ pub fn open(path: &Path) -> io::Result<(File, u64)> {
 pub fn find(first: &Path, fits: impl Fn(&Manifest) -> bool) -> Option<(PathBuf, Signed<Manifest>)> {
     let read = |path: PathBuf| {
         let bytes = read_bounded(&path, MANIFEST_MAX).ok()?;
-        let manifest = Signed::<Manifest>::verify(tailed::first_of(&bytes, NOTICES)).ok()?;
+        let first = tailed::first_of(&bytes, NOTICES);
+        let manifest = Signed::<Manifest>::verify(first).or_else(|_| Signed::verify(&bytes)).ok()?;
         check_manifest(&manifest, &MailName::of(&manifest)).ok()?;
         fits(&manifest).then_some((path, manifest))
     };

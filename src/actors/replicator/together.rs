@@ -67,9 +67,18 @@ impl Puller {
     /// Which parts are here now, and which are not.
     async fn ask_owner_together(&self, orders: Vec<MirrorOrder>) -> (Vec<MirrorOrder>, Vec<Given>) {
         let (liars, orders): (Vec<_>, Vec<_>) = orders.into_iter().partition(|order| self.has_lied(order, order.owner));
-        // Of an earlier version, or it cannot be had now: each part finds out for itself.
-        let answer = self.ask_together(&orders).await.unwrap_or_default();
         let (mut here, mut others) = (Vec::new(), unknown(liars).collect::<Vec<_>>());
+        let answer = match self.ask_together(&orders).await {
+            Ok(answer) => answer,
+            // It was waited for once, for all of them: the others are asked now.
+            Err(error @ (NetError::Unreachable { .. } | NetError::WrongPeer { .. } | NetError::Timeout { .. })) => {
+                let why = error.to_string();
+                others.extend(orders.into_iter().map(|order| (order, Some(Failure::Source(why.clone())))));
+                return (here, others);
+            }
+            // Of an earlier version, or too busy for that: each part finds out for itself.
+            Err(_) => PartsAnswer::default(),
+        };
         let mut given: BTreeMap<(MailId, Part), GivenPart> =
             answer.parts.into_iter().map(|one| ((one.h, one.part), one)).collect();
         let mut gone: BTreeMap<MailId, Vec<u8>> =
@@ -138,8 +147,10 @@ fn keep(home: &Home, parts: Vec<(MirrorOrder, GivenPart)>) -> (Vec<MirrorOrder>,
 fn stage(home: &Home, order: &MirrorOrder, given: &GivenPart) -> Result<Vec<Staged>, Failure> {
     let mut files = Vec::with_capacity(2);
     let first = home.mirror_manifest(&order.address, &order.h);
-    let checked = match find(&first, |m| m.owner == order.owner && covers(m.encoding, order.part)) {
-        Some((_, kept)) => Checked::new(kept.as_bytes(), order)?,
+    let kept = find(&first, |m| m.owner == order.owner && covers(m.encoding, order.part));
+    // What lies on this disk and does not fit is no fault of the owner's.
+    let checked = match kept.and_then(|(_, kept)| Checked::new(kept.as_bytes(), order).ok()) {
+        Some(checked) => checked,
         None => {
             let checked = Checked::new(&given.manifest, order)?;
             files.push(staged(&manifest_path(home, order, &checked), &given.manifest)?);

@@ -17,8 +17,8 @@ const ALONE_MAX: usize = 16;
 /// Up to here a part is short: what asking for it costs is more than its bytes cost, so those that are wanted at the same time are asked
 /// for together. Two blocks, since an answer is in memory as a whole.
 pub const SHORT_BYTES: u64 = 128 * 1024;
-/// Short parts pulled at a time, in all.
-const TOGETHER_MAX: usize = PARTS_ASKED_MAX;
+/// Short parts pulled at a time, in all: as many as one owner may have, and as many again for those that answer while it does not.
+const TOGETHER_MAX: usize = 2 * PARTS_ASKED_MAX;
 /// Wanted parts of one owner that are looked at, from the oldest on, for one that there is room for now.
 const LOOKED_AT: usize = 256;
 /// Bytes of the parts that are asked for in one request, if it is more than one part.
@@ -59,15 +59,18 @@ impl Mirrors {
     }
     /// Whether short parts of an owner are under way.
     pub(super) fn has_short(&self, owner: &PeerId) -> bool {
-        let first = (*owner, MailId::new([0; MailId::LEN]));
-        self.together.range(first..).next().is_some_and(|(of, _)| of == owner)
+        self.short_of(owner).next().is_some()
+    }
+    fn short_of(&self, owner: &PeerId) -> impl Iterator<Item = &MailId> {
+        let (first, owner) = ((*owner, MailId::new([0; MailId::LEN])), *owner);
+        self.together.range(first..).take_while(move |(of, _)| *of == owner).map(|(_, h)| h)
     }
     fn is_full(&self) -> bool {
         self.alone >= ALONE_MAX && self.together.len() >= TOGETHER_MAX
     }
-    fn has_room(&self, bytes: u64, together: bool) -> bool {
+    fn has_room(&self, owner: &PeerId, bytes: u64, together: bool) -> bool {
         if together {
-            return self.together.len() < TOGETHER_MAX;
+            return self.together.len() < TOGETHER_MAX && self.short_of(owner).count() < PARTS_ASKED_MAX;
         }
         self.alone < ALONE_MAX && (bytes < LARGE_BYTES || self.large < LARGE_MAX)
     }
@@ -138,7 +141,7 @@ impl Replicator {
                 let mail = owner.mails.get(h)?;
                 let part = mail.goal?;
                 let bytes = part_bytes(mail.length, part);
-                let room = self.mirrors.has_room(bytes, owner.asked_together(bytes));
+                let room = self.mirrors.has_room(id, bytes, owner.asked_together(bytes));
                 room.then_some((*at, *h, part, bytes))
             });
             if let Some((at, h, part, bytes)) = wanted {
