@@ -180,13 +180,13 @@ fn r12_what_is_not_done_in_time_or_does_not_rest_breaks_the_rule() {
     let open = Event::Settled { took: Duration::from_secs(90), open: vec!["alice@acme still lists 2".to_owned()] };
     assert_eq!(rules(&broken(|_| false, vec![open])), ["R12"]);
     assert_eq!(rules(&broken(|_| false, vec![Event::Rests { rests: false }])), ["R12"]);
-    // Six peers for a minute and a half: 60 a minute are too many, 59 are not.
+    // Six peers for a minute and a half: 70 a minute are too many, 69 are not.
     let idle = |sent, beat| vec![Event::Idle { sent, peers: 6, took: Duration::from_secs(90), beat }];
-    assert_eq!(rules(&broken(|_| false, idle(540, BEAT))), ["R12"]);
-    assert!(rules(&broken(|_| false, idle(531, BEAT))).is_empty());
+    assert_eq!(rules(&broken(|_| false, idle(630, BEAT))), ["R12"]);
+    assert!(rules(&broken(|_| false, idle(621, BEAT))).is_empty());
     // A policy that wants them twice as often allows twice as many.
-    assert!(rules(&broken(|_| false, idle(1071, BEAT / 2))).is_empty());
-    assert_eq!(rules(&broken(|_| false, idle(1080, BEAT / 2))), ["R12"]);
+    assert!(rules(&broken(|_| false, idle(1251, BEAT / 2))).is_empty());
+    assert_eq!(rules(&broken(|_| false, idle(1260, BEAT / 2))), ["R12"]);
 }
 
 #[test]
