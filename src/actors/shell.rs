@@ -130,8 +130,8 @@ impl<B: Brain> Handle<B> {
         let told = self.tell.send(Tell(input));
         async move { told.await.map_err(|_| Stopped) }
     }
-    /// Hands the brain something and does not wait until it was heard, which costs the teller a wake-up; only while the brain's
-    /// mailbox is full.
+    /// Hands the brain something and does not wait until it was heard, which costs the teller a wake-up. Who hands in through one handle
+    /// waits while the brain's mailbox is full; the first of each clone is taken beyond that.
     ///
     /// # Errors
     /// [`Stopped`] when its actor has stopped.

@@ -1,5 +1,5 @@
 //! The heads that were written or read last, in memory: a mail that comes is shown, opened and read within a moment. It never has one
-//! that is not on the disk.
+//! that was not on the disk; one whose mail was removed stays until others push it out, and nobody asks for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

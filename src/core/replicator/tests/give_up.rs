@@ -8,8 +8,8 @@ use crate::core::Brain;
 use crate::core::replicator::{Input, Lookup};
 use crate::model::holding::HoldingState;
 
-/// A member was lost, another stood in for it, and while the owner is off it is back: who went, and who stood in.
-fn with_a_part_too_many() -> (World, &'static str, &'static str) {
+/// A member was lost, and another stood in for it: who went, and who stood in.
+fn with_a_stand_in() -> (World, &'static str, &'static str) {
     let mut world = World::new(&NAMES);
     world.send("alice", 1, KN);
     let before = world.holders("alice", 1);
@@ -19,6 +19,12 @@ fn with_a_part_too_many() -> (World, &'static str, &'static str) {
     world.set_roster();
     world.run(HOUR);
     let stand_in = *world.holders("alice", 1).keys().find(|name| !before.contains_key(*name)).unwrap();
+    (world, gone, stand_in)
+}
+
+/// A member was lost, another stood in for it, and while the owner is off it is back: who went, and who stood in.
+fn with_a_part_too_many() -> (World, &'static str, &'static str) {
+    let (mut world, gone, stand_in) = with_a_stand_in();
     world.kill("alice");
     world.start(gone);
     world.lost.clear();
@@ -29,15 +35,7 @@ fn with_a_part_too_many() -> (World, &'static str, &'static str) {
 
 /// The same, and nobody has noticed yet that the owner cannot be reached: the part was given up in words, which do not arrive.
 fn given_up_in_words() -> (World, &'static str, &'static str) {
-    let mut world = World::new(&NAMES);
-    world.send("alice", 1, KN);
-    let before = world.holders("alice", 1);
-    let gone = *before.keys().next().unwrap();
-    world.kill(gone);
-    world.lost.insert(id(gone));
-    world.set_roster();
-    world.run(HOUR);
-    let stand_in = *world.holders("alice", 1).keys().find(|name| !before.contains_key(*name)).unwrap();
+    let (mut world, gone, stand_in) = with_a_stand_in();
     world.off.insert(id("alice"));
     world.start(gone);
     world.lost.clear();
