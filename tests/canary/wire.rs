@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use roost::model::dht::DhtKey;
-use roost::model::{Address, Digest};
+use roost::model::{Address, Digest, Part};
 use roost::net::tap::{self, Flow};
 use roost::wire;
 use roost::wire::dht::{Answer, Entry, Op, Request, Response};
+use roost::wire::http::{GivenPart, PartsAnswer};
 use roost::wire::notify::Notice;
 
 use crate::sealed::{begins_sealed, is_sealed};
@@ -124,6 +125,9 @@ fn exchanged(request: &Http, answer: Option<&Http>, sealed: &mut Sealed) {
     let Some(answer) = answer.filter(|answer| answer.word(1).starts_with('2') && !answer.body.is_empty()) else {
         return;
     };
+    if request.word(0) == "POST" && path == ["outbox", "parts"] {
+        return given(answer, sealed);
+    }
     let from_its_begin = answer.field("content-range").is_none_or(|range| range.starts_with("bytes 0-"));
     let kind = match path[..] {
         ["outbox", h] if h.len() == 40 => "a mail",
@@ -132,6 +136,23 @@ fn exchanged(request: &Http, answer: Option<&Http>, sealed: &mut Sealed) {
     };
     if from_its_begin {
         sealed.see(kind, begins_sealed(&answer.body), &answer.body);
+    }
+}
+
+/// Looks at short parts of several mails that came in one answer.
+fn given(answer: &Http, sealed: &mut Sealed) {
+    let length = answer.field("content-length").map(|length| length.parse().unwrap());
+    if length.is_some_and(|length: usize| answer.body.len() < length) {
+        // The last answer of a connection may be cut.
+        return;
+    }
+    let given = wire::decode::<PartsAnswer>(&answer.body).unwrap_or_else(|e| panic!("{}: {e}", answer.head));
+    for GivenPart { part, bytes, .. } in given.parts {
+        match part {
+            Part::Whole => sealed.see("a mail", is_sealed(&bytes), &bytes),
+            Part::Fragment { i: 0, .. } => sealed.see("a first fragment", begins_sealed(&bytes), &bytes),
+            Part::Fragment { .. } => {}
+        }
     }
 }
 
@@ -190,6 +211,8 @@ fn unchunked<'a>(mut bytes: &'a [u8], body: &mut Vec<u8>) -> &'a [u8] {
 
 #[cfg(test)]
 mod tests {
+    use roost::model::MailId;
+
     use super::*;
 
     fn notify(notices: &[Notice]) -> Vec<u8> {
@@ -236,6 +259,27 @@ mod tests {
         for kind in kinds {
             assert!(sealed.not.iter().any(|not| not.starts_with(kind)), "{kind}");
         }
+    }
+
+    #[test]
+    fn what_is_not_sealed_is_seen_in_parts_that_come_together() {
+        let (good, bad) = (&[0xc1, 1, 0, 0xd2, 1, 2][..], &[0xc8, 2, 1, 0][..]);
+        let part = |i, bytes: &[u8]| GivenPart {
+            h: MailId::new([7; 20]),
+            part: i,
+            manifest: serde_bytes::ByteBuf::new(),
+            bytes: bytes.to_vec().into(),
+        };
+        let of_each = [Part::Whole, Part::Fragment { k: 2, i: 0 }, Part::Fragment { k: 2, i: 1 }];
+        let parts = of_each.into_iter().flat_map(|i| [part(i, good), part(i, bad)]).collect();
+        let body = wire::encode(&PartsAnswer { parts, gone: Vec::new() });
+        let mut recording = Recording::default();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        recording.add(Flow::Requests(0), &b"POST /outbox/parts HTTP/1.1\r\n\r\n".repeat(2));
+        recording.add(Flow::Answers(0), &[head.as_bytes(), &body, head.as_bytes(), &body[..body.len() / 2]].concat());
+        let sealed = recording.sealed(&[]);
+        assert_eq!(sealed.are, BTreeMap::from([("a first fragment", 1), ("a mail", 1)]));
+        assert_eq!(sealed.not.len(), 2, "{:?}", sealed.not);
     }
 
     #[test]
