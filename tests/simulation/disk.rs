@@ -158,6 +158,8 @@ pub(crate) struct Ledger {
     pub(crate) sealed: BTreeSet<MailId>,
     pub(crate) ended: BTreeMap<(SubmissionId, Address), EndedAs>,
     pub(crate) tombstoned: BTreeMap<MailId, Ending>,
+    /// Mails of which it learned from its own msglist, as its members have it, that they are gone, and nothing else.
+    pub(crate) learned_gone: BTreeSet<MailId>,
     /// Audits that members missed.
     pub(crate) missed: BTreeMap<(PeerId, MailId), BTreeSet<WallTime>>,
     /// Mails that members' msglists name, as read.
@@ -201,6 +203,7 @@ impl Ledger {
                 self.ended.insert((submission, receiver), why);
             }
             outbox::Event::Tombstoned { h, ending, .. } => drop(self.tombstoned.insert(h, ending)),
+            outbox::Event::Gone { h, .. } => drop(self.learned_gone.insert(h)),
             outbox::Event::Missed { member, h, at, .. } => drop(self.missed.entry((member, h)).or_default().insert(at)),
             _ => {}
         }
