@@ -44,6 +44,17 @@ fn on_disks(team: &Team, h: &MailId) -> Vec<BTreeSet<Part>> {
         .collect()
 }
 
+/// Waits until the others have just these on their disks, in any order: a file goes a moment after its holder said so.
+fn come_to_have(team: &Team, h: &MailId, wanted: impl IntoIterator<Item = Part>) {
+    let mut wanted: Vec<_> = wanted.into_iter().map(|part| BTreeSet::from([part])).collect();
+    wanted.sort();
+    wait_for(&format!("the disks hold {wanted:?}"), || {
+        let mut held = on_disks(team, h);
+        held.sort();
+        (held == wanted).then_some(())
+    });
+}
+
 #[test]
 fn a_waiting_mail_moves_from_copies_to_fragments_to_others_and_back_and_two_losses_are_survived_all_the_time() {
     let team = team();
@@ -52,14 +63,13 @@ fn a_waiting_mail_moves_from_copies_to_fragments_to_others_and_back_and_two_loss
     let fragments = |k, n| {
         change(&team, |now| Policy { mode: Mode::Fragments, fragments: KOfN { k, n }, ..now });
         arrives(&team, &mail, &format!("fragments {k} of {n}"), usize::from(n));
-        let parts: BTreeSet<Part> = on_disks(&team, &h).into_iter().flatten().collect();
-        assert_eq!(parts, (0..n).map(|i| Part::Fragment { k, i }).collect());
+        come_to_have(&team, &h, (0..n).map(|i| Part::Fragment { k, i }));
     };
     fragments(3, 5);
     fragments(2, 4);
     change(&team, |now| Policy { mode: Mode::Full, ..now });
     arrives(&team, &mail, "whole", 3);
-    assert_eq!(on_disks(&team, &h), vec![BTreeSet::from([Part::Whole]); 3]);
+    come_to_have(&team, &h, [Part::Whole; 3]);
     fragments(3, 5);
     // Which encoding it has outlives its owner.
     team.kill(&["alice", "carol", "dave"]);
@@ -100,7 +110,7 @@ fn a_change_while_half_the_group_is_away_waits_for_them_says_so_and_is_never_les
     assert_eq!(copies, 3, "all that was held stays held");
     team.start(&away);
     arrives(&team, &mail, "fragments 3 of 5", 5);
-    assert_eq!(on_disks(&team, &h).len(), 5);
+    come_to_have(&team, &h, (0..5).map(|i| Part::Fragment { k: 3, i }));
     team.kill(&["alice", "carol", "dave"]);
     team.reader("bob").reads_in_the_end(&mail);
 }
