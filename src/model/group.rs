@@ -177,7 +177,7 @@ pub struct Heartbeat {
     /// Digest of that gd as it was signed: two holders of the group key may have signed one version each.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub gd_digest: Option<Digest>,
-    /// Time of the newest view it has; the answer carries only a later one.
+    /// Time of the view that it goes by; the answer carries only another one.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     pub view_at: Option<WallTime>,
     /// Its signed gd, when the called member's is older.

@@ -1,7 +1,5 @@
-//! Heartbeats, the acting master, its view, and the members' clocks. A master that sees fewer than half of the members marks
-//! nobody lost.
+//! Heartbeats, the acting master, and the members' clocks. It never judges by one missed heartbeat.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_bytes::ByteBuf;
@@ -9,20 +7,18 @@ use serde_bytes::ByteBuf;
 use super::Group;
 use super::answers::Reply;
 use super::error::GroupError;
-use super::events::Event;
 use super::rotate::Kin;
 use super::types::{Action, Beat, BeatAnswer, CallFailed, Errand, SignedGd};
 use crate::core::{CLOCK_SET, Token};
-use crate::model::group::{Heartbeat, HeartbeatAnswer, View};
+use crate::model::group::{Heartbeat, HeartbeatAnswer};
 use crate::model::{Digest, MonoTime, Now, PeerId, Policy, WallTime};
-use crate::wire::Signed;
 
 /// Between two heartbeats (DESIGN.md section 6).
 pub const BEAT: Duration = Duration::from_secs(10);
 /// A group whose `lost_after` is shorter than three heartbeats beats faster, but not faster than this.
 const BEAT_MIN: Duration = Duration::from_secs(1);
 /// After so many missed heartbeats a member is not live, and the next acts.
-const MISSED_MAX: u8 = 3;
+pub(super) const MISSED_MAX: u8 = 3;
 /// Heartbeats go to the first so many live members.
 const TARGETS: usize = 2;
 /// Every so many heartbeats one goes to a member ahead that is not live: a partition that healed shows without a hello.
@@ -34,7 +30,7 @@ const DESCRIPTORS_MAX: usize = 100;
 /// Most bytes of descriptors in one heartbeat: with a gd of 100 members it stays below what the route takes.
 const DESCRIPTOR_BYTES_MAX: usize = 192 * 1024;
 /// A clock further from the members' median is off (DESIGN.md section 4).
-const CLOCK_OFF_MS: u64 = 300_000;
+pub(super) const CLOCK_OFF_MS: u64 = 300_000;
 /// A member's clock counts so long after it was heard.
 const CLOCK_AGE_MAX: Duration = Duration::from_secs(600);
 /// After a start nothing expires before a member's clock agreed, or for this long when no member answers at all.
@@ -54,6 +50,8 @@ pub(super) struct Seen {
 pub(super) struct Liveness {
     /// When it last called or answered.
     pub(super) heard: Option<MonoTime>,
+    /// When it last answered, and so told which view it goes by.
+    pub(super) answered: Option<MonoTime>,
     /// Regular heartbeats without an answer, since then.
     pub(super) missed: u8,
     /// Its wall clock minus this peer's, milliseconds.
@@ -265,7 +263,6 @@ impl Group {
     }
 
     fn answer(&self, now: Now, asked: &Heartbeat) -> HeartbeatAnswer {
-        let newer_view = self.view.as_ref().filter(|view| asked.view_at.is_none_or(|at| at < view.at));
         // A version of its own is no proof of the same gd: two holders, or a key before this one, may have signed it.
         let newer_gd = self.own_gd().filter(|own| match asked.gd_digest {
             Some(_) => asked.gd_digest != self.own_digest(),
@@ -284,7 +281,7 @@ impl Group {
             gd_version: self.own_version(),
             gd_digest: self.own_digest(),
             at: now.wall,
-            view: newer_view.map(|view| ByteBuf::from(view.as_bytes())),
+            view: self.view_for(now, asked.view_at).map(|view| ByteBuf::from(view.as_bytes())),
             gd: newer_gd.map(|own| own.signed.clone()),
             descriptors,
         }
@@ -330,72 +327,17 @@ impl Group {
         }
         self.hear(now, peer, answer.plain.gd_version, answer.plain.at);
         if let Some(live) = self.liveness.get_mut(&peer) {
+            live.answered = Some(now.mono);
             live.introduced |= errand.introduced;
             live.asked_all |= errand.regular;
         }
         if let Some(view) = answer.view {
-            self.offer_view(now, view);
+            self.offer_view(now, peer, view);
         }
         if errand.regular && self.is_another(answer.plain.gd_digest) {
             // What came with the answer did not win here, so the other side has to hear of what did.
             self.send_heartbeat(now, peer, Errand { regular: false, introduced: false }, Vec::new(), true);
         }
-    }
-
-    /// Takes a member's view if it is later than the one here.
-    fn offer_view(&mut self, now: Now, view: Signed<View>) {
-        let by_member = self.home().is_some_and(|own| own.gd.member(&view.master).is_some());
-        let later = self.view.as_ref().is_none_or(|held| held.at < view.at);
-        if view.group == *self.group() && by_member && later {
-            self.record(vec![Event::View(ByteBuf::from(view.as_bytes()))], Vec::new());
-            self.renew_view(now);
-        }
-    }
-
-    /// As acting master: signs a view if the one here is not this peer's, or not true any more.
-    fn renew_view(&mut self, now: Now) {
-        let Some(own) = self.home().filter(|own| own.gd.members.len() > 1) else {
-            return;
-        };
-        let gd_version = own.gd.version;
-        // Whoever begins to act first learns from the others which view there is.
-        let settled = self.listening_since.is_some_and(|since| now.mono.since(since) >= self.beat());
-        if !settled || !self.is_acting(now) {
-            return;
-        }
-        let lost = self.lost(now);
-        let true_still =
-            self.view.as_ref().is_some_and(|v| self.is_me(&v.master) && v.lost == lost && v.gd_version == gd_version);
-        if true_still {
-            return;
-        }
-        let at = self.view.as_ref().map_or(now.wall, |held| now.wall.max(WallTime(held.at.0.saturating_add(1))));
-        let (group, master) = (self.group().clone(), self.me.member.peer_id);
-        let view = self.me.key.sign(View { group, gd_version, master, at, lost });
-        self.record(vec![Event::View(ByteBuf::from(view.as_bytes()))], Vec::new());
-    }
-
-    /// Members silent for longer than `lost_after`. Who was lost before this peer acted stays so until it is heard.
-    fn lost(&self, now: Now) -> BTreeSet<PeerId> {
-        let Some(own) = self.home() else {
-            return BTreeSet::new();
-        };
-        let beat = self.beat();
-        let lost_after = own.gd.policy.lost_after.duration().max(beat * u32::from(MISSED_MAX));
-        let heard_within = |peer: &PeerId, span: Duration| {
-            let heard = self.liveness.get(peer).and_then(|live| live.heard);
-            heard.is_some_and(|heard| now.mono.since(heard) <= span)
-        };
-        let others = self.others();
-        // Shorter than lost_after by more than a heartbeat: in a partition all are unseen before the first counts as lost.
-        let seen = 1 + others.iter().filter(|peer| heard_within(peer, beat * 3 / 2)).count();
-        let sees_half = seen * 2 >= own.gd.members.len();
-        let was_lost = |peer: &PeerId| self.view.as_ref().is_some_and(|view| view.lost.contains(peer));
-        let gone = |peer: &PeerId| {
-            let silent = self.silence(now, peer).is_some_and(|silence| silence > lost_after);
-            (sees_half && silent) || (was_lost(peer) && !heard_within(peer, lost_after))
-        };
-        others.into_iter().filter(gone).collect()
     }
 
     /// After this peer's clock was set, what it was compared with before says nothing: it is doubtful until a member is heard again,

@@ -31,6 +31,7 @@ mod status;
 mod tests;
 mod types;
 mod unpinned;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

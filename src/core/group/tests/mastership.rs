@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::network::Network;
 use super::{MINUTE, SIX, lost, master, six, six_with};
-use crate::core::group::{Beat, Input};
-use crate::model::group::Heartbeat;
+use crate::core::group::{Beat, BeatAnswer, Errand, Input};
+use crate::model::group::{Heartbeat, HeartbeatAnswer, View};
 use crate::model::{Policy, Span, WallTime};
+use crate::wire::PeerKey;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -156,5 +157,148 @@ fn clocks_of_most_that_were_set_together_are_right() {
     net.pass(2 * MINUTE);
     for name in ["alice@acme", "bob@acme", "frank@acme"] {
         assert!(!net.node(name).brain.current().clock_doubtful, "{name}");
+    }
+}
+
+/// The times that a lie may bear: one that is over, soon, and never.
+const TIMES: [i64; 5] = [-60_000, 1000, 60_000, 86_400_000, i64::MAX];
+
+/// `by` answers these that carol counts as lost, as nobody else has found.
+fn lies(net: &mut Network, by: &str, to: &[&str], ahead_ms: i64) {
+    let key = PeerKey::from_seed(blake3::hash(by.as_bytes()).as_bytes());
+    let at = match ahead_ms {
+        i64::MAX => WallTime(u64::MAX),
+        ms => WallTime(net.now.wall.0.checked_add_signed(ms).unwrap()),
+    };
+    let (master, gd_version, lost) = (key.peer_id(), 6, [net.peer("carol@acme")].into());
+    let view = key.sign(View { group: "acme".parse().unwrap(), gd_version, master, at, lost });
+    for address in to {
+        let plain = HeartbeatAnswer { gd_version, at: net.now.wall, ..Default::default() };
+        let answer = BeatAnswer { plain, view: Some(view.clone()), gd: None, descriptors: Vec::new() };
+        let (peer, errand) = (net.peer(address), Errand { regular: false, introduced: false });
+        net.tell(peer, Input::HeartbeatAnswered { peer: master, errand, result: Ok(Box::new(answer)) });
+    }
+}
+
+fn nobody_is_lost(net: &Network, addresses: &[&str]) {
+    for address in addresses {
+        assert!(lost(net, address).is_empty(), "{address}: {:?}", lost(net, address));
+    }
+}
+
+#[test]
+fn a_master_that_lied_is_believed_once_it_tells_the_truth_whatever_time_its_lie_bore() {
+    for ahead in TIMES {
+        let mut net = six();
+        net.pass(5 * MINUTE);
+        lies(&mut net, "alice@acme", &SIX[1..], ahead);
+        for address in &SIX[1..] {
+            assert_eq!(lost(&net, address), ["carol@acme"], "{address} goes by what the acting master says");
+        }
+        net.pass(MINUTE);
+        agreed_view(&net, &SIX, "alice@acme");
+        nobody_is_lost(&net, &SIX);
+        let written = net.events();
+        net.pass(10 * MINUTE);
+        assert_eq!(net.events(), written, "{ahead}: and then it rests");
+    }
+}
+
+/// It bore the end of time, and no view was ever later: carol was lost for good.
+#[test]
+fn a_false_view_does_not_outlive_the_master_that_signed_it() {
+    for ahead in TIMES {
+        let mut net = six();
+        net.pass(5 * MINUTE);
+        lies(&mut net, "alice@acme", &SIX[1..], ahead);
+        net.kill("alice@acme");
+        net.pass(3 * MINUTE);
+        agreed_view(&net, &SIX[1..], "bob@acme");
+        nobody_is_lost(&net, &SIX[1..]);
+        assert!(net.status("bob@acme").view_at.unwrap() <= net.now.wall, "{ahead}: its time is not carried on");
+        net.kill("bob@acme");
+        net.pass(3 * MINUTE);
+        agreed_view(&net, &SIX[2..], "carol@acme");
+        net.restart("alice@acme");
+        net.restart("bob@acme");
+        net.pass(3 * MINUTE);
+        agreed_view(&net, &SIX, "alice@acme");
+        nobody_is_lost(&net, &SIX);
+    }
+}
+
+/// Its own lie is in its journal, and bears a time that never comes.
+#[test]
+fn a_master_that_finds_its_own_false_view_at_its_start_takes_over_with_a_true_one() {
+    for ahead in TIMES {
+        let mut net = six();
+        net.pass(5 * MINUTE);
+        net.kill("bob@acme");
+        net.pass(2 * MINUTE);
+        lies(&mut net, "alice@acme", &["alice@acme", "dave@acme"], ahead);
+        net.kill("alice@acme");
+        net.restart("alice@acme");
+        net.restart("bob@acme");
+        net.pass(3 * MINUTE);
+        agreed_view(&net, &SIX, "alice@acme");
+        nobody_is_lost(&net, &SIX);
+        assert!(net.status("bob@acme").view_at.unwrap() <= net.now.wall + MINUTE, "{ahead}");
+    }
+}
+
+/// Every heartbeat of it would be answered with a true one, and each of them written.
+#[test]
+fn who_does_not_act_is_not_believed_and_makes_nobody_write() {
+    for ahead in TIMES {
+        let mut net = six();
+        net.pass(5 * MINUTE);
+        let written = net.events();
+        for _ in 0..20 {
+            lies(&mut net, "bob@acme", &["alice@acme", "carol@acme", "dave@acme", "erin@acme", "frank@acme"], ahead);
+            nobody_is_lost(&net, &SIX);
+            net.pass(Duration::from_secs(10));
+        }
+        agreed_view(&net, &SIX, "alice@acme");
+        assert_eq!(net.events(), written, "{ahead}");
+    }
+}
+
+/// Two that do not see each other, and all others see both: the views of both came to both, and each answered with another.
+#[test]
+fn two_that_both_act_as_others_see_both_rest() {
+    let mut net = six_with(Policy { lost_after: Span::secs(120), ..Policy::default() });
+    net.pass(5 * MINUTE);
+    net.part("alice@acme", "bob@acme");
+    net.pass(10 * MINUTE);
+    agreed_view(&net, &["alice@acme", "carol@acme", "dave@acme", "erin@acme", "frank@acme"], "alice@acme");
+    assert_eq!(lost(&net, "frank@acme"), ["bob@acme"]);
+    let written = net.events();
+    net.pass(10 * MINUTE);
+    assert_eq!(net.events(), written, "nobody writes");
+    net.heal();
+    net.pass(3 * MINUTE);
+    agreed_view(&net, &SIX, "alice@acme");
+    nobody_is_lost(&net, &SIX);
+}
+
+#[test]
+fn a_master_whose_clock_is_far_off_is_followed_and_so_is_the_one_after_it() {
+    for days in [1, 365] {
+        let mut net = six_with(Policy { lost_after: Span::secs(120), ..Policy::default() });
+        net.pass(5 * MINUTE);
+        net.node("alice@acme").skew_ms = days * 86_400_000;
+        net.kill("frank@acme");
+        net.pass(5 * MINUTE);
+        assert_eq!(lost(&net, "erin@acme"), ["frank@acme"], "its clock says nothing about who is silent");
+        net.kill("alice@acme");
+        net.restart("frank@acme");
+        net.pass(5 * MINUTE);
+        agreed_view(&net, &SIX[1..], "bob@acme");
+        assert_eq!(lost(&net, "erin@acme"), ["alice@acme"]);
+        net.node("alice@acme").skew_ms = 0;
+        net.restart("alice@acme");
+        net.pass(3 * MINUTE);
+        agreed_view(&net, &SIX, "alice@acme");
+        nobody_is_lost(&net, &SIX);
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Network {
     pub(super) handed: BTreeSet<(Fingerprint, Fingerprint)>,
     /// Peers on the one side of a partition.
     island: BTreeSet<PeerId>,
+    /// Two that do not reach each other, whomever else they reach.
+    parted: Option<[PeerId; 2]>,
     next: u64,
 }
 
@@ -137,6 +139,7 @@ impl Network {
             gd_expiry: WallTime(0),
             handed: BTreeSet::new(),
             island: BTreeSet::new(),
+            parted: None,
             next: 0,
         }
     }
@@ -232,11 +235,17 @@ impl Network {
     pub(super) fn cut_off(&mut self, addresses: &[&str]) {
         self.island = addresses.iter().map(|a| self.peer(a)).collect();
     }
+    pub(super) fn part(&mut self, one: &str, other: &str) {
+        self.parted = Some([self.peer(one), self.peer(other)]);
+    }
     pub(super) fn heal(&mut self) {
         self.island.clear();
+        self.parted = None;
     }
     fn reaches(&self, from: &PeerId, to: &PeerId) -> bool {
-        self.nodes.get(to).is_some_and(|node| node.up) && self.island.contains(from) == self.island.contains(to)
+        let is_parted = self.parted.is_some_and(|two| two == [*from, *to] || two == [*to, *from]);
+        let is_up = self.nodes.get(to).is_some_and(|node| node.up);
+        is_up && !is_parted && self.island.contains(from) == self.island.contains(to)
     }
 
     /// Asks a peer something and waits for the answer, at most two minutes.
