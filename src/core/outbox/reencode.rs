@@ -80,7 +80,7 @@ impl Outbox {
     /// After the start, once the own msglist is whole.
     pub(super) fn begin_reencoding(&mut self) {
         let open = || self.state.open.iter().filter_map(|h| self.state.mails.get(h));
-        self.reencoding.moving = open().filter(|mail| is_mixed(mail)).map(|mail| mail.facts.h).collect();
+        self.reencoding.moving = open().filter(|mail| is_mixed(mail, |_| true)).map(|mail| mail.facts.h).collect();
         self.reencoding.told = open().filter(|mail| mail.encoding_told).map(|mail| mail.facts.h).collect();
         self.plan_reencoding();
     }
@@ -164,6 +164,8 @@ impl Outbox {
 
     fn has_arrived(&self, h: &MailId) -> bool {
         let mail = self.state.mails.get(h).filter(|mail| mail.tombstone.is_none());
+        // Whoever is no member any more will never say what became of its part.
+        let is_mixed = |mail| is_mixed(mail, |who| self.roster.has(who));
         mail.is_none_or(|mail| self.waits_for(mail).is_empty() && !is_mixed(mail))
     }
 
@@ -192,10 +194,10 @@ impl Outbox {
     }
 }
 
-/// Whether some member holds what is left from an earlier encoding.
-fn is_mixed(mail: &Mail) -> bool {
+/// Whether some of those who `may_tell` hold what is left from an earlier encoding.
+fn is_mixed(mail: &Mail, may_tell: impl Fn(&PeerId) -> bool) -> bool {
     let kind = scheme(mail.facts.encoding, 1);
-    mail.holdings.iter().any(|((_, part), word)| is_held(word) && !kind.fits(*part))
+    mail.holdings.iter().any(|((who, part), word)| is_held(word) && !kind.fits(*part) && may_tell(who))
 }
 
 impl State {

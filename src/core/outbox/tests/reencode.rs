@@ -89,6 +89,20 @@ fn a_change_of_policy_lists_a_mail_anew_and_says_for_whom_it_waits() {
 }
 
 #[test]
+fn a_part_from_before_at_one_that_is_no_member_any_more_keeps_no_mail_on_its_way() {
+    let (mut world, h) = sealed(Rules::default());
+    world.holds(6, h, Part::Fragment { k: 3, i: 4 }, HoldingState::Held, world.now.wall);
+    // It is removed without a word on its part; a restored owner may have missed that word as well.
+    world.tell(Input::Roster(with(4, 2, 4)));
+    world.run(MINUTE);
+    assert_eq!((listed(&world), status(&world).moving), (vec![OLD, NEW], 1));
+    for (i, member) in (0..4).zip(2..=5) {
+        world.holds(member, h, Part::Fragment { k: 2, i }, HoldingState::Held, world.now.wall);
+    }
+    assert_eq!((status(&world).moving, status(&world).moving_waits_for.len()), (0, 0));
+}
+
+#[test]
 fn a_mail_keeps_its_encoding_while_members_are_lost_for_now_and_moves_when_the_group_is_too_small_for_good() {
     let (mut world, _) = sealed(Rules::default());
     world.tell(Input::Roster(lost(5, 2)));
