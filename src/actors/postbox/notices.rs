@@ -11,10 +11,11 @@ use serde_bytes::ByteBuf;
 use super::kept_keys::KeptKeys;
 use super::{DhtValue, Look, Neighbours, NoticeDht};
 use crate::actors::beside::beside;
-use crate::actors::directory::{Directory, Snapshot};
+use crate::actors::directory::{Directory, KnownGroup, Snapshot};
 use crate::actors::read_entries::ReadEntries;
 use crate::actors::shell::{Handle, Stopped};
 use crate::clock::Clock;
+use crate::core::group::{Claim, Known, Standing, judge};
 use crate::core::postbox::io::{NrItem, NrSent, NsFrom, NsRefusal};
 use crate::core::postbox::{Input, MailKey, Postbox};
 use crate::model::dht::{DhtKey, value_hash};
@@ -394,31 +395,13 @@ fn known_certificate(snapshot: &Snapshot, address: &Address, fingerprint: Finger
 /// Checks what an ns claims against the pinned group of its sender (R11), whose gd may be the newest that can be had; gives the
 /// peer that the gd names for it.
 fn named_by_group(snapshot: &Snapshot, ns: &UnverifiedNs, is_fresh: bool) -> Result<Option<PeerId>, NsError> {
-    let forged = |why: String| Err(NsError::Forged { why });
-    let Some(group) = snapshot.groups.get(ns.from().group()) else { return Ok(None) };
-    let newer =
-        || group.gd.as_ref().and_then(|gd| gd.member_at(ns.from())).map(|m| m.fingerprint) == Some(ns.fingerprint());
-    if !group.goes_by(&ns.group_key()) && newer() && !is_fresh {
-        // Its group's key may have been replaced, and nobody could be asked; the gd that says so is on its way.
-        let why = format!("it names the key {} of {}, pinned is {}", ns.group_key(), ns.group(), group.key);
-        return Err(NsError::NoCertificate { from: ns.from().clone(), why });
-    }
-    if !group.goes_by(&ns.group_key()) {
-        return forged(format!("the key pinned for {} is {}, not {}", ns.group(), group.key, ns.group_key()));
-    }
-    let Some(gd) = &group.gd else { return Ok(None) };
-    match gd.member_at(ns.from()) {
-        Some(member) if member.fingerprint == ns.fingerprint() => Ok(Some(member.peer_id)),
-        Some(member) => forged(format!(
-            "the key of {} is {}, not {}; its group has signed no change",
-            member.address,
-            member.fingerprint,
-            ns.fingerprint()
-        )),
-        // A fresh gd was looked for; one that names it may come later.
-        None => {
-            let why = format!("the gd of {} that is known here does not name it", ns.group());
-            Err(NsError::NoCertificate { from: ns.from().clone(), why })
-        }
+    let group = ns.from().group();
+    let Some(KnownGroup { key, retired, gd, .. }) = snapshot.groups.get(group) else { return Ok(None) };
+    let claim = Claim { from: ns.from(), fingerprint: ns.fingerprint(), group_key: ns.group_key() };
+    match judge(&claim, &Known { group, key, retired, gd: gd.as_deref() }, is_fresh) {
+        Standing::Named(peer) => Ok(Some(peer)),
+        Standing::Pinned => Ok(None),
+        Standing::NotYet(why) => Err(NsError::NoCertificate { from: ns.from().clone(), why }),
+        Standing::Forged(why) => Err(NsError::Forged { why }),
     }
 }

@@ -14,6 +14,7 @@
 mod answers;
 mod apply;
 mod changes;
+mod claims;
 mod conflicts;
 mod contacts;
 mod error;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 pub use answers::{Located, Picture, PinnedGroup, Reply};
 pub use changes::{Mine, Overtaken, Wish};
+pub use claims::{Claim, Known, Standing, judge};
 pub use conflicts::KeyChange;
 pub use error::GroupError;
 pub use events::Event;

@@ -1,6 +1,7 @@
 //! The life of groups, told with paired brains in memory under virtual time.
 
 mod changes;
+mod claims;
 mod contacts;
 mod leaving;
 mod lives;
