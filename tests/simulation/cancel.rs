@@ -79,10 +79,12 @@ impl World {
             (is_old(from) || self.at(reader).is_some_and(is_old)) && !self.at(reader).is_some_and(knows)
         };
         let is_forgotten = |(id, _): &(SubmissionId, Address)| self.is_forgotten_by_all(*id);
-        // Who says falsely that it holds a mail never says that it has given it up.
+        // Who says falsely that it holds a mail never says that it has given it up; and nobody says anything to one that was removed.
         let lied_about = |(id, _): &(SubmissionId, Address)| {
             let from = self.truth.letters[id].from;
-            self.lies_in_lists(from) || (0..self.params.members).any(|m| m != from && self.lies_of_parts(m))
+            self.peers[from].removed
+                || self.lies_in_lists(from)
+                || (0..self.params.members).any(|m| m != from && self.lies_of_parts(m))
         };
         let mut unsure = self.truth.cancel_said.iter().filter(|(_, answer)| **answer == CancelAnswer::Uncertain);
         unsure

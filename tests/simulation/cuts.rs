@@ -92,7 +92,7 @@ impl World {
     }
 
     /// The first member that is there and that half of the others hear: it says who counts as lost.
-    fn acting_master(&self) -> Option<usize> {
+    pub(crate) fn acting_master(&self) -> Option<usize> {
         let there = |p: &usize| self.peers[*p].is_up() && self.peers[*p].side == 0;
         let all: Vec<usize> = self.gd.members.iter().copied().filter(there).collect();
         let hear = |p: usize| all.iter().filter(|other| self.is_joined_both_ways(p, **other)).count();

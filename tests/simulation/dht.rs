@@ -7,7 +7,7 @@ use roost::core::postbox::io::{NrItem, NrSent, NsFrom};
 use roost::core::{outbox, postbox};
 use roost::model::dht::DhtKey;
 use roost::model::notification::{nr_password, ns_password};
-use roost::model::{Address, Digest, MailId, Secret, WallTime};
+use roost::model::{Address, Digest, GroupName, MailId, Secret, WallTime};
 
 use super::disk::{SealedNr, SealedNs, digest_of};
 use super::peer::Tell;
@@ -49,6 +49,7 @@ pub(crate) enum DhtOp {
     DelNr(Digest, Secret),
     PollNs,
     PollNr,
+    FetchGd(GroupName),
 }
 
 impl Dht {
@@ -67,6 +68,11 @@ impl Dht {
     /// Lays an entry there, unless it is there.
     pub(crate) fn lay(&mut self, key: DhtKey, name: Digest, entry: Entry) {
         self.entries.entry(key).or_default().entry(name).or_insert(entry);
+    }
+    /// Lays an ns there.
+    pub(crate) fn lay_ns(&mut self, to: &Address, sealed: SealedNs, password: Secret) {
+        let (name, expiry) = (sealed.name(), sealed.ns.expiry);
+        self.lay(DhtKey::Ns(to.clone()), name, Entry { value: DhtValue::Ns(Box::new(sealed)), password, expiry });
     }
     /// True when it is gone.
     fn del(&mut self, key: DhtKey, name: Digest, password: &Secret) -> bool {
@@ -148,6 +154,8 @@ impl World {
             }
             DhtOp::PollNs => self.polled_ns(alive && works, p, now),
             DhtOp::PollNr => self.polled_nr(alive, works, p, now),
+            DhtOp::FetchGd(group) if alive => self.gd_looked_for(p, works, group),
+            DhtOp::FetchGd(_) => {}
         }
         if alive {
             self.pump(p);

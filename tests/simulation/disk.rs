@@ -51,6 +51,7 @@ pub(crate) enum Record {
     Outbox(Vec<u8>),
     Replicator(Vec<u8>),
     Postbox(Vec<u8>),
+    Group(Vec<u8>),
 }
 
 /// A message's files.
@@ -186,6 +187,7 @@ impl Ledger {
             Record::Outbox(bytes) => self.learn_outbox(wire::decode(bytes).unwrap()),
             Record::Replicator(bytes) => self.learn_replicator(wire::decode(bytes).unwrap()),
             Record::Postbox(bytes) => self.learn_postbox(wire::decode(bytes).unwrap()),
+            Record::Group(_) => {}
         }
     }
     fn learn_outbox(&mut self, event: outbox::Event) {

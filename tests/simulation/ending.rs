@@ -154,7 +154,8 @@ impl World {
             return true;
         }
         let gone = self.at(receiver).is_some_and(|r| self.peers[r].dead || self.peers[r].left);
-        (gone || self.is_beyond_recovery(id, letter, receiver))
+        // Nobody believes any more what one who was removed says of its mails.
+        (gone || self.peers[letter.from].removed || self.is_beyond_recovery(id, letter, receiver))
             && letter.at + self.params.policy.life.duration() + Duration::from_secs(600) > self.now(letter.from).wall
     }
 
@@ -234,7 +235,8 @@ impl World {
         let is_followed = |h: &MailId| !self.has_left(self.truth.mails[h].owner);
         let mut wrong = None;
         for peer in self.peers.iter().filter(|p| p.is_up()) {
-            let part = peer.disk.parts.iter().find(|(_, h, _)| gone(h) && is_followed(h)).map(|(_, h, _)| *h);
+            let part =
+                peer.disk.parts.iter().find(|(_, h, _)| gone(h) && is_followed(h) && !peer.removed).map(|(_, h, _)| *h);
             let blob = peer.disk.blobs.keys().find(|h| gone(h)).copied();
             if let Some(h) = part.or(blob) {
                 wrong = Some(format!("{} still has {h}, which is gone", peer.address));

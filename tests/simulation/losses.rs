@@ -7,7 +7,7 @@ use roost::core::outbox::{self, RecoverJob};
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, fetch};
 use roost::model::notification::Ns;
-use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, Urgency};
+use roost::model::{Address, Digest, MailId, Part, PeerId, SubmissionId, Urgency};
 
 use super::checker::{Letter, Orphan, Promise, readable};
 use super::disk::{Disk, DiskOp, SealedNs};
@@ -111,6 +111,7 @@ impl World {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
             let rot = self.peers[**m].disk.rotted.iter().any(|(o, of, _)| (o, of) == (&owner, h));
             self.peers[**m].dead
+                || self.peers[**m].removed
                 || self.is_false_holder(**m)
                 || self.peers[**m].fooled
                 || rot
@@ -212,7 +213,7 @@ impl World {
             from_fingerprint: peer.fingerprint,
             owner: peer.id,
             group: peer.address.group().clone(),
-            group_key: Fingerprint::new([3; 20]),
+            group_key: self.key_of(p),
             expiry: job.expiry,
             header_block: letter.header_block.clone(),
             structure: letter.structure.clone(),

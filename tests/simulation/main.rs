@@ -37,6 +37,8 @@ mod happening;
 #[cfg(test)]
 mod junk;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod liars;
 #[cfg(test)]
 mod losses;
@@ -71,6 +73,8 @@ mod serve;
 mod short;
 #[cfg(test)]
 mod users;
+#[cfg(test)]
+mod views;
 #[cfg(test)]
 mod world;
 
@@ -231,6 +235,14 @@ mod tests {
     #[test]
     fn r11_an_ns_in_anothers_name_is_caught() {
         is_caught(Saboteur::BelievesAnyNs);
+    }
+    #[test]
+    fn r2_a_pin_that_does_not_follow_its_groups_key_is_caught() {
+        is_caught(Saboteur::KeepsOldKey);
+    }
+    #[test]
+    fn r11_a_retired_key_that_is_believed_is_caught() {
+        is_caught(Saboteur::FollowsRetired);
     }
     #[test]
     fn r8_a_part_that_goes_untold_is_caught() {

@@ -1,7 +1,7 @@
 //! Members that come and go while mail flows: a peer joins and takes its share of what is held; a member leaves in good order, as
-//! `roost group leave` does it: others take over what it holds first, and its own mails end; it may come back. And, for a saboteur,
-//! an acting master whose view is false. The group's brain has simulations of its own, of who signs what and who learns of it; here
-//! the descriptor is a model, and what the other brains make of it is not.
+//! `roost group leave` does it: others take over what it holds first, and its own mails end; it may come back. The group's brain has
+//! simulations of its own, of who signs what and who learns of it; here the descriptor is a model, and what the other brains make of it
+//! is not.
 
 use std::collections::BTreeSet;
 
@@ -53,6 +53,12 @@ pub(crate) enum Step {
     Lies,
     /// It tells the truth again.
     Tells,
+    /// The group's key is replaced.
+    Rotates,
+    /// Who was removed hears of it.
+    Hears(usize),
+    /// Who holds an old one uses it.
+    Forges,
 }
 
 /// The group as its newest descriptor names it.
@@ -63,6 +69,8 @@ pub(crate) struct Gd {
     /// In the order of succession.
     pub(crate) members: Vec<usize>,
     pub(crate) leaving: BTreeSet<usize>,
+    /// Which of its keys signed it: the first, or one that came after.
+    pub(crate) key: usize,
 }
 
 impl Gd {
@@ -130,21 +138,16 @@ impl World {
             Step::Joins(p) => self.joins(p),
             Step::Leaves(p) => self.leaves(p),
             Step::Looks(p) => self.looks_whether_it_may_go(p),
-            Step::Lies => {
-                let members = self.gd.members.clone();
-                let all: Vec<usize> = members.into_iter().filter(|_| self.rng.chance(400)).collect();
-                self.false_view = Some(all.into_iter().map(|m| self.peers[m].id).collect());
-                self.spread_view();
-            }
-            Step::Tells => {
-                self.false_view = None;
-                self.spread_view();
-            }
+            Step::Lies => self.master_lies(),
+            Step::Tells => self.master_tells(),
+            Step::Rotates => self.rotates(),
+            Step::Hears(p) => self.hears_that_it_was_removed(p),
+            Step::Forges => self.forges(),
         }
     }
 
     /// Whether a holder of the group key hears a peer: any other member that is there.
-    fn hears_a_holder(&self, p: usize) -> bool {
+    pub(crate) fn hears_a_holder(&self, p: usize) -> bool {
         let joined = |a: usize, b: usize| self.is_joined(a, b) && self.is_joined(b, a);
         let is_there = |m: &&usize| **m != p && self.peers[**m].is_up() && joined(p, **m);
         self.peers[p].is_up() && self.gd.members.iter().any(|m| is_there(&m))
@@ -161,6 +164,7 @@ impl World {
         self.gd.members.push(p);
         self.peers[p].in_group = true;
         self.peers[p].silent_since = None;
+        self.pin_at_join(p);
         self.change_group(p);
     }
 
@@ -211,7 +215,7 @@ impl World {
     }
 
     /// The group key signs the next version. The peer that it is about has it in the answer; the others hear of it.
-    fn change_group(&mut self, p: usize) {
+    pub(crate) fn change_group(&mut self, p: usize) {
         self.gd.version += 1;
         self.gds.push((self.t, self.gd.clone()));
         if self.peers[p].is_up() {

@@ -186,7 +186,7 @@ impl World {
                 from_fingerprint: peer.fingerprint,
                 owner: peer.id,
                 group: peer.address.group().clone(),
-                group_key: roost::model::Fingerprint::new([3; 20]),
+                group_key: self.key_of(p),
                 expiry,
                 header_block: letter.header_block.clone(),
                 structure: letter.structure.clone(),
@@ -262,5 +262,6 @@ impl World {
         self.tell(p, Tell::Outbox(Input::Roster(Arc::new(roster.clone()))));
         self.tell(p, Tell::Replicator(roost::core::replicator::Input::Roster(roster.clone())));
         self.tell(p, Tell::Postbox(postbox::Input::Roster(Arc::new(roster))));
+        self.tell_gd(p);
     }
 }

@@ -10,11 +10,13 @@ use super::clocks::{self, Jump};
 use super::cuts::{self, Cut};
 use super::full_disk::{self, Full};
 use super::junk;
+use super::keys;
 use super::liars::Lie;
 use super::members::{self, Change};
 use super::rng::Rng;
 use super::rot;
 use super::sabotage::Saboteur;
+use super::views;
 
 /// The parameters of a run.
 #[derive(Debug, Clone)]
@@ -81,6 +83,8 @@ pub(crate) struct Params {
     pub(crate) policies: Vec<(u64, Policy)>,
     /// Who joins and who leaves.
     pub(crate) changes: Vec<Change>,
+    /// When the group's key is replaced, milliseconds.
+    pub(crate) rotations: Vec<u64>,
     /// A deliberately broken brain.
     pub(crate) saboteur: Option<Saboteur>,
 }
@@ -124,10 +128,13 @@ impl Params {
             junk: junk::draw(seed),
             policies: Vec::new(),
             changes: Vec::new(),
+            rotations: Vec::new(),
             saboteur,
         };
         params.policies = later_policies(&params);
         params.changes = members::draw(&params);
+        params.changes.extend(views::draw(&params));
+        params.rotations = keys::draw(&params);
         params.cuts = cuts::draw(&params);
         params.jumps = clocks::draw(&params);
         params.full = full_disk::draw(&params);
@@ -208,6 +215,9 @@ impl fmt::Display for Params {
         }
         for change in &self.changes {
             write!(f, "{change:?}; ")?;
+        }
+        if !self.rotations.is_empty() {
+            write!(f, "keys replaced at {:?} ms; ", self.rotations)?;
         }
         write!(
             f,

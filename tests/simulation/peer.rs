@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use roost::core::fetch::{self, Fetch};
+use roost::core::group::{self, Group, SignedGd};
 use roost::core::outbox::{self, Outbox, RecoverJob};
+use roost::core::postbox::io::NsFrom;
 use roost::core::postbox::{self, Postbox};
 use roost::core::replicator::MirrorOrder;
 use roost::core::replicator::{self, Replicator};
@@ -16,7 +18,7 @@ use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, Submissio
 use roost::wire::PeerKey;
 use roost::wire::msglist::Page;
 
-use super::disk::{Disk, DiskOp, Record};
+use super::disk::{Disk, DiskOp, Record, SealedNs};
 use super::network::{CallRef, Pending};
 use super::restore::Image;
 
@@ -26,6 +28,8 @@ pub(crate) struct Brains {
     pub(crate) replicator: Replicator,
     pub(crate) postbox: Postbox,
     pub(crate) fetch: Fetch,
+    /// Where the keys of groups are played.
+    pub(crate) group: Option<Group>,
 }
 
 /// An input for one of them.
@@ -35,6 +39,7 @@ pub(crate) enum Tell {
     Replicator(replicator::Input),
     Postbox(postbox::Input),
     Fetch(fetch::Input),
+    Group(group::Input),
 }
 
 /// An effect of one of them.
@@ -43,6 +48,7 @@ pub(crate) enum Wish {
     Replicator(Effect<Replicator>),
     Postbox(Effect<Postbox>),
     Fetch(Effect<Fetch>),
+    Group(Effect<Group>),
 }
 
 impl fmt::Debug for Wish {
@@ -52,6 +58,7 @@ impl fmt::Debug for Wish {
             Wish::Replicator(effect) => show(effect, f),
             Wish::Postbox(effect) => show(effect, f),
             Wish::Fetch(effect) => show(effect, f),
+            Wish::Group(effect) => show(effect, f),
         }
     }
 }
@@ -108,6 +115,8 @@ pub(crate) enum Waiter {
     Cancel,
     /// The outbox, for a mail of its own that its disk has not.
     Recover(Box<RecoverJob>),
+    /// An ns that waits until its sender's group was looked for.
+    Fresh(NsFrom, Box<SealedNs>),
     /// The user who grants.
     Judging,
     /// Nobody looks at it.
@@ -156,6 +165,8 @@ pub(crate) struct Peer {
     pub(crate) fingerprint: Fingerprint,
     /// Whether the newest group descriptor names it.
     pub(crate) in_group: bool,
+    /// It was removed from the group, and is there all the same.
+    pub(crate) removed: bool,
     /// Its home was made.
     pub(crate) made: bool,
     /// Milliseconds that its clock is ahead.
@@ -179,6 +190,8 @@ pub(crate) struct Peer {
     pub(crate) side: u8,
     /// What it knows of its group.
     pub(crate) roster: Roster,
+    /// A broken peer: the descriptor that it goes by, whoever signed it.
+    pub(crate) believed: Option<SignedGd>,
     /// Whom the view that it has calls lost.
     pub(crate) view: BTreeSet<PeerId>,
 
@@ -222,6 +235,7 @@ impl Peer {
             fingerprint: member.fingerprint,
             key: Arc::new(key),
             in_group,
+            removed: false,
             made: true,
             skew: 0,
             clock_off: false,
@@ -235,6 +249,7 @@ impl Peer {
             left: false,
             side: 0,
             roster,
+            believed: None,
             view: BTreeSet::new(),
             life: 0,
             brains: None,

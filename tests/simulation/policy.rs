@@ -47,6 +47,7 @@ impl World {
         }
         self.say(|_| format!("the policy is now {:?} {:?}, {} copies", policy.mode, policy.fragments, policy.copies));
         self.gd.policy = policy;
+        self.gd.version += u64::from(self.has_keys());
         self.gds.push((self.t, self.gd.clone()));
         self.spread_view();
     }

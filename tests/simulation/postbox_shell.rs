@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use roost::core::Token;
 use roost::core::fetch::{self, Order};
+use roost::core::group;
 use roost::core::outbox::{self, CancelTarget};
 use roost::core::placement::rank;
 use roost::core::postbox::access::{MailboxReply, MessageKey};
@@ -51,9 +52,13 @@ impl World {
                 let target = CancelTarget::Submission(submission);
                 self.hand(p, Tell::Outbox(outbox::Input::Cancel { token, target }));
             }
-            Action::Pin { address, .. } => {
+            Action::Pin { address, group, group_key: key, .. } => {
                 if let Some(other) = self.at(&address) {
                     self.truth.contacts.insert((p, other));
+                }
+                if self.has_keys() && group != *self.peers[p].address.group() {
+                    let token = self.wait(p, Waiter::Nobody);
+                    self.hand(p, Tell::Group(group::Input::Pin { token, group, key }));
                 }
             }
             Action::NameMismatch { h, .. } => self.check_mismatch(p, h),

@@ -117,12 +117,12 @@ impl World {
     }
 
     /// Whether a restored owner truly cannot know of this receiver of a mail that it accepted before: it is not on its old disk,
-    /// and nobody who is still there has read of anything sealed for it.
+    /// and nobody who is still there has read of anything sealed for it, or would say so to one that was removed.
     pub(crate) fn is_forgotten(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
         let known = self.peers[letter.from].disk.ledger.submitted.get(id).is_some_and(|all| all.contains(receiver));
         let mut forms = self.truth.mails.iter().filter(|(_, m)| m.submission == *id && m.receivers.contains(receiver));
         let before = self.truth.restored.contains_key(&letter.from) && self.truth.submitted_before.contains(id);
-        before && !known && !forms.any(|(h, _)| self.is_listed_elsewhere(h))
+        before && !known && (self.peers[letter.from].removed || !forms.any(|(h, _)| self.is_listed_elsewhere(h)))
     }
 
     /// An owner and a member compared, and found nothing that differs: what the owner believed is what the member says. The member
@@ -209,7 +209,7 @@ impl World {
             let owner = &self.peers[self.truth.mails[h].owner];
             let ledger = &owner.disk.ledger;
             let is_open = ledger.sealed.contains(h) && !ledger.tombstoned.contains_key(h);
-            owner.is_up() && is_open && self.is_entombed_elsewhere(h)
+            owner.is_up() && !owner.removed && is_open && self.is_entombed_elsewhere(h)
         });
         if let Some(h) = open.copied() {
             let owner = self.name(self.truth.mails[&h].owner);

@@ -213,6 +213,7 @@ impl World {
         }
         self.plan_machines(end);
         self.plan_members(end);
+        self.plan_keys();
         self.plan_rot(end);
         self.plan_cuts();
         self.plan_jumps();

@@ -17,6 +17,7 @@
 //! R6  SkipsVerification    0      R12 NeverRests           0
 //! R6  KeepsUnchecked       3      R12 NeverSure            1
 //! R3  LeavesWithParts      0      R3  ForgetsTheLost       0
+//! R2  KeepsOldKey          0      R11 FollowsRetired       0
 //! ```
 
 use super::checker::Rule;
@@ -82,11 +83,15 @@ pub(crate) enum Saboteur {
     LeavesWithParts,
     /// What is held for a member that the view calls lost goes.
     ForgetsTheLost,
+    /// The reader's pin never follows to the next key of its group.
+    KeepsOldKey,
+    /// What a key before the pinned one signed is believed.
+    FollowsRetired,
 }
 
 impl Saboteur {
     /// All of them.
-    pub(crate) const ALL: [Saboteur; 26] = [
+    pub(crate) const ALL: [Saboteur; 28] = [
         Saboteur::YesBeforeDurable,
         Saboteur::SwallowsDsn,
         Saboteur::EmptyListDeletes,
@@ -113,14 +118,16 @@ impl Saboteur {
         Saboteur::FreesEarly,
         Saboteur::LeavesWithParts,
         Saboteur::ForgetsTheLost,
+        Saboteur::KeepsOldKey,
+        Saboteur::FollowsRetired,
     ];
     /// The rule that it breaks.
     pub(crate) fn breaks(self) -> Rule {
         match self {
             Saboteur::YesBeforeDurable | Saboteur::HoldsWithoutRoom => Rule::R1,
             Saboteur::AsksWithoutBound => Rule::R9,
-            Saboteur::BelievesAnyNs => Rule::R11,
-            Saboteur::SwallowsDsn | Saboteur::NeverRepeats => Rule::R2,
+            Saboteur::BelievesAnyNs | Saboteur::FollowsRetired => Rule::R11,
+            Saboteur::SwallowsDsn | Saboteur::NeverRepeats | Saboteur::KeepsOldKey => Rule::R2,
             Saboteur::ExpiresByAnyClock
             | Saboteur::EmptyListDeletes
             | Saboteur::FreesEarly
@@ -166,6 +173,9 @@ impl Saboteur {
             Saboteur::LeavesWithParts => params.changes = vec![Change::Leave(params.faults_ms / 2, 1)],
             Saboteur::ForgetsTheLost => {
                 params.changes = vec![Change::FalseView(params.faults_ms / 2, params.faults_ms)]
+            }
+            Saboteur::KeepsOldKey | Saboteur::FollowsRetired => {
+                (params.rotations, params.known_outside, params.mails) = (vec![params.faults_ms / 3], true, 8);
             }
             Saboteur::ExpiresByAnyClock => params.jumps = clocks::far_ahead(params),
             _ => {}

@@ -100,8 +100,13 @@ impl World {
         }
     }
 
-    /// Opens an ns, as far as that is no model, and tells the postbox.
+    /// Opens an ns, as far as that is no model.
     pub(crate) fn take_ns(&mut self, p: usize, from: NsFrom, sealed: SealedNs) {
+        if self.has_keys() { self.judge_ns(p, from, sealed, None) } else { self.believe_ns(p, from, sealed) }
+    }
+
+    /// Tells the postbox of an ns that nothing is said against.
+    pub(crate) fn believe_ns(&mut self, p: usize, from: NsFrom, sealed: SealedNs) {
         self.check_signer(p, &sealed);
         let SealedNs { mut ns, .. } = sealed;
         let owner = self.index(&ns.owner);

@@ -253,7 +253,7 @@ impl World {
         if silent * 2 > members().count() {
             lost.clear();
         }
-        if let Some(called) = &self.false_view {
+        if let Some(called) = self.falsely_lost() {
             lost.clone_from(called);
         }
         for p in self.gd.members.clone() {
@@ -268,6 +268,8 @@ impl World {
                 if self.is(Saboteur::ForgetsTheLost) {
                     self.drop_all(p, |w, owner| w.peers[p].roster.lost.contains(owner));
                 }
+            } else if self.lags(p) {
+                self.tell_gd(p);
             }
         }
     }

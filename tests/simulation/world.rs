@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use roost::core::group::{self, SignedGd};
 use roost::core::outbox::{self, Notify, Outbox};
 use roost::core::postbox::{self, Postbox, Settings};
 use roost::core::replicator::{self, Replicator};
@@ -23,6 +24,7 @@ use super::peer::{After, Brains, Commit, Peer, Tell, Waiter, Wish};
 use super::rng::Rng;
 use super::rot::SCRUB_EVERY_MS;
 use super::sabotage::Saboteur;
+use super::views::FalseView;
 
 /// The wall clock's beginning.
 pub(crate) const START: u64 = 1_700_000_000_000;
@@ -52,8 +54,10 @@ pub(crate) struct World {
     pub(crate) gd: Gd,
     /// All of its descriptors, each with the time since when it holds.
     pub(crate) gds: Vec<(u64, Gd)>,
-    /// Whom an acting master that lies calls lost.
-    pub(crate) false_view: Option<BTreeSet<PeerId>>,
+    /// What an acting master that lies says.
+    pub(crate) false_view: Option<FalseView>,
+    /// What holders of old keys signed.
+    pub(crate) forged_gds: Vec<SignedGd>,
     pub(crate) crashes_left: u64,
     pub(crate) messages: Vec<u64>,
     pub(crate) commits: Vec<u64>,
@@ -115,7 +119,7 @@ impl World {
         let count = peers.len();
         let crashes_left = params.crashes;
         let members = (0..params.members).collect();
-        let gd = Gd { version: 1, policy: params.policy.clone(), members, leaving: BTreeSet::new() };
+        let gd = Gd { version: 1, policy: params.policy.clone(), members, leaving: BTreeSet::new(), key: 0 };
         Self {
             params,
             gds: vec![(0, gd.clone())],
@@ -132,6 +136,7 @@ impl World {
             dht: Dht::default(),
             truth: Truth::default(),
             false_view: None,
+            forged_gds: Vec::new(),
             crashes_left,
             messages: vec![0; count],
             commits: vec![0; count],
@@ -255,7 +260,10 @@ impl World {
         let settings = Settings { eager: self.params.eager, ..Settings::new(peer.address.clone()) };
         peer.view.clear();
         (peer.roster.lost, peer.roster.silent) = (peer.roster.leaving.clone(), BTreeSet::new());
+        let group = self.new_group(p);
+        let peer = &mut self.peers[p];
         let mut brains = Brains {
+            group,
             outbox: Outbox::new(peer.key.clone(), Arc::new(peer.roster.clone()), notify),
             replicator: Replicator::new(replicator::Config { quota: ByteSize::gib(1), seed }),
             postbox: Postbox::new(settings),
@@ -266,6 +274,9 @@ impl World {
                 Record::Outbox(bytes) => brains.outbox.replay(wire::decode(bytes).unwrap()),
                 Record::Replicator(bytes) => brains.replicator.replay(wire::decode(bytes).unwrap()),
                 Record::Postbox(bytes) => brains.postbox.replay(wire::decode(bytes).unwrap()),
+                Record::Group(bytes) => {
+                    brains.group.iter_mut().for_each(|group| group.replay(wire::decode(bytes).unwrap()));
+                }
             }
         }
         brains.outbox.audit_every(Duration::from_millis(self.params.audit_every_ms), audit_seed);
@@ -282,6 +293,9 @@ impl World {
         let blobs = peer.disk.blobs.keys().copied().collect();
         let waiting: Vec<_> = peer.disk.spool.values().cloned().collect();
         let roster = peer.roster.clone();
+        if self.has_keys() {
+            self.tell(p, Tell::Group(group::Input::Started));
+        }
         self.tell(p, Tell::Postbox(postbox::Input::Start));
         self.tell(p, Tell::Replicator(replicator::Input::Start(roster.clone())));
         self.tell(p, Tell::Outbox(outbox::Input::Start { blobs }));
@@ -361,6 +375,11 @@ impl World {
             Tell::Replicator(input) => brains.replicator.handle(now, input),
             Tell::Postbox(input) => brains.postbox.handle(now, input),
             Tell::Fetch(input) => brains.fetch.handle(now, input),
+            Tell::Group(input) => {
+                if let Some(group) = &mut brains.group {
+                    group.handle(now, input);
+                }
+            }
         }
     }
     /// Tells it after `delay` milliseconds.
@@ -381,6 +400,7 @@ impl World {
                 2 => brains.postbox.poll_effect().map(Wish::Postbox),
                 _ => brains.fetch.poll_effect().map(Wish::Fetch),
             });
+            let wish = wish.or_else(|| brains.group.as_mut()?.poll_effect().map(Wish::Group));
             match wish {
                 Some(wish) => self.perform(p, wish),
                 None => break,
@@ -398,7 +418,8 @@ impl World {
             brains.postbox.poll_timeout(),
             brains.fetch.poll_timeout(),
         ];
-        let Some(MonoTime(at)) = earliest(wants) else { return };
+        let group = brains.group.as_ref().filter(|_| self.wakes_group(p)).and_then(Brain::poll_timeout);
+        let Some(MonoTime(at)) = earliest(wants.into_iter().chain([group])) else { return };
         let at = (peer.started + at).max(self.t);
         if peer.wake_at.is_none_or(|armed| armed > at) {
             let life = peer.life;
@@ -412,6 +433,7 @@ impl World {
         if self.peers[p].wake_at.is_some_and(|at| at <= self.t) {
             self.peers[p].wake_at = None;
         }
+        let wakes_group = self.has_keys() && self.wakes_group(p);
         let Some(brains) = self.peers[p].brains.as_mut() else { return };
         let due = |at: Option<MonoTime>| at.is_some_and(|at| at <= now.mono);
         if due(brains.outbox.poll_timeout()) {
@@ -425,6 +447,9 @@ impl World {
         }
         if due(brains.fetch.poll_timeout()) {
             brains.fetch.wake(now);
+        }
+        if let Some(group) = brains.group.as_mut().filter(|group| wakes_group && due(group.poll_timeout())) {
+            group.wake(now);
         }
         self.pump(p);
     }
@@ -480,13 +505,14 @@ impl World {
             Wish::Fetch(Effect::Reply(token, reply)) => self.reply_fetch(p, token, reply),
             Wish::Fetch(Effect::Feed(input)) => self.hand(p, Tell::Fetch(input)),
             Wish::Fetch(Effect::Commit { .. }) => unreachable!("a fetch commits nothing"),
+            Wish::Group(effect) => self.act_group(p, effect),
         }
         if self.peers[p].life == life && self.burns(p, true) {
             self.crash(p);
         }
     }
 
-    fn commit(&mut self, p: usize, records: Vec<Record>, mut then: Vec<Wish>) {
+    pub(crate) fn commit(&mut self, p: usize, records: Vec<Record>, mut then: Vec<Wish>) {
         let life = self.peers[p].life;
         if !records.is_empty() {
             self.commits[p] += 1;
@@ -562,7 +588,8 @@ fn compacted(brains: &Brains) -> Vec<Record> {
     let outbox = brains.outbox.snapshot().into_iter().map(|e| Record::Outbox(wire::encode(&e)));
     let replicator = brains.replicator.snapshot().into_iter().map(|e| Record::Replicator(wire::encode(&e)));
     let postbox = brains.postbox.snapshot().into_iter().map(|e| Record::Postbox(wire::encode(&e)));
-    outbox.chain(replicator).chain(postbox).collect()
+    let group = brains.group.iter().flat_map(Brain::snapshot).map(|e| Record::Group(wire::encode(&e)));
+    outbox.chain(replicator).chain(postbox).chain(group).collect()
 }
 
 /// Milliseconds of a length of time.
