@@ -1,5 +1,5 @@
 //! Deflate (RFC 1951) of what has hardly a repetition, as base64 of noise: the more frequent bytes get the shorter codes, and nothing
-//! else is looked for but in the first KiB. It never decides whether that is worth it.
+//! else is looked for but in the header. It never decides whether that is worth it.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Status, Strategy};
 
 use super::deflate::{broken, deflate_beginning};
 
-/// Of a mail's beginning, which has its header, repetitions are looked for.
+/// A mail's header lies in so many of its first bytes, and repetitions are looked for in it.
 const BEGINNING: usize = 1024;
 /// Bytes that come out at a time, at most.
 const OUT: usize = 32 * 1024;
@@ -37,14 +37,22 @@ impl<W: Write> Letters<W> {
         Ok(self.to)
     }
 
-    /// Writes the beginning, which ends at a whole byte, and makes what deflates the rest.
+    /// Writes the beginning, which ends at a whole byte, and makes what deflates the rest. The letters behind the last empty line are
+    /// of the rest already: each of the two has a code that is made for it alone.
     fn begin(&mut self) -> io::Result<Box<Deflate>> {
-        self.to.write_all(&deflate_beginning(&self.beginning)?)?;
-        self.beginning = Vec::new();
+        let beginning = std::mem::take(&mut self.beginning);
+        let header = beginning.windows(4).rposition(|four| four == b"\r\n\r\n").map_or(beginning.len(), |at| at + 4);
+        self.to.write_all(&deflate_beginning(&beginning[..header])?)?;
         // Without header and checksum, as OpenPGP's ZIP has it (RFC 9580, section 9.4).
         let config =
             DeflateConfig { strategy: Strategy::HuffmanOnly, level: 1, window_bits: -15, ..DeflateConfig::default() };
-        Ok(Box::new(Deflate::new_with_config(config)))
+        let mut rest = Box::new(Deflate::new_with_config(config));
+        let mut letters = &beginning[header..];
+        while !letters.is_empty() {
+            let (taken, _) = step(&mut rest, letters, &mut self.out, DeflateFlush::NoFlush, &mut self.to)?;
+            letters = &letters[taken..];
+        }
+        Ok(rest)
     }
 }
 
@@ -118,6 +126,15 @@ mod tests {
         assert!(deflated(&letters, 4096).len() < letters.len() * 51 / 100);
         // What no code makes shorter is stored, in blocks of about 16 KiB with five bytes before each.
         assert!(deflated(&noise(9000), 4096).len() < 9000 * 32 + 256);
+    }
+
+    #[test]
+    fn letters_behind_a_header_have_a_code_of_their_own() {
+        let letters: Vec<u8> = noise(400).iter().map(|byte| b"0123456789abcdef"[usize::from(byte % 16)]).collect();
+        let mail = [&b"Subject: several sorts of words\r\nX-Of: other letters\r\n\r\n"[..], &letters].concat();
+        let (whole, header, alone) = (deflated(&mail, 999), deflated(&mail[..57], 999), deflated(&letters, 999));
+        assert_eq!(inflate(&whole, mail.len()).unwrap(), mail);
+        assert!(whole.len() <= header.len() + alone.len(), "{} {} {}", whole.len(), header.len(), alone.len());
     }
 
     #[test]

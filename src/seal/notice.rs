@@ -23,8 +23,8 @@ pub const NOTICE_MAX: usize = VALUE_MAX;
 pub const RECORD_MAX: usize = NS_HEADERS_MAX + 8 * 1024;
 /// What an owner seals to itself is padded to steps of this many bytes: one step holds what one or two receivers need.
 const OWNER_PADDING: usize = 256;
-/// An nr says little, and about as much each time: finer steps than those of an ns cost half as many bytes and hide as much.
-const NR_PADDING: usize = 256;
+/// An nr says little, and about as much each time, whatever the outcome: its step is one that it fits in, with usual addresses.
+const NR_PADDING: usize = 192;
 /// Largest of those, bytes before compression: a thousand receivers.
 const OWNER_MAX: usize = 256 * 1024;
 
@@ -473,6 +473,23 @@ mod tests {
         padded[1000] = 1;
         assert!(unframe(NS, &padded, 100).is_err() && unframe(NS, &[0, 0], 100).is_err());
         assert!(unframe(NS, &[255; 8], 100).is_err());
+    }
+
+    #[test]
+    fn nr_of_any_outcome_and_usual_addresses_have_one_length() {
+        use crate::model::notification::Refusal;
+        let (reader, to) = ("wilhelmina.featherstone@a-long-name", "maximilian.von.habsburg@another-group");
+        let (reader, to) = (identity(reader), identity(to));
+        for outcome in [Outcome::Received, Outcome::Refused(Refusal::UnknownAddress)] {
+            for (reader, to) in [(identity("a@b"), identity("c@d")), (reader.clone(), to.clone())] {
+                let nr = Nr { outcome, ..nr(&reader, &to) };
+                let framed = frame(NR, &wire::encode(&nr), RECORD_MAX, 1).unwrap().len();
+                assert!(framed <= NR_PADDING, "{framed}");
+                // What signing and sealing add: a short mail has that three times.
+                let sealed = seal_nr(&nr, &reader, to.certificate(), NOW).unwrap().len();
+                assert!(sealed <= NR_PADDING + 300, "{sealed}");
+            }
+        }
     }
 
     #[test]

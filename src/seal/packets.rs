@@ -14,12 +14,21 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use openpgp::crypto::SessionKey;
+use openpgp::crypto::aead::{self, SEIPv2Schedule};
+use openpgp::crypto::hash::{Context, Hash as _};
+use openpgp::crypto::{KeyPair, SessionKey, Signer as _, mpi};
+use openpgp::packet::one_pass_sig::OnePassSig3;
+use openpgp::packet::pkesk::PKESK6;
+use openpgp::packet::signature::Signature4;
+use openpgp::packet::signature::subpacket::{Subpacket, SubpacketArea, SubpacketValue};
 use openpgp::packet::{PKESK, SKESK, Tag};
 use openpgp::parse::stream::{DecryptionHelper, MessageLayer, MessageStructure, VerificationHelper};
 use openpgp::parse::{PacketParser, PacketParserBuilder, PacketParserResult, Parse as _};
-use openpgp::serialize::stream::{ArbitraryWriter, Encryptor, LiteralWriter, Message, Recipient, Signer};
-use openpgp::types::{AEADAlgorithm, CompressionAlgorithm, HashAlgorithm, SymmetricAlgorithm};
+use openpgp::serialize::Serialize as _;
+use openpgp::serialize::stream::{ArbitraryWriter, LiteralWriter, Message};
+#[cfg(any(test, feature = "fuzzing"))]
+use openpgp::serialize::stream::{Encryptor, Recipient};
+use openpgp::types::{AEADAlgorithm, CompressionAlgorithm, HashAlgorithm, SignatureType, SymmetricAlgorithm};
 use openpgp::{Cert, KeyHandle, Packet};
 use sequoia_openpgp as openpgp;
 
@@ -27,6 +36,15 @@ use super::SealError;
 use super::deflate::{Deflating, Way};
 use super::keys::{Certificate, POLICY, SecretIdentity, judgement_day};
 use crate::model::WallTime;
+
+/// How everything is encrypted.
+const SYMMETRIC: SymmetricAlgorithm = SymmetricAlgorithm::AES256;
+const AEAD: AEADAlgorithm = AEADAlgorithm::OCB;
+/// Bytes that are authenticated together, by 16 more, and that this number stands for: 2 to the power of it and six.
+const CHUNK: usize = 16 * 1024;
+const CHUNK_OCTET: u8 = 8;
+/// What is signed is this hash.
+const HASH: HashAlgorithm = HashAlgorithm::SHA256;
 
 /// Most receivers of one sealed mail. Each costs the sender a key agreement and the last reader one try.
 pub(super) const RECEIVERS_MAX: usize = 1000;
@@ -63,26 +81,46 @@ pub(super) fn build<W: Write + Send + Sync>(
         .iter()
         .map(|c| c.cert().with_policy(&*POLICY, judgement_day()).map_err(SealError::certificate))
         .collect::<Result<_, _>>()?;
-    // No key handle: the key id is hidden, and who can open it is not to be read from it.
-    let readers = valid.iter().filter_map(|cert| {
+    let mut message = Message::new(out);
+    let session = SessionKey::new(SYMMETRIC.key_size().map_err(failed)?).map_err(failed)?;
+    for cert in &valid {
         let mut keys = cert.keys().supported().alive().revoked(false).for_transport_encryption();
-        keys.next().map(|ka| Recipient::new(None, None, ka.key().role_as_unspecified()))
-    });
-    let readers: Vec<Recipient<'_>> = readers.collect();
-    if readers.len() != count {
-        return Err(SealError::certificate("one of the receivers has no key that encrypts"));
+        let key =
+            keys.next().ok_or_else(|| SealError::certificate("one of the receivers has no key that encrypts"))?.key();
+        let mut pkesk = PKESK6::for_recipient(&session, key).map_err(failed)?;
+        // No key is named: who can open it is not to be read from it.
+        pkesk.set_recipient(None);
+        Packet::from(pkesk).serialize(&mut message).map_err(failed)?;
     }
-    let message = Encryptor::for_recipients(Message::new(out), readers)
-        .symmetric_algo(SymmetricAlgorithm::AES256)
-        .aead_algo(AEADAlgorithm::OCB)
-        .build()
-        .map_err(failed)?;
+    let mut encrypting = encrypting(message, &session)?;
+    let copied = write_inner(clear, build, &mut encrypting)?;
+    encrypting.finalize().and_then(Message::finalize).map_err(failed)?;
+    Ok(copied)
+}
+
+/// Begins the encrypted part (SEIP version 2, RFC 9580 section 5.13.2): what is written goes through it into `message`.
+fn encrypting<'a>(
+    message: Message<'a>,
+    session: &SessionKey,
+) -> Result<aead::Encryptor<'static, Message<'a>>, SealError> {
+    let mut salt = [0; 32];
+    openpgp::crypto::random(&mut salt).map_err(failed)?;
+    let schedule = SEIPv2Schedule::new(session, SYMMETRIC, AEAD, CHUNK, &salt).map_err(failed)?;
+    let mut body = ArbitraryWriter::new(message, Tag::SEIP).map_err(failed)?;
+    let head = [&[2, SYMMETRIC.into(), AEAD.into(), CHUNK_OCTET][..], &salt].concat();
+    body.write_all(&head).map_err(|e| SealError::io("sealing", e))?;
+    aead::Encryptor::new(SYMMETRIC, AEAD, CHUNK, schedule, body).map_err(failed)
+}
+
+/// What is inside of the encryption.
+fn write_inner(clear: &mut impl Read, build: &Build<'_>, out: impl Write + Send + Sync) -> Result<u64, SealError> {
+    let mut message = Message::new(out);
     let Some(way) = build.compress else {
         let (copied, message) = write_signed(clear, build, message)?;
         message.finalize().map_err(failed)?;
         return Ok(copied);
     };
-    let mut message = ArbitraryWriter::new(message, Tag::CompressedData).map_err(failed)?;
+    message = ArbitraryWriter::new(message, Tag::CompressedData).map_err(failed)?;
     let io = |e| SealError::io("sealing", e);
     message.write_all(&[u8::from(CompressionAlgorithm::Zip)]).map_err(io)?;
     let mut deflating = Deflating::new(message, way);
@@ -93,21 +131,57 @@ pub(super) fn build<W: Write + Send + Sync>(
 }
 
 /// The literal, signed if that is wanted.
+///
+/// The library's own signer adds a salt of 72 bytes to each signature of this version, for hashes of which collisions can be made.
+/// Here it is always SHA-256, and a short mail costs three signatures (its own, its ns, its nr); nor is the issuer named twice.
 fn write_signed<'a>(
     clear: &mut impl Read,
-    build: &Build<'a>,
+    build: &Build<'_>,
     mut message: Message<'a>,
 ) -> Result<(u64, Message<'a>), SealError> {
+    let mut signing = None;
     if let Some((signer, now)) = build.signer {
-        let time = signer.signing_time(now);
-        message = Signer::new(message, signer.signer())
-            .and_then(|s| s.hash_algo(HashAlgorithm::SHA256))
-            .and_then(|s| s.creation_time(time).build())
-            .map_err(failed)?;
+        let (time, pair) = (signer.signing_time(now), signer.signer());
+        let mut before = OnePassSig3::new(SignatureType::Binary);
+        before.set_pk_algo(pair.public().pk_algo());
+        before.set_hash_algo(HASH);
+        before.set_issuer(pair.public().keyid());
+        before.set_last(true);
+        Packet::from(before).serialize(&mut message).map_err(failed)?;
+        signing = Some((HASH.context().map_err(failed)?.for_signature(4), pair, time));
     }
-    let mut message = LiteralWriter::new(message).build().map_err(failed)?;
-    let copied = copy(clear, &mut message, "sealing")?;
+    let mut literal = LiteralWriter::new(message).build().map_err(failed)?;
+    let io = |e| SealError::io("sealing", e);
+    let copied = pump(clear, io, |bytes| {
+        if let Some((hash, ..)) = &mut signing {
+            hash.update(bytes);
+        }
+        literal.write_all(bytes).map_err(io)
+    })?;
+    let mut message = literal.finalize_one().map_err(failed)?.ok_or_else(|| io(io::ErrorKind::BrokenPipe.into()))?;
+    if let Some((hash, pair, time)) = signing {
+        let signature = signature(hash, pair, time).map_err(failed)?;
+        Packet::from(signature).serialize(&mut message).map_err(failed)?;
+    }
     Ok((copied, message))
+}
+
+/// The signature over what `hash` was given: when and by whom, and nothing else.
+fn signature(mut hash: Context, pair: KeyPair, time: SystemTime) -> openpgp::Result<Signature4> {
+    let hashed = SubpacketArea::new(vec![
+        Subpacket::new(SubpacketValue::SignatureCreationTime(time.try_into()?), true)?,
+        Subpacket::new(SubpacketValue::IssuerFingerprint(pair.public().fingerprint()), false)?,
+    ])?;
+    let made = |prefix, mpis| {
+        let unhashed = SubpacketArea::default();
+        Signature4::new(SignatureType::Binary, pair.public().pk_algo(), HASH, hashed.clone(), unhashed, prefix, mpis)
+    };
+    // What is hashed of a signature is all but its numbers.
+    made([0; 2], mpi::Signature::Unknown { mpis: Box::default(), rest: Box::default() }).hash(&mut hash)?;
+    let digest = hash.into_digest()?;
+    let prefix = digest.first_chunk().copied().unwrap_or_default();
+    let mpis = pair.clone().sign(HASH, &digest)?;
+    Ok(made(prefix, mpis))
 }
 
 /// Bytes that are read at a time of what is short, and of what is long: most records and mails are short.
@@ -136,12 +210,6 @@ pub(super) fn pump(
             Err(e) => return Err(failed(e)),
         }
     }
-}
-
-/// As `io::copy`.
-pub(super) fn copy(from: &mut impl Read, to: &mut impl Write, doing: &'static str) -> Result<u64, SealError> {
-    let failed = |e| SealError::io(doing, e);
-    pump(from, failed, |bytes| to.write_all(bytes).map_err(failed))
 }
 
 /// What went wrong deep inside the library, kept typed. The first word counts.
