@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::actors::shell::{Append, EventLog, LogBroken};
 use crate::core::Brain;
-use crate::store::journal::{Journal, JournalError, Record};
+use crate::store::journal::{Durable, Journal, JournalError, Record};
 use crate::wire::encode;
 
 /// Appends the brains' events to the one journal of a home.
@@ -40,15 +40,26 @@ impl JournalLog {
     }
 }
 
+fn records(brain: &'static str, events: Vec<Vec<u8>>) -> Vec<Record> {
+    events.into_iter().map(|event| Record { brain: brain.to_owned(), event }).collect()
+}
+
+/// Once it is durable.
+fn ended(appended: Result<Durable, JournalError>) -> Append {
+    Box::pin(async move {
+        let broken = |why: String| LogBroken { why };
+        appended.map_err(|e| broken(e.to_string()))?.await.map_err(|e| broken(e.to_string()))
+    })
+}
+
 impl EventLog for JournalLog {
     fn append(&self, brain: &'static str, events: Vec<Vec<u8>>) -> Append {
-        let records = events.into_iter().map(|event| Record { brain: brain.to_owned(), event }).collect();
         // A full disk makes `append_waiting` wait, and everything behind it: events of a brain have no gaps.
-        let appended = self.journal.append_waiting(records);
-        Box::pin(async move {
-            let broken = |why: String| LogBroken { why };
-            appended.map_err(|e| broken(e.to_string()))?.await.map_err(|e| broken(e.to_string()))
-        })
+        ended(self.journal.append_waiting(records(brain, events)))
+    }
+
+    fn append_at_leisure(&self, brain: &'static str, events: Vec<Vec<u8>>) -> Append {
+        ended(self.journal.append_at_leisure(records(brain, events)))
     }
 
     fn is_grown(&self, brain: &'static str, live_bytes: &dyn Fn() -> u64) -> bool {

@@ -43,6 +43,10 @@ pub trait EventLog: Send + Sync + 'static {
     /// Appends the encoded events of one brain. The order is that of the calls; the future ends once they are durable.
     /// A full disk makes it wait, not fail: what was accepted is not dropped.
     fn append(&self, brain: &'static str, events: Vec<Vec<u8>>) -> Append;
+    /// The same, for events that may wait some milliseconds for others, and share their sync.
+    fn append_at_leisure(&self, brain: &'static str, events: Vec<Vec<u8>>) -> Append {
+        self.append(brain, events)
+    }
     /// Whether most of what is kept of this brain is dead, and enough to be worth a compaction. Must be quick: `live_bytes`,
     /// about how much is alive, is asked for only where it may be. A log that never is has nothing to compact.
     fn is_grown(&self, _brain: &'static str, _live_bytes: &dyn Fn() -> u64) -> bool {
@@ -227,7 +231,12 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
 
     /// Encodes events, hands them to the log in the order of the commits, and remembers what hangs on them.
     fn commit(&mut self, events: &[B::Event], then: Vec<Effect<B>>) {
-        let append = self.log.append(B::NAME, events.iter().map(wire::encode).collect());
+        let encoded = events.iter().map(wire::encode).collect();
+        let append = if B::may_wait(&then) {
+            self.log.append_at_leisure(B::NAME, encoded)
+        } else {
+            self.log.append(B::NAME, encoded)
+        };
         self.commits.push_back(then);
         self.appends.push(append);
     }

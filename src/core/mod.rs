@@ -79,6 +79,11 @@ pub trait Brain: Sized + Unpin + 'static {
     fn wake(&mut self, now: Now);
     /// The next thing it wants done.
     fn poll_effect(&mut self) -> Option<Effect<Self>>;
+    /// Whether a commit may wait some milliseconds for others, and share their sync: when what hangs on it is seen by nobody outside, or
+    /// by nobody who waits.
+    fn may_wait(then: &[Effect<Self>]) -> bool {
+        then.is_empty()
+    }
     /// When it wants to be woken.
     fn poll_timeout(&self) -> Option<MonoTime>;
     /// What it shows of itself.

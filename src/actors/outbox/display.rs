@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -10,6 +11,11 @@ use super::Neighbours;
 use crate::actors::shell::Handle;
 use crate::core::outbox::{Input, Outbox, ShownMail};
 use crate::model::SubmissionId;
+
+/// A mail that was just submitted looks different several times within a moment: sealed, announced, safe. It is told of after it.
+const MOMENT: Duration = Duration::from_millis(50);
+/// So many are told of at once.
+const MANY: usize = 32;
 
 /// What the mailbox was not told yet. One entry a submission: an older one is overtaken by a newer, never the other way.
 #[derive(Default)]
@@ -44,6 +50,9 @@ impl Display {
     pub(super) async fn run(self, neighbours: Arc<dyn Neighbours>, back: Handle<Outbox>) {
         loop {
             self.news.notified().await;
+            if self.untold().shown.len() < MANY {
+                tokio::time::sleep(MOMENT).await;
+            }
             let only = self.untold().only.take();
             if let Some(only) = only {
                 neighbours.show_only(only).await;

@@ -491,6 +491,11 @@ impl Brain for Outbox {
         self.state.apply(&event);
     }
 
+    /// Nobody is answered, and no mail was sealed: what looks different now is shown a moment later, and a tombstone listed.
+    fn may_wait(then: &[Effect<Self>]) -> bool {
+        then.iter().all(|effect| matches!(effect, Effect::Feed(Input::Durable(mark)) if mark.sealed.is_empty()))
+    }
+
     fn snapshot(&self) -> Vec<Event> {
         self.state.snapshot()
     }

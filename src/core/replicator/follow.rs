@@ -27,7 +27,7 @@ use crate::wire::msglist::Page;
 const WAIT: (Duration, Duration) = (Duration::from_secs(240), Duration::from_secs(300));
 /// After a page with news the next one is asked for this much later: what is listed meanwhile comes in one page, and is pulled, signed for
 /// and told in one piece. A mail that comes alone meets a question that waits already.
-const GATHER: Duration = Duration::from_millis(20);
+pub(super) const GATHER: Duration = Duration::from_millis(100);
 /// While short parts of an owner are pulled, its next page waits for them so much longer: more would only queue up here.
 const GATHER_LONGER: Duration = Duration::from_millis(80);
 /// Pauses towards a member that does not answer (DESIGN.md section 5, step 4: never above 10 s).

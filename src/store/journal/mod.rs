@@ -195,7 +195,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Busy`], [`JournalError::BadRecord`] or [`JournalError::Closed`]; then nothing was taken.
     pub fn append(&self, records: Vec<Record>) -> Result<Durable, JournalError> {
-        self.enqueue(records, WhenFull::Refuse)
+        self.enqueue(records, WhenFull::Refuse, false)
     }
 
     /// As [`Journal::append`], but when there is no room it waits, and all behind it, until there is: for a brain, whose
@@ -205,10 +205,18 @@ impl Journal {
     /// # Errors
     /// [`JournalError::BadRecord`] or [`JournalError::Closed`]; then nothing was taken.
     pub fn append_waiting(&self, records: Vec<Record>) -> Result<Durable, JournalError> {
-        self.enqueue(records, WhenFull::Wait)
+        self.enqueue(records, WhenFull::Wait, false)
     }
 
-    fn enqueue(&self, records: Vec<Record>, when_full: WhenFull) -> Result<Durable, JournalError> {
+    /// As [`Journal::append_waiting`], for what nobody waits for: it is written with what is appended within some milliseconds.
+    ///
+    /// # Errors
+    /// As [`Journal::append_waiting`].
+    pub fn append_at_leisure(&self, records: Vec<Record>) -> Result<Durable, JournalError> {
+        self.enqueue(records, WhenFull::Wait, true)
+    }
+
+    fn enqueue(&self, records: Vec<Record>, when_full: WhenFull, at_leisure: bool) -> Result<Durable, JournalError> {
         let mut frames = Vec::new();
         let mut by_brain = Vec::with_capacity(records.len());
         for record in records {
@@ -220,7 +228,7 @@ impl Journal {
             by_brain.push((record.brain, bytes));
         }
         let (done, answer) = oneshot::channel();
-        let append = Append { frames, by_brain, when_full, done };
+        let append = Append { frames, by_brain, when_full, at_leisure, done };
         self.send(append.charge(), when_full, Command::Append(append))?;
         Ok(Durable { answer })
     }

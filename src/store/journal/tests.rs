@@ -413,7 +413,29 @@ fn append_of(event: &str, when_full: WhenFull) -> (Append, Durable) {
     let mut frames = Vec::new();
     let bytes = record("a", event).write_to(&mut frames).unwrap();
     let by_brain = vec![("a".to_owned(), bytes)];
-    (Append { frames, by_brain, when_full, done }, Durable { answer })
+    (Append { frames, by_brain, when_full, at_leisure: false, done }, Durable { answer })
+}
+
+#[test]
+fn what_nobody_waits_for_shares_the_sync_of_what_somebody_does() {
+    let file = TestFile::default();
+    let writer = file.writer(Path::new("/nowhere"));
+    let (queue, waiting) = channel();
+    let send = |event: &str, at_leisure| {
+        let (append, answer) = append_of(event, WhenFull::Wait);
+        queue.send(Command::Append(Append { at_leisure, ..append })).unwrap();
+        answer
+    };
+    let first = send("1", true);
+    let thread = std::thread::spawn(move || writer.run(&waiting));
+    let answers = [first, send("2", true), send("3", false)];
+    answers.into_iter().for_each(|answer| answer.wait().unwrap());
+    assert_eq!(file.syncs.load(Ordering::SeqCst), 1);
+    // Alone it waits some milliseconds, and no longer.
+    send("4", true).wait().unwrap();
+    assert_eq!(file.syncs.load(Ordering::SeqCst), 2);
+    drop(queue);
+    thread.join().unwrap();
 }
 
 #[test]

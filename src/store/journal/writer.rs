@@ -2,14 +2,14 @@
 //! nothing is done any more after that failed once.
 //!
 //! Everything that is queued while a sync is under way goes into the next single write and sync (group commit); the
-//! answers go out in the order of the queue.
+//! answers go out in the order of the queue. What nobody waits for waits a moment itself, for company.
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -38,6 +38,11 @@ const ROOM_RETRY: Duration = Duration::from_secs(1);
 /// mail when there is none for a new one.
 const ASIDE_BYTES: u64 = 1024 * 1024;
 
+/// How long an append that nobody waits for waits for the next one: longer than a sync, so that most of these have none of their own.
+const COMPANY_WITHIN: Duration = Duration::from_millis(5);
+/// So many of them have company enough.
+const COMPANY: usize = 16;
+
 /// What anything in the queue counts besides its own bytes: its place, its answer, the names.
 pub(super) const QUEUED_BYTES: u64 = 256;
 
@@ -50,6 +55,8 @@ pub(super) struct Append {
     /// Bytes of each brain's records.
     pub(super) by_brain: Vec<(String, u64)>,
     pub(super) when_full: WhenFull,
+    /// Nobody waits for it: it may wait for company.
+    pub(super) at_leisure: bool,
     pub(super) done: Done,
 }
 
@@ -344,14 +351,15 @@ fn gather(first: Append, queue: &Receiver<Command>) -> (Vec<Append>, Option<Comm
     let mut bytes = first.frames.len();
     let mut batch = vec![first];
     while u64::try_from(bytes).is_ok_and(|bytes| bytes < GATHER_BYTES) {
-        match queue.try_recv() {
+        let waits = batch.len() < COMPANY && batch.iter().all(|append| append.at_leisure);
+        match queue.recv_timeout(if waits { COMPANY_WITHIN } else { Duration::ZERO }) {
             Ok(Command::Append(append)) => {
                 bytes += append.frames.len();
                 batch.push(append);
             }
             Ok(other) => return (batch, Some(other)),
             // A queue that is closed is noticed by the next recv.
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
     (batch, None)

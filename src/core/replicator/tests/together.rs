@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::world::{World, h, id};
+use crate::core::replicator::follow::GATHER;
 use crate::core::replicator::{
     Action, Config, Event, Input, MirrorFailure, MirrorOrder, Mirrored, PartsDropped, Replicator, SHORT_BYTES,
 };
@@ -105,7 +106,7 @@ fn a_mail_that_comes_alone_is_asked_for_at_once_and_told_at_once() {
     bob.mirrored(vec![(1, Ok(()))]);
     assert_eq!(bob.reports.len(), 1);
     assert_eq!(bob.asks, None, "what is listed now is gathered for a moment");
-    bob.after(20 * MS);
+    bob.after(GATHER);
     assert!(bob.asks.is_some(), "and a question waits for the next one");
 }
 
@@ -170,13 +171,13 @@ fn the_next_page_waits_a_little_for_parts_under_way_and_not_for_long() {
     bob.listed([(1, 100)]);
     bob.after(100 * MS);
     bob.answered();
-    bob.after(50 * MS);
+    bob.after(GATHER + 30 * MS);
     assert_eq!(bob.asks, None, "a part is under way");
     bob.after(50 * MS);
     assert!(bob.asks.is_some(), "it may take long");
     bob.listed([(2, 100)]);
     bob.answered();
-    bob.after(30 * MS);
+    bob.after(GATHER + 10 * MS);
     bob.mirrored(vec![(1, Ok(())), (2, Ok(()))]);
     assert!(bob.asks.is_some(), "nothing is under way any more");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_bytes::ByteBuf;
 
 use crate::core::past::Past;
+use crate::core::replicator::follow::GATHER;
 use crate::core::replicator::{
     Action, AskFailure, Config, Event, Input, Lookup, MirrorFailure, MirrorOrder, Mirrored, PartsDropped, Replicator,
     Reply, Scrub,
@@ -345,7 +346,7 @@ impl World {
     }
     /// Passes the moment in which what is listed is gathered, if somebody waits for its end.
     fn ask_on(&mut self) -> bool {
-        let soon = self.now.mono + Duration::from_millis(20);
+        let soon = self.now.mono + GATHER;
         let brains = self.peers.values_mut().filter_map(|p| p.brain.as_mut());
         let mut waiting: Vec<&mut Replicator> =
             brains.filter(|brain| brain.poll_timeout().is_some_and(|at| at <= soon)).collect();
