@@ -238,7 +238,8 @@ impl World {
     pub(crate) fn is_unreadable(&self, h: &MailId) -> bool {
         let at = self.truth.mails[h].owner;
         let owner = &self.peers[at];
-        let there = self.peers.iter().filter(|p| p.is_up() && !p.liar);
+        // Nobody asks one that was removed.
+        let there = self.peers.iter().filter(|p| p.is_up() && !p.liar && !p.removed);
         let right = |p: &'_ super::peer::Peer| -> Vec<(PeerId, MailId, Part)> {
             p.disk.parts.iter().filter(|part| !p.disk.rotten.contains_key(*part)).copied().collect()
         };
