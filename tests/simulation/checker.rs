@@ -18,7 +18,7 @@ use roost::model::structure::Structure;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId, WallTime};
 use roost::wire::{self, Signed};
 
-use super::disk::Record;
+use super::disk::{Disk, Record};
 use super::liars::Lie;
 use super::network::{Answer, CallRef, PATIENCE_MS, Pending};
 use super::restore::Belief;
@@ -260,6 +260,12 @@ impl World {
     pub(crate) fn check_drop(&mut self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) {
         // Who kept nothing gives up nothing.
         let Some(mail) = self.truth.mails.get(&h).filter(|_| !self.lies(p, Lie::HoldsNothing)) else { return };
+        let Disk { parts: here, rotten, .. } = &self.peers[p].disk;
+        let is_lost = |part: (PeerId, MailId, Part)| rotten.contains_key(&part) || !here.contains(&part);
+        if !self.peers[p].in_group && parts.iter().all(|part| is_lost((owner, h, *part))) {
+            // Who has left removes what is lost already.
+            return;
+        }
         let tombstoned = self.was_tombstoned(&h);
         let expired = self.is_over_for(p, mail.expiry);
         if tombstoned && !expired && !self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {

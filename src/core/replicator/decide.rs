@@ -31,6 +31,8 @@ enum Verdict {
     /// no place and its owner must know all the same.
     Forget(Option<Part>),
     Drop(Vec<Part>),
+    /// Files of parts that are lost go.
+    Sweep(Vec<Part>),
     Ask,
     Take(Part),
 }
@@ -53,6 +55,10 @@ impl Replicator {
                 self.commit(batch, Vec::new());
             }
             Verdict::Drop(parts) => self.drop_parts(owner, h, parts),
+            Verdict::Sweep(parts) => {
+                mail.task = Task::Dropping;
+                self.sweep(owner, h, parts);
+            }
             Verdict::Ask => {
                 mail.task = Task::Asking;
                 self.to_ask.insert((owner, h));
@@ -96,7 +102,9 @@ impl Replicator {
             return Some(if parts.is_empty() { Verdict::Forget(meant) } else { Verdict::Drop(parts) });
         }
         if is_alone {
-            return Some(Verdict::Rest);
+            // Of what is lost nothing is made again here, and nobody will tell when the mail is gone.
+            let lost: Vec<Part> = mail.bad.iter().copied().collect();
+            return Some(if lost.is_empty() { Verdict::Rest } else { Verdict::Sweep(lost) });
         }
         if !placed.contains(&me) {
             mail.goal = None;

@@ -221,6 +221,14 @@ impl Replicator {
         }
     }
 
+    /// Removes files of parts that were lost, once that is durable.
+    pub(super) fn sweep(&mut self, owner: PeerId, h: MailId, parts: Vec<Part>) {
+        let Some(address) = self.owners.get(&owner).map(|o| o.address.clone()) else { return };
+        let last = self.owners.mail(&owner, &h).is_some_and(|mail| mail.held.is_empty());
+        let action = Action::DropParts { owner, address, h, parts, last };
+        self.out.commit(Vec::new(), vec![crate::core::Effect::Act(action)]);
+    }
+
     /// Files that are there after all: what was said of them is taken back.
     fn hold_again(&mut self, owner: PeerId, h: MailId, parts: &[Part]) {
         let Some(mail) = self.owners.mail(&owner, &h) else { return };

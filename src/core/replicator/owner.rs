@@ -81,7 +81,8 @@ pub(super) struct Mail {
     pub(super) unsettled: bool,
     // What follows is found again after a restart.
     pub(super) task: Task,
-    /// Parts that did not pass their check, whose files lie here until others take their place; a start sweeps them away.
+    /// Parts that did not pass their check, whose files lie here until others take their place or this peer leaves; a start sweeps
+    /// them away.
     pub(super) bad: BTreeSet<Part>,
     /// The part that this peer should hold, once that is known.
     pub(super) goal: Option<Part>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
-use super::world::{KN, LIFE, World, h, id, key};
+use super::world::{KN, LIFE, World, h, id, key, member};
 use super::{SIX, all_five, indices, latest_round};
 use crate::core::replicator::list::{KnownList, Taken};
 use crate::core::replicator::{Event, Input, Lookup, Reply};
@@ -84,6 +84,25 @@ fn r7_a_part_that_rotted_and_could_not_be_made_again_goes_with_its_mail() {
     assert!(world.peer(name).disk.contains(&(id("alice"), h(1), part)), "its file is there still");
     world.end("alice", 1);
     world.off.clear();
+    world.run(HOUR);
+    assert!(world.peer(name).disk.is_empty());
+}
+
+#[test]
+fn r7_a_part_that_rotted_does_not_stay_on_the_disk_of_who_has_left() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    let (name, part) = holder(&world);
+    world.leaving.insert(id(name));
+    world.off = SIX.into_iter().filter(|other| *other != name && *other != "alice").map(id).collect();
+    world.set_roster();
+    world.tell(name, Input::BadPart { owner: id("alice"), h: h(1), part });
+    world.settle();
+    assert_eq!(world.told("alice", name, 1), [(part, HoldingState::Lost)]);
+    let me = member(name);
+    let mut roster = world.roster(name);
+    (roster.members, roster.lost, roster.leaving) = (vec![me], BTreeSet::new(), BTreeSet::new());
+    world.tell(name, Input::Roster(roster));
     world.run(HOUR);
     assert!(world.peer(name).disk.is_empty());
 }
