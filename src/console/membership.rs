@@ -143,12 +143,12 @@ async fn without_this_peer(peer: &Peer) -> Result<Option<String>, String> {
     }))
 }
 
-/// What is here that others need: parts that they do not hold yet, and own mails that wait.
-async fn here(peer: &Peer) -> Result<(usize, usize), String> {
+/// What is here that others need: parts that they do not hold yet, and own mails that wait; and members that may know of more.
+async fn here(peer: &Peer) -> Result<(usize, usize, usize), String> {
     let replicator = peer.replicator.observe().await.map_err(stopped)?;
     let outbox = peer.outbox.observe().await.map_err(stopped)?;
     let parts = replicator.owners.iter().map(|owner| owner.parts + owner.going).sum();
-    Ok((parts, outbox.waiting.max(outbox.mails)))
+    Ok((parts, outbox.waiting.max(outbox.mails), outbox.unread))
 }
 
 async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
@@ -157,18 +157,21 @@ async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
     if own.is_none_or(|m| !m.leaving) {
         return Err("this peer is not on its way out any more: somebody removed it, or it was told to stay; see `roost group status`".to_owned());
     }
-    let (parts, mails) = here(peer).await?;
+    let (parts, mails, unread) = here(peer).await?;
     let parts = (parts > 0).then(|| {
         format!("{parts} part(s) here that others do not all hold yet, or whose sender is off and nobody is to spare")
     });
     let mails = (mails > 0).then(|| format!("{mails} mail(s) in the outbox that are not read yet"));
-    let what: Vec<String> = [parts, mails].into_iter().flatten().collect();
+    let unread = (unread > 0).then(|| {
+        format!("{unread} member(s) that have not said yet what they know of this outbox, which may come from an old backup")
+    });
+    let what: Vec<String> = [parts, mails, unread].into_iter().flatten().collect();
     Ok((!what.is_empty()).then(|| format!("{}; `--now` does not wait", what.join(", "))))
 }
 
 /// What going at once costs.
 async fn cost(peer: &Peer) -> Result<Option<String>, String> {
-    let (parts, mails) = here(peer).await?;
+    let (parts, mails, _) = here(peer).await?;
     Ok((parts + mails > 0).then(|| {
         format!(
             "gone at once: {parts} part(s) of others' mails go with it and are made again from those that are left; {mails} own mail(s) stay readable until they end, from the members that hold parts and from this peer while it runs"

@@ -211,7 +211,7 @@ impl World {
         let parts: usize = brains.replicator.observe(now).owners.iter().map(|owner| owner.parts + owner.going).sum();
         let outbox: outbox::OutboxStatus = brains.outbox.observe(now);
         // What is under way to the journal comes before the word that it has left.
-        parts == 0 && outbox.waiting.max(outbox.mails) == 0 && self.peers[p].commits.is_empty()
+        parts == 0 && outbox.waiting.max(outbox.mails).max(outbox.unread) == 0 && self.peers[p].commits.is_empty()
     }
 
     /// The group key signs the next version. The peer that it is about has it in the answer; the others hear of it.

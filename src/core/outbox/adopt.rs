@@ -155,6 +155,15 @@ impl Outbox {
         is_early && self.roster.others().any(is_unread)
     }
 
+    /// How many members were asked what they know of the own list, count, and have not answered.
+    pub(super) fn unread_members(&self) -> usize {
+        let is_asked = |member: &PeerId| {
+            self.adoption.asked.contains_key(member) || self.timers.is_set(&Timer::AskOwnList(*member))
+        };
+        let others = self.roster.others().map(|m| m.peer_id);
+        others.filter(|member| self.roster.counts(member) && is_asked(member)).count()
+    }
+
     /// A member is there that has not been read since the start.
     pub(super) fn ask_own_list_of(&mut self, member: &PeerId) {
         if self.adoption.asked.contains_key(member) {

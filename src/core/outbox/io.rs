@@ -422,6 +422,8 @@ pub struct OutboxStatus {
     pub missing: BTreeSet<MailId>,
     /// How many they are.
     pub missing_mails: usize,
+    /// Members that count and have not said yet, since the start, what they know of this peer's msglist: there may be more mails.
+    pub unread: usize,
     /// Audits that members missed since the start.
     pub audits_missed: BTreeMap<Address, u64>,
     /// Members that could not show what they had confirmed, and have not confirmed it anew; at most 100.

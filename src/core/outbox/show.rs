@@ -142,6 +142,7 @@ impl Outbox {
             mails: self.state.open.len(),
             missing: missing.clone().take(NAMED_MAX).copied().collect(),
             missing_mails: missing.count(),
+            unread: self.unread_members(),
             audits_missed: self.missed_so_far(),
             audit_misses: self.shown_misses(),
             refusals: self.shown_refusals(),

@@ -38,7 +38,8 @@ impl Reporting {
     /// The owner said what its audit missed: what is signed from now on says so.
     pub(super) fn hears(&mut self, missed: &Missed) {
         self.heard = self.heard.max(missed.upto);
-        self.said = self.said.max(missed.said);
+        // What was refused was signed by a clock that is wrong, or was: what counts for its owner is all that it has to outdo.
+        self.said = if self.compare_first { missed.said } else { self.said.max(missed.said) };
     }
     /// When the next word is signed.
     fn sign_at(&mut self, wall: WallTime) -> WallTime {

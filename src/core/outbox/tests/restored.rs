@@ -64,10 +64,13 @@ fn r2_a_mail_that_is_adopted_late_expires_with_a_word_to_its_sender() {
         (world, h)
     };
     world.run(MINUTE);
+    let shown = |world: &World| world.brain.observe(world.now);
+    assert_eq!((shown(&world).mails, shown(&world).unread), (0, 4), "who looks at this only would let it leave");
     world.rules.silent.clear();
     world.outside.hellos.clear();
     world.tell(Input::PeerIsBack(key(3).peer_id()));
-    world.run(MINUTE);
+    world.run(2 * MINUTE);
+    assert_eq!((shown(&world).mails, shown(&world).unread), (1, 0));
     assert_eq!(end_of(&world, 1, "rita@readers"), None);
     assert!(world.outside.hellos.contains(&key(2).peer_id()), "what members said of it before was of no use");
     assert!(world.outside.shown.contains_key(&submission(1)), "it is shown as what waits");

@@ -80,6 +80,26 @@ fn r8_what_is_said_after_a_clock_was_set_back_is_signed_later_all_the_same() {
     }
 }
 
+/// Seed 6002929: a clock was days ahead, and then a little less; what was said last is no measure for a clock that is right.
+#[test]
+fn r12_a_word_that_was_refused_is_signed_by_the_clock_as_it_is_by_now() {
+    let mut world = World::new(&SIX);
+    world.peer("bob").clock_ahead = 2 * DAY + HOUR;
+    world.send("alice", 1, KN);
+    let (part, _) = world.told("alice", "bob", 1)[0].clone();
+    world.kill("bob");
+    world.peer("bob").clock_ahead = 2 * DAY;
+    world.start("bob");
+    world.peer("bob").full = true;
+    world.tell("bob", Input::Scrubbed { owner: id("alice"), h: h(1), part, result: Scrub::Bad });
+    world.run(Duration::from_secs(60));
+    assert_eq!(world.told("alice", "bob", 1), [(part, HoldingState::Held)], "what was signed later counts");
+    world.peer("bob").clock_ahead = Duration::ZERO;
+    world.run(Duration::from_secs(60));
+    let full = HoldingState::Refused(HoldingRefusal::DiskFull);
+    assert_eq!(world.told("alice", "bob", 1), [(part, full)]);
+}
+
 /// Seed 602287: while a clock was days ahead, and nobody was there who could tell, the list said how a mail is kept from now on.
 #[test]
 fn r12_a_list_that_is_read_by_a_wrong_clock_is_heard_all_the_same() {

@@ -24,6 +24,8 @@ use crate::wire::{PeerKey, Signed};
 
 pub(super) const NAMES: [&str; 7] = ["alice", "bob", "carol", "dave", "erin", "frank", "grace"];
 pub(super) const LIFE: Duration = Duration::from_secs(7 * 86_400);
+/// How far ahead a member's clock may be, as the outbox sees it.
+const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(300);
 pub(super) const KN: Encoding = Encoding::Fragments { k: 3, n: 5 };
 
 pub(super) fn key(name: &str) -> PeerKey {
@@ -475,8 +477,12 @@ impl World {
             }
             Action::Report { owner, upto, holdings } => {
                 let said = self.outboxes.get_mut(&owner).unwrap().said.entry(peer).or_default();
-                let is_later = *said < holdings.at;
-                *said = (*said).max(holdings.at);
+                // As the outbox does it: what a wrong clock signed does not outlive what a right one does.
+                let is_future = |at: WallTime| at > self.now.wall + CLOCK_AHEAD_MAX;
+                let is_later = *said < holdings.at || (is_future(*said) && !is_future(holdings.at));
+                if is_later {
+                    *said = holdings.at;
+                }
                 let stale = || AskFailure::Refused { why: "a later word counts".to_owned() };
                 let result = if is_later { self.take_report(peer, owner, holdings.items) } else { Err(stale()) };
                 Input::Reported { owner, upto, result }
@@ -490,7 +496,8 @@ impl World {
                     buckets[at..at + 8] != theirs[at..at + 8]
                 });
                 let result = Ok(differ.collect());
-                let missed = Missed { said: outbox.said.get(&peer).copied().unwrap_or_default(), ..Missed::default() };
+                let said = outbox.said.get(&peer).filter(|at| **at <= self.now.wall + CLOCK_AHEAD_MAX);
+                let missed = Missed { said: said.copied().unwrap_or_default(), ..Missed::default() };
                 self.tell_id(&peer, Input::Missed { owner, missed });
                 Input::Compared { owner, result }
             }
