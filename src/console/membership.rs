@@ -163,7 +163,9 @@ async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
     });
     let mails = (mails > 0).then(|| format!("{mails} mail(s) in the outbox that are not read yet"));
     let unread = (unread > 0).then(|| {
-        format!("{unread} member(s) that have not said yet what they know of this outbox, which may come from an old backup")
+        format!(
+            "{unread} member(s) that have not said yet what they know of this outbox, which may come from an old backup"
+        )
     });
     let what: Vec<String> = [parts, mails, unread].into_iter().flatten().collect();
     Ok((!what.is_empty()).then(|| format!("{}; `--now` does not wait", what.join(", "))))
