@@ -104,6 +104,8 @@ pub(crate) struct Truth {
     pub(crate) lost_bodies: BTreeSet<(usize, MailKey)>,
     /// What restored owners believe of members.
     pub(crate) beliefs: BTreeMap<(usize, PeerId), Belief>,
+    /// What owners had been told to go, before they came back with an old disk: whose word, and on what.
+    pub(crate) told_to_go: BTreeSet<(usize, PeerId, MailId, Part)>,
     /// Who served blocks of what to whom, and when last.
     pub(crate) served: BTreeMap<(usize, MailId, usize), u64>,
     /// What was served to whom by somebody who cannot know it.

@@ -217,6 +217,10 @@ impl World {
         if self.truth.endings_before.contains_key(&h) && self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {
             return;
         }
+        // The same where it was told that the part goes.
+        if parts.iter().all(|part| self.is_forgotten_to_go(at, me, h, *part)) {
+            return;
+        }
         let mut counted = self.counted(at, &h);
         let shown = if self.peers[at].is_up() { self.shown_safe(at, h) } else { self.will_show(at, h, &counted) };
         let Some(shown) = shown.filter(|shown| *shown >= 0) else { return };

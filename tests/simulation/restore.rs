@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use roost::core::outbox;
 use roost::core::postbox::{self, MailKey};
+use roost::model::holding::HoldingState;
 use roost::model::msglist::{Cursor, Entry, EntryBody, Head, Seq, Tombstone};
 use roost::model::{Address, MailId, Part, PeerId, SubmissionId};
 use roost::wire::msglist::{Page, Run, chain_next, chain_start, decode_entry, encode_entry};
@@ -28,7 +30,28 @@ pub(crate) struct Image {
 /// What a restored owner still believes that a member holds, until that one says otherwise, or the two have compared.
 pub(crate) type Belief = BTreeMap<MailId, BTreeSet<Part>>;
 
+/// What an owner's journal says that members gave up, and nothing else since.
+fn told_to_go(disk: &Disk) -> BTreeSet<(PeerId, MailId, Part)> {
+    let mut told = BTreeSet::new();
+    for record in &disk.journal {
+        let Record::Outbox(bytes) = record else { continue };
+        let outbox::Event::Holdings { member, items, .. } = wire::decode(bytes).unwrap() else { continue };
+        for item in items {
+            let which = (member, item.h, item.part);
+            if matches!(item.state, HoldingState::Dropped { .. }) { told.insert(which) } else { told.remove(&which) };
+        }
+    }
+    told
+}
+
 impl World {
+    /// Whether the owner of a mail forgot, with an old disk, that a member gives a part up, which did not say since that it holds it.
+    pub(crate) fn is_forgotten_to_go(&self, owner: usize, member: PeerId, h: MailId, part: Part) -> bool {
+        let said_at = self.truth.reported.get(&h).and_then(|all| all.get(&member)?.get(&part)).copied();
+        let before = self.truth.restored.get(&owner).is_some_and(|at| said_at.is_none_or(|said| said < *at));
+        before && self.truth.told_to_go.contains(&(owner, member, h, part))
+    }
+
     /// An image of a disk is taken.
     pub(crate) fn take_image(&mut self, p: usize) {
         if !self.peers[p].made {
@@ -56,6 +79,7 @@ impl World {
         self.crash(p);
         let old = std::mem::replace(&mut self.peers[p].disk, disk);
         self.note_promised(p, &old);
+        self.truth.told_to_go.extend(told_to_go(&old).into_iter().map(|(member, h, part)| (p, member, h, part)));
         let old = old.ledger;
         let new = &self.peers[p].disk.ledger;
         self.truth.lost_bodies.extend(old.pulled.difference(&new.pulled).map(|key| (p, *key)));

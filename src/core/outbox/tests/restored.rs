@@ -65,7 +65,7 @@ fn r2_a_mail_that_is_adopted_late_expires_with_a_word_to_its_sender() {
     };
     world.run(MINUTE);
     let shown = |world: &World| world.brain.observe(world.now);
-    assert_eq!((shown(&world).mails, shown(&world).unread), (0, 4), "who looks at this only would let it leave");
+    assert_eq!((shown(&world).mails, shown(&world).unread), (0, 5), "who looks at this only would let it leave");
     world.rules.silent.clear();
     world.outside.hellos.clear();
     world.tell(Input::PeerIsBack(key(3).peer_id()));

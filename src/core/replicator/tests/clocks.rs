@@ -96,8 +96,7 @@ fn r12_a_word_that_was_refused_is_signed_by_the_clock_as_it_is_by_now() {
     assert_eq!(world.told("alice", "bob", 1), [(part, HoldingState::Held)], "what was signed later counts");
     world.peer("bob").clock_ahead = Duration::ZERO;
     world.run(Duration::from_secs(60));
-    let full = HoldingState::Refused(HoldingRefusal::DiskFull);
-    assert_eq!(world.told("alice", "bob", 1), [(part, full)]);
+    assert_eq!(world.told("alice", "bob", 1), [(part, HoldingState::Lost)]);
 }
 
 /// Seed 602287: while a clock was days ahead, and nobody was there who could tell, the list said how a mail is kept from now on.
