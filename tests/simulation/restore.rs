@@ -38,7 +38,10 @@ fn told_to_go(disk: &Disk) -> BTreeSet<(PeerId, MailId, Part)> {
         let outbox::Event::Holdings { member, items, .. } = wire::decode(bytes).unwrap() else { continue };
         for item in items {
             let which = (member, item.h, item.part);
-            if matches!(item.state, HoldingState::Dropped { .. }) { told.insert(which) } else { told.remove(&which) };
+            match item.state {
+                HoldingState::Dropped { .. } => told.insert(which),
+                _ => told.remove(&which),
+            };
         }
     }
     told
