@@ -233,10 +233,14 @@ impl World {
         };
         // Nobody follows the list of one who has left: whoever had not heard of the end by then keeps its part until the mail expires.
         let is_followed = |h: &MailId| !self.has_left(self.truth.mails[h].owner);
+        // Who hides from a restored owner what that had listed takes what is listed in its place for what it has read.
+        let hides = |p: usize, h: &MailId| {
+            self.lies(p, Lie::OldLists) && self.truth.restored.contains_key(&self.truth.mails[h].owner)
+        };
         let mut wrong = None;
-        for peer in self.peers.iter().filter(|p| p.is_up()) {
-            let part =
-                peer.disk.parts.iter().find(|(_, h, _)| gone(h) && is_followed(h) && !peer.removed).map(|(_, h, _)| *h);
+        for (p, peer) in self.peers.iter().enumerate().filter(|(_, peer)| peer.is_up()) {
+            let mut parts = peer.disk.parts.iter().map(|(_, h, _)| *h);
+            let part = parts.find(|h| gone(h) && is_followed(h) && !peer.removed && !hides(p, h));
             let blob = peer.disk.blobs.keys().find(|h| gone(h)).copied();
             if let Some(h) = part.or(blob) {
                 wrong = Some(format!("{} still has {h}, which is gone", peer.address));

@@ -110,8 +110,9 @@ impl Replicator {
             }
         }
         let mut by_address: BTreeMap<Address, BTreeMap<_, BTreeSet<_>>> = BTreeMap::new();
-        for (id, owner) in self.owners.iter() {
+        for (id, owner) in self.owners.iter_mut() {
             by_address.entry(owner.address.clone()).or_default().insert(*id, owner.parts_to_keep());
+            owner.set_untold_aside();
         }
         for (address, parts) in by_address {
             self.out.act(Action::CheckParts { address, parts });

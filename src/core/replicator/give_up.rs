@@ -59,6 +59,14 @@ impl Owner {
         let open = |word: &&Holding| self.mails.contains_key(&word.h) && !self.tombstones.contains_key(&word.h);
         self.reports.values().filter(is_given_up).filter(open).map(|word| (word.h, word.part))
     }
+    /// At a start: their files lie here, and go with their mail if that is over before it is known whether they are held again.
+    pub(super) fn set_untold_aside(&mut self) {
+        for (h, part) in self.untold().collect::<Vec<_>>() {
+            if let Some(mail) = self.mails.get_mut(&h) {
+                mail.bad.insert(part);
+            }
+        }
+    }
     /// The parts whose files stay at a start: what is held, and what it may still count.
     pub(super) fn parts_to_keep(&self) -> BTreeSet<(MailId, Part)> {
         let held = self.mails.iter().flat_map(|(h, mail)| mail.held.iter().map(|part| (*h, *part)));
@@ -69,6 +77,11 @@ impl Owner {
 impl Replicator {
     /// After a start: holds again what was given up in words that its owner may not have, if it is not missing.
     pub(super) fn hold_untold(&mut self, address: &Address, missing: &[(PeerId, MailId, Part)]) {
+        for (owner, h, part) in missing {
+            if let Some(mail) = self.owners.mail_mut(owner, h) {
+                mail.bad.remove(part);
+            }
+        }
         let of_address = self.owners.iter().filter(|(_, o)| o.address == *address);
         let untold = of_address.flat_map(|(owner, o)| o.untold().map(|(h, part)| (*owner, h, part)));
         let there = untold.filter(|part| !missing.contains(part));

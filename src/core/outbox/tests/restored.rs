@@ -10,9 +10,9 @@ use super::truth::{
 };
 use super::world::{Rules, World, address, fingerprint, key, roster, submission};
 use super::{DAY, MINUTE, end_of, ending, only_mail};
-use crate::core::{Brain, Token};
 use crate::core::outbox::adopt::OwnPage;
 use crate::core::outbox::{CancelTarget, EndedAs, Input, NrFrom, OutboxRefusal, Reply};
+use crate::core::{Brain, Token};
 use crate::model::group::Roster;
 use crate::model::msglist::{Ending, Tombstone};
 use crate::model::notification::Outcome;

@@ -199,3 +199,15 @@ fn after_a_restart_what_was_given_up_in_words_is_held_again_until_its_owner_know
     assert_eq!((world.holders("alice", 1).len(), indices(&world, 1)), (5, all_five()));
     assert!(matches!(world.told("alice", stand_in, 1)[..], [(_, HoldingState::Dropped { .. })]));
 }
+
+#[test]
+fn r7_what_was_given_up_in_words_goes_with_a_mail_that_is_over_before_the_disk_was_looked_at() {
+    let (mut world, _, stand_in) = given_up_in_words();
+    world.kill(stand_in);
+    world.off.remove(&id("alice"));
+    world.end("alice", 1);
+    world.looks_last = true;
+    world.start(stand_in);
+    world.run(HOUR);
+    assert!(world.peer(stand_in).disk.is_empty());
+}

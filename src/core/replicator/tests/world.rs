@@ -127,6 +127,8 @@ pub(super) struct World {
     pub(super) liar: Option<PeerId>,
     /// So many questions of holders go astray, though all are on line.
     pub(super) unheard: usize,
+    /// Whether the next disk that is looked at is looked at after all else.
+    pub(super) looks_last: bool,
     pub(super) now: Now,
     pub(super) policy: Policy,
     pub(super) names: Vec<&'static str>,
@@ -170,6 +172,7 @@ impl World {
         };
         Self {
             unheard: 0,
+            looks_last: false,
             liar: None,
             clock_unsure: false,
             now: Now { mono: MonoTime(0), wall: WallTime(1_700_000_000_000) },
@@ -363,10 +366,15 @@ impl World {
         for _ in 0..100_000 {
             let peers: Vec<PeerId> = self.peers.keys().copied().collect();
             peers.iter().for_each(|peer| self.pump(peer));
-            let next = self.peers.iter_mut().find_map(|(m, p)| (!p.todo.is_empty()).then(|| (*m, p.todo.remove(0))));
+            let last = self.looks_last;
+            let later = |action: &Action| last && matches!(action, Action::CheckParts { .. });
+            let next = self.peers.iter_mut().find_map(|(m, p)| {
+                let at = p.todo.iter().position(|action| !later(action))?;
+                Some((*m, p.todo.remove(at)))
+            });
             match next {
                 Some((peer, action)) => self.perform(peer, action),
-                None if self.release_polls() || self.ask_on() => {}
+                None if self.release_polls() || self.ask_on() || std::mem::take(&mut self.looks_last) => {}
                 None => {
                     let brains = self.peers.values().filter_map(|p| p.brain.as_ref());
                     brains.for_each(|brain| brain.owners.iter().for_each(|(_, o)| o.check_counts()));
