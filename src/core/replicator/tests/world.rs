@@ -443,6 +443,22 @@ impl World {
         }
     }
 
+    /// The owner's answer to digests of what a member holds for it.
+    fn compare(&mut self, peer: PeerId, owner: PeerId, buckets: &[u8]) -> Input {
+        let outbox = &self.outboxes[&owner];
+        let held = outbox.told.iter().filter(|((m, ..), s)| *m == peer && **s == HoldingState::Held);
+        let theirs = bucket_digests(held.map(|((_, h, part), _)| (*h, *part)));
+        let differ = (0..=u8::MAX).filter(|b| {
+            let at = usize::from(*b) * 8;
+            buckets[at..at + 8] != theirs[at..at + 8]
+        });
+        let result = Ok(differ.collect());
+        let said = outbox.said.get(&peer).filter(|at| **at <= self.now.wall + CLOCK_AHEAD_MAX);
+        let missed = Missed { said: said.copied().unwrap_or_default(), ..Missed::default() };
+        self.tell_id(&peer, Input::Missed { owner, missed });
+        Input::Compared { owner, result }
+    }
+
     fn perform(&mut self, peer: PeerId, action: Action) {
         self.note(self.peers[&peer].name, &action);
         let input = match action {
@@ -495,20 +511,7 @@ impl World {
                 let result = if is_later { self.take_report(peer, owner, holdings.items) } else { Err(stale()) };
                 Input::Reported { owner, upto, result }
             }
-            Action::CompareHoldings { owner, buckets } => {
-                let outbox = &self.outboxes[&owner];
-                let held = outbox.told.iter().filter(|((m, ..), s)| *m == peer && **s == HoldingState::Held);
-                let theirs = bucket_digests(held.map(|((_, h, part), _)| (*h, *part)));
-                let differ = (0..=u8::MAX).filter(|b| {
-                    let at = usize::from(*b) * 8;
-                    buckets[at..at + 8] != theirs[at..at + 8]
-                });
-                let result = Ok(differ.collect());
-                let said = outbox.said.get(&peer).filter(|at| **at <= self.now.wall + CLOCK_AHEAD_MAX);
-                let missed = Missed { said: said.copied().unwrap_or_default(), ..Missed::default() };
-                self.tell_id(&peer, Input::Missed { owner, missed });
-                Input::Compared { owner, result }
-            }
+            Action::CompareHoldings { owner, buckets } => self.compare(peer, owner, &buckets),
             Action::Scrub { owner, h, part, .. } => {
                 let p = &self.peers[&peer];
                 let good = p.disk.contains(&(owner, h, part)) && !p.rotten.contains(&(owner, h, part));
