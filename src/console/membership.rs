@@ -164,7 +164,7 @@ async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
     let mails = (mails > 0).then(|| format!("{mails} mail(s) in the outbox that are not read yet"));
     let unread = (unread > 0).then(|| {
         format!(
-            "{unread} member(s) that have not said yet what they know of this outbox, which may come from an old backup"
+            "{unread} member(s) that have not said yet what they know of this outbox, as after a crash or from an old backup"
         )
     });
     let what: Vec<String> = [parts, mails, unread].into_iter().flatten().collect();
@@ -173,10 +173,17 @@ async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
 
 /// What going at once costs.
 async fn cost(peer: &Peer) -> Result<Option<String>, String> {
-    let (parts, mails, _) = here(peer).await?;
-    Ok((parts + mails > 0).then(|| {
+    let (parts, mails, unread) = here(peer).await?;
+    let known = (parts + mails > 0).then(|| {
         format!(
-            "gone at once: {parts} part(s) of others' mails go with it and are made again from those that are left; {mails} own mail(s) stay readable until they end, from the members that hold parts and from this peer while it runs"
+            "{parts} part(s) of others' mails go with it and are made again from those that are left; {mails} own mail(s) stay readable until they end, from the members that hold parts and from this peer while it runs"
         )
-    }))
+    });
+    let unread = (unread > 0).then(|| {
+        format!(
+            "{unread} member(s) have not said yet what they know of this outbox: own mails that only they know of end without a word to their sender"
+        )
+    });
+    let what: Vec<String> = [known, unread].into_iter().flatten().collect();
+    Ok((!what.is_empty()).then(|| format!("gone at once: {}", what.join("; "))))
 }

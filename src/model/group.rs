@@ -180,6 +180,9 @@ pub struct Heartbeat {
     /// Time of the view that it goes by; the answer carries only another one.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     pub view_at: Option<WallTime>,
+    /// Digest of that view as it was signed: its master may have signed two of one time. Earlier versions do not say.
+    #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
+    pub view_digest: Option<Digest>,
     /// Its signed gd, when the called member's is older.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub gd: Option<serde_bytes::ByteBuf>,

@@ -7,7 +7,7 @@ use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Status, Strategy};
 
 use super::deflate::{broken, deflate_beginning};
 
-/// A mail's header lies in so many of its first bytes, and repetitions are looked for in it.
+/// Of so many first bytes repetitions are looked for in what is header; if no empty line is among them, that is all of them.
 const BEGINNING: usize = 1024;
 /// Bytes that come out at a time, at most.
 const OUT: usize = 32 * 1024;

@@ -480,7 +480,9 @@ mod tests {
         use crate::model::notification::Refusal;
         let (reader, to) = ("wilhelmina.featherstone@a-long-name", "maximilian.von.habsburg@another-group");
         let (reader, to) = (identity(reader), identity(to));
-        for outcome in [Outcome::Received, Outcome::Refused(Refusal::UnknownAddress)] {
+        use Refusal::{Expired, Mismatch, Sender, TooLarge, UnknownAddress, Unread};
+        let refused = [Unread, Sender, UnknownAddress, Mismatch, Expired, TooLarge].map(Outcome::Refused);
+        for outcome in [Outcome::Received].into_iter().chain(refused) {
             for (reader, to) in [(identity("a@b"), identity("c@d")), (reader.clone(), to.clone())] {
                 let nr = Nr { outcome, ..nr(&reader, &to) };
                 let framed = frame(NR, &wire::encode(&nr), RECORD_MAX, 1).unwrap().len();

@@ -151,24 +151,27 @@ impl World {
                 .find(|mail| mail.encoding != policy.encoding_for(mail.length, others) && !self.is_unreadable(&mail.h));
             let why = match stays {
                 Some(mail) => format!("{} still keeps {} as {:?}", self.name(p), mail.h, mail.encoding),
-                None if status.moving > self.denied(p) && !claimed => {
-                    format!("{} mails of {} never arrive: {:?}", status.moving, self.name(p), status.moving_waits_for)
+                None if claimed => continue,
+                None => {
+                    let denied = self.denied(p);
+                    let mut mails = status.submissions.iter().flat_map(|s| &s.mails);
+                    let Some(stays) = mails.find(|mail| mail.moving && !denied.contains(&mail.h)) else { continue };
+                    format!("{} of {} never arrives: {:?}", stays.h, self.name(p), status.moving_waits_for)
                 }
-                None => continue,
             };
             return self.violate(Rule::R12, why);
         }
     }
 
-    /// How many open mails of a peer a liar denies for good: its fork says under its own name that they are gone, it read that back
+    /// Which open mails of a peer a liar denies for good: its fork says under its own name that they are gone, it read that back
     /// from its members as it started, and tells it to whoever asks. What it holds of them it shows to nobody, so nobody who is not
     /// placed any more may rely on it (R3).
-    fn denied(&self, p: usize) -> usize {
+    fn denied(&self, p: usize) -> BTreeSet<MailId> {
         let ledger = &self.peers[p].disk.ledger;
         let open = ledger.sealed.iter().filter(|h| !ledger.tombstoned.contains_key(*h));
         let denies =
             |m: usize, h: &MailId| m != p && self.peers[m].liar && self.peers[m].disk.ledger.learned_gone.contains(h);
-        open.filter(|h| self.gd.members.iter().any(|m| denies(*m, h))).count()
+        open.filter(|h| self.gd.members.iter().any(|m| denies(*m, h))).copied().collect()
     }
 
     /// Answers of members who hold whatever may be asked for.

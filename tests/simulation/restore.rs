@@ -144,12 +144,15 @@ impl World {
     }
 
     /// Whether a restored owner truly cannot know of this receiver of a mail that it accepted before: it is not on its old disk,
-    /// and nobody who is still there has read of anything sealed for it, or would say so to one that was removed.
+    /// and nobody who is still there has read of anything sealed for it, or would say so to one that was removed. Nor has it to know
+    /// of one that said what came of the mail: of what is over, only that it is over is listed.
     pub(crate) fn is_forgotten(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
         let known = self.peers[letter.from].disk.ledger.submitted.get(id).is_some_and(|all| all.contains(receiver));
         let mut forms = self.truth.mails.iter().filter(|(_, m)| m.submission == *id && m.receivers.contains(receiver));
         let before = self.truth.restored.contains_key(&letter.from) && self.truth.submitted_before.contains(id);
-        before && !known && (self.peers[letter.from].removed || !forms.any(|(h, _)| self.is_listed_elsewhere(h)))
+        let says =
+            |h: &MailId| self.is_listed_elsewhere(h) && !self.truth.nrs.contains_key(&(*id, *h, receiver.clone()));
+        before && !known && (self.peers[letter.from].removed || !forms.any(|(h, _)| says(h)))
     }
 
     /// An owner and a member compared, and found nothing that differs: what the owner believed is what the member says. The member

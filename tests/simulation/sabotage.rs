@@ -7,7 +7,7 @@
 //! R1  YesBeforeDurable     0      R7  KeepsTombstoned      0
 //! R1  HoldsWithoutRoom     0      R7  Resurrects           2
 //! R2  SwallowsDsn          0      R7  SaysTooLate          0
-//! R2  NeverRepeats         1      R7  SaysCancelled       12
+//! R2  NeverRepeats         1      R7  SaysCancelled      157
 //! R3  EmptyListDeletes     0      R8  CountsTwice          0
 //! R3  BelievesTombstones   0      R8  IgnoresMisses        0
 //! R3  ExpiresByAnyClock    1      R8  DropsUntold          0

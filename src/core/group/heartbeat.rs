@@ -9,6 +9,7 @@ use super::answers::Reply;
 use super::error::GroupError;
 use super::rotate::Kin;
 use super::types::{Action, Beat, BeatAnswer, CallFailed, Errand, SignedGd};
+use super::view::digest_of;
 use crate::core::{CLOCK_SET, Token};
 use crate::model::group::{Heartbeat, HeartbeatAnswer};
 use crate::model::{Digest, MonoTime, Now, PeerId, Policy, WallTime};
@@ -206,6 +207,7 @@ impl Group {
             gd_digest,
             at: now.wall,
             view_at: self.view.as_ref().map(|view| view.at),
+            view_digest: self.view.as_ref().map(digest_of),
             gd: (push || older).then_some(signed),
             descriptors,
             wanted,
@@ -281,7 +283,7 @@ impl Group {
             gd_version: self.own_version(),
             gd_digest: self.own_digest(),
             at: now.wall,
-            view: self.view_for(now, asked.view_at).map(|view| ByteBuf::from(view.as_bytes())),
+            view: self.view_for(now, &asked).map(|view| ByteBuf::from(view.as_bytes())),
             gd: newer_gd.map(|own| own.signed.clone()),
             descriptors,
         }

@@ -10,8 +10,8 @@ use serde_bytes::ByteBuf;
 use super::Group;
 use super::events::Event;
 use super::heartbeat::{CLOCK_OFF_MS, MISSED_MAX};
-use crate::model::group::View;
-use crate::model::{Now, PeerId, WallTime};
+use crate::model::group::{Heartbeat, View};
+use crate::model::{Digest, Now, PeerId, WallTime};
 use crate::wire::Signed;
 
 /// What a view's time is worth to a peer whose clock says `now`: one further ahead than clocks may differ is before all others.
@@ -21,16 +21,25 @@ fn time_of(view: &View, now: Now) -> WallTime {
     if view.at.0 > latest { WallTime(0) } else { view.at }
 }
 
+/// A view by the bytes that were signed, as a heartbeat names it.
+pub(super) fn digest_of(view: &Signed<View>) -> Digest {
+    Digest::new(*blake3::hash(view.as_bytes()).as_bytes())
+}
+
 impl Group {
     /// Whether this peer has heard which view there is, since heartbeats go to it: only then it may act.
     fn is_settled(&self, now: Now) -> bool {
         self.listening_since.is_some_and(|since| now.mono.since(since) >= self.beat())
     }
 
-    /// The view for a member that has one of that time. Who is about to act says nothing: the others know better which view there is.
-    pub(super) fn view_for(&self, now: Now, held_at: Option<WallTime>) -> Option<&Signed<View>> {
+    /// The view for a member that goes by the one it names. Who is about to act says nothing: the others know better which there is.
+    pub(super) fn view_for(&self, now: Now, asked: &Heartbeat) -> Option<&Signed<View>> {
         let begins = self.is_acting(now) && !self.is_settled(now);
-        self.view.as_ref().filter(|view| !begins && held_at != Some(view.at))
+        let is_another = |view: &Signed<View>| match asked.view_digest {
+            Some(held) => held != digest_of(view),
+            None => asked.view_at != Some(view.at),
+        };
+        self.view.as_ref().filter(|view| !begins && is_another(view))
     }
 
     /// Takes a view that `from` goes by, if it is for this peer as well.

@@ -501,6 +501,8 @@ pub struct MailStatus {
     pub length: u64,
     /// How the members keep it.
     pub encoding: Encoding,
+    /// Whether it is on its way to it: somebody still holds it in an earlier one, or not all that are placed hold theirs.
+    pub moving: bool,
     /// safe(f): members that may still be lost, the owner not counted.
     pub safe: i32,
     /// Who confirmed what.

@@ -491,7 +491,7 @@ impl Brain for Outbox {
         self.state.apply(&event);
     }
 
-    /// Nobody is answered, and no mail was sealed: what looks different now is shown a moment later, and a tombstone listed.
+    /// Nobody's request hangs on it, and no mail was sealed: what looks different now is shown, and a tombstone listed, a moment later.
     fn may_wait(then: &[Effect<Self>]) -> bool {
         then.iter().all(|effect| matches!(effect, Effect::Feed(Input::Durable(mark)) if mark.sealed.is_empty()))
     }

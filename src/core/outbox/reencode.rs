@@ -182,6 +182,11 @@ impl Outbox {
         place.placed().into_iter().filter(|member| !has(member)).collect()
     }
 
+    /// Whether a mail is on its way to its encoding.
+    pub(super) fn is_moving(&self, h: &MailId) -> bool {
+        self.reencoding.moving.contains(h) && !self.has_arrived(h)
+    }
+
     /// How many mails are on their way, and for whom is waited.
     pub(super) fn shown_moves(&self) -> (usize, Vec<Address>) {
         let looked: Vec<&MailId> = self.reencoding.moving.iter().take(SHOWN_MAX).collect();

@@ -191,6 +191,7 @@ impl Outbox {
             h: mail.facts.h,
             length: mail.facts.length,
             encoding: mail.facts.encoding,
+            moving: self.is_moving(&mail.facts.h),
             safe: self.safe_of(mail),
             holders: holders.flat_map(|(who, parts)| parts.iter().map(move |part| (who.clone(), *part))).collect(),
             refused: refused.collect(),

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU8;
 
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
 
-use super::writer::{Append, Command, LogFile, WhenFull, Writer};
+use super::writer::{Append, COMPANY, Command, LogFile, WhenFull, Writer, gather};
 use super::*;
 
 /// A journal as version 1 wrote it.
@@ -417,25 +417,25 @@ fn append_of(event: &str, when_full: WhenFull) -> (Append, Durable) {
 }
 
 #[test]
-fn what_nobody_waits_for_shares_the_sync_of_what_somebody_does() {
-    let file = TestFile::default();
-    let writer = file.writer(Path::new("/nowhere"));
+fn what_nobody_waits_for_waits_for_company_and_what_somebody_waits_for_does_not() {
+    let ages = Duration::from_secs(600);
     let (queue, waiting) = channel();
-    let send = |event: &str, at_leisure| {
-        let (append, answer) = append_of(event, WhenFull::Wait);
-        queue.send(Command::Append(Append { at_leisure, ..append })).unwrap();
-        answer
-    };
-    let first = send("1", true);
-    let thread = std::thread::spawn(move || writer.run(&waiting));
-    let answers = [first, send("2", true), send("3", false)];
-    answers.into_iter().for_each(|answer| answer.wait().unwrap());
-    assert_eq!(file.syncs.load(Ordering::SeqCst), 1);
-    // Alone it waits some milliseconds, and no longer.
-    send("4", true).wait().unwrap();
-    assert_eq!(file.syncs.load(Ordering::SeqCst), 2);
-    drop(queue);
+    let append = |event: &str, at_leisure| Append { at_leisure, ..append_of(event, WhenFull::Wait).0 };
+    // It comes later, and is waited for; then nothing is waited for any more.
+    let (later, urgent) = (queue.clone(), append("2", false));
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        later.send(Command::Append(urgent)).unwrap();
+    });
+    assert_eq!(gather(append("1", true), &waiting, ages).0.len(), 2);
     thread.join().unwrap();
+    // Nobody comes, and somebody waits.
+    assert_eq!(gather(append("3", false), &waiting, ages).0.len(), 1);
+    // So many have company enough.
+    (1..COMPANY).for_each(|_| queue.send(Command::Append(append("4", true))).unwrap());
+    assert_eq!(gather(append("4", true), &waiting, ages).0.len(), COMPANY);
+    // Nobody comes within the time.
+    assert_eq!(gather(append("5", true), &waiting, Duration::from_millis(1)).0.len(), 1);
 }
 
 #[test]

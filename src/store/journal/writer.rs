@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::resource::{Resource, getrlimit};
@@ -38,10 +38,10 @@ const ROOM_RETRY: Duration = Duration::from_secs(1);
 /// mail when there is none for a new one.
 const ASIDE_BYTES: u64 = 1024 * 1024;
 
-/// How long an append that nobody waits for waits for the next one: longer than a sync, so that most of these have none of their own.
+/// How long an append that nobody waits for waits for others: longer than a sync, so that most of these have none of their own.
 const COMPANY_WITHIN: Duration = Duration::from_millis(5);
 /// So many of them have company enough.
-const COMPANY: usize = 16;
+pub(super) const COMPANY: usize = 16;
 
 /// What anything in the queue counts besides its own bytes: its place, its answer, the names.
 pub(super) const QUEUED_BYTES: u64 = 256;
@@ -168,7 +168,7 @@ impl Writer {
             };
             match first {
                 Command::Append(append) => {
-                    let (batch, next) = gather(append, queue);
+                    let (batch, next) = gather(append, queue, COMPANY_WITHIN);
                     held = next;
                     self.write(batch);
                 }
@@ -346,13 +346,14 @@ pub(super) fn write_anew(
     Ok((new.commit()?, live_bytes))
 }
 
-/// `first` and what else is queued, and the command that is not an append and comes next.
-fn gather(first: Append, queue: &Receiver<Command>) -> (Vec<Append>, Option<Command>) {
-    let mut bytes = first.frames.len();
+/// `first` and what else is queued, or comes within this time while nobody waits for any of them, and the command that is not an
+/// append and comes next.
+pub(super) fn gather(first: Append, queue: &Receiver<Command>, within: Duration) -> (Vec<Append>, Option<Command>) {
+    let (start, mut bytes) = (Instant::now(), first.frames.len());
     let mut batch = vec![first];
     while u64::try_from(bytes).is_ok_and(|bytes| bytes < GATHER_BYTES) {
         let waits = batch.len() < COMPANY && batch.iter().all(|append| append.at_leisure);
-        match queue.recv_timeout(if waits { COMPANY_WITHIN } else { Duration::ZERO }) {
+        match queue.recv_timeout(if waits { within.saturating_sub(start.elapsed()) } else { Duration::ZERO }) {
             Ok(Command::Append(append)) => {
                 bytes += append.frames.len();
                 batch.push(append);

@@ -165,11 +165,16 @@ const TIMES: [i64; 5] = [-60_000, 1000, 60_000, 86_400_000, i64::MAX];
 
 /// `by` answers these that carol counts as lost, as nobody else has found.
 fn lies(net: &mut Network, by: &str, to: &[&str], ahead_ms: i64) {
-    let key = PeerKey::from_seed(blake3::hash(by.as_bytes()).as_bytes());
     let at = match ahead_ms {
         i64::MAX => WallTime(u64::MAX),
         ms => WallTime(net.now.wall.0.checked_add_signed(ms).unwrap()),
     };
+    lies_at(net, by, to, at);
+}
+
+/// As [`lies`], in a view of that time.
+fn lies_at(net: &mut Network, by: &str, to: &[&str], at: WallTime) {
+    let key = PeerKey::from_seed(blake3::hash(by.as_bytes()).as_bytes());
     let (master, gd_version, lost) = (key.peer_id(), 6, [net.peer("carol@acme")].into());
     let view = key.sign(View { group: "acme".parse().unwrap(), gd_version, master, at, lost });
     for address in to {
@@ -202,6 +207,19 @@ fn a_master_that_lied_is_believed_once_it_tells_the_truth_whatever_time_its_lie_
         net.pass(10 * MINUTE);
         assert_eq!(net.events(), written, "{ahead}: and then it rests");
     }
+}
+
+/// Who told both was asked for another one than of that time only, and so by nobody.
+#[test]
+fn a_false_view_of_the_time_of_the_true_one_goes_when_its_master_tells_the_truth() {
+    let mut net = six();
+    net.pass(5 * MINUTE);
+    let at = net.status("bob@acme").view_at.unwrap();
+    lies_at(&mut net, "alice@acme", &SIX[1..], at);
+    assert_eq!(lost(&net, "frank@acme"), ["carol@acme"]);
+    net.pass(MINUTE);
+    agreed_view(&net, &SIX, "alice@acme");
+    nobody_is_lost(&net, &SIX);
 }
 
 /// It bore the end of time, and no view was ever later: carol was lost for good.
