@@ -251,6 +251,7 @@ fn a_stranger_on_members_routes_is_refused_with_a_sentence_and_so_is_a_word_that
         gd_version: 99,
         gd_digest: None,
         at: system_wall(),
+        view_digest: None,
         view_at: None,
         gd: None,
         descriptors: vec![],

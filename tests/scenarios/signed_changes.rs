@@ -48,7 +48,16 @@ fn attention(team: &Team, name: &str, words: &[&str]) -> Option<String> {
 
 fn heartbeat(gd_version: u64, gd: Option<&[u8]>, descriptors: &[ByteBuf], wanted: Vec<(PeerId, u64)>) -> Heartbeat {
     let (gd, descriptors) = (gd.map(ByteBuf::from), descriptors.to_vec());
-    Heartbeat { gd_version, gd_digest: None, at: system_wall(), view_at: None, gd, descriptors, wanted }
+    Heartbeat {
+        gd_version,
+        gd_digest: None,
+        at: system_wall(),
+        view_at: None,
+        view_digest: None,
+        gd,
+        descriptors,
+        wanted,
+    }
 }
 
 /// The peer descriptor of `of` that the peer of `name` has, if it is later than `since`.

@@ -283,7 +283,7 @@ impl Group {
             gd_version: self.own_version(),
             gd_digest: self.own_digest(),
             at: now.wall,
-            view: self.view_for(now, &asked).map(|view| ByteBuf::from(view.as_bytes())),
+            view: self.view_for(now, asked).map(|view| ByteBuf::from(view.as_bytes())),
             gd: newer_gd.map(|own| own.signed.clone()),
             descriptors,
         }
