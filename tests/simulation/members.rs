@@ -204,14 +204,17 @@ impl World {
         }
     }
 
-    /// Whether a peer shows nothing that others need: no part, and no own mail that waits.
-    fn is_empty(&self, p: usize) -> bool {
-        let Some(brains) = &self.peers[p].brains else { return false };
-        let now = self.now(p);
+    /// What a peer shows that others need: parts, own mails that wait, and members that have not said what they know of those.
+    fn shows(&self, p: usize) -> Option<(usize, usize, usize)> {
+        let (brains, now) = (self.peers[p].brains.as_ref()?, self.now(p));
         let parts: usize = brains.replicator.observe(now).owners.iter().map(|owner| owner.parts + owner.going).sum();
         let outbox: outbox::OutboxStatus = brains.outbox.observe(now);
+        Some((parts, outbox.waiting.max(outbox.mails), outbox.unread))
+    }
+
+    fn is_empty(&self, p: usize) -> bool {
         // What is under way to the journal comes before the word that it has left.
-        parts == 0 && outbox.waiting.max(outbox.mails).max(outbox.unread) == 0 && self.peers[p].commits.is_empty()
+        self.shows(p) == Some((0, 0, 0)) && self.peers[p].commits.is_empty()
     }
 
     /// The group key signs the next version. The peer that it is about has it in the answer; the others hear of it.
@@ -339,7 +342,10 @@ impl World {
             ledger.sealed.iter().any(|h| !ledger.tombstoned.contains_key(h) && self.is_unreadable(h))
         };
         if let Some(p) = self.gd.leaving.iter().copied().find(|p| all_there && !waits(*p)) {
-            self.violate(Rule::R12, format!("{} never gets away", self.name(p)));
+            self.violate(
+                Rule::R12,
+                format!("{} never gets away: parts, mails, members unread {:?}", self.name(p), self.shows(p)),
+            );
         }
     }
 }
