@@ -51,7 +51,7 @@ pub(super) async fn remove(peer: &Peer, address: Address) -> Ending {
     let whom = address.clone();
     let recovery = change(peer, move |token| Input::Remove { token, address: whom }).await?;
     let mut notes = vec![format!(
-        "what {address} sent before stays readable until it ends: members keep its parts, and readers pull them; what members held at it is placed anew"
+        "what {address} sent before stays readable until it ends: members keep its parts, hand them on when they leave if another can take them, and readers pull them; what members held at it is placed anew"
     )];
     let group = report::group(peer).await?;
     if group.degraded.is_some() {
@@ -121,6 +121,7 @@ pub(super) async fn leave(peer: &Peer, now: bool, stay: bool, progress: &Progres
         }
     }
     let cost = if now { cost(peer).await? } else { None };
+    let untaken = untaken(peer).await?;
     step(LeaveStage::Go).await?;
     let mut notes = vec![
         "this peer is no member any more: its mailboxes stay, it sends nothing; `roost group join` with a new invite brings it back"
@@ -128,6 +129,7 @@ pub(super) async fn leave(peer: &Peer, now: bool, stay: bool, progress: &Progres
     ];
     notes.extend(too_small);
     notes.extend(cost);
+    notes.extend(untaken);
     changed(peer, None, notes).await
 }
 
@@ -147,8 +149,7 @@ async fn without_this_peer(peer: &Peer) -> Result<Option<String>, String> {
 async fn here(peer: &Peer) -> Result<(usize, usize, usize), String> {
     let replicator = peer.replicator.observe().await.map_err(stopped)?;
     let outbox = peer.outbox.observe().await.map_err(stopped)?;
-    let parts = replicator.owners.iter().map(|owner| owner.parts + owner.going).sum();
-    Ok((parts, outbox.waiting.max(outbox.mails), outbox.unread))
+    Ok((replicator.waited_for(), outbox.waiting.max(outbox.mails), outbox.unread))
 }
 
 async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
@@ -159,7 +160,9 @@ async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
     }
     let (parts, mails, unread) = here(peer).await?;
     let parts = (parts > 0).then(|| {
-        format!("{parts} part(s) here that others do not all hold yet, or whose sender is off and nobody is to spare")
+        format!(
+            "{parts} part(s) here that others do not all hold yet, or whose sender is off and nobody is to spare (those of senders that are no members any more are waited for until nobody took one over for ten minutes)"
+        )
     });
     let mails = (mails > 0).then(|| format!("{mails} mail(s) in the outbox that are not read yet"));
     let unread = (unread > 0).then(|| {
@@ -169,6 +172,17 @@ async fn waits_for(peer: &Peer) -> Result<Option<String>, String> {
     });
     let what: Vec<String> = [parts, mails, unread].into_iter().flatten().collect();
     Ok((!what.is_empty()).then(|| format!("{}; `--now` does not wait", what.join(", "))))
+}
+
+/// What goes with it though it waited.
+async fn untaken(peer: &Peer) -> Result<Option<String>, String> {
+    let replicator = peer.replicator.observe().await.map_err(stopped)?;
+    let parts = replicator.untaken();
+    Ok((parts > 0).then(|| {
+        format!(
+            "{parts} part(s) of mails whose senders are no members any more go with it: nobody took one over for ten minutes"
+        )
+    }))
 }
 
 /// What going at once costs.

@@ -165,6 +165,7 @@ impl Seen {
             mails: 1,
             parts: 1,
             going: 0,
+            untaken: 0,
             bytes: 1,
             wanted: 0,
             refused: std::collections::BTreeMap::new(),

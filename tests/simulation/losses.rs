@@ -105,13 +105,17 @@ impl World {
 
     /// Whether more holders were lost than safe(f) said may go.
     pub(crate) fn is_void(&self, h: &MailId, promise: &Promise) -> bool {
-        let owner = self.peers[self.truth.mails[h].owner].id;
+        let at = self.truth.mails[h].owner;
+        let owner = self.peers[at].id;
+        // Nobody need wait, to leave, for others to hold what it holds of one who was removed.
+        let may_go = |m: usize| !self.gd.members.contains(&at) && self.has_left(m);
         // Who lies about parts is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
         let is_lost = |m: &&usize| {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
             let rot = self.peers[**m].disk.rotted.iter().any(|(o, of, _)| (o, of) == (&owner, h));
             self.peers[**m].dead
                 || self.peers[**m].removed
+                || may_go(**m)
                 || self.is_false_holder(**m)
                 || self.peers[**m].fooled
                 || rot

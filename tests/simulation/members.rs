@@ -207,9 +207,8 @@ impl World {
     /// What a peer shows that others need: parts, own mails that wait, and members that have not said what they know of those.
     fn shows(&self, p: usize) -> Option<(usize, usize, usize)> {
         let (brains, now) = (self.peers[p].brains.as_ref()?, self.now(p));
-        let parts: usize = brains.replicator.observe(now).owners.iter().map(|owner| owner.parts + owner.going).sum();
         let outbox: outbox::OutboxStatus = brains.outbox.observe(now);
-        Some((parts, outbox.waiting.max(outbox.mails), outbox.unread))
+        Some((brains.replicator.observe(now).waited_for(), outbox.waiting.max(outbox.mails), outbox.unread))
     }
 
     fn is_empty(&self, p: usize) -> bool {
@@ -302,7 +301,9 @@ impl World {
         let mut parts = self.peers[p].disk.parts.iter();
         // One with a wrong bit counts as lost already.
         let is_right = |part: &(PeerId, MailId, Part)| !self.peers[p].disk.rotten.contains_key(part);
-        let part = parts.find(|part| lives(&part.1) && is_right(part) && !is_going(part)).copied();
+        // What is held of one who is no member any more is handed on where somebody can take it, and not waited for without end.
+        let is_owed = |part: &(PeerId, MailId, Part)| self.peers[p].roster.has(&part.0);
+        let part = parts.find(|part| is_owed(part) && lives(&part.1) && is_right(part) && !is_going(part)).copied();
         if let Some((_, h, part)) = part.filter(|_| !self.peers[p].fooled) {
             self.violate(Rule::R3, format!("{} goes with {part} of {h}", self.name(p)));
         }

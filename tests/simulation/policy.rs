@@ -18,7 +18,7 @@ use super::disk::DiskOp;
 use super::liars::{Lie, all_parts};
 use super::members::Gd;
 use super::network::Answer;
-use super::peer::{After, Tell};
+use super::peer::{After, Peer, Tell};
 use super::world::World;
 
 /// Whether a part is one of this encoding.
@@ -181,10 +181,11 @@ impl World {
         members.map(|peer| (peer.id, all.clone())).collect()
     }
 
-    /// What each member has on its disk of a mail, without what it is about to remove. A restored one has what it said.
+    /// What each member has on its disk of a mail, without what it is about to remove. A restored one has what it said. Of whom a peer
+    /// has not heard yet that it was removed, it is one still: that holder is lost by the removal, not by what the peer does meanwhile.
     fn on_disks(&self, p: usize, owner: PeerId, h: MailId) -> Vec<BTreeSet<Part>> {
         let confirmed = self.peers[p].confirmed.get(&(owner, h));
-        let of = |(m, peer): (usize, &super::peer::Peer)| {
+        let of = |(m, peer): (usize, &Peer)| {
             let going: Vec<_> = peer
                 .ops
                 .values()
@@ -198,7 +199,13 @@ impl World {
             }
             parts
         };
-        self.peers.iter().enumerate().filter(|(_, peer)| peer.in_group && peer.id != owner).map(of).collect()
+        let counts = |peer: &Peer| self.is_member_for(p, peer) && peer.id != owner;
+        self.peers.iter().enumerate().filter(|(_, peer)| counts(peer)).map(of).collect()
+    }
+
+    /// Whether somebody is a member, or a peer has to take it for one.
+    fn is_member_for(&self, p: usize, peer: &Peer) -> bool {
+        peer.in_group || self.peers[p].roster.has(&peer.id)
     }
 
     /// A broken member: what it is about to give up goes before its owner knows.
@@ -255,7 +262,8 @@ impl World {
             Encoding::Fragments { k, n } => i32::from(n) - i32::from(k),
         };
         let before = self.on_disks(p, owner, h);
-        let others = (0..self.peers.len()).filter(|m| self.peers[*m].in_group && self.peers[*m].id != owner);
+        let others = (0..self.peers.len())
+            .filter(|m| self.is_member_for(p, &self.peers[*m]) && self.peers[*m].id != owner);
         let mut after = before.clone();
         if let Some(at) = others.into_iter().position(|m| m == p) {
             after[at].retain(|part| !parts.contains(part));

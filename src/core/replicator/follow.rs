@@ -134,7 +134,9 @@ impl Replicator {
             }
         }
         let now = self.now.mono;
+        let leaves = roster.leaving.contains(&roster.me.peer_id);
         for (id, owner) in self.owners.iter_mut() {
+            owner.untaken_since = (leaves && !roster.has(id)).then(|| owner.untaken_since.unwrap_or(now));
             match (roster.has(id), owner.follow.state) {
                 (true, FollowState::Off) => owner.follow.state = FollowState::Due(now),
                 (false, FollowState::Due(_) | FollowState::Asked { .. }) => owner.follow = Follow::default(),

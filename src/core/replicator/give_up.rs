@@ -24,8 +24,13 @@ use super::owner::{Owner, Task, Wait};
 use super::types::{Action, Event, Input, PartsDropped};
 use crate::core::placement::Held;
 use crate::model::holding::{Holding, HoldingState};
-use crate::model::{Address, MailId, Part, PeerId};
+use crate::model::{Address, MailId, Now, Part, PeerId};
 
+/// How long a member on its way out waits for others to take over what it holds of one who is no member any more, each time anew
+/// when one part was. Whoever joined since does not know of those mails, and who has no source any more never holds its part; the
+/// safe(f) that their owner had shown ended with its membership. Others learn within seconds that somebody leaves, and look at what
+/// waits every 5 minutes at least.
+const TAKE_OVER: Duration = Duration::from_secs(600);
 /// Pause before removing files is tried again.
 const REMOVE_PAUSE: Duration = Duration::from_secs(60);
 
@@ -49,6 +54,10 @@ impl Owner {
 }
 
 impl Owner {
+    /// Whether this peer, on its way out, does not wait any more until others hold what it holds of this one, which is no member.
+    pub(super) fn is_given_up_on(&self, now: Now) -> bool {
+        self.untaken_since.is_some_and(|since| now.mono.since(since) >= TAKE_OVER)
+    }
     /// Parts that were given up in words and may be held again.
     pub(super) fn going(&self) -> usize {
         self.given_up.values().map(|given| given.parts.len()).sum()
@@ -274,6 +283,10 @@ impl Replicator {
             self.flush_served(owner, h, &mut batch);
             self.record(&mut batch, Event::Dropped { owner, h, parts, over });
             self.commit(batch, Vec::new());
+        }
+        let now = self.now.mono;
+        if let Some(since) = self.owners.get_mut(&owner).and_then(|o| o.untaken_since.as_mut()) {
+            *since = now;
         }
         self.mirrors.space_freed();
         self.retry(|whose, wait| wait == Wait::Disk || (wait == Wait::Quota && *whose == owner));

@@ -44,9 +44,10 @@ use crate::model::group::Roster;
 use crate::model::{Encoding, MailId, MonoTime, Now, Part, PeerId};
 pub use mirror::SHORT_BYTES;
 use owner::Owners;
+pub use show::{FollowShown, OwnerStatus, Status};
 pub use types::{
-    Action, AskFailure, Config, Event, FollowShown, Input, KnownMail, Lookup, MirrorFailure, MirrorOrder, Mirrored,
-    OwnerStatus, PartsDropped, Reply, Scrub, Status,
+    Action, AskFailure, Config, Event, Input, KnownMail, Lookup, MirrorFailure, MirrorOrder, Mirrored, PartsDropped,
+    Reply, Scrub,
 };
 
 /// A mail: whose, and which.

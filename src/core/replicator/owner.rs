@@ -160,6 +160,8 @@ pub(super) struct Owner {
     /// Whether its files have been looked for since the start. Before that nothing is mirrored for it.
     pub(super) checked: bool,
     pub(super) trouble: Option<String>,
+    /// While this peer is on its way out and the owner is no member any more: since when nobody took over what is held of it.
+    pub(super) untaken_since: Option<MonoTime>,
 }
 
 impl Owner {
@@ -202,6 +204,7 @@ impl Owner {
             probe: Probe::default(),
             checked: false,
             trouble: None,
+            untaken_since: None,
         }
     }
     /// Queues a word on a part for its owner; it replaces an earlier one on the same part.

@@ -2,18 +2,96 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::Replicator;
 use super::follow::FollowState;
 use super::owner::Owner;
 use super::scheme::scheme;
-use super::types::{FollowShown, OwnerStatus, Status};
 use crate::core::placement::live_others;
-use crate::model::{Encoding, MailId, Now, PeerId};
+use crate::model::holding::HoldingRefusal;
+use crate::model::{Address, Encoding, MailId, Now, PeerId};
 
 /// Mails that are named one by one.
 const NAMED_MAX: usize = 100;
 /// Most mails of one owner that are looked at to name some: a status costs the same however many there are.
 const LOOKED_AT_MAX: usize = 1000;
+
+/// How the msglist of an owner is read at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FollowShown {
+    /// Everything that it says is known.
+    Ok,
+    /// More is being read.
+    Behind,
+    /// It does not answer.
+    Unreachable,
+    /// It is not a member any more.
+    Gone,
+}
+
+/// One owner in [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OwnerStatus {
+    /// Who.
+    pub address: Address,
+    /// Its PeerId.
+    pub peer: PeerId,
+    /// The last entry that was read.
+    pub cursor: String,
+    /// How it is read.
+    pub follow: FollowShown,
+    /// Seconds since it stopped answering.
+    pub unreachable_s: Option<u64>,
+    /// Mails it has in its list and that are not over.
+    pub mails: usize,
+    /// Parts held for it.
+    pub parts: usize,
+    /// Parts that were given up in words, and whose files are here until others have said once more that they hold theirs.
+    pub going: usize,
+    /// Those of both for which a member on its way out waits no longer: their owner is no member any more, and for ten minutes nobody
+    /// took one of them over.
+    pub untaken: usize,
+    /// Bytes of the parts that are held.
+    pub bytes: u64,
+    /// Parts that wait to be mirrored.
+    pub wanted: usize,
+    /// Mails of which a part was refused, at most 100.
+    pub refused: BTreeMap<MailId, HoldingRefusal>,
+    /// Holdings that the owner has not acknowledged.
+    pub reports: usize,
+    /// What does not fit in its msglist.
+    pub conflicts: Vec<String>,
+    /// Where it signed lists that contradict each other, in the epoch that it is in.
+    pub forked_at: Vec<String>,
+}
+
+/// What the replicator shows of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Whether the msglists have been read since the start, so that mirrors are served.
+    pub ready: bool,
+    /// Every owner that is known.
+    pub owners: Vec<OwnerStatus>,
+    /// Parts being pulled.
+    pub under_way: usize,
+    /// Mails that have fewer holders than they should, because no member is to spare.
+    pub degraded: usize,
+    /// Some of them, at most 100.
+    pub degraded_mails: Vec<MailId>,
+}
+
+impl Status {
+    /// Parts here for which a member on its way out waits: others are to hold them first.
+    pub fn waited_for(&self) -> usize {
+        self.owners.iter().map(|owner| owner.parts + owner.going - owner.untaken).sum()
+    }
+    /// Parts that go with it, because nobody took them over.
+    pub fn untaken(&self) -> usize {
+        self.owners.iter().map(|owner| owner.untaken).sum()
+    }
+}
 
 impl Replicator {
     pub(super) fn show(&self, now: Now) -> Status {
@@ -68,6 +146,7 @@ fn show_owner(peer: PeerId, owner: &Owner, now: Now) -> OwnerStatus {
         mails: owner.mails.len(),
         parts: owner.parts,
         going: owner.going(),
+        untaken: if owner.is_given_up_on(now) { owner.parts + owner.going() } else { 0 },
         bytes: owner.bytes,
         wanted: owner.wanted.len(),
         refused: refused.take(NAMED_MAX).collect::<BTreeMap<MailId, _>>(),

@@ -1,7 +1,10 @@
 //! Moves to another encoding while members are lost: at no moment fewer losses are survived than before.
 
-use super::world::{KN, World, id};
+use std::time::Duration;
+
+use super::world::{KN, NAMES, World, id};
 use super::{HOUR, SIX, all_five, indices, journaled};
+use crate::core::Brain;
 use crate::model::holding::HoldingState;
 use crate::model::{Encoding, Part};
 
@@ -56,6 +59,58 @@ fn what_a_member_holds_that_leaves_is_taken_over_from_it() {
     let stay = SIX[1..].iter().filter(|name| !copies.contains(name));
     let held = world.holders("alice", 1);
     assert!(stay.clone().count() > 0 && stay.clone().all(|name| held.contains_key(name)), "{held:?}");
+}
+
+/// Who joined after the owner was removed never learns of its mails, and never holds what it is placed for.
+#[test]
+fn what_nobody_takes_over_of_one_who_is_no_member_any_more_keeps_nobody_from_leaving() {
+    let mut world = World::new(&NAMES);
+    world.policy.copies = 5;
+    world.names.retain(|name| *name != "grace");
+    world.kill("grace");
+    world.set_roster();
+    world.send("alice", 1, Encoding::Whole);
+    assert_eq!(world.holders("alice", 1).len(), 5);
+    world.kill("alice");
+    world.names = NAMES[1..].to_vec();
+    world.start("grace");
+    world.set_roster();
+    world.run(HOUR);
+    let shown = |world: &mut World| {
+        let now = world.now;
+        let status = world.peer("bob").brain.as_ref().unwrap().observe(now);
+        (status.waited_for(), status.untaken())
+    };
+    assert_eq!(shown(&mut world), (1, 0), "who stays leaves nothing behind");
+    world.leaving.insert(id("bob"));
+    world.set_roster();
+    world.run(Duration::from_secs(590));
+    assert_eq!(shown(&mut world), (1, 0), "somebody may take it over yet");
+    world.run(Duration::from_secs(20));
+    assert_eq!(shown(&mut world), (0, 1));
+    assert!(world.holders("alice", 1).contains_key("bob"), "it goes with its part, and does not remove it");
+    world.leaving.clear();
+    world.set_roster();
+    assert_eq!(shown(&mut world), (1, 0));
+}
+
+#[test]
+fn what_somebody_takes_over_of_one_who_is_no_member_any_more_is_waited_for() {
+    let mut world = World::new(&SIX);
+    world.policy.copies = 1;
+    for x in 1..10 {
+        world.send("alice", x, Encoding::Whole);
+    }
+    let held = |world: &World, name| (1..10).filter(|x| world.holders("alice", *x).contains_key(name)).count();
+    let name = SIX[1..].iter().copied().max_by_key(|name| held(&world, name)).unwrap();
+    assert!(held(&world, name) > 0);
+    world.kill("alice");
+    world.names.retain(|name| *name != "alice");
+    world.leaving.insert(id(name));
+    world.set_roster();
+    world.run(Duration::from_secs(590));
+    assert_eq!(held(&world, name), 0);
+    assert!((1..10).all(|x| world.holders("alice", x).len() == 1));
 }
 
 #[test]
