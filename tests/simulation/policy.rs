@@ -262,8 +262,8 @@ impl World {
             Encoding::Fragments { k, n } => i32::from(n) - i32::from(k),
         };
         let before = self.on_disks(p, owner, h);
-        let others = (0..self.peers.len())
-            .filter(|m| self.is_member_for(p, &self.peers[*m]) && self.peers[*m].id != owner);
+        let others =
+            (0..self.peers.len()).filter(|m| self.is_member_for(p, &self.peers[*m]) && self.peers[*m].id != owner);
         let mut after = before.clone();
         if let Some(at) = others.into_iter().position(|m| m == p) {
             after[at].retain(|part| !parts.contains(part));
