@@ -152,7 +152,7 @@ pub(super) enum GroupCommand {
     },
     /// Removes a member; if it held the group key, the key is replaced and a new recovery code printed
     #[command(
-        after_help = "Example:\n  roost group remove frank@acme\n\nWhat it sent before stays readable until it ends; members and contacts follow a replaced key by themselves."
+        after_help = "Example:\n  roost group remove frank@acme\n\nWhat it sent before stays readable until it ends, while enough of those that hold it stay; members and contacts follow a replaced key by themselves."
     )]
     Remove {
         /// The member

@@ -51,7 +51,7 @@ pub(super) async fn remove(peer: &Peer, address: Address) -> Ending {
     let whom = address.clone();
     let recovery = change(peer, move |token| Input::Remove { token, address: whom }).await?;
     let mut notes = vec![format!(
-        "what {address} sent before stays readable until it ends: members keep its parts, hand them on when they leave if another can take them, and readers pull them; what members held at it is placed anew"
+        "what {address} sent before stays readable until it ends, while enough of those that hold it stay: members keep its parts, and readers pull them; what members held at it is placed anew"
     )];
     let group = report::group(peer).await?;
     if group.degraded.is_some() {
