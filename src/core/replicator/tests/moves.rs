@@ -101,7 +101,7 @@ fn what_somebody_takes_over_of_one_who_is_no_member_any_more_is_waited_for() {
     for x in 1..10 {
         world.send("alice", x, Encoding::Whole);
     }
-    let held = |world: &World, name| (1..10).filter(|x| world.holders("alice", *x).contains_key(name)).count();
+    let held = |world: &World, name: &str| (1..10).filter(|x| world.holders("alice", *x).contains_key(name)).count();
     let name = SIX[1..].iter().copied().max_by_key(|name| held(&world, name)).unwrap();
     assert!(held(&world, name) > 0);
     world.kill("alice");
