@@ -63,7 +63,8 @@ impl World {
 
     /// A cancel that is still called uncertain though everybody who could say more is there. A restored owner does not know whom
     /// it served, so only the reader can say more, and one that does not know of the mail, or has forgotten it, promises nothing to
-    /// a stranger, as the owner is one that left since, to whom members report no more; and of a mail that had ended before, the tombstone may not say how for each receiver.
+    /// a stranger, as an owner is one that left since, to whom members report no more; and of a mail that had ended before, the
+    /// tombstone may not say how for each receiver.
     pub(crate) fn unsure_cancel(&self) -> Option<&(SubmissionId, Address)> {
         let all_there = self.peers.iter().all(|p| p.is_up() && !p.dead && !p.left);
         let is_past = |which: &(SubmissionId, Address)| {
@@ -76,8 +77,9 @@ impl World {
             let key = MailKey { sender: self.peers[from].fingerprint, submission: *id };
             let knows = |reader: usize| self.peers[reader].disk.ledger.announced.contains(&key);
             let is_old = |p: usize| self.truth.restored.contains_key(&p);
-            let says_nothing = is_old(from) || self.has_left(from) || self.at(reader).is_some_and(is_old);
-            says_nothing && !self.at(reader).is_some_and(knows)
+            let is_stranger = |reader: usize| self.has_left(from) && !self.knows(reader, from);
+            let says_nothing = |reader: usize| is_old(reader) || is_stranger(reader);
+            (is_old(from) || self.at(reader).is_some_and(says_nothing)) && !self.at(reader).is_some_and(knows)
         };
         let is_forgotten = |(id, _): &(SubmissionId, Address)| self.is_forgotten_by_all(*id);
         // Who says falsely that it holds a mail never says that it has given it up; and nobody says anything to one that was removed.
