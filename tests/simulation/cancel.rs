@@ -97,8 +97,8 @@ impl World {
             .map(|(which, _)| which)
     }
 
-    /// Whether a mail is on no journal of its owner, which came back with an old disk, and none of its members' either: there is
-    /// nobody from whom its owner could hear that there was such a mail.
+    /// Whether a mail is on no journal of its owner, which came back with an old disk, and none of its members' either but of one
+    /// that hides what it read: there is nobody from whom its owner could hear that there was such a mail.
     fn is_forgotten_by_all(&self, id: SubmissionId) -> bool {
         let from = self.truth.letters[&id].from;
         let forms =
@@ -108,7 +108,7 @@ impl World {
             ledger.noted.contains_key(form) || ledger.buried_parts.contains(form) || ledger.sealed.contains(&form.1)
         };
         self.truth.restored.contains_key(&from)
-            && forms.into_iter().all(|form| !self.once_members().any(|p| knows(p, &form)))
+            && forms.into_iter().all(|form| !self.once_members().any(|p| knows(p, &form) && !self.hides_list_of(from, p)))
     }
 
     fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {

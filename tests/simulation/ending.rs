@@ -68,7 +68,8 @@ impl World {
                 parts.map(|(.., part)| *part).collect()
             };
             // Whoever had to take a wrong clock for right has forgotten what it held to be over.
-            let keeps = |member: &&usize| !self.lies(**member, Lie::HoldsNothing) && !self.peers[**member].fooled;
+            let is_blind = |member: usize| self.peers[member].fooled || self.hides_list_of(p, member);
+            let keeps = |member: &&usize| !self.lies(**member, Lie::HoldsNothing) && !is_blind(**member);
             let held: Vec<BTreeSet<Part>> = placed.iter().filter(keeps).map(|member| parts_of(*member)).collect();
             // Nobody takes the part of whom names every part: what the others hold is distinct all the same.
             let is_true = |member: &&usize| !self.lies(**member, Lie::ClaimsAll);
@@ -213,8 +214,12 @@ impl World {
         }
     }
 
-    /// Whether a mail was declared expired though its reader, who was there all the time, signed that it has it.
+    /// Whether a mail was declared expired though its reader, who was there all the time, signed that it has it. Not by one that
+    /// had to take a wrong clock for right: it heard nobody, so no reader either.
     fn is_falsely_expired(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
+        if self.peers[letter.from].fooled {
+            return false;
+        }
         let stayed = |p: usize| self.peers[p].is_up() && !self.truth.restored.contains_key(&p);
         let signed = |((of, _, reader), outcome): (&(SubmissionId, MailId, Address), &Outcome)| {
             of == id && reader == receiver && *outcome == Outcome::Received
@@ -233,10 +238,7 @@ impl World {
         };
         // Nobody follows the list of one who has left: whoever had not heard of the end by then keeps its part until the mail expires.
         let is_followed = |h: &MailId| !self.has_left(self.truth.mails[h].owner);
-        // Who hides from a restored owner what that had listed takes what is listed in its place for what it has read.
-        let hides = |p: usize, h: &MailId| {
-            self.lies(p, Lie::OldLists) && self.truth.restored.contains_key(&self.truth.mails[h].owner)
-        };
+        let hides = |p: usize, h: &MailId| self.hides_list_of(self.truth.mails[h].owner, p);
         let mut wrong = None;
         for (p, peer) in self.peers.iter().enumerate().filter(|(_, peer)| peer.is_up()) {
             let mut parts = peer.disk.parts.iter().map(|(_, h, _)| *h);

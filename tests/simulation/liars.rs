@@ -96,6 +96,11 @@ impl World {
     pub(crate) fn lies_in_lists(&self, p: usize) -> bool {
         self.lies(p, Lie::OldLists) || self.lies(p, Lie::Forks)
     }
+    /// Whether a member hides from an owner that came back with an old disk what that had listed before: it then takes what is
+    /// listed in its place for what it has read.
+    pub(crate) fn hides_list_of(&self, owner: usize, p: usize) -> bool {
+        self.lies(p, Lie::OldLists) && self.truth.restored.contains_key(&owner)
+    }
     /// Whether a peer may say that it holds what it does not.
     pub(crate) fn lies_of_parts(&self, p: usize) -> bool {
         self.lies(p, Lie::HoldsNothing) || self.lies(p, Lie::ClaimsAll)

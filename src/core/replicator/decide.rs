@@ -230,7 +230,10 @@ impl Replicator {
     ) -> Option<Part> {
         let mail = self.owners.mail(owner, h)?;
         let Encoding::Fragments { k, n } = mail.encoding else { return None };
-        let mine = mail.held.iter().next().filter(|_| mail.held.len() == 1)?;
+        // What is left of other encodings goes by itself, and says nothing of who holds one too many.
+        let single = |parts: &BTreeSet<Part>| fitting(mail.encoding, parts) == 1;
+        let is_mine = |part: &&Part| single(&mail.held) && fits(mail.encoding, **part);
+        let mine = mail.held.iter().find(is_mine)?;
         let is_twin = |(member, parts): (&PeerId, &BTreeSet<Part>)| *member != me && parts.contains(mine);
         if !answers.iter().any(is_twin) {
             return None;
@@ -240,8 +243,8 @@ impl Replicator {
         let free = all.clone().find(|part| !known.values().any(|held| held.contains(part)));
         // What is named only by members that name several is as good as free: they are to keep one of them, or lie. They are no
         // true twins either: with one of those nobody would ever come to rest.
-        let has_true_twin = || answers.iter().any(|which| which.1.len() == 1 && is_twin(which));
-        let is_spare = |part: &Part| !known.values().any(|held| held.len() == 1 && held.contains(part));
+        let has_true_twin = || answers.iter().any(|which| single(which.1) && is_twin(which));
+        let is_spare = |part: &Part| !known.values().any(|held| single(held) && held.contains(part));
         free.or_else(|| all.find(is_spare).filter(|_| has_true_twin()))
     }
 
@@ -358,7 +361,7 @@ impl Replicator {
         let of_address = self.owners.iter().filter(|(_, o)| o.address == *address);
         let held: Vec<MailKey> = of_address
             .flat_map(|(owner, o)| o.mails.iter().map(move |(h, mail)| (*owner, *h, mail)))
-            .filter(|(.., mail)| mail.encoding != Encoding::Whole && mail.held.len() == 1)
+            .filter(|(.., mail)| mail.encoding != Encoding::Whole && fitting(mail.encoding, &mail.held) == 1)
             .map(|(owner, h, _)| (owner, h))
             .collect();
         for (owner, h) in held {
@@ -442,6 +445,16 @@ impl Replicator {
 /// Whether as many members are placed as an encoding has parts. A mail that is kept whole is placed at as many as there are.
 pub(super) fn is_complete(encoding: Encoding, placed: usize) -> bool {
     placed >= scheme(encoding, placed).places()
+}
+
+/// Whether a part is of this encoding; one that is not is left from another.
+fn fits(encoding: Encoding, part: Part) -> bool {
+    scheme(encoding, 1).fits(part)
+}
+
+/// How many of these parts are of this encoding.
+fn fitting(encoding: Encoding, parts: &BTreeSet<Part>) -> usize {
+    parts.iter().filter(|part| fits(encoding, **part)).count()
 }
 
 /// One of the parts of a mail that is kept so.

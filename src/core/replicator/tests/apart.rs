@@ -200,3 +200,43 @@ fn r12_twins_come_apart_though_another_member_says_that_it_holds_every_part() {
         assert!(distinct.len() >= honest.len(), "{slow} was slow, {single:?} lies: {honest:?}");
     }
 }
+
+/// Seed 3011612: a member that came back with a fragment left from another encoding beside its own never gave way to its twin.
+#[test]
+fn r12_twins_come_apart_though_one_has_something_left_from_another_encoding() {
+    let two_of_three = Encoding::Fragments { k: 2, n: 3 };
+    let holders: Vec<&str> = {
+        let mut world = World::new(&SIX);
+        world.send("alice", 1, two_of_three);
+        world.holders("alice", 1).into_keys().collect()
+    };
+    let mut twins = 0;
+    for away in SIX[1..].iter().filter(|name| holders.contains(name)) {
+        let mut world = World::new(&SIX);
+        world.send("alice", 1, two_of_three);
+        let silent = SIX[1..].iter().find(|name| !holders.contains(name)).unwrap();
+        world.kill(silent);
+        // While one has not confirmed what it is to hold, all keep what they have.
+        world.send("alice", 1, KN);
+        assert_eq!(world.holders("alice", 1)[away].len(), 2);
+        world.kill(away);
+        world.lost.insert(id(away));
+        world.start(silent);
+        world.set_roster();
+        for encoding in [Encoding::Whole, two_of_three] {
+            world.send("alice", 1, encoding);
+            world.run(HOUR);
+        }
+        let held = world.holders("alice", 1);
+        let is_twin = |name: &&str| *name != away && held[name].iter().any(|part| held[away].contains(part));
+        twins += usize::from(holders.iter().any(|name| is_twin(&name)));
+        world.lost.clear();
+        world.start(away);
+        world.set_roster();
+        world.run(HOUR);
+        let held = world.holders("alice", 1);
+        assert_eq!(world.distinct("alice", 1), 3, "{away} was away: {held:?}");
+        assert_eq!(held.len(), 3, "{away} was away: {held:?}");
+    }
+    assert!(twins > 0, "none had a twin: this shows nothing");
+}
