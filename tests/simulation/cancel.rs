@@ -105,10 +105,11 @@ impl World {
             self.truth.mails.iter().filter(|(_, mail)| mail.submission == id).map(|(h, _)| (self.peers[from].id, *h));
         let knows = |p: usize, form: &(PeerId, MailId)| {
             let ledger = &self.peers[p].disk.ledger;
-            ledger.noted.contains_key(form) || ledger.buried_parts.contains(form) || ledger.sealed.contains(&form.1)
+            let here = ledger.noted.contains_key(form) || ledger.buried_parts.contains(form);
+            (here || ledger.sealed.contains(&form.1)) && !self.hides_list_of(from, p)
         };
         self.truth.restored.contains_key(&from)
-            && forms.into_iter().all(|form| !self.once_members().any(|p| knows(p, &form) && !self.hides_list_of(from, p)))
+            && forms.into_iter().all(|form| !self.once_members().any(|p| knows(p, &form)))
     }
 
     fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {
