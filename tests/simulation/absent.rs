@@ -17,16 +17,16 @@ use super::users::UserAct;
 use super::world::World;
 
 const MINUTE: u64 = 60_000;
-const DAY: u64 = 24 * 60 * MINUTE;
+pub(crate) const DAY: u64 = 24 * 60 * MINUTE;
 /// The owner, the member that reads, one that stays, the one that goes; and the reader outside.
-const OWNER: usize = 0;
-const MEMBER: usize = 1;
-const STAYS: usize = 2;
+pub(crate) const OWNER: usize = 0;
+pub(crate) const MEMBER: usize = 1;
+pub(crate) const STAYS: usize = 2;
 const ABSENT: usize = 3;
-const RITA: usize = 4;
+pub(crate) const RITA: usize = 4;
 
 /// Four members and rita, who know each other; nothing goes wrong.
-fn world(mode: Mode) -> World {
+pub(crate) fn world(mode: Mode) -> World {
     let policy = Policy {
         mode,
         fragments: KOfN { k: 2, n: 3 },
@@ -65,7 +65,7 @@ fn world(mode: Mode) -> World {
 
 impl World {
     /// The one who mails: a new mail, which is sealed and mirrored after a while.
-    fn mails(&mut self, to: usize) -> MailId {
+    pub(crate) fn mails(&mut self, to: usize) -> MailId {
         let before: BTreeSet<MailId> = self.truth.mails.keys().copied().collect();
         let id = self.rng.next();
         self.submit_to(OWNER, id, [self.peers[to].address.clone()].into());
@@ -76,24 +76,24 @@ impl World {
         new[0]
     }
 
-    fn is_well(&self) {
+    pub(crate) fn is_well(&self) {
         assert!(self.violation.is_none(), "{:?}", self.violation);
     }
 
-    fn passes(&mut self, ms: u64) {
+    pub(crate) fn passes(&mut self, ms: u64) {
         self.run(ms);
         self.is_well();
     }
 
     /// The parts of a mail that a peer has.
-    fn parts(&self, p: usize, h: &MailId) -> BTreeSet<Part> {
+    pub(crate) fn parts(&self, p: usize, h: &MailId) -> BTreeSet<Part> {
         let owner = self.peers[OWNER].id;
         let of_it = |part: &&(PeerId, MailId, Part)| (part.0, part.1) == (owner, *h);
         self.peers[p].disk.parts.iter().filter(of_it).map(|part| part.2).collect()
     }
 
     /// A peer is off until it comes back.
-    fn goes(&mut self, p: usize) {
+    pub(crate) fn goes(&mut self, p: usize) {
         self.crash(p);
         self.peers[p].left = true;
     }
@@ -111,13 +111,13 @@ impl World {
         })
     }
 
-    fn opens_all(&mut self, p: usize) {
+    pub(crate) fn opens_all(&mut self, p: usize) {
         self.user(UserAct::At(p, Standard::Inbox, Deed::OpenAll));
         self.passes(60 * MINUTE);
     }
 
     /// Which mails a peer has read, every byte.
-    fn has_read(&self, p: usize, h: &MailId) -> bool {
+    pub(crate) fn has_read(&self, p: usize, h: &MailId) -> bool {
         let submission = self.truth.mails[h].submission;
         self.peers[p].disk.files.values().any(|file| file.letter == Some(submission) && file.body == Some(true))
     }

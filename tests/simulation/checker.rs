@@ -87,6 +87,8 @@ pub(crate) struct Truth {
     pub(crate) contacts: BTreeSet<(usize, usize)>,
     /// Who served a wrong block of what.
     pub(crate) lied: BTreeSet<(MailId, PeerId)>,
+    /// Whom who found to lie about what: who may not be asked for it again (R6).
+    pub(crate) found_out: BTreeSet<(usize, MailId, PeerId)>,
     /// DSNs that were asked for.
     pub(crate) dsns: BTreeMap<SubmissionId, (usize, SubmissionId, Address)>,
     pub(crate) cancelled: BTreeSet<SubmissionId>,

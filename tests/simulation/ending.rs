@@ -17,6 +17,8 @@ use super::world::World;
 
 /// Messages that a member may send a minute while nothing happens.
 const MESSAGES_A_MINUTE: u64 = 60;
+/// A mirror keeps a part for a day after its mail has expired, and looks now and then.
+const KEPT_AFTER: Duration = Duration::from_secs(26 * 3600);
 
 impl World {
     /// An owner took a word: from now on it knows what its member did not hold when that was said. A liar may have claimed the part
@@ -130,15 +132,15 @@ impl World {
     /// Whether the reader of a mail whose owner's disk died has neither had it nor refused it, and still could: of the members
     /// that its safe(f) counted, no more were lost than it said may go.
     fn is_missed(&self, Orphan { h, reader, promise }: &Orphan) -> bool {
-        if self.is_void(h, promise) {
-            return false;
-        }
         let mail = &self.truth.mails[h];
         let key = MailKey { sender: self.peers[mail.owner].fingerprint, submission: mail.submission };
         // A restored reader that knows of it must get it too.
         let knows = |r: &usize| self.peers[*r].disk.ledger.announced.contains(&key);
         let there = |r: &usize| self.peers[*r].is_up() && knows(r);
         let Some(r) = self.at(reader).filter(there) else { return false };
+        if self.is_void(h, promise, r) {
+            return false;
+        }
         let cancelled = self.truth.cancelled.contains(&mail.submission);
         let said = cancelled || self.truth.nrs.contains_key(&(mail.submission, *h, reader.clone()));
         !said && !self.peers[r].disk.ledger.pulled.contains(&key) && mail.expiry > self.now(r).wall
@@ -155,8 +157,11 @@ impl World {
             return true;
         }
         let gone = self.at(receiver).is_some_and(|r| self.peers[r].dead || self.peers[r].left);
-        // Nobody believes any more what one who was removed says of its mails.
-        (gone || self.peers[letter.from].removed || self.is_beyond_recovery(id, letter, receiver))
+        // Nobody believes any more what one who was removed says of its mails; who had heard of one before reads it, and says so.
+        let key = MailKey { sender: self.peers[letter.from].fingerprint, submission: *id };
+        let has_heard = |r: usize| r == letter.from || self.peers[r].disk.ledger.announced.contains(&key);
+        let unheard = self.peers[letter.from].removed && !self.at(receiver).is_some_and(has_heard);
+        (gone || unheard || self.is_beyond_recovery(id, letter, receiver))
             && letter.at + self.params.policy.life.duration() + Duration::from_secs(600) > self.now(letter.from).wall
     }
 
@@ -239,10 +244,16 @@ impl World {
         // Nobody follows the list of one who has left: whoever had not heard of the end by then keeps its part until the mail expires.
         let is_followed = |h: &MailId| !self.has_left(self.truth.mails[h].owner);
         let hides = |p: usize, h: &MailId| self.hides_list_of(self.truth.mails[h].owner, p);
+        // Nobody tells one who was removed either: it keeps what it did not know to be gone by then, and that until the mail expires.
+        let may_keep = |p: usize, owner: PeerId, h: &MailId| {
+            let is_over = self.truth.mails[h].expiry + KEPT_AFTER <= self.now(p).wall;
+            self.peers[p].removed && !is_over && !self.peers[p].disk.ledger.buried_parts.contains(&(owner, *h))
+        };
         let mut wrong = None;
         for (p, peer) in self.peers.iter().enumerate().filter(|(_, peer)| peer.is_up()) {
-            let mut parts = peer.disk.parts.iter().map(|(_, h, _)| *h);
-            let part = parts.find(|h| gone(h) && is_followed(h) && !peer.removed && !hides(p, h));
+            let mut parts = peer.disk.parts.iter().map(|(owner, h, _)| (*owner, *h));
+            let part = parts.find(|(o, h)| gone(h) && is_followed(h) && !may_keep(p, *o, h) && !hides(p, h));
+            let part = part.map(|(_, h)| h);
             let blob = peer.disk.blobs.keys().find(|h| gone(h)).copied();
             if let Some(h) = part.or(blob) {
                 wrong = Some(format!("{} still has {h}, which is gone", peer.address));

@@ -86,6 +86,7 @@ impl World {
             Action::NameLiar { h, peer, .. } => {
                 self.check_named(p, h, peer);
                 self.peers[p].named.insert((h, peer));
+                self.truth.found_out.insert((p, h, peer));
             }
         }
     }

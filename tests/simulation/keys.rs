@@ -184,16 +184,22 @@ impl World {
         let gone = self.who_is_removed(by);
         self.say(|w| format!("{} replaces the group's key, and removes {gone:?}", w.name(by)));
         if let Some(gone) = gone {
-            self.gd.members.retain(|m| *m != gone);
-            self.gd.leaving.remove(&gone);
-            (self.peers[gone].in_group, self.peers[gone].removed) = (false, !self.peers[gone].dead);
-            self.later(1, Happening::Group(Step::Hears(gone)));
+            self.removes(gone);
         }
         self.gd.key += 1;
         self.change_group(by);
         for after in FORGED_MS {
             self.later(after, Happening::Group(Step::Forges));
         }
+    }
+
+    /// A member is none any more, whatever it says to that.
+    pub(crate) fn removes(&mut self, gone: usize) {
+        self.note_removal(gone);
+        self.gd.members.retain(|m| *m != gone);
+        self.gd.leaving.remove(&gone);
+        (self.peers[gone].in_group, self.peers[gone].removed) = (false, !self.peers[gone].dead);
+        self.later(1, Happening::Group(Step::Hears(gone)));
     }
 
     /// One who is lost for good, else by chance one who is there.
@@ -303,18 +309,22 @@ impl World {
     /// Holds an ns against what its reader has pinned for its sender's group, as `actors::postbox` does it.
     pub(crate) fn judge_ns(&mut self, p: usize, from: NsFrom, sealed: SealedNs, fresh: Option<bool>) {
         let named = super::world::fingerprint(&sealed.ns.from);
-        match self.standing(p, &sealed, fresh == Some(true)) {
+        let (now, name, group) = (self.now(p).mono, sealed.name(), sealed.ns.from.group().clone());
+        if let Some(fresh) = fresh {
+            self.peers[p].doubts.looked(now, &group, name, fresh);
+        }
+        let is_due = fresh.is_none() && self.peers[p].doubts.is_due(now, &name);
+        match self.standing(p, &sealed, self.peers[p].doubts.is_over(&name)) {
+            Some(Standing::NotYet(_) | Standing::Pinned) if is_due => {
+                let token = self.wait(p, Waiter::Fresh(from, Box::new(sealed)));
+                self.hand(p, Tell::Group(Input::Freshen { token, group }));
+            }
             // Its user would be asked, and sees a key that is not the one of whom it knows.
-            None if sealed.ns.from_fingerprint != named => {
+            None | Some(Standing::Pinned) if sealed.ns.from_fingerprint != named => {
                 self.pass_over(p, &from, Answer::Refused("unknown".to_owned()))
             }
             None | Some(Standing::Pinned) => self.believe_ns(p, from, sealed),
             Some(Standing::Named(peer)) if peer == sealed.ns.owner => self.believe_ns(p, from, sealed),
-            Some(Standing::NotYet(_)) if fresh.is_none() => {
-                let group = sealed.ns.from.group().clone();
-                let token = self.wait(p, Waiter::Fresh(from, Box::new(sealed)));
-                self.hand(p, Tell::Group(Input::Freshen { token, group }));
-            }
             Some(Standing::NotYet(why)) => self.pass_over(p, &from, Answer::Later(why)),
             Some(standing) => {
                 let is_true = (sealed.signer, sealed.ns.from_fingerprint) == (named, named);
@@ -327,7 +337,7 @@ impl World {
         }
     }
 
-    fn standing(&self, p: usize, sealed: &SealedNs, is_fresh: bool) -> Option<Standing> {
+    fn standing(&self, p: usize, sealed: &SealedNs, is_over: bool) -> Option<Standing> {
         let pins = self.peers[p].brains.as_ref()?.group.as_ref()?;
         let group = sealed.ns.from.group();
         let pin = pins.current().groups.remove(group)?;
@@ -336,7 +346,7 @@ impl World {
         let known = Known { group, key: &pin.key, retired: &pin.retired, gd: pin.gd.as_deref() };
         let believed = self.peers[p].believed.as_ref().filter(|_| group == &acme());
         let known = believed.map_or(known, |gd| Known { gd: Some(&gd.gd), ..known });
-        Some(judge(&claim, &known, is_fresh))
+        Some(judge(&claim, &known, is_over))
     }
 
     fn pass_over(&mut self, p: usize, from: &NsFrom, answer: Answer) {

@@ -50,9 +50,28 @@ impl World {
         }
     }
 
-    /// Remembers what a dying disk leaves to the others: mails that their readers know of, and how safe they were shown to be.
+    /// Remembers what a dying disk leaves to the others.
     fn note_death(&mut self, p: usize) {
-        for (h, promise) in self.promises(p) {
+        self.orphan(p, self.promises(p));
+    }
+
+    /// The same of one who is removed: what it showed to be safe, those who stay keep for its readers.
+    pub(crate) fn note_removal(&mut self, p: usize) {
+        let before = || {
+            let own = self.truth.shown.iter().filter(|(h, _)| self.truth.mails[h].owner == p);
+            own.map(|(h, promise)| (*h, promise.clone())).collect()
+        };
+        let promises = match (self.peers[p].dead, self.peers[p].is_up()) {
+            (true, _) => Vec::new(),
+            (_, true) => self.promises(p),
+            _ => before(),
+        };
+        self.orphan(p, promises);
+    }
+
+    /// Mails that their readers know of, and how safe they were shown to be.
+    fn orphan(&mut self, p: usize, promises: Vec<(MailId, Promise)>) {
+        for (h, promise) in promises {
             let sealed = &self.truth.mails[&h];
             let key = MailKey { sender: self.peers[p].fingerprint, submission: sealed.submission };
             for reader in &sealed.receivers {
@@ -103,12 +122,14 @@ impl World {
         self.truth.promised.extend(own);
     }
 
-    /// Whether more holders were lost than safe(f) said may go.
-    pub(crate) fn is_void(&self, h: &MailId, promise: &Promise) -> bool {
+    /// Whether more holders were lost to `reader` than safe(f) said may go.
+    pub(crate) fn is_void(&self, h: &MailId, promise: &Promise, reader: usize) -> bool {
         let at = self.truth.mails[h].owner;
         let owner = self.peers[at].id;
         // Nobody need wait, to leave, for others to hold what it holds of one who was removed.
         let may_go = |m: usize| !self.gd.members.contains(&at) && self.has_left(m);
+        // Who said falsely of this very mail that it is gone, say, is not asked for it again.
+        let is_found_out = |m: &usize| self.truth.found_out.contains(&(reader, *h, self.peers[*m].id));
         // Who lies about parts is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
         let is_lost = |m: &&usize| {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
@@ -117,6 +138,7 @@ impl World {
                 || self.peers[**m].removed
                 || may_go(**m)
                 || self.is_false_holder(**m)
+                || is_found_out(m)
                 || self.peers[**m].fooled
                 || rot
                 || restored
@@ -126,7 +148,8 @@ impl World {
         let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
         let gave_up = promise.holders.iter().any(|m| !self.peers[*m].dead && !holds(m));
         let stands_in = |m: &usize| {
-            self.has_rot(*m, owner, h) || (self.is_false_holder(*m) && (holds(m) || self.lies_of_parts(*m)))
+            let is_false = self.is_false_holder(*m) || is_found_out(m);
+            self.has_rot(*m, owner, h) || (is_false && (holds(m) || self.lies_of_parts(*m)))
         };
         let liars = self.once_members().filter(|m| gave_up && stands_in(m) && !promise.holders.contains(m));
         let safe = promise.safe.min(self.declared_since(promise.at, h));
@@ -234,7 +257,7 @@ impl World {
             mail.submission == *id && mail.receivers.contains(receiver) && owner.disk.ledger.sealed.contains(*h)
         });
         let mut forms = forms.peekable();
-        let kept = |h: &MailId| self.truth.promised.get(h).is_some_and(|promise| !self.is_void(h, promise));
+        let kept = |h: &MailId| self.truth.promised.get(h).is_some_and(|promise| !self.is_void(h, promise, letter.from));
         forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h) && !kept(h))
     }
 

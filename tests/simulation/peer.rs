@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use roost::core::fetch::{self, Fetch};
-use roost::core::group::{self, Group, SignedGd};
+use roost::core::group::{self, Doubts, Group, SignedGd};
 use roost::core::outbox::{self, Outbox, RecoverJob};
 use roost::core::postbox::io::NsFrom;
 use roost::core::postbox::{self, Postbox};
@@ -213,6 +213,8 @@ pub(crate) struct Peer {
     pub(crate) confirmed: BTreeMap<(PeerId, MailId), BTreeMap<PeerId, BTreeSet<Part>>>,
     /// ns of the DHT that were read.
     pub(crate) read: BTreeSet<Digest>,
+    /// Those that do not fit what is pinned.
+    pub(crate) doubts: Doubts,
     /// Peers that were named as liars, by mail, since the pull began.
     pub(crate) named: BTreeSet<(MailId, PeerId)>,
     pub(crate) polling_nr: bool,
@@ -265,6 +267,7 @@ impl Peer {
             holder_batches: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             read: BTreeSet::new(),
+            doubts: Doubts::default(),
             named: BTreeSet::new(),
             polling_nr: false,
             told_gone: BTreeSet::new(),
@@ -286,6 +289,7 @@ impl Peer {
         self.holder_batches.clear();
         self.confirmed.clear();
         self.read.clear();
+        self.doubts = Doubts::default();
         self.named.clear();
         self.polling_nr = false;
         self.told_gone.clear();

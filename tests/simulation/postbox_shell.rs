@@ -69,9 +69,15 @@ impl World {
 
     /// Who may have a mail: its owner, and the members of its group in rendezvous order.
     fn sources(&self, h: MailId, owner: PeerId) -> Vec<PeerId> {
-        let group = &self.peers[self.index(&owner)].roster;
-        let others: BTreeSet<PeerId> = group.members.iter().map(|m| m.peer_id).filter(|m| *m != owner).collect();
-        let placed = usize::from(group.policy.fragments.n).max(usize::from(group.policy.copies));
+        let sender = &self.peers[self.index(&owner)];
+        // Readers of one who was removed go by the group's descriptor, not by what that one knows itself.
+        let (policy, mut others): (_, BTreeSet<PeerId>) = if sender.removed {
+            (&self.gd.policy, self.gd.members.iter().map(|m| self.peers[*m].id).collect())
+        } else {
+            (&sender.roster.policy, sender.roster.members.iter().map(|m| m.peer_id).collect())
+        };
+        others.remove(&owner);
+        let placed = usize::from(policy.fragments.n).max(usize::from(policy.copies));
         [owner].into_iter().chain(rank(&h, others).into_iter().take(placed + SPARE_SOURCES)).collect()
     }
 

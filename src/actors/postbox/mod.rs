@@ -166,6 +166,7 @@ pub fn start(brain: Postbox, parts: Parts, log: Arc<dyn EventLog>) -> PostboxPor
         neighbours: neighbours.clone(),
         clock: clock.clone(),
         read: Arc::default(),
+        doubts: Arc::default(),
         unplaced: Arc::default(),
     };
     let performer = Performer {

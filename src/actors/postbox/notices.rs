@@ -15,7 +15,7 @@ use crate::actors::directory::{Directory, KnownGroup, Snapshot};
 use crate::actors::read_entries::ReadEntries;
 use crate::actors::shell::{Handle, Stopped};
 use crate::clock::Clock;
-use crate::core::group::{Claim, Known, Standing, judge};
+use crate::core::group::{Claim, Doubts, Known, Standing, judge};
 use crate::core::postbox::io::{NrItem, NrSent, NsFrom, NsRefusal};
 use crate::core::postbox::{Input, MailKey, Postbox};
 use crate::model::dht::{DhtKey, value_hash};
@@ -103,6 +103,8 @@ pub(super) struct Notices {
     pub(super) clock: Clock,
     /// Entries under `ns:` that were read and need not be again.
     pub(super) read: Arc<ReadEntries>,
+    /// ns that do not fit what is pinned, and how often a newer gd was looked for because of them.
+    pub(super) doubts: Arc<Mutex<Doubts>>,
     /// Sealed nr that no other peer stores yet. Sealed anew each time, they would fill the own share of the DHT.
     pub(super) unplaced: Unplaced,
 }
@@ -120,19 +122,16 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 impl Notices {
     /// Opens an ns that `peer` brought or published, and verifies it; gives it, and whether its sender is a known one.
     pub(super) async fn open_ns(&self, peer: PeerId, sealed: Vec<u8>) -> Result<(Ns, bool), NsError> {
-        let length = sealed.len();
+        let (length, name) = (sealed.len(), value_hash(&sealed));
         let me = self.me.clone();
         let opened: UnverifiedNs = cpu(sealed.len(), move || decrypt_ns(&sealed, &me)).await??;
         let (from, fingerprint) = (opened.from().clone(), opened.fingerprint());
-        let mut snapshot = self.directory.snapshot();
-        let is_older = matches!(named_by_group(&snapshot, &opened, false), Err(NsError::NoCertificate { .. }));
-        let mut is_fresh = false;
-        if is_older || snapshot.is_unknown(&from) {
-            // Its sender may have joined since, or the group's key may be another one.
-            is_fresh = self.neighbours.freshen(from.group()).await;
-            snapshot = self.directory.snapshot();
+        let snapshot = self.compared(&opened, name).await;
+        let is_over = self.doubts().is_over(&name);
+        let member = named_by_group(&snapshot, &opened, is_over)?;
+        if member.is_some() {
+            self.doubts().settled(&name);
         }
-        let member = named_by_group(&snapshot, &opened, is_fresh)?;
         let certificate = self.certificate(&snapshot, &from, fingerprint, peer).await?;
         let signer = certificate.clone();
         let ns = cpu(length, move || opened.verify(&signer)).await??;
@@ -143,6 +142,30 @@ impl Notices {
         }
         let known = self.is_known(&snapshot, &from, fingerprint);
         Ok((ns, known))
+    }
+
+    /// What is known of an ns's group, once a newer gd was looked for where the one that is here does not fit: its sender may have
+    /// joined since, or the group's key may be another one.
+    async fn compared(&self, ns: &UnverifiedNs, name: Digest) -> Arc<Snapshot> {
+        let snapshot = self.directory.snapshot();
+        let group = ns.from().group();
+        let has_no_gd = snapshot.groups.get(group).is_some_and(|known| known.gd.is_none());
+        let is_older = matches!(named_by_group(&snapshot, ns, false), Err(NsError::NoCertificate { .. }));
+        if !(is_older || has_no_gd) || !self.doubts().is_due(self.clock.now().mono, &name) {
+            return snapshot;
+        }
+        let shared = self.doubts().shared(self.clock.now().mono, group);
+        let fresh = match shared {
+            Some(fresh) => fresh,
+            None => self.neighbours.freshen(group).await,
+        };
+        self.doubts().looked(self.clock.now().mono, group, name, fresh);
+        self.directory.snapshot()
+    }
+
+    fn doubts(&self) -> MutexGuard<'_, Doubts> {
+        // Counts are right whoever panicked beside them.
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_known(&self, snapshot: &Snapshot, from: &Address, fingerprint: Fingerprint) -> bool {
@@ -392,13 +415,13 @@ fn known_certificate(snapshot: &Snapshot, address: &Address, fingerprint: Finger
     (certificate.fingerprint() == fingerprint).then_some(certificate)
 }
 
-/// Checks what an ns claims against the pinned group of its sender (R11), whose gd may be the newest that can be had; gives the
-/// peer that the gd names for it.
-fn named_by_group(snapshot: &Snapshot, ns: &UnverifiedNs, is_fresh: bool) -> Result<Option<PeerId>, NsError> {
+/// Checks what an ns claims against the pinned group of its sender (R11); `is_over` when no newer gd is waited for. Gives the peer
+/// that the gd names for it.
+fn named_by_group(snapshot: &Snapshot, ns: &UnverifiedNs, is_over: bool) -> Result<Option<PeerId>, NsError> {
     let group = ns.from().group();
     let Some(KnownGroup { key, retired, gd, .. }) = snapshot.groups.get(group) else { return Ok(None) };
     let claim = Claim { from: ns.from(), fingerprint: ns.fingerprint(), group_key: ns.group_key() };
-    match judge(&claim, &Known { group, key, retired, gd: gd.as_deref() }, is_fresh) {
+    match judge(&claim, &Known { group, key, retired, gd: gd.as_deref() }, is_over) {
         Standing::Named(peer) => Ok(Some(peer)),
         Standing::Pinned => Ok(None),
         Standing::NotYet(why) => Err(NsError::NoCertificate { from: ns.from().clone(), why }),

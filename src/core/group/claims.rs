@@ -34,7 +34,7 @@ pub struct Known<'a> {
 pub enum Standing {
     /// The gd names the sender, with this peer.
     Named(PeerId),
-    /// The key is the pinned one, and no gd is here yet.
+    /// The key is the pinned one, and no gd is here yet: its sender is a stranger, about whom the user is asked.
     Pinned,
     /// Not now, and why: a newer gd may say so.
     NotYet(String),
@@ -42,15 +42,16 @@ pub enum Standing {
     Forged(String),
 }
 
-/// Judges a claim by a gd that may be the newest that can be had (`is_fresh`).
-pub fn judge(claim: &Claim<'_>, known: &Known<'_>, is_fresh: bool) -> Standing {
+/// Judges a claim by the gd that is here; `is_over` when the newest that could be had was looked for so often that no newer one is
+/// waited for ([`Doubts::is_over`](super::Doubts::is_over)).
+pub fn judge(claim: &Claim<'_>, known: &Known<'_>, is_over: bool) -> Standing {
     let Known { group, key, retired, gd } = known;
     if claim.group_key != **key && !retired.contains(&claim.group_key) {
-        return if is_fresh {
+        return if is_over {
             Standing::Forged(format!("the key pinned for {group} is {key}, not {}", claim.group_key))
         } else {
-            // The group's key may have been replaced, and nobody could be asked; the gd that says so is on its way. The one here says
-            // nothing about a sender that joined since.
+            // The group's key may have been replaced, and the gd that says so is on its way: a look finds what the DHT and members have,
+            // which may all be older. The one here says nothing about a sender that joined since.
             Standing::NotYet(format!("it names the key {} of {group}, pinned is {key}", claim.group_key))
         };
     }
@@ -61,7 +62,7 @@ pub fn judge(claim: &Claim<'_>, known: &Known<'_>, is_fresh: bool) -> Standing {
             "the key of {} is {}, not {}; its group has signed no change",
             member.address, member.fingerprint, claim.fingerprint
         )),
-        // A fresh gd was looked for; one that names it may come later.
+        // One that names it may come later.
         (_, None) => Standing::NotYet(format!("the gd of {group} that is known here does not name it")),
     }
 }

@@ -3,6 +3,7 @@ mod audit;
 mod cancel;
 mod endings;
 mod growth;
+mod leisure;
 mod reencode;
 mod restored;
 mod truth;

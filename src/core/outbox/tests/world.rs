@@ -147,6 +147,8 @@ pub(super) struct World {
     inbox: VecDeque<Input>,
     /// Commits that are not durable yet.
     commits: VecDeque<(Vec<Event>, Vec<Effect<Outbox>>)>,
+    /// All commits, and whether each may wait for others.
+    pub(super) committed: Vec<(Vec<Event>, bool)>,
     /// Steps until the power fails.
     pub(super) fuse: Option<usize>,
     pub(super) steps: usize,
@@ -189,6 +191,7 @@ impl World {
             others,
             inbox: VecDeque::new(),
             commits: VecDeque::new(),
+            committed: Vec::new(),
             fuse: None,
             steps: 0,
             was_served: false,
@@ -355,6 +358,7 @@ impl World {
                     events.iter().map(|e| crate::wire::decode(&crate::wire::encode(e)).unwrap()).collect();
                 assert_eq!(events, copied, "events survive their encoding");
                 self.past.asks(&events);
+                self.committed.push((copied, Outbox::may_wait(&then)));
                 self.commits.push_back((events, then));
             }
         }

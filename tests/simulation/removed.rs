@@ -1,0 +1,79 @@
+//! Members that are removed while they are there, in written stories: what the checker excuses of them, and what it does not.
+
+use roost::model::Mode;
+
+use super::absent::{self, DAY, MEMBER, OWNER, RITA, STAYS};
+use super::checker::Rule;
+use super::world::World;
+
+/// Four members and rita, one of whom is to be removed.
+fn world() -> World {
+    absent::world(Mode::Fragments)
+}
+
+impl World {
+    /// The group goes on without this member, which hears of it.
+    fn is_removed(&mut self, gone: usize, by: usize) {
+        self.removes(gone);
+        self.change_group(by);
+        self.passes(60_000);
+        assert_eq!(self.peers[gone].roster.members.len(), 1, "it knows");
+    }
+}
+
+#[test]
+fn r7_a_removed_member_keeps_what_it_did_not_know_to_be_gone_and_nothing_else() {
+    let mut world = world();
+    let h = world.mails(RITA);
+    assert!(!world.parts(STAYS, &h).is_empty());
+    world.is_removed(STAYS, OWNER);
+    world.opens_all(RITA);
+    assert!(world.has_read(RITA, &h));
+    assert!(!world.parts(STAYS, &h).is_empty(), "nobody tells it");
+    world.check_gone();
+    world.is_well();
+
+    // Had it known, it would have to be rid of it.
+    let owner = world.peers[OWNER].id;
+    world.peers[STAYS].disk.ledger.buried_parts.insert((owner, h));
+    world.check_gone();
+    assert_eq!(world.violation.take().map(|violation| violation.rule), Some(Rule::R7));
+    world.peers[STAYS].disk.ledger.buried_parts.remove(&(owner, h));
+
+    // And once the mail is over it is gone there too.
+    world.passes(9 * DAY);
+    assert!(world.parts(STAYS, &h).is_empty());
+    world.check_gone();
+    world.is_well();
+}
+
+#[test]
+fn r2_what_one_showed_to_be_safe_who_was_removed_those_who_stay_keep_for_its_readers() {
+    let mut world = world();
+    let h = world.mails(RITA);
+    world.passes(60_000);
+    world.is_removed(OWNER, MEMBER);
+    assert_eq!(world.truth.orphans.len(), 1, "it was safe, and rita knew of it");
+    world.passes(2 * 60 * 60_000);
+    world.goes(OWNER);
+    assert!(!world.all_ended(), "rita has not read it");
+    world.opens_all(RITA);
+    assert!(world.has_read(RITA, &h), "from those who stay");
+    assert!(world.all_ended());
+    world.check_outcomes();
+    world.is_well();
+}
+
+#[test]
+fn r2_a_mail_of_one_who_was_removed_ends_for_whoever_had_heard_of_it() {
+    let mut world = world();
+    let h = world.mails(RITA);
+    world.is_removed(OWNER, MEMBER);
+    assert!(!world.all_ended());
+    world.check_outcomes();
+    assert_eq!(world.violation.take().map(|violation| violation.rule), Some(Rule::R2), "it waits for rita");
+    world.opens_all(RITA);
+    assert!(world.has_read(RITA, &h) && world.all_ended());
+    world.check_outcomes();
+    world.is_well();
+}
