@@ -257,7 +257,8 @@ impl World {
             mail.submission == *id && mail.receivers.contains(receiver) && owner.disk.ledger.sealed.contains(*h)
         });
         let mut forms = forms.peekable();
-        let kept = |h: &MailId| self.truth.promised.get(h).is_some_and(|promise| !self.is_void(h, promise, letter.from));
+        let kept =
+            |h: &MailId| self.truth.promised.get(h).is_some_and(|promise| !self.is_void(h, promise, letter.from));
         forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h) && !kept(h))
     }
 

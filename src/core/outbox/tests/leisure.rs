@@ -22,7 +22,7 @@ fn a_commit_waits_only_when_nothing_but_the_word_that_it_is_durable_hangs_on_it(
     let reply = || Effect::Reply(Token(1), Reply::Stopped);
     assert!(!Outbox::may_wait(&[reply()]), "somebody waits for it");
     assert!(!Outbox::may_wait(&[durable(Vec::new()), reply()]));
-    let act = Effect::Act(Action::RemoveBlob { h: MailId::new([1; 20]) });
+    let act = Effect::Act(Action::DropBlob { h: MailId::new([1; 20]) });
     assert!(!Outbox::may_wait(&[durable(Vec::new()), act]));
     assert!(!Outbox::may_wait(&[Effect::Feed(Input::ClockDoubtful(false))]), "only that word is known to have time");
 }
