@@ -1,5 +1,5 @@
-//! Doubts: ns that do not fit what is pinned for their sender's group, and how often a newer gd was looked for because of each. It
-//! only counts: it judges nothing and asks nobody.
+//! Doubts: ns that do not fit what is pinned for their sender's group, and how often a newer gd was looked for because of each.
+//! They only count: they judge nothing and ask nobody.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
