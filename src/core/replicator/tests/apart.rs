@@ -228,8 +228,8 @@ fn r12_twins_come_apart_though_one_has_something_left_from_another_encoding() {
             world.run(HOUR);
         }
         let held = world.holders("alice", 1);
-        let is_twin = |name: &&str| *name != away && held[name].iter().any(|part| held[away].contains(part));
-        twins += usize::from(holders.iter().any(|name| is_twin(&name)));
+        let is_twin = |name: &&str| name != away && held[name].iter().any(|part| held[away].contains(part));
+        twins += usize::from(holders.iter().any(is_twin));
         world.lost.clear();
         world.start(away);
         world.set_roster();
