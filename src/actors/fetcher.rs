@@ -186,7 +186,7 @@ fn unreachable(error: &NetError) -> SourceFailure {
 fn gone_or(error: &NetError, h: MailId, owner: PeerId) -> SourceFailure {
     if let NetError::Gone { tombstone, .. } = error {
         return match Signed::<Tombstone>::verify(tombstone) {
-            Ok(t) if t.h == h && t.owner == owner => SourceFailure::Gone,
+            Ok(t) if t.h == h && t.owner == owner => SourceFailure::Gone(t.ending),
             // Another owner gave its own mail this h, and ended that: no lie, and no word on this mail.
             Ok(t) if t.h == h => SourceFailure::Nothing,
             _ => SourceFailure::Lied("its tombstone is not the owner's".to_owned()),
@@ -532,7 +532,7 @@ mod tests {
             NetError::Gone { peer: bob.peer_id(), tombstone: word.as_bytes().to_vec() }
         };
         let owner = alice.peer_id();
-        assert_eq!(gone_or(&said_by(&alice, h), h, owner), SourceFailure::Gone);
+        assert_eq!(gone_or(&said_by(&alice, h), h, owner), SourceFailure::Gone(Ending::Cancelled));
         assert_eq!(gone_or(&said_by(&bob, h), h, owner), SourceFailure::Nothing);
         let other = said_by(&alice, MailId::new([8; 20]));
         assert!(matches!(gone_or(&other, h, owner), SourceFailure::Lied(_)));

@@ -1,13 +1,15 @@
 //! What a cancel was answered, and whether that stays true: nobody reads what was `cancelled`, and `too late` is said only of
 //! what its reader has.
 
+use roost::core::fetch::SourceFailure;
 use roost::core::outbox::{self, CancelAnswer, CancelTarget, EndedAs};
 use roost::core::postbox::MailKey;
+use roost::model::msglist::Ending;
 use roost::model::notification::Outcome;
 use roost::model::{Address, MailId, PeerId, SubmissionId};
 
 use super::checker::Rule;
-use super::peer::{Tell, Waiter};
+use super::peer::{Peer, Tell, Waiter};
 use super::sabotage::Saboteur;
 use super::world::World;
 
@@ -89,12 +91,31 @@ impl World {
                 || self.lies_in_lists(from)
                 || (0..self.params.members).any(|m| m != from && self.lies_of_parts(m))
         };
+        // What it was served may still be with one that was removed before it said otherwise; then only the reader can say more.
+        let is_with_removed = |(id, reader): &(SubmissionId, Address)| {
+            let from = self.truth.letters[id].from;
+            let key = MailKey { sender: self.peers[from].fingerprint, submission: *id };
+            let promises = |r: usize| self.peers[r].disk.ledger.announced.contains(&key) || self.knows(r, from);
+            self.is_unheard_of_removed(*id) && !self.at(reader).is_some_and(promises)
+        };
         let mut unsure = self.truth.cancel_said.iter().filter(|(_, answer)| **answer == CancelAnswer::Uncertain);
         unsure
             .find(|(which, _)| {
-                all_there && !is_past(which) && !nobody_knows(which) && !is_forgotten(which) && !lied_about(which)
+                let is_excused = nobody_knows(which) || is_forgotten(which) || lied_about(which) || is_with_removed(which);
+                all_there && !is_past(which) && !is_excused
             })
             .map(|(which, _)| which)
+    }
+
+    /// Whether a form of a mail was served to a member that was removed before its owner had any word from it of what it holds of
+    /// that: its reports are refused since.
+    fn is_unheard_of_removed(&self, id: SubmissionId) -> bool {
+        let from = self.truth.letters[&id].from;
+        let is_unheard = |h: &MailId, m: usize| {
+            m != from && self.peers[m].removed && !self.peers[from].disk.ledger.heard.contains(&(*h, self.peers[m].id))
+        };
+        let is_of_it = |h: &MailId| self.truth.mails[h].submission == id;
+        self.truth.served.keys().any(|(_, h, to)| is_of_it(h) && is_unheard(h, *to))
     }
 
     /// Whether a mail is on no journal of its owner, which came back with an old disk, and none of its members' either but of one
@@ -117,7 +138,8 @@ impl World {
         if let Some(reader) = self.at(&receiver) {
             let has = self.peers[reader].disk.ledger.pulled.contains(&key) && reader != p;
             let knows_better = self.peers[p].disk.ledger.ended.get(&(id, receiver.clone())) == Some(&EndedAs::Received);
-            if has && (knows_better || !self.is_service_unknown(id, reader)) {
+            let may_not_know = self.is_service_unknown(id, reader) || self.has_forgotten_cancel(reader, key);
+            if has && (knows_better || !may_not_know) {
                 let why = format!("{} says that {id} is cancelled for {receiver}, who has it", self.name(p));
                 return self.violate(Rule::R7, why);
             }
@@ -158,10 +180,28 @@ impl World {
         // A cancel that a restore took back, and that nobody else was told of, is none any more.
         let restored = self.truth.restored.get(&owner).is_some_and(|when| *when >= at);
         let taken_back = restored && !self.owner_knows_tombstone(&h);
-        if !taken_back && !self.is_service_unknown(id, p) {
+        let key = MailKey { sender: self.peers[owner].fingerprint, submission: id };
+        if !taken_back && !self.is_service_unknown(id, p) && !self.has_forgotten_cancel(p, key) {
             let why =
                 format!("{} reads {h}, of which its sender was told at {at} ms that it is cancelled", self.name(p));
             self.violate(Rule::R7, why);
+        }
+    }
+
+    /// Whether a reader had heard that a mail was taken back, and forgot it with its disk, while the mail's owner is a member no
+    /// more: those who were members with it hold its parts on, for they hear nothing of it any more. Only the owner itself can tell
+    /// the reader again, when that asks it for the mail.
+    fn has_forgotten_cancel(&self, reader: usize, key: MailKey) -> bool {
+        let is_removed = |owner: &Peer| owner.fingerprint == key.sender && owner.removed;
+        self.truth.forgot_cancel.contains(&(reader, key)) && self.peers.iter().any(is_removed)
+    }
+
+    /// A source showed a reader that asked for a mail its owner's word that it was taken back: from then on it is not read.
+    pub(crate) fn note_heard(&mut self, reader: usize, h: MailId, failure: &SourceFailure) {
+        if *failure == SourceFailure::Gone(Ending::Cancelled) {
+            let mail = &self.truth.mails[&h];
+            let key = MailKey { sender: self.peers[mail.owner].fingerprint, submission: mail.submission };
+            self.truth.forgot_cancel.remove(&(reader, key));
         }
     }
 }

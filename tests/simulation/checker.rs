@@ -124,6 +124,8 @@ pub(crate) struct Truth {
     pub(crate) shown: BTreeMap<MailId, Promise>,
     /// The same of mails that their owners then lost themselves, as they came back with an old disk.
     pub(crate) promised: BTreeMap<MailId, Promise>,
+    /// Mails of which readers had heard that they were taken back, before they came back with an old disk, and not since.
+    pub(crate) forgot_cancel: BTreeSet<(usize, MailKey)>,
     /// What a cancel was last said to have come to.
     pub(crate) cancel_said: BTreeMap<(SubmissionId, Address), CancelAnswer>,
     /// Readers whose nr a restored owner refused before it had learned of the mail again, and when.

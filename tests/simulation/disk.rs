@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use roost::core::outbox::{self, EndedAs, Spooled};
 use roost::core::postbox::access::{BodyState, MessageKey};
 use roost::core::{postbox, replicator};
+use roost::model::holding::HoldingState;
 use roost::model::msglist::{Ending, EntryBody};
 use roost::model::notification::{Nr, Ns};
 use roost::model::{Address, Digest, Encoding, Fingerprint, MailId, Part, PeerId, SubmissionId, WallTime};
@@ -161,6 +162,8 @@ pub(crate) struct Ledger {
     pub(crate) tombstoned: BTreeMap<MailId, Ending>,
     /// Mails of which it learned from its own msglist, as its members have it, that they are gone, and nothing else.
     pub(crate) learned_gone: BTreeSet<MailId>,
+    /// Members that said what became of what they held of an own mail, or still hold of it.
+    pub(crate) heard: BTreeSet<(MailId, PeerId)>,
     /// Audits that members missed.
     pub(crate) missed: BTreeMap<(PeerId, MailId), BTreeSet<WallTime>>,
     /// Mails that members' msglists name, as read.
@@ -206,6 +209,10 @@ impl Ledger {
             }
             outbox::Event::Tombstoned { h, ending, .. } => drop(self.tombstoned.insert(h, ending)),
             outbox::Event::Gone { h, .. } => drop(self.learned_gone.insert(h)),
+            outbox::Event::Holdings { member, items, .. } => {
+                let told = items.iter().filter(|item| !matches!(item.state, HoldingState::Refused(_)));
+                self.heard.extend(told.map(|item| (item.h, member)));
+            }
             outbox::Event::Missed { member, h, at, .. } => drop(self.missed.entry((member, h)).or_default().insert(at)),
             _ => {}
         }

@@ -27,10 +27,10 @@ fn failure(answer: Answer) -> SourceFailure {
 }
 
 /// A source that says the mail is gone is believed only with the owner's word.
-pub(crate) fn gone_or(answer: Answer, h: MailId, owner: PeerId) -> SourceFailure {
+fn gone_or(answer: Answer, h: MailId, owner: PeerId) -> SourceFailure {
     let Answer::Gone(tombstone) = &answer else { return failure(answer) };
     match Signed::<Tombstone>::verify(tombstone) {
-        Ok(t) if t.h == h && t.owner == owner => SourceFailure::Gone,
+        Ok(t) if t.h == h && t.owner == owner => SourceFailure::Gone(t.ending),
         // Another owner's word on its own mail of that h, or what a liar says to be that: no lie of who passes it on.
         Ok(t) if t.h == h => SourceFailure::Nothing,
         _ => SourceFailure::Lied("its tombstone is not the owner's".to_owned()),
@@ -50,6 +50,13 @@ pub(crate) fn expected(layout: &Layout, run: &Run) -> Vec<(u64, u8)> {
 }
 
 impl World {
+    /// A source gives nothing of a mail.
+    pub(crate) fn none_of(&mut self, p: usize, answer: Answer, h: MailId, owner: PeerId) -> SourceFailure {
+        let failure = gone_or(answer, h, owner);
+        self.note_heard(p, h, &failure);
+        failure
+    }
+
     /// Does what the fetch brain asks for.
     pub(crate) fn act_fetch(&mut self, p: usize, action: Action) {
         match action {
@@ -181,7 +188,7 @@ impl World {
                 };
                 Ok(Offer { whole: parts.contains(&Part::Whole), fragments: parts.iter().map(fragment).collect() })
             }
-            other => Err(gone_or(other, h, owner)),
+            other => Err(self.none_of(p, other, h, owner)),
         };
         self.hand(p, Tell::Fetch(Input::Offered { h, source, offer }));
     }
@@ -194,7 +201,7 @@ impl World {
                 Err(SourceFailure::Lied("it is signed by another than the sender".to_owned()))
             }
             Answer::Manifest(manifest) => Ok((Layout::new(manifest.length, manifest.encoding).unwrap(), manifest)),
-            other => Err(gone_or(other, h, order.owner)),
+            other => Err(self.none_of(p, other, h, order.owner)),
         };
         self.hand(p, Tell::Fetch(Input::Manifest { h, source, manifest }));
     }

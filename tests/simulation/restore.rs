@@ -86,6 +86,7 @@ impl World {
         let old = old.ledger;
         let new = &self.peers[p].disk.ledger;
         self.truth.lost_bodies.extend(old.pulled.difference(&new.pulled).map(|key| (p, *key)));
+        self.truth.forgot_cancel.extend(old.withdrawn.difference(&new.withdrawn).map(|key| (p, *key)));
         for (h, ending) in &old.tombstoned {
             self.truth.endings_before.entry(*h).or_default().insert(*ending);
         }

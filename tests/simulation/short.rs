@@ -6,7 +6,7 @@ use roost::core::fetch::{Input, Order, RequestId, Run, SourceFailure};
 use roost::fragment::Layout;
 use roost::model::{Encoding, MailId, Part};
 
-use super::fetch_shell::{expected, gone_or};
+use super::fetch_shell::expected;
 use super::network::{Answer, Pending, Request};
 use super::peer::Tell;
 use super::sabotage::Saboteur;
@@ -46,7 +46,7 @@ impl World {
                     Err(SourceFailure::Lied("its bytes are not those that were announced".to_owned()))
                 }
             }
-            other => Err(gone_or(other, h, order.owner)),
+            other => Err(self.none_of(p, other, h, order.owner)),
         };
         self.hand(p, Tell::Fetch(Input::Short { h, request, result }));
     }

@@ -12,6 +12,7 @@ use crate::core::Token;
 use crate::core::peer_score::Score;
 use crate::fragment::Layout;
 use crate::model::manifest::Manifest;
+use crate::model::msglist::Ending;
 use crate::model::{Digest, MailId, PeerId, PulledMail, Urgency};
 use crate::wire::Signed;
 
@@ -149,8 +150,8 @@ pub enum SourceFailure {
     Unreachable(String),
     /// It has nothing of the mail.
     Nothing,
-    /// The mail is gone: it has the owner's tombstone.
-    Gone,
+    /// The mail is gone, in this way: it has the owner's tombstone.
+    Gone(Ending),
     /// It served a block or manifest that is not the announced one. It is not asked again for this mail.
     Lied(String),
 }

@@ -13,6 +13,7 @@ use crate::core::peer_score::PeerScores;
 use crate::core::{Outgoing, Token};
 use crate::fragment::Layout;
 use crate::model::manifest::Manifest;
+use crate::model::msglist::Ending;
 use crate::model::{Digest, MailId, MonoTime, Now, PeerId, Urgency};
 use crate::wire::Signed;
 
@@ -134,6 +135,8 @@ pub(super) struct Pull {
     last_block: MonoTime,
     /// When to look for overdue blocks and silent requests again.
     look: MonoTime,
+    /// Whether a source showed its owner's word that it took the mail back: it is not read any more, whoever still has it (R7).
+    is_taken_back: bool,
 }
 
 impl Pull {
@@ -151,6 +154,7 @@ impl Pull {
             first_block: None,
             last_block: now.mono,
             look: now.mono + LOOK,
+            is_taken_back: false,
         }
     }
 
@@ -290,6 +294,7 @@ impl Pull {
             state.manifest = Asked::Done;
             state.offer = OfferState::Out(failure.clone());
         }
+        self.is_taken_back |= *failure == SourceFailure::Gone(Ending::Cancelled);
         if let Phase::Pulling(schedule) = &mut self.phase {
             for request in schedule.withdraw(&source) {
                 out.act(Action::Cancel { request });
@@ -365,6 +370,7 @@ impl Pull {
     /// A source is out.
     pub(super) fn source_failed(&mut self, source: PeerId, failure: &SourceFailure, out: &mut Outgoing<Fetch>) {
         let Some(state) = self.sources.get_mut(&source) else { return };
+        self.is_taken_back |= *failure == SourceFailure::Gone(Ending::Cancelled);
         if let SourceFailure::Lied(_) = failure {
             state.report.bad_blocks += 1;
         }
@@ -380,7 +386,8 @@ impl Pull {
 
     pub(super) fn finished(&mut self, result: Result<PathBuf, String>) {
         if matches!(self.phase, Phase::Finishing) {
-            self.phase = Phase::Ended(result.map_err(|why| Failure::Mismatch { why }));
+            let checked = result.map_err(|why| Failure::Mismatch { why });
+            self.phase = Phase::Ended(if self.is_taken_back { Err(Failure::Gone) } else { checked });
         }
     }
 
@@ -483,6 +490,7 @@ impl Pull {
         let failure = match &self.phase {
             Phase::Ended(result) => return Some(result.clone()),
             Phase::Finishing | Phase::Opening(_) => return None,
+            _ if self.is_taken_back => Failure::Gone,
             Phase::Asking if self.manifests_under_way() == 0 && !self.may_still_offer() => self.too_few(0, 1),
             Phase::Pulling(schedule) if self.is_stuck() => {
                 let plan = schedule.plan();
@@ -511,7 +519,7 @@ impl Pull {
         let out = |wanted: fn(&SourceFailure) -> bool| {
             self.sources.values().filter(|s| matches!(&s.offer, OfferState::Out(f) if wanted(f))).count()
         };
-        if out(|f| matches!(f, SourceFailure::Gone)) > 0 {
+        if out(|f| matches!(f, SourceFailure::Gone(_))) > 0 {
             return Failure::Gone;
         }
         let unreachable = out(|f| matches!(f, SourceFailure::Unreachable(_)));

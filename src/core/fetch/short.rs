@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pull::Lie;
-use super::{Action, Fetch, Order, Reply, Report, RequestId, SourceFailure, SourceReport};
+use super::{Action, Failure, Fetch, Order, Reply, Report, RequestId, SourceFailure, SourceReport};
 use crate::core::Token;
 use crate::core::peer_score::PeerScores;
 use crate::model::manifest::BLOCK_BYTES;
+use crate::model::msglist::Ending;
 use crate::model::{MailId, MonoTime, Now, PeerId, PulledMail};
 
 /// Short mails that are pulled at a time: enough to hide the delay of their owner, and each may want a connection, which costs as much
@@ -98,6 +99,10 @@ impl Fetch {
                 self.answering.note(owner, took);
                 self.keep_report(short.report(took));
                 self.answer(&short.waiters, &short.order, &Reply::Fetched(PulledMail::Short(bytes)));
+                self.start_waiting(now);
+            }
+            Err(SourceFailure::Gone(Ending::Cancelled)) => {
+                self.answer(&short.waiters, &short.order, &Reply::Failed(Failure::Gone));
                 self.start_waiting(now);
             }
             Err(failure) => {

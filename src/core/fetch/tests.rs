@@ -8,6 +8,7 @@ use super::short::SHORTS_MAX;
 use super::*;
 use crate::fragment::Layout;
 use crate::model::manifest::{BLOCK_BYTES, Manifest};
+use crate::model::msglist::Ending;
 use crate::model::{Digest, Encoding, Urgency, WallTime};
 use crate::wire::{PeerKey, Signed};
 
@@ -23,6 +24,8 @@ enum Way {
     Lying,
     /// Answers the first request and dies.
     Dying,
+    /// Shows the owner's word that the mail is gone, and how.
+    Over(Ending),
 }
 
 struct World {
@@ -108,6 +111,7 @@ impl World {
             Action::AskOffer { source, .. } => match self.sources[&source].0 {
                 Way::Dead => self.later(1, Input::Offered { h, source, offer: Err(refused()) }),
                 Way::Silent => self.later(8000, Input::Offered { h, source, offer: Err(refused()) }),
+                Way::Over(how) => self.later(6, Input::Offered { h, source, offer: Err(SourceFailure::Gone(how)) }),
                 _ => {
                     let offer = Ok(self.sources[&source].1.clone());
                     self.later(3, Input::Offered { h, source, offer });
@@ -154,6 +158,10 @@ impl World {
                     self.later(2, Input::Short { h: order.h, request, result: lie });
                 }
                 Way::Dead => self.later(1, Input::Short { h: order.h, request, result: Err(refused()) }),
+                Way::Over(how) => {
+                    let gone = Err(SourceFailure::Gone(how));
+                    self.later(2, Input::Short { h: order.h, request, result: gone });
+                }
                 Way::Silent | Way::Dying => {}
             },
             Action::NameLiar { peer, .. } => self.liars.push(peer),
@@ -424,6 +432,27 @@ fn an_owner_that_fails_is_late_or_lies_delays_the_others_by_half_a_second_at_mos
         let effects: Vec<_> = std::iter::from_fn(|| world.brain.poll_effect()).collect();
         assert!(matches!(effects[0], Effect::Act(Action::AskOffer { .. })), "{owner:?}: {effects:?}");
     }
+}
+
+/// Seed 30001911: the reader had heard of the cancel, came back with an old disk, and read what a member still had to which the
+/// owner, removed from the group, cannot speak any more.
+#[test]
+fn r7_what_its_owner_took_back_is_not_read_from_whoever_still_has_it() {
+    for blocks in [1, 300] {
+        let mut world =
+            World::new(blocks, Encoding::Whole, vec![(Way::Over(Ending::Cancelled), whole()), (Way::Good, whole())]);
+        world.run();
+        assert!(matches!(world.replies[..], [Reply::Failed(Failure::Gone)]), "{blocks}: {:?}", world.replies);
+    }
+    let mut world = short(Way::Over(Ending::Cancelled));
+    world.run();
+    assert!(matches!(world.replies[..], [Reply::Failed(Failure::Gone)]), "{:?}", world.replies);
+    assert!(world.served.is_empty(), "nobody else is asked");
+    // What is over in another way was taken from nobody: whoever finds it may have it.
+    let mut world =
+        World::new(300, Encoding::Whole, vec![(Way::Over(Ending::Expired), whole()), (Way::Good, whole())]);
+    world.run();
+    assert!(matches!(world.replies[..], [Reply::Fetched(_)]), "{:?}", world.replies);
 }
 
 #[test]
