@@ -98,6 +98,8 @@ pub(crate) struct Truth {
     pub(crate) acknowledged: BTreeSet<SubmissionId>,
     /// Who came back with an old disk, and when.
     pub(crate) restored: BTreeMap<usize, u64>,
+    /// Who was removed while it was there, and when.
+    pub(crate) removed_at: BTreeMap<usize, u64>,
     /// What was accepted before a restore.
     pub(crate) submitted_before: BTreeSet<SubmissionId>,
     /// Tombstones that were durable before a restore.
@@ -143,6 +145,8 @@ pub(crate) struct Promise {
     pub(crate) holders: BTreeSet<usize>,
     /// Those of them that a restore had taken the part from already, unknown to the owner.
     pub(crate) emptied: BTreeSet<usize>,
+    /// The mail was not kept as the policy says, or had not arrived there: what was shown counts what was going to go.
+    pub(crate) moving: bool,
     /// When it was shown.
     pub(crate) at: u64,
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use roost::core::outbox::{self, RecoverJob};
+use roost::core::outbox::{self, MailStatus, RecoverJob};
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, fetch};
 use roost::model::notification::Ns;
@@ -94,7 +94,10 @@ impl World {
         let Some(brains) = &self.peers[p].brains else { return Vec::new() };
         let (status, owner) = (brains.outbox.observe(self.now(p)), self.peers[p].id);
         let mails = status.submissions.iter().flat_map(|s| &s.mails).filter(|mail| mail.safe >= 0);
-        let promise = |h: MailId, safe: i32| {
+        let encoding = |length: u64| self.gd.policy.encoding_for(length, self.gd.others_staying(p));
+        let promise = |mail: &MailStatus| {
+            let (h, safe) = (mail.h, mail.safe);
+            let moving = mail.moving || mail.encoding != encoding(mail.length);
             let counted = self.counted(p, &h);
             let is_emptied = |m: &usize, parts: &BTreeSet<Part>| {
                 let here = &self.peers[*m].disk.parts;
@@ -102,9 +105,9 @@ impl World {
             };
             let all = counted.iter().map(|(member, parts)| (self.index(member), parts));
             let emptied = all.filter(|(m, parts)| is_emptied(m, parts)).map(|(m, _)| m).collect();
-            Promise { safe, holders: self.holders(p, &h), emptied, at: self.t }
+            Promise { safe, holders: self.holders(p, &h), emptied, moving, at: self.t }
         };
-        mails.map(|mail| (mail.h, promise(mail.h, mail.safe))).collect()
+        mails.map(|mail| (mail.h, promise(mail))).collect()
     }
 
     /// Remembers what a peer shows as it goes down.
@@ -152,7 +155,7 @@ impl World {
             self.has_rot(*m, owner, h) || (is_false && (holds(m) || self.lies_of_parts(*m)))
         };
         let liars = self.once_members().filter(|m| gave_up && stands_in(m) && !promise.holders.contains(m));
-        let safe = promise.safe.min(self.declared_since(promise.at, h));
+        let safe = promise.safe.min(self.declared_since(promise, h));
         i32::try_from(promise.holders.iter().filter(is_lost).count() + liars.count()).unwrap() > safe
     }
 

@@ -13,7 +13,7 @@ use roost::model::{Digest, Encoding, MailId, Part, PeerId, Policy};
 use roost::store::manifests::covers;
 use roost::wire::Signed;
 
-use super::checker::{Rule, SealedMail, survives};
+use super::checker::{Promise, Rule, SealedMail, survives};
 use super::disk::DiskOp;
 use super::liars::{Lie, all_parts};
 use super::members::Gd;
@@ -53,16 +53,20 @@ impl World {
     }
 
     /// What the policies that held at a moment or later declare at least, in the group as it was then: losses that a mail survives beside its owner's.
-    pub(crate) fn declared_since(&self, at: u64, h: &MailId) -> i32 {
+    /// Of a mail that was kept as its policy says, what is shown must be kept as long as that policy holds.
+    pub(crate) fn declared_since(&self, promise: &Promise, h: &MailId) -> i32 {
         let SealedMail { length, owner, .. } = self.truth.mails[h];
         let declared = |gd: &Gd| match gd.policy.encoding_for(length, gd.others_staying(owner)) {
             Encoding::Whole => i32::try_from(gd.policy.whole_copies(gd.others_staying(owner))).unwrap() - 1,
             Encoding::Fragments { k, n } => i32::from(n) - i32::from(k),
         };
-        let first = self.gds.iter().rposition(|(since, _)| *since <= at).unwrap_or(0);
+        let first = self.gds.iter().rposition(|(since, _)| *since <= promise.at).unwrap_or(0);
         let held = &self.gds[first..];
-        // With one policy, what is shown must be kept.
-        if held.len() == 1 { i32::MAX } else { held.iter().map(|(_, gd)| declared(gd)).min().unwrap() }
+        if held.len() == 1 && !promise.moving {
+            i32::MAX
+        } else {
+            held.iter().map(|(_, gd)| declared(gd)).min().unwrap()
+        }
     }
 
     /// A manifest, signed for real, of digests that nobody computes.

@@ -15,6 +15,7 @@ use serde_bytes::ByteBuf;
 use super::checker::{Letter, Rule};
 use super::disk::{Disk, Record};
 use super::network::{CallRef, Pending};
+use super::peer::Peer;
 use super::world::World;
 
 /// An older image of a disk.
@@ -112,24 +113,24 @@ impl World {
 
     /// Whether somebody else who is still there has read in the owner's msglist that it has this mail.
     fn is_listed_elsewhere(&self, h: &MailId) -> bool {
-        let owner = self.peers[self.truth.mails[h].owner].id;
-        let others = self
-            .peers
-            .iter()
-            .enumerate()
-            .filter(|(n, p)| p.id != owner && !p.dead && !p.left && !self.lies_in_lists(*n));
-        others.into_iter().any(|(_, p)| p.disk.ledger.read.contains(&(owner, *h)))
+        let at = self.truth.mails[h].owner;
+        self.who_may_tell(at).any(|p| p.disk.ledger.read.contains(&(self.peers[at].id, *h)))
     }
 
     /// Whether somebody else who is still there has read that it is gone.
     pub(crate) fn is_entombed_elsewhere(&self, h: &MailId) -> bool {
-        let owner = self.peers[self.truth.mails[h].owner].id;
-        let others = self
-            .peers
-            .iter()
-            .enumerate()
-            .filter(|(n, p)| p.id != owner && !p.dead && !p.left && !self.lies_in_lists(*n));
-        others.into_iter().any(|(_, p)| p.disk.ledger.buried_parts.contains(&(owner, *h)))
+        let at = self.truth.mails[h].owner;
+        self.who_may_tell(at).any(|p| p.disk.ledger.buried_parts.contains(&(self.peers[at].id, *h)))
+    }
+
+    /// The others who are still there and may tell a restored owner of its own msglist. Whoever was removed before the owner came
+    /// back takes it for a stranger, and a msglist is for members.
+    fn who_may_tell(&self, owner: usize) -> impl Iterator<Item = &Peer> {
+        let back = self.truth.restored.get(&owner);
+        let was_removed =
+            move |p: usize| back.is_some_and(|back| self.truth.removed_at.get(&p).is_some_and(|at| at <= back));
+        let tells = move |p: usize, peer: &Peer| !peer.dead && !peer.left && !self.lies_in_lists(p) && !was_removed(p);
+        self.peers.iter().enumerate().filter(move |(p, peer)| *p != owner && tells(*p, peer)).map(|(_, peer)| peer)
     }
 
     /// Whether a tombstone of this mail was ever durable at its owner.
