@@ -101,7 +101,8 @@ impl World {
         let mut unsure = self.truth.cancel_said.iter().filter(|(_, answer)| **answer == CancelAnswer::Uncertain);
         unsure
             .find(|(which, _)| {
-                let is_excused = nobody_knows(which) || is_forgotten(which) || lied_about(which) || is_with_removed(which);
+                let is_excused =
+                    nobody_knows(which) || is_forgotten(which) || lied_about(which) || is_with_removed(which);
                 all_there && !is_past(which) && !is_excused
             })
             .map(|(which, _)| which)

@@ -449,8 +449,7 @@ fn r7_what_its_owner_took_back_is_not_read_from_whoever_still_has_it() {
     assert!(matches!(world.replies[..], [Reply::Failed(Failure::Gone)]), "{:?}", world.replies);
     assert!(world.served.is_empty(), "nobody else is asked");
     // What is over in another way was taken from nobody: whoever finds it may have it.
-    let mut world =
-        World::new(300, Encoding::Whole, vec![(Way::Over(Ending::Expired), whole()), (Way::Good, whole())]);
+    let mut world = World::new(300, Encoding::Whole, vec![(Way::Over(Ending::Expired), whole()), (Way::Good, whole())]);
     world.run();
     assert!(matches!(world.replies[..], [Reply::Fetched(_)]), "{:?}", world.replies);
 }
