@@ -70,7 +70,9 @@ impl World {
         self.say(|w| format!("the clock of {} jumps by {} s", w.name(p), by / 1000));
         self.peers[p].skew += by;
         (self.peers[p].unsure_since, self.peers[p].clock_off) = (Some(self.t), false);
-        for other in self.gd.members.clone() {
+        // The clock of one who was removed is set like another's, and nobody else hears it.
+        let alone = self.peers[p].removed.then_some(p);
+        for other in self.gd.members.clone().into_iter().chain(alone) {
             self.compare_clock_soon(other);
         }
     }
@@ -113,10 +115,12 @@ impl World {
         self.tell(p, Tell::Outbox(outbox::Input::ClockDoubtful(doubtful)));
     }
 
-    /// Whether a clock is too far from the median of those that can be heard, the own among them, or was not compared yet.
+    /// Whether a clock is too far from the median of those that can be heard, the own among them, or was not compared yet. Nobody
+    /// answers one who was removed: it hears no clock but its own.
     fn is_clock_doubtful(&mut self, p: usize) -> bool {
         let mine = self.peers[p].skew;
-        let joined = |other: usize| self.is_joined(p, other) && self.is_joined(other, p);
+        let is_answered = !self.peers[p].removed;
+        let joined = |other: usize| is_answered && self.is_joined(p, other) && self.is_joined(other, p);
         let heard = self.gd.members.iter().copied().filter(|m| *m != p && self.peers[*m].is_up() && joined(*m));
         let mut offsets: Vec<i64> = heard.map(|other| self.peers[other].skew - mine).collect();
         let (agrees, alone) = (offsets.iter().any(|offset| offset.abs() <= OFF_MS), offsets.is_empty());

@@ -299,7 +299,7 @@ impl World {
         self.tell(p, Tell::Postbox(postbox::Input::Start));
         self.tell(p, Tell::Replicator(replicator::Input::Start(roster.clone())));
         self.tell(p, Tell::Outbox(outbox::Input::Start { blobs }));
-        if self.params.jumps.is_empty() || !self.peers[p].in_group {
+        if self.params.jumps.is_empty() || !self.peers[p].in_group && !self.peers[p].removed {
             // Its clock is right, as the group's brain would find.
             self.tell_clock(p, false);
         } else {
