@@ -155,6 +155,7 @@ pub(crate) struct HolderBatch {
     pub(crate) h: MailId,
     pub(crate) left: usize,
     pub(crate) answers: BTreeMap<PeerId, BTreeSet<Part>>,
+    pub(crate) gone: Vec<Vec<u8>>,
 }
 
 /// A peer.

@@ -95,7 +95,7 @@ impl World {
 
     fn ask_holders(&mut self, p: usize, owner: PeerId, h: MailId, members: &[PeerId]) {
         let batch = self.fresh();
-        let all = HolderBatch { owner, h, left: members.len(), answers: BTreeMap::new() };
+        let all = HolderBatch { owner, h, left: members.len(), answers: BTreeMap::new(), gone: Vec::new() };
         self.peers[p].holder_batches.insert(batch, all);
         if members.is_empty() {
             return self.end_holders(p, batch);
@@ -113,6 +113,7 @@ impl World {
         match answer {
             Answer::Offer(parts) => drop(all.answers.insert(member, parts)),
             Answer::NotFound => drop(all.answers.insert(member, BTreeSet::new())),
+            Answer::Gone(tombstone) => all.gone.push(tombstone),
             _ => {}
         }
         if all.left == 0 {
@@ -121,10 +122,12 @@ impl World {
     }
 
     fn end_holders(&mut self, p: usize, batch: u64) {
-        let Some(HolderBatch { owner, h, answers, .. }) = self.peers[p].holder_batches.remove(&batch) else { return };
+        let Some(HolderBatch { owner, h, answers, gone, .. }) = self.peers[p].holder_batches.remove(&batch) else {
+            return;
+        };
         self.peers[p].confirmed.insert((owner, h), answers.clone());
         let answers = if self.is(Saboteur::FreesEarly) { self.all_hold_all(&owner, &h) } else { answers };
-        self.tell_later(p, 0, Tell::Replicator(Input::Holders { owner, h, answers }));
+        self.tell_later(p, 0, Tell::Replicator(Input::Holders { owner, h, answers, gone }));
     }
 
     fn report(&mut self, p: usize, owner: PeerId, upto: u64, holdings: Holdings) {

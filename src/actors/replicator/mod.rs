@@ -125,20 +125,27 @@ fn parts_of(fragments: Vec<(u8, u8)>) -> BTreeSet<Part> {
 }
 
 /// Asks each of the members at the same time. One that says the mail is not there holds nothing; one that does not answer is
-/// left out.
-async fn ask_holders(client: PeerClient, h: MailId, members: Vec<PeerId>) -> BTreeMap<PeerId, BTreeSet<Part>> {
+/// left out, and so is one that says the mail is gone: what it sent to show that comes second, not verified.
+async fn ask_holders(
+    client: PeerClient,
+    h: MailId,
+    members: Vec<PeerId>,
+) -> (BTreeMap<PeerId, BTreeSet<Part>>, Vec<Vec<u8>>) {
     let ask = |member: PeerId| {
         let client = client.clone();
-        async move {
-            match client.get_fragments(member, &h).await {
-                Ok(fragments) => Some((member, parts_of(fragments))),
-                Err(NetError::Status { code: 404, .. }) => Some((member, BTreeSet::new())),
-                Err(_) => None,
-            }
-        }
+        async move { (member, client.get_fragments(member, &h).await) }
     };
-    let asked: FuturesUnordered<_> = members.into_iter().map(ask).collect();
-    asked.filter_map(std::future::ready).collect().await
+    let mut asked: FuturesUnordered<_> = members.into_iter().map(ask).collect();
+    let (mut answers, mut gone) = (BTreeMap::new(), Vec::new());
+    while let Some((member, answer)) = asked.next().await {
+        match answer {
+            Ok(fragments) => drop(answers.insert(member, parts_of(fragments))),
+            Err(NetError::Status { code: 404, .. }) => drop(answers.insert(member, BTreeSet::new())),
+            Err(NetError::Gone { tombstone, .. }) => gone.push(tombstone),
+            Err(_) => {}
+        }
+    }
+    (answers, gone)
 }
 
 /// Looks for the files of an address: removes what nobody named, and says what is missing. A part without its manifest can be
@@ -304,10 +311,10 @@ impl Perform<Replicator> for Performer {
             Action::CheckParts { address, parts } => self.check(back, address, parts),
             Action::AskHolders { owner, h, members } => {
                 let client = self.tools.client.clone();
-                self.ask(
-                    back,
-                    async move { Input::Holders { owner, h, answers: ask_holders(client, h, members).await } },
-                );
+                self.ask(back, async move {
+                    let (answers, gone) = ask_holders(client, h, members).await;
+                    Input::Holders { owner, h, answers, gone }
+                });
             }
             Action::Mirror(orders) => self.mirror(back, orders),
             Action::DropParts { owner, address, h, parts, last } => {

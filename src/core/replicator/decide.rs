@@ -171,8 +171,15 @@ impl Replicator {
         }
     }
 
-    pub(super) fn on_holders(&mut self, owner: PeerId, h: MailId, answers: &BTreeMap<PeerId, BTreeSet<Part>>) {
+    pub(super) fn on_holders(
+        &mut self,
+        owner: PeerId,
+        h: MailId,
+        answers: &BTreeMap<PeerId, BTreeSet<Part>>,
+        gone: &[Vec<u8>],
+    ) {
         self.asking = self.asking.saturating_sub(1);
+        self.take_word_of_end(owner, gone);
         if self.asks_once_more(&owner, &h) {
             return self.on_asked_once_more(owner, h, answers);
         }
@@ -202,6 +209,17 @@ impl Replicator {
             assigned.insert(me, free);
         }
         self.conclude(owner, h, me, &assigned, answers);
+    }
+
+    /// Takes the owner's own word that a mail is gone from whoever was asked what it holds. Nobody follows the list of an owner that is
+    /// no member any more, so those may be all who can tell.
+    fn take_word_of_end(&mut self, owner: PeerId, gone: &[Vec<u8>]) {
+        let mut batch = Vec::new();
+        let ended = gone.iter().find_map(|tombstone| self.take_loose_tombstone(owner, tombstone, &mut batch));
+        self.commit(batch, Vec::new());
+        if let Some(ended) = ended {
+            self.evaluate(owner, ended);
+        }
     }
 
     /// Plans to ask whether somebody else took the part that was chosen here by asking; a restart forgets the plan, but not that

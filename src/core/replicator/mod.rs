@@ -167,7 +167,7 @@ impl Brain for Replicator {
             }
             Input::Page { owner, from, round, result } => self.on_page(owner, from, round, result),
             Input::Checked { address, missing } => self.on_checked(&address, missing),
-            Input::Holders { owner, h, answers } => self.on_holders(owner, h, &answers),
+            Input::Holders { owner, h, answers, gone } => self.on_holders(owner, h, &answers, &gone),
             Input::Mirrored { owner, results } => self.on_mirrored(owner, results),
             Input::DropDue { owner, h, parts, placed } => self.on_drop_due(owner, h, parts, placed),
             Input::PartsDropped(some) => some.into_iter().for_each(|one| self.on_parts_dropped(one)),

@@ -117,6 +117,8 @@ pub enum Input {
         h: MailId,
         /// What each member that answered says it holds. A member that did not answer is not in here.
         answers: BTreeMap<PeerId, BTreeSet<Part>>,
+        /// What those sent who say that the mail is gone: its owner's tombstones, as they came; checked here. They are not in `answers`.
+        gone: Vec<Vec<u8>>,
     },
     /// The answer to [`Action::Mirror`]: of all its parts, or of some of them now and of the others later.
     Mirrored {

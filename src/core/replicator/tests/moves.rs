@@ -1,10 +1,12 @@
 //! Moves to another encoding while members are lost: at no moment fewer losses are survived than before.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::world::{KN, NAMES, World, id};
+use super::world::{KN, LIFE, NAMES, World, h, id};
 use super::{HOUR, SIX, all_five, indices, journaled};
 use crate::core::Brain;
+use crate::core::replicator::{Input, Lookup};
 use crate::model::holding::HoldingState;
 use crate::model::{Encoding, Part};
 
@@ -143,4 +145,24 @@ fn a_member_with_a_disk_from_before_a_mail_denies_its_parts_of_every_encoding_th
     let again: Vec<Vec<Encoding>> =
         brain.owners.iter().flat_map(|(_, o)| o.mails.values().map(|m| m.before.clone())).collect();
     assert_eq!(again, before);
+}
+
+/// The owner has gone for good, and so nobody follows its list: who was asked what it holds knows the end, and says so.
+#[test]
+fn r7_who_is_asked_what_it_holds_and_sends_its_owners_word_that_the_mail_is_gone_is_believed() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, Encoding::Whole);
+    let name = world.holders("alice", 1).into_keys().next().unwrap();
+    let word = |owner: &str| world.outboxes[&id(owner)].tombstone(h(1), world.now.wall + LIFE).to_entry().0;
+    let (of_other, of_owner) = (word("frank"), word("alice"));
+    world.kill("alice");
+    let answer = |gone| Input::Holders { owner: id("alice"), h: h(1), answers: BTreeMap::new(), gone };
+    world.tell(name, answer(vec![of_other.clone(), vec![7; 90]]));
+    world.settle();
+    assert!(world.holders("alice", 1).contains_key(name), "only the owner's own word counts");
+    world.tell(name, answer(vec![of_other, of_owner.clone()]));
+    world.settle();
+    assert!(!world.holders("alice", 1).contains_key(name));
+    let Lookup::Gone { tombstone } = world.lookup(name, 1) else { panic!("{name}") };
+    assert_eq!(tombstone, of_owner, "and it says so to others");
 }

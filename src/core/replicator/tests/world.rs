@@ -484,9 +484,10 @@ impl World {
             Action::AskHolders { owner, h, members } => {
                 if self.unheard > 0 {
                     self.unheard -= 1;
-                    return self.tell_id(&peer, Input::Holders { owner, h, answers: BTreeMap::new() });
+                    return self
+                        .tell_id(&peer, Input::Holders { owner, h, answers: BTreeMap::new(), gone: Vec::new() });
                 }
-                Input::Holders { owner, h, answers: self.what_they_hold(&owner, &h, members) }
+                Input::Holders { owner, h, answers: self.what_they_hold(&owner, &h, members), gone: Vec::new() }
             }
             Action::Mirror(orders) => {
                 let owner = orders[0].owner;
