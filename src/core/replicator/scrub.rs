@@ -112,6 +112,8 @@ impl Replicator {
             self.record(&mut batch, Event::Lost { owner, h, part });
             if let Some(mail) = self.owners.mail_mut(&owner, &h) {
                 mail.bad.insert(part);
+                // Whoever asks while it is gone may take it: rank alone counts at first placement only.
+                mail.noted = None;
             }
             self.commit(batch, Vec::new());
             self.evaluate(owner, h);

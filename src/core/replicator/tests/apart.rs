@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{HOUR, NAMES, SIX, World, all_five, id, indices};
+use super::{HOUR, NAMES, SIX, World, all_five, h, id, indices};
 use crate::core::replicator::tests::world::KN;
-use crate::core::replicator::{Input, Lookup};
+use crate::core::replicator::{Input, Lookup, Scrub};
 use crate::model::{Encoding, Part};
 
 /// Alice's mail, placed once everybody but `slow` had heard that frank is lost.
@@ -239,4 +239,45 @@ fn r12_twins_come_apart_though_one_has_something_left_from_another_encoding() {
         assert_eq!(held.len(), 3, "{away} was away: {held:?}");
     }
     assert!(twins > 0, "none had a twin: this shows nothing");
+}
+
+/// Seed 70004548: a member that was cut off pulled again what had rotted there, which another had taken while it was gone.
+#[test]
+fn r12_a_part_that_was_lost_and_pulled_again_comes_apart_from_its_twin() {
+    let holders: Vec<&str> = {
+        let mut world = World::new(&NAMES);
+        world.send("alice", 1, KN);
+        world.holders("alice", 1).into_keys().collect()
+    };
+    let mut twins = 0;
+    for (gone, away) in holders.iter().flat_map(|gone| holders.iter().map(move |away| (*gone, *away))) {
+        if gone == away {
+            continue;
+        }
+        let mut world = World::new(&NAMES);
+        world.send("alice", 1, KN);
+        world.off.insert(id(away));
+        world.kill(gone);
+        world.lost.insert(id(gone));
+        let there: Vec<&str> = NAMES.iter().copied().filter(|name| ![gone, away].contains(name)).collect();
+        for name in &there {
+            let roster = world.roster(name);
+            world.tell(name, Input::Roster(roster));
+        }
+        world.run(HOUR);
+        let held = world.holders("alice", 1);
+        let part = held[away][0];
+        twins += usize::from(there.iter().any(|name| held.get(name).is_some_and(|held| held.contains(&part))));
+        world.off = NAMES.iter().map(|name| id(name)).filter(|name| *name != id(away)).collect();
+        world.tell(away, Input::Scrubbed { owner: id("alice"), h: h(1), part, result: Scrub::Bad });
+        world.off = BTreeSet::from([id(gone)]);
+        for name in &there {
+            world.tell(name, Input::PeerIsBack(id(away)));
+        }
+        world.run(HOUR);
+        world.set_roster();
+        world.run(HOUR);
+        assert_eq!(world.distinct("alice", 1), 5, "{gone} is gone, {away} was away: {:?}", world.holders("alice", 1));
+    }
+    assert!(twins > 0, "nobody else took it: this shows nothing");
 }

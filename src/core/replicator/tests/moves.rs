@@ -100,6 +100,7 @@ fn what_nobody_takes_over_of_one_who_is_no_member_any_more_keeps_nobody_from_lea
 fn what_somebody_takes_over_of_one_who_is_no_member_any_more_is_waited_for() {
     let mut world = World::new(&SIX);
     world.policy.copies = 1;
+    world.set_roster();
     for x in 1..10 {
         world.send("alice", x, Encoding::Whole);
     }
