@@ -113,7 +113,7 @@ fn what_somebody_takes_over_of_one_who_is_no_member_any_more_is_waited_for() {
     world.set_roster();
     world.run(Duration::from_secs(590));
     assert_eq!(held(&world, name), 0);
-    assert!((1..10).all(|x| world.holders("alice", x).len() == 1));
+    assert!((1..10).all(|x| world.holders("alice", x).len() == 1), "{name} leaves: {:?}", (1..10).map(|x| world.holders("alice", x)).collect::<Vec<_>>());
 }
 
 #[test]
