@@ -8,7 +8,7 @@ use super::{HOUR, SIX, all_five, indices, journaled};
 use crate::core::Brain;
 use crate::core::replicator::{Input, Lookup};
 use crate::model::holding::HoldingState;
-use crate::model::{Encoding, Part};
+use crate::model::{Encoding, Mode, Part};
 
 #[test]
 fn copies_stay_beside_the_fragments_while_lost_members_leave_places_empty() {
@@ -99,7 +99,7 @@ fn what_nobody_takes_over_of_one_who_is_no_member_any_more_keeps_nobody_from_lea
 #[test]
 fn what_somebody_takes_over_of_one_who_is_no_member_any_more_is_waited_for() {
     let mut world = World::new(&SIX);
-    world.policy.copies = 1;
+    (world.policy.mode, world.policy.copies) = (Mode::Full, 1);
     world.set_roster();
     for x in 1..10 {
         world.send("alice", x, Encoding::Whole);
@@ -113,7 +113,7 @@ fn what_somebody_takes_over_of_one_who_is_no_member_any_more_is_waited_for() {
     world.set_roster();
     world.run(Duration::from_secs(590));
     assert_eq!(held(&world, name), 0);
-    assert!((1..10).all(|x| world.holders("alice", x).len() == 1), "{name} leaves: {:?}", (1..10).map(|x| world.holders("alice", x)).collect::<Vec<_>>());
+    assert!((1..10).all(|x| world.holders("alice", x).len() == 1));
 }
 
 #[test]
