@@ -126,9 +126,13 @@ impl Notices {
         let me = self.me.clone();
         let opened: UnverifiedNs = cpu(sealed.len(), move || decrypt_ns(&sealed, &me)).await??;
         let (from, fingerprint) = (opened.from().clone(), opened.fingerprint());
-        let snapshot = self.compared(&opened, name).await;
+        let (snapshot, looked) = self.compared(&opened, name).await;
         let is_over = self.doubts().is_over(&name);
-        let member = named_by_group(&snapshot, &opened, is_over)?;
+        let member = named_by_group(&snapshot, &opened, is_over).inspect_err(|error| {
+            if looked {
+                tracing::warn!(%peer, %error, "an ns is not believed");
+            }
+        })?;
         if member.is_some() {
             self.doubts().settled(&name);
         }
@@ -145,14 +149,14 @@ impl Notices {
     }
 
     /// What is known of an ns's group, once a newer gd was looked for where the one that is here does not fit: its sender may have
-    /// joined since, or the group's key may be another one.
-    async fn compared(&self, ns: &UnverifiedNs, name: Digest) -> Arc<Snapshot> {
+    /// joined since, or the group's key may be another one. Whether it was looked now.
+    async fn compared(&self, ns: &UnverifiedNs, name: Digest) -> (Arc<Snapshot>, bool) {
         let snapshot = self.directory.snapshot();
         let group = ns.from().group();
         let has_no_gd = snapshot.groups.get(group).is_some_and(|known| known.gd.is_none());
         let is_older = matches!(named_by_group(&snapshot, ns, false), Err(NsError::NoCertificate { .. }));
         if !(is_older || has_no_gd) || !self.doubts().is_due(self.clock.now().mono, &name) {
-            return snapshot;
+            return (snapshot, false);
         }
         let shared = self.doubts().shared(self.clock.now().mono, group);
         let fresh = match shared {
@@ -160,7 +164,7 @@ impl Notices {
             None => self.neighbours.freshen(group).await,
         };
         self.doubts().looked(self.clock.now().mono, group, name, fresh);
-        self.directory.snapshot()
+        (self.directory.snapshot(), true)
     }
 
     fn doubts(&self) -> MutexGuard<'_, Doubts> {

@@ -52,7 +52,10 @@ pub fn judge(claim: &Claim<'_>, known: &Known<'_>, is_over: bool) -> Standing {
         } else {
             // The group's key may have been replaced, and the gd that says so is on its way: a look finds what the DHT and members have,
             // which may all be older. The one here says nothing about a sender that joined since.
-            Standing::NotYet(format!("it names the key {} of {group}, pinned is {key}", claim.group_key))
+            Standing::NotYet(format!(
+                "the key pinned for {group} is {key}, not {}; a newer gd may say so",
+                claim.group_key
+            ))
         };
     }
     match (gd, gd.and_then(|gd| gd.member_at(claim.from))) {
