@@ -71,7 +71,12 @@ fn a_forged_turned_expired_or_oversized_ns_is_refused_and_a_replayed_one_files_o
     let in_daves_name = forged_ns(&ns, Identity::load(&team.home("rita")).unwrap().openpgp.certificate());
     said("an ns that names dave's key and is signed by another", raw(in_daves_name), 400, "is not a good one of");
     // Nobody of acme answers who could say that its key was replaced, so it may be sent again; it files nothing.
-    said("another group key", post(&Ns { group_key: mallory.openpgp.fingerprint(), ..ns.clone() }), 503, "the key pinned for acme is");
+    said(
+        "another group key",
+        post(&Ns { group_key: mallory.openpgp.fingerprint(), ..ns.clone() }),
+        503,
+        "the key pinned for acme is",
+    );
     said("another peer", post(&Ns { owner: PeerId::new([3; 32]), ..ns.clone() }), 400, "does not send from the peer");
     let other = SecretIdentity::generate(&"carl@acme".parse().unwrap(), system_wall()).unwrap();
     let turned = Ns { to: "carl@acme".parse().unwrap(), ..ns.clone() };
