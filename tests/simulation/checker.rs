@@ -355,7 +355,9 @@ impl World {
             EndedAs::Cancelled => self.truth.cancelled.contains(&submission),
             // It may take long until it is durable: a wrong clock that was taken for right then may be right by now.
             EndedAs::Expired => {
-                self.is_over_for(p, letter.at + life) || (self.peers[p].fooled && letter.at + life <= at)
+                self.is_over_for(p, letter.at + life)
+                    || (self.peers[p].fooled && letter.at + life <= at)
+                    || self.was_declared_over(&submission, receiver)
             }
             EndedAs::Filed => *receiver == self.peers[p].address,
             EndedAs::UnknownAddress => self.at(receiver).is_none_or(|reader| self.came_or_went(reader)),
@@ -467,6 +469,16 @@ impl World {
             let mail = &self.truth.mails[h];
             let is_vague = before.iter().any(|ending| vague(ending, mail.receivers.len()));
             mail.submission == *id && mail.receivers.contains(receiver) && is_vague
+        })
+    }
+
+    /// Whether its tombstone from before a restore says of this receiver alone that it expired. A wrong clock that had to be taken for
+    /// right may have said so then: tombstones win, whatever the clock is when they are adopted (R7).
+    fn was_declared_over(&self, id: &SubmissionId, receiver: &Address) -> bool {
+        self.truth.endings_before.iter().any(|(h, before)| {
+            let mail = &self.truth.mails[h];
+            let is_it = mail.submission == *id && mail.receivers.len() == 1 && mail.receivers.contains(receiver);
+            is_it && before.contains(&Ending::Expired)
         })
     }
 
