@@ -157,10 +157,13 @@ impl World {
             return true;
         }
         let gone = self.at(receiver).is_some_and(|r| self.peers[r].dead || self.peers[r].left);
-        // Nobody believes any more what one who was removed says of its mails; who had heard of one before reads it, and says so.
+        // Nobody believes any more what one who was removed says of its mails; who had heard of one before reads it, and says so. That
+        // it says once: whoever came back with an old disk, and forgot that it had taken that word, asks in vain.
         let key = MailKey { sender: self.peers[letter.from].fingerprint, submission: *id };
         let has_heard = |r: usize| r == letter.from || self.peers[r].disk.ledger.announced.contains(&key);
-        let unheard = self.peers[letter.from].removed && !self.at(receiver).is_some_and(has_heard);
+        let has_said = || self.truth.nrs.keys().any(|(of, _, reader)| (of, reader) == (id, receiver));
+        let forgot = self.truth.restored.contains_key(&letter.from) && has_said();
+        let unheard = self.peers[letter.from].removed && (forgot || !self.at(receiver).is_some_and(has_heard));
         (gone || unheard || self.is_beyond_recovery(id, letter, receiver))
             && letter.at + self.params.policy.life.duration() + Duration::from_secs(600) > self.now(letter.from).wall
     }

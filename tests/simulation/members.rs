@@ -10,7 +10,7 @@ use roost::model::group::{Member, Roster};
 use roost::model::{MailId, Part, PeerId, Policy};
 
 use super::checker::Rule;
-use super::disk::DiskOp;
+use super::disk::{Disk, DiskOp};
 use super::params::Params;
 use super::peer::{After, Peer};
 use super::rng::Rng;
@@ -337,10 +337,12 @@ impl World {
         let hinders = |p: usize| self.lies_in_lists(p) || self.lies_of_parts(p);
         let is_there = |p: usize| !self.peers[p].dead && !self.peers[p].left && !hinders(p);
         let all_there = (0..self.peers.len()).all(is_there);
-        // Whose own mail nobody has any more waits for who may bring it back, until it expires or is cancelled.
+        // Whose own mail nobody has any more waits for who may bring it back, until it expires or is cancelled. So does who holds a
+        // part of such a mail: nobody can take that over, and whoever brings back another part needs it.
         let waits = |p: usize| {
-            let ledger = &self.peers[p].disk.ledger;
-            ledger.sealed.iter().any(|h| !ledger.tombstoned.contains_key(h) && self.is_unreadable(h))
+            let Disk { ledger, parts, .. } = &self.peers[p].disk;
+            let own = ledger.sealed.iter().any(|h| !ledger.tombstoned.contains_key(h) && self.is_unreadable(h));
+            own || parts.iter().any(|(_, h, _)| !self.was_tombstoned(h) && self.is_unreadable(h))
         };
         if let Some(p) = self.gd.leaving.iter().copied().find(|p| all_there && !waits(*p)) {
             self.violate(

@@ -159,7 +159,9 @@ impl World {
                 None => {
                     let denied = self.denied(p);
                     let mut mails = status.submissions.iter().flat_map(|s| &s.mails);
-                    let Some(stays) = mails.find(|mail| mail.moving && !denied.contains(&mail.h)) else { continue };
+                    // Of what nobody can read any more nobody gets a part either.
+                    let may_arrive = |h: &MailId| !denied.contains(h) && !self.is_unreadable(h);
+                    let Some(stays) = mails.find(|mail| mail.moving && may_arrive(&mail.h)) else { continue };
                     format!("{} of {} never arrives: {:?}", stays.h, self.name(p), status.moving_waits_for)
                 }
             };

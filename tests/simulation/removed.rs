@@ -77,3 +77,24 @@ fn r2_a_mail_of_one_who_was_removed_ends_for_whoever_had_heard_of_it() {
     world.check_outcomes();
     world.is_well();
 }
+
+#[test]
+fn r2_what_a_reader_said_to_one_who_forgot_it_and_was_removed_then_is_said_once() {
+    let mut world = world();
+    let both = [MEMBER, RITA].map(|reader| world.peers[reader].address.clone());
+    world.submit_to(OWNER, 1, both.into());
+    world.passes(30 * 60_000);
+    let h = *world.truth.mails.keys().next().unwrap();
+    world.take_image(OWNER);
+    world.opens_all(RITA);
+    world.restore(OWNER);
+    world.passes(60_000);
+    world.is_removed(OWNER, MEMBER);
+    assert!(world.has_read(RITA, &h) && !world.all_ended());
+    world.check_outcomes();
+    assert_eq!(world.violation.take().map(|violation| violation.rule), Some(Rule::R2), "it waits for the member");
+    world.opens_all(MEMBER);
+    assert!(world.has_read(MEMBER, &h) && world.all_ended(), "nobody believes what it would ask rita");
+    world.check_outcomes();
+    world.is_well();
+}
