@@ -6,9 +6,9 @@ use roost::core::outbox::{self, CancelAnswer, CancelTarget, EndedAs};
 use roost::core::postbox::MailKey;
 use roost::model::msglist::Ending;
 use roost::model::notification::Outcome;
-use roost::model::{Address, MailId, PeerId, SubmissionId};
+use roost::model::{Address, MailId, Part, PeerId, SubmissionId};
 
-use super::checker::Rule;
+use super::checker::{Rule, readable};
 use super::peer::{Peer, Tell, Waiter};
 use super::sabotage::Saboteur;
 use super::world::World;
@@ -24,7 +24,7 @@ impl World {
         }
     }
 
-    fn cancel_this(&mut self, p: usize, submission: SubmissionId) {
+    pub(crate) fn cancel_this(&mut self, p: usize, submission: SubmissionId) {
         self.truth.cancelled.insert(submission);
         let token = self.wait(p, Waiter::Cancel);
         let target = CancelTarget::Submission(submission);
@@ -96,7 +96,7 @@ impl World {
             let from = self.truth.letters[id].from;
             let key = MailKey { sender: self.peers[from].fingerprint, submission: *id };
             let promises = |r: usize| self.peers[r].disk.ledger.announced.contains(&key) || self.knows(r, from);
-            self.is_unheard_of_removed(*id) && !self.at(reader).is_some_and(promises)
+            (self.is_unheard_of_removed(*id) || self.rests_with_removed(*id)) && !self.at(reader).is_some_and(promises)
         };
         let mut unsure = self.truth.cancel_said.iter().filter(|(_, answer)| **answer == CancelAnswer::Uncertain);
         unsure
@@ -113,10 +113,24 @@ impl World {
     fn is_unheard_of_removed(&self, id: SubmissionId) -> bool {
         let from = self.truth.letters[&id].from;
         let is_unheard = |h: &MailId, m: usize| {
-            m != from && self.peers[m].removed && !self.peers[from].disk.ledger.heard.contains(&(*h, self.peers[m].id))
+            let mut words = self.peers[from].disk.ledger.words.keys();
+            m != from && self.peers[m].removed && !words.any(|(of, who, _)| (of, *who) == (h, self.peers[m].id))
         };
         let is_of_it = |h: &MailId| self.truth.mails[h].submission == id;
         self.truth.served.keys().any(|(_, h, to)| is_of_it(h) && is_unheard(h, *to))
+    }
+
+    /// Whether all others said that they gave up what they held of a form of a mail, and who was removed was heard to hold what a
+    /// reader needs beside that: what it says since is refused.
+    pub(crate) fn rests_with_removed(&self, id: SubmissionId) -> bool {
+        let words = &self.peers[self.truth.letters[&id].from].disk.ledger.words;
+        let left = |h: MailId, counts: &dyn Fn(&PeerId) -> bool| -> Vec<Part> {
+            let of_it = words.iter().filter(|((of, who, _), is_left)| **is_left && *of == h && counts(who));
+            of_it.map(|((.., part), _)| *part).collect()
+        };
+        let is_removed = |member: &PeerId| self.peers[self.index(member)].removed;
+        let mut forms = self.truth.mails.iter().filter(|(_, mail)| mail.submission == id).map(|(h, _)| *h);
+        forms.any(|h| readable(left(h, &|_| true).iter()) && !readable(left(h, &|member| !is_removed(member)).iter()))
     }
 
     /// Whether a mail is on no journal of its owner, which came back with an old disk, and none of its members' either but of one

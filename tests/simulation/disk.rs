@@ -162,8 +162,8 @@ pub(crate) struct Ledger {
     pub(crate) tombstoned: BTreeMap<MailId, Ending>,
     /// Mails of which it learned from its own msglist, as its members have it, that they are gone, and nothing else.
     pub(crate) learned_gone: BTreeSet<MailId>,
-    /// Members that said what became of what they held of an own mail, or still hold of it.
-    pub(crate) heard: BTreeSet<(MailId, PeerId)>,
+    /// What members said last of each part that they held of an own mail: whether it may still be with them.
+    pub(crate) words: BTreeMap<(MailId, PeerId, Part), bool>,
     /// Audits that members missed.
     pub(crate) missed: BTreeMap<(PeerId, MailId), BTreeSet<WallTime>>,
     /// Mails that members' msglists name, as read.
@@ -211,7 +211,8 @@ impl Ledger {
             outbox::Event::Gone { h, .. } => drop(self.learned_gone.insert(h)),
             outbox::Event::Holdings { member, items, .. } => {
                 let told = items.iter().filter(|item| !matches!(item.state, HoldingState::Refused(_)));
-                self.heard.extend(told.map(|item| (item.h, member)));
+                let is_left = |state: &HoldingState| matches!(state, HoldingState::Held | HoldingState::Lost);
+                self.words.extend(told.map(|item| ((item.h, member, item.part), is_left(&item.state))));
             }
             outbox::Event::Missed { member, h, at, .. } => drop(self.missed.entry((member, h)).or_default().insert(at)),
             _ => {}

@@ -98,3 +98,25 @@ fn r2_what_a_reader_said_to_one_who_forgot_it_and_was_removed_then_is_said_once(
     world.check_outcomes();
     world.is_well();
 }
+
+#[test]
+fn r12_what_one_who_was_removed_held_may_still_be_with_it_when_all_others_gave_theirs_up() {
+    let mut world = absent::world(Mode::Full);
+    let h = world.mails(RITA);
+    let id = world.truth.mails[&h].submission;
+    world.is_removed(STAYS, OWNER);
+    assert!(!world.rests_with_removed(id), "the others hold it too, and say so when they do not");
+    world.cancel_this(OWNER, id);
+    world.passes(60_000);
+    assert_eq!((world.parts(MEMBER, &h).len(), world.parts(STAYS, &h).len()), (0, 1));
+    assert!(world.rests_with_removed(id), "that one says nothing any more");
+
+    // A fragment of two is nothing to a reader.
+    let mut world = self::world();
+    let h = world.mails(RITA);
+    let id = world.truth.mails[&h].submission;
+    world.is_removed(STAYS, OWNER);
+    world.cancel_this(OWNER, id);
+    world.passes(60_000);
+    assert!(!world.parts(STAYS, &h).is_empty() && !world.rests_with_removed(id));
+}
