@@ -14,7 +14,8 @@ use roost::model::msglist::{Cursor, Entry, EntryBody, MailEntry};
 use roost::model::notification::Ns;
 use roost::model::{Address, Digest, MailId, Part, PeerId, Secret};
 use roost::wire;
-use roost::wire::msglist::decode_entry;
+use roost::wire::msglist::{Page, decode_entry};
+use serde_bytes::ByteBuf;
 
 use super::checker::SealedMail;
 use super::dht::DhtOp;
@@ -130,6 +131,12 @@ impl World {
         let missed = match answer {
             Answer::Blocks(blocks) => blocks.iter().any(|(.., good)| !good),
             Answer::NotFound => true,
+            Answer::Gone(tombstone) if !self.is(Saboteur::Resurrects) => {
+                let tombstones = vec![ByteBuf::from(tombstone.clone())];
+                self.note_told_gone(p, &Page { tombstones, ..Page::default() });
+                let input = Input::AuditedGone { tombstone: tombstone.clone() };
+                return self.hand(p, Tell::Outbox(input));
+            }
             _ => false,
         };
         if missed {

@@ -50,7 +50,7 @@ fn data_block(layout: &Layout, stripe: u64, random: u64) -> Option<(u8, Range<u6
     blocks.into_iter().nth(usize::try_from(which).ok()?)
 }
 
-/// Reads the block. A miss comes back; that all is well, or that nobody can say, does not.
+/// Reads the block. A miss comes back, and a word that the mail is gone; that all is well, or that nobody can say, does not.
 pub(super) async fn audit(tools: Arc<Tools>, (member, h): (PeerId, MailId), part: Part, random: u64) -> Option<Input> {
     let path = tools.home.outbox_manifest(&h);
     let read = tokio::task::spawn_blocking(move || {
@@ -63,6 +63,7 @@ pub(super) async fn audit(tools: Arc<Tools>, (member, h): (PeerId, MailId), part
         Ok(_) => "it serves another block".to_owned(),
         Err(error @ (NetError::Malformed { .. } | NetError::TooLarge { .. })) => error.to_string(),
         Err(error @ NetError::Status { code: 404, .. }) => error.to_string(),
+        Err(NetError::Gone { tombstone, .. }) => return Some(Input::AuditedGone { tombstone }),
         Err(error) => {
             tracing::debug!(%member, mail = %h, %error, "a member cannot be audited now");
             return None;

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use super::base::KEPT;
 use super::events::{EndedAs, Event, Facts, MailFacts, SealedReceiver};
@@ -358,6 +359,14 @@ impl Outbox {
             self.recover_next(now);
         }
         fits
+    }
+
+    /// A member that was to show a block of a mail has this peer's own word that the mail is gone: it wins (R7), though those who were
+    /// asked for the own msglist may have kept it back. Anybody else's word says nothing.
+    pub(super) fn audited_gone(&mut self, now: Now, tombstone: Vec<u8>) {
+        let page = Page { tombstones: vec![ByteBuf::from(tombstone)], ..Page::default() };
+        // Without a run there is nothing that could not fit.
+        let _ = self.take_own_page(now, &page, &BTreeMap::new());
     }
 
     /// Takes the tombstones that no list here or there has, and lists them.

@@ -185,6 +185,8 @@ pub enum Input {
     HoldingBuckets { token: Token, member: PeerId, digests: Vec<u8> },
     /// A member could not show a block of a part it had confirmed: what it holds of `h` counts as lost.
     AuditMissed { member: PeerId, h: MailId },
+    /// A member that was to show a block says that the mail is gone: the tombstone as it came, checked here.
+    AuditedGone { tombstone: Vec<u8> },
     /// Answered with `Page`, at once or when there is news.
     ReadMsglist { token: Token, since: Cursor, wait: Duration },
     /// Answered with `Waiting`: submissions that wait after this one, the oldest first; without one the last so many of all.
@@ -246,7 +248,8 @@ pub enum Action {
     /// [`Input::OwnList`].
     ReadOwnList { member: PeerId, since: Cursor },
     /// Read one block of what a member holds, and check it: `block` is a random number, whatever the part's length. Only a
-    /// wrong or an absent block is a miss and comes back as [`Input::AuditMissed`]; a member that cannot be asked is none.
+    /// wrong or an absent block is a miss and comes back as [`Input::AuditMissed`]; a member that cannot be asked is none,
+    /// and one that says that the mail is gone comes back as [`Input::AuditedGone`].
     Audit { member: PeerId, h: MailId, part: Part, block: u64 },
     /// The members were asked after a restore, or could not be: the mark of the restore goes.
     ForgetRestored,

@@ -453,6 +453,7 @@ impl Outbox {
             Input::Holdings { token, batch } => self.holdings(now, token, &batch),
             Input::HoldingBuckets { token, member, digests } => self.holding_buckets(token, member, &digests),
             Input::AuditMissed { member, h } => self.audit_missed(now, member, h),
+            Input::AuditedGone { tombstone } => self.audited_gone(now, tombstone),
             Input::ReadMsglist { token, since, wait } => self.read_msglist(now, token, since, wait),
             Input::List { token, after, last } => self.list(token, after, last),
             Input::Lookup { token, h } => {

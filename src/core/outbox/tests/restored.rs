@@ -18,6 +18,7 @@ use crate::model::msglist::{Ending, Tombstone};
 use crate::model::notification::Outcome;
 use crate::model::policy::KOfN;
 use crate::model::{Encoding, Policy, WallTime};
+use crate::wire::Signed;
 use crate::wire::msglist::Page;
 
 #[test]
@@ -262,4 +263,42 @@ fn r12_a_restored_owner_lists_nothing_where_it_may_have_listed_before() {
     world.run(MINUTE);
     let after = place(&mut world);
     assert!(after.epoch > before.epoch, "{after:?} after {before:?}");
+}
+
+/// Seed 80011205: the only member that could tell a restored owner of its cancel kept that back when it was asked for the list, and said so
+/// at every audit; the owner went on to count what that member had held.
+#[test]
+fn r7_r8_a_members_answer_to_an_audit_that_a_mail_is_gone_ends_it_if_its_owner_signed_that() {
+    let mut world = World::new(5, Rules::default());
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    let h = only_mail(&world);
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
+    world.run(MINUTE);
+    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
+    let own = world.brain.tombstone_bytes(at).unwrap();
+    let gone = Signed::<Tombstone>::verify(&own).unwrap();
+    let foreign = Tombstone { owner: key(3).peer_id(), h, ending: gone.ending, at: gone.at, expiry: gone.expiry };
+    let foreign = key(3).sign(foreign).to_entry().0;
+    silence(&mut world);
+    world.restore(&backup);
+    for tombstone in [foreign, b"no tombstone".to_vec()] {
+        world.tell(Input::AuditedGone { tombstone });
+        world.run(MINUTE);
+        assert_eq!(ending(&world, &h), None, "R4: only the owner says that its mail is gone");
+    }
+    world.tell(Input::AuditedGone { tombstone: own.clone() });
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
+    assert_eq!(end_of(&world, 1, "rita@readers"), Some(EndedAs::Cancelled));
+    assert!(world.brain.status().submissions.is_empty(), "nothing of it is shown as safe any more");
+    // Said again it is nothing new.
+    let (entries, written) = (world.brain.state.list.head(), world.outside.journal.len());
+    world.tell(Input::AuditedGone { tombstone: own });
+    world.run(MINUTE);
+    assert_eq!((world.brain.state.list.head(), world.outside.journal.len()), (entries, written));
+    world.crash();
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
 }
