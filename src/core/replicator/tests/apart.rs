@@ -241,7 +241,8 @@ fn r12_twins_come_apart_though_one_has_something_left_from_another_encoding() {
     assert!(twins > 0, "none had a twin: this shows nothing");
 }
 
-/// Seed 70004548: a member that was cut off pulled again what had rotted there, which another had taken while it was gone.
+/// Seed 70004548: a fragment rotted at a member that was cut off. Whoever had taken the same one asked it before it had pulled that
+/// again, heard that it holds nothing, and settled.
 #[test]
 fn r12_a_part_that_was_lost_and_pulled_again_comes_apart_from_its_twin() {
     let holders: Vec<&str> = {
@@ -249,11 +250,13 @@ fn r12_a_part_that_was_lost_and_pulled_again_comes_apart_from_its_twin() {
         world.send("alice", 1, KN);
         world.holders("alice", 1).into_keys().collect()
     };
+    let is_unsettled = |world: &World, name: &str| {
+        let brain = world.peers[&id(name)].brain.as_ref();
+        brain.unwrap().owners.mail(&id("alice"), &h(1)).is_some_and(|mail| mail.unsettled)
+    };
+    let pairs = holders.iter().flat_map(|gone| holders.iter().map(move |away| (*gone, *away)));
     let mut twins = 0;
-    for (gone, away) in holders.iter().flat_map(|gone| holders.iter().map(move |away| (*gone, *away))) {
-        if gone == away {
-            continue;
-        }
+    for (gone, away) in pairs.filter(|(gone, away)| gone != away) {
         let mut world = World::new(&NAMES);
         world.send("alice", 1, KN);
         world.off.insert(id(away));
@@ -267,14 +270,21 @@ fn r12_a_part_that_was_lost_and_pulled_again_comes_apart_from_its_twin() {
         world.run(HOUR);
         let held = world.holders("alice", 1);
         let part = held[away][0];
-        twins += usize::from(there.iter().any(|name| held.get(name).is_some_and(|held| held.contains(&part))));
+        let is_twin = |name: &&str| held.get(name).is_some_and(|held| held.contains(&part));
+        let Some(twin) = there.iter().copied().find(is_twin) else { continue };
+        twins += 1;
+        assert!(is_unsettled(&world, twin), "{away} did not answer it");
+        // It rots while nobody is there to pull it from.
         world.off = NAMES.iter().map(|name| id(name)).filter(|name| *name != id(away)).collect();
+        world.peer(away).disk.remove(&(id("alice"), h(1), part));
         world.tell(away, Input::Scrubbed { owner: id("alice"), h: h(1), part, result: Scrub::Bad });
+        world.settle();
         world.off = BTreeSet::from([id(gone)]);
-        for name in &there {
-            world.tell(name, Input::PeerIsBack(id(away)));
-        }
+        world.tell(twin, Input::PeerIsBack(id(away)));
+        world.settle();
+        assert!(!is_unsettled(&world, twin) && !world.holders("alice", 1).contains_key(away), "it asked in between");
         world.run(HOUR);
+        assert_eq!(world.holders("alice", 1)[away], [part], "{away} does not know yet that {gone} is lost");
         world.set_roster();
         world.run(HOUR);
         assert_eq!(world.distinct("alice", 1), 5, "{gone} is gone, {away} was away: {:?}", world.holders("alice", 1));
