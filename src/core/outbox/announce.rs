@@ -37,11 +37,18 @@ impl Outbox {
         Some((mail.submission, sealed)).filter(|(_, sealed)| sealed.h == *h)
     }
 
+    /// Whether a receiver's copy of a mail has not come to its end.
+    fn waits(&self, h: &MailId, receiver: &Address) -> bool {
+        let mail = self.state.mails.get(h);
+        let receiver = mail.and_then(|mail| self.state.receiver(&mail.submission, receiver));
+        receiver.is_some_and(|r| r.open().is_some_and(|s| s.h == *h))
+    }
+    /// Whether what the msglist says of it last is durable.
+    fn is_listed(&self, h: &MailId) -> bool {
+        self.state.mails.get(h).is_some_and(|mail| mail.entry_at <= self.state.list.durable())
+    }
     fn is_open(&self, h: &MailId, receiver: &Address) -> bool {
-        let Some(mail) = self.state.mails.get(h).filter(|mail| mail.entry_at <= self.state.list.durable()) else {
-            return false;
-        };
-        self.state.receiver(&mail.submission, receiver).is_some_and(|r| r.open().is_some_and(|s| s.h == *h))
+        self.is_listed(h) && self.waits(h, receiver)
     }
 
     /// Tells every receiver of a durable mail that was not told within the last day, or not itself, and arms the timers of
@@ -77,7 +84,12 @@ impl Outbox {
         let which = (h, receiver.clone());
         // The ns lies beside the blob.
         let is_here = !self.adoption.holding && !self.missing.contains(&h);
-        if !is_here || !self.is_open(&h, receiver) || self.announcing.under_way.contains(&which) {
+        if !is_here || !self.waits(&h, receiver) || self.announcing.under_way.contains(&which) {
+            return;
+        }
+        if !self.is_listed(&h) {
+            // It was listed anew just now: told of when that is durable.
+            self.unlisted.insert(h);
             return;
         }
         self.timers.cancel(&Timer::Announce(h, receiver.clone()));
@@ -132,7 +144,8 @@ impl Outbox {
         self.announcing.under_way.remove(&which);
         let Some((submission, sealed)) = self.sealed_for(&h, receiver) else { return };
         let (before, peer, was_in_dht) = (sealed.announced.map(|(how, _)| how), sealed.peer, sealed.in_dht);
-        let is_open = self.is_open(&h, receiver);
+        // Also while it is listed anew, in another encoding.
+        let is_open = self.waits(&h, receiver);
         let must_know = match how {
             Some(How::Direct) => is_open,
             Some(How::Dht) => true,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::MINUTE;
-use super::world::{Rules, World, address, roster};
+use super::world::{Rules, World, address, peer, roster};
 use crate::core::Brain;
 use crate::core::outbox::{Event, Input, OutboxStatus};
 use crate::model::group::Roster;
@@ -86,6 +86,37 @@ fn a_change_of_policy_lists_a_mail_anew_and_says_for_whom_it_waits() {
         assert!(status(&world).submissions[0].mails[0].safe >= 2);
     }
     assert_eq!((status(&world).moving, status(&world).submissions[0].mails[0].safe), (0, 2));
+}
+
+/// Seed 80015963: a mail was listed anew while its ns was on its way into the DHT. Until that was durable it counted as ended: the ns was
+/// taken back, and its reader never told again.
+#[test]
+fn r2_an_ns_on_its_way_while_its_mail_is_listed_anew_is_not_taken_back() {
+    let rita = address("rita@readers");
+    for is_sent_later in [false, true] {
+        let rules = Rules { away: [rita.clone()].into(), dht_down: true, slow_disk: true, ..Rules::default() };
+        let (mut world, h) = sealed(rules);
+        assert!(world.outside.dht_ns.is_empty());
+        world.rules.dht_down = false;
+        world.tell(Input::Roster(with(5, 2, 4)));
+        if !is_sent_later {
+            world.tell(Input::PeerIsBack(peer(&rita)));
+        }
+        while world.brain.state.mails[&h].facts.encoding == OLD {
+            assert!(world.step());
+        }
+        assert_eq!(listed(&world), [OLD], "it is not durable");
+        if is_sent_later {
+            world.tell(Input::PeerIsBack(peer(&rita)));
+        }
+        world.settle();
+        assert_eq!(listed(&world), [OLD, NEW]);
+        assert!(world.outside.dht_ns.contains(&(rita.clone(), h)), "sent later: {is_sent_later}");
+        world.rules.away.clear();
+        world.tell(Input::PeerIsBack(peer(&rita)));
+        world.run(MINUTE);
+        assert!(world.outside.taken.contains(&(rita.clone(), h)), "and its reader hears of it");
+    }
 }
 
 #[test]

@@ -294,7 +294,7 @@ impl World {
         self.brain.state.mails.values().find(of).unwrap().facts.h
     }
     /// One step: an effect, a commit that becomes durable, or an input. False when nothing is left to do now.
-    fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         let first = if self.rules.slow_disk { self.inbox.pop_front() } else { None };
         if let Some(effect) = self.brain.poll_effect() {
             if let Some(input) = first {
