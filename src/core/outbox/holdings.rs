@@ -47,17 +47,34 @@ impl Outbox {
             batch.act(Action::Hello { peers: [signed.member].into() });
         }
         let of: BTreeSet<MailId> = signed.items.iter().map(|item| item.h).collect();
-        self.record_words(&mut batch, signed.member, at, news);
+        self.record_words(&mut batch, signed, news);
         self.confirm_words(signed.member, at, &signed.items);
         self.moved_on(&of);
         batch.reply(token, Reply::HoldingsTaken);
         self.commit(batch);
     }
 
-    fn record_words(&mut self, batch: &mut Batch, member: PeerId, at: WallTime, items: Vec<Holding>) {
-        if !items.is_empty() {
-            self.record(batch, Event::Holdings { member, at, items });
+    /// Any word about a mail ends its miss. Of who had not heard of that one it ends nothing, as long as something is left to look
+    /// at: the miss stands, and is told again.
+    fn record_words(&mut self, batch: &mut Batch, signed: &Signed<Holdings>, items: Vec<Holding>) {
+        if items.is_empty() {
+            return;
         }
+        let (member, at) = (signed.member, signed.at);
+        let missed = items.iter().filter_map(|item| Some((item.h, *self.state.misses.get(&(member, item.h))?)));
+        let unheard: BTreeMap<MailId, WallTime> = missed.filter(|(h, _)| !self.has_heard(signed, *h)).collect();
+        self.record(batch, Event::Holdings { member, at, items });
+        for (h, at) in unheard {
+            if self.has_lost(&member, &h) {
+                self.record(batch, Event::Missed { member, h, at, parts: Vec::new() });
+            }
+        }
+    }
+
+    /// Whether a member's last word on some part of a mail is that it is lost, or its owner's audit has it so.
+    fn has_lost(&self, member: &PeerId, h: &MailId) -> bool {
+        let words = self.state.mails.get(h).into_iter().flat_map(|mail| &mail.holdings);
+        words.into_iter().any(|((who, _), word)| who == member && word.state == HoldingState::Lost)
     }
 
     /// Said once more: a miss takes back what was signed up to then, so the newest word is the one that counts. It is not worth a
@@ -101,14 +118,17 @@ impl Outbox {
     /// A word that was signed before a miss may come after it, even after the member was told of it: that a part is there counts
     /// only from who had heard that it was missed, and so has looked.
     fn is_answer(&self, signed: &Holdings, item: &Holding) -> bool {
-        let which = (signed.member, item.h);
-        match self.state.misses.get(&which).filter(|_| item.state == HoldingState::Held) {
-            None => true,
-            Some(missed) => match signed.heard {
-                Some(heard) => heard >= *missed,
-                // Of an earlier version.
-                None => self.told_misses.contains(&which),
-            },
+        item.state != HoldingState::Held || self.has_heard(signed, item.h)
+    }
+
+    /// Whether the member had heard what the audit missed of a mail when it signed this.
+    fn has_heard(&self, signed: &Holdings, h: MailId) -> bool {
+        let which = (signed.member, h);
+        match (self.state.misses.get(&which), signed.heard) {
+            (None, _) => true,
+            (Some(missed), Some(heard)) => heard >= *missed,
+            // Of an earlier version.
+            (Some(_), None) => self.told_misses.contains(&which),
         }
     }
 

@@ -209,6 +209,32 @@ fn r8_a_word_about_one_part_makes_no_old_word_about_another_good() {
     assert_eq!(holders(&world), 6);
 }
 
+/// Seed 70002692: the greeting after a miss went astray, and the member gave up the part that was left from an earlier encoding. That
+/// word ended the miss, so the member was never told to look at the part that it had to hold, and never confirmed it anew.
+#[test]
+fn r8_r12_a_word_that_a_part_goes_of_who_has_not_heard_of_a_miss_does_not_end_it() {
+    let dropped = || HoldingState::Dropped { served: Vec::new() };
+    let (mut world, h) = held_by_five(Rules { liars: BTreeSet::from([liar()]), ..Rules::default() });
+    world.holds(3, h, part(7), HoldingState::Held, world.now.wall);
+    world.run(2 * HOUR);
+    let missed_at = world.brain.status().audit_misses[0].at;
+    world.says(3, &[(h, part(7), dropped())], world.now.wall, Some(WallTime(0)));
+    assert_eq!((safe(&world), world.brain.status().audit_misses.len()), (1, 1), "the other part was not looked at");
+    world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(WallTime(0)));
+    assert_eq!(safe(&world), 1, "signed by who has not looked");
+    world.outside.hellos.clear();
+    world.run(HOUR);
+    assert!(world.outside.hellos.contains(&liar()), "it is told again with its next audit");
+    assert_eq!(compares(&mut world, h).1, vec![(h, part(1))], "and what to look at");
+    world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(missed_at));
+    assert_eq!((safe(&world), world.brain.status().audit_misses.len()), (2, 0));
+    // The next one; this time nothing is left that it could look at.
+    world.run(2 * HOUR);
+    assert_eq!(world.brain.status().audit_misses.len(), 1);
+    world.says(3, &[(h, part(1), dropped())], world.now.wall, Some(missed_at));
+    assert_eq!(world.brain.status().audit_misses.len(), 0);
+}
+
 #[test]
 fn of_several_words_about_one_part_in_a_batch_the_last_counts() {
     use HoldingState::{Held, Lost};
