@@ -188,7 +188,9 @@ impl World {
         }
         self.gd.key += 1;
         self.change_group(by);
-        for after in FORGED_MS {
+        // A pin that stays behind believes who holds the old key, too: that saboteur is to be caught by what it costs.
+        let is_forged = !self.is(Saboteur::KeepsOldKey);
+        for after in FORGED_MS.into_iter().filter(|_| is_forged) {
             self.later(after, Happening::Group(Step::Forges));
         }
     }
