@@ -143,6 +143,8 @@ pub(crate) struct Promise {
     pub(crate) safe: i32,
     /// Members on whose word it rests.
     pub(crate) holders: BTreeSet<usize>,
+    /// Those of them that said to have it whole.
+    pub(crate) whole: BTreeSet<usize>,
     /// Those of them that a restore had taken the part from already, unknown to the owner.
     pub(crate) emptied: BTreeSet<usize>,
     /// The mail was not kept as the policy says, or had not arrived there: what was shown counts what was going to go.

@@ -14,6 +14,9 @@ use super::peer::Tell;
 use super::sabotage::Saboteur;
 use super::world::{Happening, START, World};
 
+/// All ns are read again after this, as `actors::read_entries` does it: one for which the disk had no room gets another chance.
+const FORGET_AFTER_MS: u64 = 3_600_000;
+
 /// A value.
 #[derive(Debug, Clone)]
 pub(crate) enum DhtValue {
@@ -177,7 +180,12 @@ impl World {
         if !heard {
             return;
         }
-        let life = self.peers[p].life;
+        let (t, peer) = (self.t, &mut self.peers[p]);
+        if peer.read_since.is_none_or(|since| t - since >= FORGET_AFTER_MS) {
+            peer.read.clear();
+            peer.read_since = Some(t);
+        }
+        let life = peer.life;
         for (name, value) in self.dht.get(&DhtKey::Ns(self.peers[p].address.clone()), now) {
             if let DhtValue::Ns(sealed) = value
                 && self.peers[p].life == life

@@ -103,9 +103,10 @@ impl World {
                 let here = &self.peers[*m].disk.parts;
                 self.truth.restored.contains_key(m) && !parts.iter().all(|part| here.contains(&(owner, h, *part)))
             };
-            let all = counted.iter().map(|(member, parts)| (self.index(member), parts));
-            let emptied = all.filter(|(m, parts)| is_emptied(m, parts)).map(|(m, _)| m).collect();
-            Promise { safe, holders: self.holders(p, &h), emptied, moving, at: self.t }
+            let all = || counted.iter().map(|(member, parts)| (self.index(member), parts));
+            let emptied = all().filter(|(m, parts)| is_emptied(m, parts)).map(|(m, _)| m).collect();
+            let whole = all().filter(|(_, parts)| parts.contains(&Part::Whole)).map(|(m, _)| m).collect();
+            Promise { safe, holders: self.holders(p, &h), whole, emptied, moving, at: self.t }
         };
         mails.map(|mail| (mail.h, promise(mail))).collect()
     }
@@ -147,9 +148,12 @@ impl World {
                 || restored
                 || promise.emptied.contains(m)
         };
-        // A liar that a holder gave its part up for, as placement says, stands for that one; so does one whose part has rotted.
+        // A liar that a holder gave its part up for, as placement says, stands for that one; so does one whose part has rotted. Who
+        // kept only a fragment of what it had whole gave up what the others' fragments have to make up for.
         let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
-        let gave_up = promise.holders.iter().any(|m| !self.peers[*m].dead && !holds(m));
+        let has_whole = |m: &usize| self.peers[*m].disk.parts.contains(&(owner, *h, Part::Whole));
+        let cut_down = |m: &usize| promise.whole.contains(m) && !has_whole(m);
+        let gave_up = promise.holders.iter().any(|m| !self.peers[*m].dead && (!holds(m) || cut_down(m)));
         let stands_in = |m: &usize| {
             let is_false = self.is_false_holder(*m) || is_found_out(m);
             self.has_rot(*m, owner, h) || (is_false && (holds(m) || self.lies_of_parts(*m)))

@@ -214,6 +214,8 @@ pub(crate) struct Peer {
     pub(crate) confirmed: BTreeMap<(PeerId, MailId), BTreeMap<PeerId, BTreeSet<Part>>>,
     /// ns of the DHT that were read.
     pub(crate) read: BTreeSet<Digest>,
+    /// Since when they are remembered.
+    pub(crate) read_since: Option<u64>,
     /// Those that do not fit what is pinned.
     pub(crate) doubts: Doubts,
     /// Peers that were named as liars, by mail, since the pull began.
@@ -268,6 +270,7 @@ impl Peer {
             holder_batches: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             read: BTreeSet::new(),
+            read_since: None,
             doubts: Doubts::default(),
             named: BTreeSet::new(),
             polling_nr: false,
@@ -290,6 +293,7 @@ impl Peer {
         self.holder_batches.clear();
         self.confirmed.clear();
         self.read.clear();
+        self.read_since = None;
         self.doubts = Doubts::default();
         self.named.clear();
         self.polling_nr = false;

@@ -1,7 +1,7 @@
 //! Incoming mails: ns, tombstones, expiry. Files one message for a sender's submission, whatever is replayed (R5), and says yes
 //! only once that is on disk (R1).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::access::BodyState;
@@ -24,6 +24,8 @@ const MAILS_MAX: usize = 200_000;
 const OFFERS_MAX: usize = 4;
 /// Requests about one ns that wait for the same write.
 const WAITERS_MAX: usize = 16;
+/// ns of one sealed mail in the DHT that are answered by an nr once more.
+const ASKED_MAX: usize = 4;
 /// Mails taken back before their ns came that are remembered.
 const BURIED_MAX: usize = 10_000;
 /// And at least so long, where their owner asked: as long as mirrors keep what has expired.
@@ -41,8 +43,25 @@ pub(super) struct Arriving {
     writing: BTreeMap<MailKey, Vec<NsFrom>>,
     /// ns that this run saw in the DHT: value hash and password.
     in_dht: BTreeMap<(MailKey, MailId), (Digest, Secret)>,
+    /// ns in the DHT because of which this run owed an nr once more.
+    asked_again: BTreeMap<(MailKey, MailId), BTreeSet<Digest>>,
     /// When the requests of the last hour were taken. A restart begins a new hour.
     requests_taken: VecDeque<MonoTime>,
+}
+
+impl Arriving {
+    /// Whether an ns of a mail whose nr was taken asks for it again. One that lies in the DHT, put there by somebody whose password
+    /// nobody knows, is read again and again, and asks once: a sender that misses its nr asks daily itself.
+    fn asks_again(&mut self, from: NsFrom, id: MailKey, h: MailId) -> bool {
+        let NsFrom::Dht(value) = from else { return true };
+        let asked = self.asked_again.entry((id, h)).or_default();
+        asked.len() < ASKED_MAX && asked.insert(value)
+    }
+    /// The mail is not remembered any more.
+    fn forget(&mut self, id: MailKey, h: MailId) {
+        self.in_dht.remove(&(id, h));
+        self.asked_again.remove(&(id, h));
+    }
 }
 
 /// At 75 % of its life a mail is pulled, opened or not (DESIGN.md section 5).
@@ -238,7 +257,9 @@ impl Postbox {
         let concluded = matches!(mail.stage, Stage::Concluded(..));
         let event = match mail.offer(&ns.h) {
             Some(offer) => match offer.nr {
-                NrState::Taken(at) if concluded && was_long_ago(at, now) => {
+                NrState::Taken(at)
+                    if concluded && was_long_ago(at, now) && self.arriving.asks_again(from, id, ns.h) =>
+                {
                     Some(Event::Nr { id, h: ns.h, state: NrState::Owed })
                 }
                 _ => None,
@@ -315,7 +336,7 @@ impl Postbox {
                 }
                 for offer in &mail.offers {
                     self.answers.done(offer.owner, id, offer.h);
-                    self.arriving.in_dht.remove(&(id, offer.h));
+                    self.arriving.forget(id, offer.h);
                 }
                 return self.commit(vec![Event::Forgotten { id }], Vec::new());
             }

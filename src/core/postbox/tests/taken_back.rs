@@ -1,5 +1,5 @@
 //! Mails that their owner takes back, and those that it asks about once more: what the reader's peer promises by taking the
-//! tombstone.
+//! tombstone, and how often an ns that stays in the DHT is answered.
 
 use super::*;
 use crate::model::msglist::{Ending, Tombstone};
@@ -196,4 +196,32 @@ fn r5_what_was_filed_is_not_forgotten_by_a_clock_that_may_be_wrong() {
     file(&mut world, 3);
     file(&mut world, 1);
     assert_eq!(world.listed(Standard::Inbox).len(), 4, "by a right clock it is forgotten in the end");
+}
+
+#[test]
+fn an_ns_that_nobody_can_delete_in_the_dht_asks_for_its_nr_once_more_and_then_writes_nothing() {
+    let mut world = World::new();
+    let lies_there =
+        |value| Input::Ns { from: NsFrom::Dht(Digest::new([value; 32])), ns: Box::new(ns(1)), known: true };
+    world.tell(lies_there(3));
+    let uid = world.listed(Standard::Inbox)[0].uid;
+    world.open(Standard::Inbox, uid);
+    assert_eq!(world.outcomes(), [Outcome::Received]);
+    // Its sender may have lost the nr with its disk.
+    world.pass(Duration::from_secs(3600));
+    world.tell(lies_there(3));
+    assert_eq!(world.outcomes(), [Outcome::Received; 2]);
+    let written = world.journal.len();
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(3600));
+        world.tell(lies_there(3));
+    }
+    assert_eq!((world.outcomes().len(), world.journal.len()), (2, written));
+    assert_eq!(world.deleted_ns.len(), 5);
+    // Another one is the sender's: it was sealed anew. And the sender itself is always heard.
+    world.tell(lies_there(4));
+    assert_eq!(world.outcomes().len(), 3);
+    world.pass(Duration::from_secs(3600));
+    world.send(&ns(1), true);
+    assert_eq!(world.outcomes().len(), 4);
 }
