@@ -7,6 +7,7 @@ use roost::core::outbox::EndedAs;
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, outbox};
 use roost::model::holding::{HoldingState, Holdings};
+use roost::model::msglist::Ending;
 use roost::model::notification::Outcome;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId};
 
@@ -141,7 +142,11 @@ impl World {
         if self.is_void(h, promise, r) {
             return false;
         }
-        let cancelled = self.truth.cancelled.contains(&mail.submission);
+        // One who was removed, whom nobody tells that its clock is wrong, ends its mail by that one: its signed word counts (R3).
+        let owner = &self.peers[mail.owner];
+        let by_wrong_clock =
+            owner.removed && owner.fooled && owner.disk.ledger.tombstoned.get(h) == Some(&Ending::Expired);
+        let cancelled = self.truth.cancelled.contains(&mail.submission) || by_wrong_clock;
         let said = cancelled || self.truth.nrs.contains_key(&(mail.submission, *h, reader.clone()));
         !said && !self.peers[r].disk.ledger.pulled.contains(&key) && mail.expiry > self.now(r).wall
     }

@@ -1,6 +1,7 @@
 //! Members that are removed while they are there, in written stories: what the checker excuses of them, and what it does not.
 
 use roost::model::Mode;
+use roost::model::msglist::Ending;
 
 use super::absent::{self, DAY, MEMBER, OWNER, RITA, STAYS};
 use super::checker::Rule;
@@ -119,4 +120,20 @@ fn r12_what_one_who_was_removed_held_may_still_be_with_it_when_all_others_gave_t
     world.cancel_this(OWNER, id);
     world.passes(60_000);
     assert!(!world.parts(STAYS, &h).is_empty() && !world.rests_with_removed(id));
+}
+
+#[test]
+fn r2_a_mail_that_one_who_was_removed_ended_by_a_wrong_clock_is_over() {
+    let mut world = world();
+    let h = world.mails(RITA);
+    world.passes(60_000);
+    world.is_removed(OWNER, MEMBER);
+    world.goes(OWNER);
+    assert!(!world.all_ended(), "it was safe, and rita has not read it");
+    world.peers[OWNER].disk.ledger.tombstoned.insert(h, Ending::Expired);
+    assert!(!world.all_ended(), "its clock was right: it did not live to that day");
+    world.peers[OWNER].fooled = true;
+    assert!(world.all_ended());
+    world.peers[OWNER].disk.ledger.tombstoned.insert(h, Ending::Received);
+    assert!(!world.all_ended(), "nobody has received it");
 }
