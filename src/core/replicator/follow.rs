@@ -34,6 +34,8 @@ const GATHER_LONGER: Duration = Duration::from_millis(80);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// Pause after a list that does not fit: it will not mend itself soon.
 const MISFIT_PAUSE: Duration = Duration::from_secs(60);
+/// A mail that is older than this when it is first named was placed without this peer, most likely. Clocks differ by less.
+const PLACED_LONG_AGO: Duration = Duration::from_secs(300);
 /// An empty answer that came sooner than this was not held, so the next question waits.
 const HELD_AT_LEAST: Duration = Duration::from_secs(5);
 /// With fewer than two answers of other members, one is enough after this long.
@@ -435,6 +437,7 @@ impl Replicator {
     }
 
     fn note_mail(&mut self, owner: PeerId, at: Cursor, mail: &MailEntry, batch: &mut Vec<Event>) -> bool {
+        let is_of_long_ago = self.is_of_long_ago(mail);
         let Some(o) = self.owners.get_mut(&owner) else { return false };
         // R7: a tombstone wins over every entry of every epoch. What expired long ago is nobody's any more; but what is known goes by
         // the list, which is read once: the clock may be wrong, and nobody there who could tell.
@@ -454,8 +457,9 @@ impl Replicator {
         let (h, length, digest, expiry, encoding) = (mail.h, mail.length, mail.digest, mail.expiry, mail.encoding);
         // An owner that names a mail again may have forgotten who holds what.
         let held: Vec<Part> = known.map(|k| k.held.iter().copied().collect()).unwrap_or_default();
-        // With the same k some hold parts that stay right, so rank alone does not say what is left for this peer.
-        let by_rank = known.is_none_or(|k| k.encoding.needed() != mail.encoding.needed());
+        // With the same k some hold parts that stay right, so rank alone does not say what is left for this peer; nor of a mail of long
+        // ago, which an owner that came back with an old disk was told of just now.
+        let by_rank = known.map_or(!is_of_long_ago, |k| k.encoding.needed() != mail.encoding.needed());
         self.record(batch, Event::Noted { owner, h, at, length, digest, expiry, encoding });
         if let Some(mail) = self.owners.mail_mut(&owner, &h) {
             mail.noted = by_rank.then_some(self.now.mono);
@@ -465,6 +469,12 @@ impl Replicator {
             self.record(batch, Event::Held { owner, h, part });
         }
         true
+    }
+
+    /// Whether a mail was sent so long ago, as its expiry says, that it was placed before it was named here.
+    fn is_of_long_ago(&self, mail: &MailEntry) -> bool {
+        let Some(roster) = &self.roster else { return false };
+        self.now.wall.since(mail.expiry.before(roster.policy.life.duration())) > PLACED_LONG_AGO
     }
 
     /// Takes a tombstone of the owner's list; of which mail it is, when it is new.

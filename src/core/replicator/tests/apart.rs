@@ -66,6 +66,28 @@ fn a_member_that_reads_of_a_mail_late_asks_what_is_left_for_it() {
     }
 }
 
+/// Seed 80001470: an owner that came back with an old disk was told of a mail of long ago, and a member that had been away when that
+/// was placed read of it in the next page, as if it were new.
+#[test]
+fn r12_a_mail_of_long_ago_that_its_owner_had_forgotten_is_not_placed_by_rank() {
+    for late in &SIX[1..] {
+        let mut world = World::new(&SIX);
+        world.kill(late);
+        world.lost.insert(id(late));
+        world.set_roster();
+        world.send("alice", 1, KN);
+        world.run(HOUR);
+        let forgotten = world.outbox("alice").entries.pop().unwrap();
+        world.lost.clear();
+        world.start(late);
+        world.set_roster();
+        world.run(Duration::from_secs(60));
+        world.outbox("alice").entries.push(forgotten);
+        world.run(HOUR);
+        assert_eq!(world.distinct("alice", 1), 5, "{late} was late: {:?}", world.holders("alice", 1));
+    }
+}
+
 /// Seed 3: a member placed a mail by a view of which it had not heard that it had changed. The one that took the same index
 /// never asked, so the one that finds it moves.
 #[test]
