@@ -412,7 +412,7 @@ impl PeerApi for SharedApi {
     async fn mirror_msglist(&self, caller: PeerId, address: Address, since: Cursor) -> Result<Page, ApiError> {
         self.0.check_member(&caller)?;
         let what = format!("the msglist of {address}");
-        let ask = move |token| replicator::Input::ReadMirrorMsglist { token, address, since };
+        let ask = move |token| replicator::Input::ReadMirrorMsglist { token, address, since, caller };
         match self.0.replicator.ask(ask).await.map_err(stopping)? {
             replicator::Reply::Page(Some(page)) => Ok(page),
             _ => Err(ApiError::NotFound { what }),

@@ -37,7 +37,8 @@ impl World {
             }
             Request::MirrorMsglist(address, since) => {
                 let token = self.wait(p, answer);
-                self.hand(p, Tell::Replicator(replicator::Input::ReadMirrorMsglist { token, address, since }));
+                let ask = replicator::Input::ReadMirrorMsglist { token, address, since, caller };
+                self.hand(p, Tell::Replicator(ask));
             }
             Request::Holdings(batch) => self.take_holdings(p, from, batch),
             Request::Buckets(digests) => {

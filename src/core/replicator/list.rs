@@ -242,6 +242,14 @@ impl KnownList {
         runs
     }
 
+    /// The same for its owner, with the last entry of the epoch that it asks about even if it asks for what comes after that: one
+    /// restored from an old disk may have listed something else at that place since, and finds it out by nothing else (R7).
+    pub(super) fn page_for_its_owner(&self, since: Cursor) -> Page {
+        let tip = self.epochs.get(&since.epoch).filter(|known| !known.entries.is_empty()).map(KnownEpoch::tip);
+        let last = tip.map_or(since.seq, |tip| Seq(tip.0.saturating_sub(1)));
+        self.page(Cursor { seq: since.seq.min(last), ..since })
+    }
+
     /// What comes after `since`, as this peer knows it. An unknown epoch is answered from the start of each.
     pub(super) fn page(&self, since: Cursor) -> Page {
         let first = if self.epochs.contains_key(&since.epoch) { since.epoch } else { Epoch(0) };

@@ -179,7 +179,9 @@ impl Brain for Replicator {
             Input::Lookup { token, h } => self.on_lookup(token, &h),
             Input::Serving { token, h, caller } => self.on_serving(token, h, caller),
             Input::Served { h, caller, bytes } => self.on_served(h, caller, bytes),
-            Input::ReadMirrorMsglist { token, address, since } => self.on_read_msglist(token, &address, since),
+            Input::ReadMirrorMsglist { token, address, since, caller } => {
+                self.on_read_msglist(token, &address, since, &caller);
+            }
         }
         self.settle();
     }

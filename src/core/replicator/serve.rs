@@ -121,11 +121,11 @@ impl Replicator {
         }
     }
 
-    pub(super) fn on_read_msglist(&mut self, token: Token, address: &Address, since: Cursor) {
+    pub(super) fn on_read_msglist(&mut self, token: Token, address: &Address, since: Cursor, caller: &PeerId) {
         let is_member = |id: &PeerId| self.roster.as_ref().is_some_and(|r| r.has(id));
         let known = self.owners.iter().filter(|(_, o)| o.address == *address);
-        let page = known.max_by_key(|(id, _)| is_member(id)).map(|(_, o)| {
-            let mut page = o.list.page(since);
+        let page = known.max_by_key(|(id, _)| is_member(id)).map(|(id, o)| {
+            let mut page = if id == caller { o.list.page_for_its_owner(since) } else { o.list.page(since) };
             if !page.more {
                 page.tombstones = o.loose_tombstones();
             }

@@ -217,6 +217,8 @@ pub enum Input {
         address: Address,
         /// What the caller has read.
         since: Cursor,
+        /// Who asks.
+        caller: PeerId,
     },
 }
 

@@ -14,7 +14,7 @@ use crate::core::outbox::adopt::OwnPage;
 use crate::core::outbox::{CancelTarget, EndedAs, Input, NrFrom, OutboxRefusal, Reply};
 use crate::core::{Brain, Token};
 use crate::model::group::Roster;
-use crate::model::msglist::{Ending, Tombstone};
+use crate::model::msglist::{Cursor, Ending, Seq, Tombstone};
 use crate::model::notification::Outcome;
 use crate::model::policy::KOfN;
 use crate::model::{Encoding, Policy, WallTime};
@@ -301,4 +301,44 @@ fn r7_r8_a_members_answer_to_an_audit_that_a_mail_is_gone_ends_it_if_its_owner_s
     world.crash();
     world.run(MINUTE);
     assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
+}
+
+/// Seed 80009897: an owner that does not know that its disk is an old one listed other mails where a member had read on before, and
+/// heard of those only after another start.
+#[test]
+fn r7_an_owner_that_listed_other_mails_where_a_member_read_on_learns_it_from_the_last_entry_alone() {
+    let mut world = World::new(5, Rules::default());
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(2, &["rita@readers"], &[]);
+    world.submit(3, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let read = as_read_by_a_member(&mut world);
+    let mails = mails_listed(&mut world);
+    world.restore(&backup);
+    world.run(MINUTE);
+    world.submit(4, &["rita@readers"], &[]);
+    world.submit(5, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let others = mails_listed(&mut world);
+    assert_eq!((mails.len(), others.len(), mails[0]), (3, 3, others[0]));
+    assert_eq!(world.brain.state.list.epochs().count(), 1, "others stand where those stood");
+
+    world.rules.unheard = true;
+    world.crash();
+    world.settle();
+    let member = key(3).peer_id();
+    let (mut run, last) = (read.page.runs[0].clone(), read.page.runs[0].entries.len() - 1);
+    (run.after, run.entries) = (Seq(2), run.entries.split_off(last));
+    let tail = OwnPage { page: Page { runs: vec![run], ..read.page.clone() }, ..read.clone() };
+    let since = world.outside.own_list_asked.last().unwrap().1;
+    world.tell(Input::OwnList { member, since, answer: Some(tail) });
+    world.settle();
+    assert_eq!(world.outside.own_list_asked.last(), Some(&(member, Cursor::default())), "it is read from the start");
+    world.tell(Input::OwnList { member, since: Cursor::default(), answer: Some(read) });
+    world.run(MINUTE);
+    assert_eq!(world.brain.state.list.epochs().count(), 2);
+    let listed = mails_listed(&mut world);
+    assert!(mails.iter().chain(&others).all(|h| listed.contains(h)), "and whoever reads on hears of all of them");
 }

@@ -347,3 +347,30 @@ fn r12_a_member_without_a_place_says_that_nothing_of_a_cancelled_mail_is_here() 
         assert_eq!(SIX[1..].iter().filter(spoke).count(), who_speaks, "{ending}");
     }
 }
+
+/// Seed 80009897: an owner restored from an old disk had listed something else where this member had read further. It asked for what
+/// came after that, heard that there was nothing, and a tombstone that it listed there was never read.
+#[test]
+fn r7_an_owner_that_asks_for_what_comes_after_its_list_is_shown_the_last_entry_of_it() {
+    let mut world = World::new(&SIX);
+    for x in 1..=3 {
+        world.send("alice", x, KN);
+    }
+    world.run(HOUR);
+    let all = world.mirror_page("bob", "alice", Cursor::default());
+    let verified = all.runs[0].verify(&id("alice"), None).unwrap();
+    let (tip, last) = (verified.head.at, all.runs[0].entries.last().unwrap());
+    for ahead in [0, 1, 5] {
+        let since = Cursor { seq: Seq(tip.seq.0 + ahead), ..tip };
+        let page = world.mirror_page_for(id("alice"), "bob", "alice", since);
+        let run = &page.runs[0];
+        assert_eq!((&run.entries, run.after.next()), (&vec![last.clone()], tip.seq), "{ahead} ahead");
+        let known = all.runs[0].entries.iter().take(2).fold(verified.before, |chain, entry| chain_next(&chain, entry));
+        assert!(run.verify(&id("alice"), Some(&known)).is_ok());
+        // To others it says nothing that they know.
+        assert_eq!(world.mirror_page("bob", "alice", since), Page::default());
+    }
+    let behind = Cursor { seq: Seq(1), ..tip };
+    let page = world.mirror_page_for(id("alice"), "bob", "alice", behind);
+    assert_eq!(page, world.mirror_page("bob", "alice", behind), "who is behind is shown what comes after that");
+}

@@ -299,9 +299,12 @@ impl World {
         }
     }
     pub(super) fn mirror_page(&mut self, name: &str, owner: &str, since: Cursor) -> Page {
+        self.mirror_page_for(id("frank"), name, owner, since)
+    }
+    pub(super) fn mirror_page_for(&mut self, caller: PeerId, name: &str, owner: &str, since: Cursor) -> Page {
         self.token += 1;
         let token = Token(self.token);
-        self.tell(name, Input::ReadMirrorMsglist { token, address: member(owner).address, since });
+        self.tell(name, Input::ReadMirrorMsglist { token, address: member(owner).address, since, caller });
         self.pump(&id(name));
         match self.peer(name).replies.remove(&token) {
             Some(Reply::Page(page)) => page.unwrap_or_default(),
