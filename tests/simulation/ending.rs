@@ -74,8 +74,9 @@ impl World {
             let is_blind = |member: usize| self.peers[member].fooled || self.hides_list_of(p, member);
             let keeps = |member: &&usize| !self.lies(**member, Lie::HoldsNothing) && !is_blind(**member);
             let held: Vec<BTreeSet<Part>> = placed.iter().filter(keeps).map(|member| parts_of(*member)).collect();
-            // Nobody takes the part of whom names every part: what the others hold is distinct all the same.
-            let is_true = |member: &&usize| !self.lies(**member, Lie::ClaimsAll);
+            // Nobody takes the part of whom names every part, nor hears what a liar holds that denies the mail for good: what the others
+            // hold is distinct all the same.
+            let is_true = |member: &&usize| !self.lies(**member, Lie::ClaimsAll) && !self.denies(**member, &h);
             let told: Vec<_> = placed.iter().filter(keeps).filter(is_true).map(|member| parts_of(*member)).collect();
             let distinct: BTreeSet<_> = told.iter().flatten().filter(|part| is_of(encoding, **part)).collect();
             let enough = match encoding {

@@ -181,9 +181,11 @@ impl World {
     fn denied(&self, p: usize) -> BTreeSet<MailId> {
         let ledger = &self.peers[p].disk.ledger;
         let open = ledger.sealed.iter().filter(|h| !ledger.tombstoned.contains_key(*h));
-        let denies =
-            |m: usize, h: &MailId| m != p && self.peers[m].liar && self.peers[m].disk.ledger.learned_gone.contains(h);
-        open.filter(|h| self.gd.members.iter().any(|m| denies(*m, h))).copied().collect()
+        open.filter(|h| self.gd.members.iter().any(|m| *m != p && self.denies(*m, h))).copied().collect()
+    }
+    /// Whether this member is such a liar.
+    pub(crate) fn denies(&self, m: usize, h: &MailId) -> bool {
+        self.peers[m].liar && self.peers[m].disk.ledger.learned_gone.contains(h)
     }
 
     /// Answers of members who hold whatever may be asked for.
