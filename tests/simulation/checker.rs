@@ -98,8 +98,6 @@ pub(crate) struct Truth {
     pub(crate) acknowledged: BTreeSet<SubmissionId>,
     /// Who came back with an old disk, and when.
     pub(crate) restored: BTreeMap<usize, u64>,
-    /// Who was removed while it was there, and when.
-    pub(crate) removed_at: BTreeMap<usize, u64>,
     /// What was accepted before a restore.
     pub(crate) submitted_before: BTreeSet<SubmissionId>,
     /// Tombstones that were durable before a restore.

@@ -201,9 +201,6 @@ impl World {
         self.gd.members.retain(|m| *m != gone);
         self.gd.leaving.remove(&gone);
         (self.peers[gone].in_group, self.peers[gone].removed) = (false, !self.peers[gone].dead);
-        if self.peers[gone].removed {
-            self.truth.removed_at.insert(gone, self.t);
-        }
         self.later(1, Happening::Group(Step::Hears(gone)));
     }
 

@@ -1,4 +1,4 @@
-//! Members that are removed while they are there, in written stories: what the checker excuses of them, and what it does not.
+//! Members that are removed while they are there, or leave, in written stories: what the checker excuses of them, and what it does not.
 
 use roost::model::Mode;
 use roost::model::msglist::Ending;
@@ -136,4 +136,26 @@ fn r2_a_mail_that_one_who_was_removed_ended_by_a_wrong_clock_is_over() {
     assert!(world.all_ended());
     world.peers[OWNER].disk.ledger.tombstoned.insert(h, Ending::Received);
     assert!(!world.all_ended(), "nobody has received it");
+}
+
+#[test]
+fn r7_a_restored_owner_is_told_only_by_whoever_was_a_member_since_it_came_back() {
+    let mut world = world();
+    let h = world.mails(RITA);
+    world.opens_all(RITA);
+    world.passes(60_000);
+    world.truth.restored.insert(OWNER, world.t);
+    assert!(world.is_entombed_elsewhere(&h), "the members have read that it is gone");
+    world.passes(60_000);
+    let members = std::mem::replace(&mut world.gd.members, vec![OWNER]);
+    world.change_group(OWNER);
+    assert!(world.is_entombed_elsewhere(&h), "they could be asked until they left");
+
+    // Restored once more, it asks nobody who has left.
+    world.truth.restored.insert(OWNER, world.t);
+    assert!(!world.is_entombed_elsewhere(&h));
+    world.passes(60_000);
+    world.gd.members = members;
+    world.change_group(OWNER);
+    assert!(world.is_entombed_elsewhere(&h), "one who comes again is asked again");
 }

@@ -123,14 +123,17 @@ impl World {
         self.who_may_tell(at).any(|p| p.disk.ledger.buried_parts.contains(&(self.peers[at].id, *h)))
     }
 
-    /// The others who are still there and may tell a restored owner of its own msglist. Whoever was removed before the owner came
-    /// back takes it for a stranger, and a msglist is for members.
+    /// The others who are still there and may tell a restored owner of its own msglist. It asks members: whoever was none any more
+    /// when it came back, by its own wish or removed, and never became one again, is not asked.
     fn who_may_tell(&self, owner: usize) -> impl Iterator<Item = &Peer> {
-        let back = self.truth.restored.get(&owner);
-        let was_removed =
-            move |p: usize| back.is_some_and(|back| self.truth.removed_at.get(&p).is_some_and(|at| at <= back));
-        let tells = move |p: usize, peer: &Peer| !peer.dead && !peer.left && !self.lies_in_lists(p) && !was_removed(p);
-        self.peers.iter().enumerate().filter(move |(p, peer)| *p != owner && tells(*p, peer)).map(|(_, peer)| peer)
+        let tells = move |p: usize, peer: &Peer| !peer.dead && !peer.left && !self.lies_in_lists(p);
+        let is_asked = move |p: usize| {
+            let Some(back) = self.truth.restored.get(&owner) else { return true };
+            let first = self.gds.iter().rposition(|(since, _)| since <= back).unwrap_or(0);
+            self.gds[first..].iter().any(|(_, gd)| gd.members.contains(&p))
+        };
+        let others = self.peers.iter().enumerate().filter(move |(p, _)| *p != owner);
+        others.filter(move |(p, peer)| tells(*p, peer) && is_asked(*p)).map(|(_, peer)| peer)
     }
 
     /// Whether a tombstone of this mail was ever durable at its owner.
