@@ -17,11 +17,12 @@ use crate::wire::msglist::{Page, decode_entry};
 pub(super) async fn read(tools: Arc<Tools>, read: Arc<ReadEntries>, member: PeerId, since: Cursor) -> Option<Input> {
     let answer = match tools.client.get_mirror_msglist(member, &tools.address, since).await {
         Ok(page) => {
-            if !page.runs.is_empty() {
+            let told = tokio::task::spawn_blocking(move || with_notes(&tools, page)).await.ok();
+            if told.as_ref().is_some_and(|told| told.reaches_beyond(since)) {
                 // A receive notification in the DHT may be about a mail that this tells of.
                 read.read_again();
             }
-            tokio::task::spawn_blocking(move || with_notes(&tools, page)).await.ok()
+            told
         }
         Err(error) => {
             tracing::debug!(%member, %error, "a member does not tell what it has of this peer's msglist");

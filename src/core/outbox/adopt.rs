@@ -63,6 +63,13 @@ pub struct OwnPage {
     pub notes: BTreeMap<MailId, OwnerNote>,
 }
 
+impl OwnPage {
+    /// Whether it tells of anything after `since`, as its heads say.
+    pub fn reaches_beyond(&self, since: Cursor) -> bool {
+        self.page.runs.iter().filter_map(head_of).any(|end| end > since)
+    }
+}
+
 /// What the members are asked about the own msglist. Nothing in here survives a crash, nor needs to.
 #[derive(Debug, Default)]
 pub(super) struct Adoption {
@@ -87,6 +94,8 @@ pub(super) struct Adoption {
     from_start: BTreeSet<PeerId>,
     /// Tombstones that members have from elsewhere than a list: taken when new entries may be made.
     loose: BTreeMap<MailId, SignedTombstone>,
+    /// Where else the mails stand that were listed again since the start, as far as that was read.
+    believed: BTreeMap<MailId, Cursor>,
     deferred: Vec<Input>,
     blobs: Vec<MailId>,
     /// Sealed forms of a submission whose receivers were sealed for in another one.
@@ -400,15 +409,27 @@ impl Outbox {
             let follows = self.state.list.next_at() == entry.at && fork.is_none();
             if ours.is_some() {
                 fork.get_or_insert(entry.at);
-                again.push(entry.body);
-            } else if self.adoption.holding && follows {
+            }
+            if ours.is_none() && self.adoption.holding && follows {
                 self.adopt(batch, now, entry.body, Some(bytes), notes);
-            } else {
+            } else if self.is_to_be_believed(now, entry.at, &entry.body) {
                 again.push(entry.body);
             }
         }
         self.list_again(batch, now, epoch, fork, again, notes);
         Ok(())
+    }
+
+    /// What stood elsewhere comes at every start: it says nothing of a mail that is long over, and nothing against a later epoch.
+    fn is_to_be_believed(&mut self, now: Now, at: Cursor, body: &EntryBody) -> bool {
+        let EntryBody::Mail(mail) = body else { return true };
+        let goes_on = self.adoption.believed.get(&mail.h).is_some_and(|before| *before < at);
+        let known = self.state.mails.get(&mail.h).map(|known| known.entry_at.epoch);
+        let is_believed = known.map_or(mail.expiry + KEPT > now.wall, |epoch| goes_on || epoch <= at.epoch);
+        if is_believed {
+            self.adoption.believed.insert(mail.h, at);
+        }
+        is_believed
     }
 
     /// Makes the list end where the run begins, if what lies between is over or in another epoch.
@@ -557,12 +578,6 @@ impl Outbox {
             self.entomb_if_done(batch, now, other);
         }
         true
-    }
-
-    /// Notes the open mails that have no blob.
-    pub(super) fn note_missing(&mut self, blobs: &[MailId]) {
-        let there: BTreeSet<MailId> = blobs.iter().copied().collect();
-        self.missing = self.state.open.difference(&there).copied().collect();
     }
 }
 

@@ -8,6 +8,8 @@
 //! One that nobody gives back is shown as missing, and ends as every mail does: by its reader's word (who may pull it from the
 //! members), by a cancel, or by expiry with a DSN.
 
+use std::collections::BTreeSet;
+
 use super::events::Event;
 use super::io::{Action, RecoverJob};
 use super::{Batch, Outbox, RETRY_FIRST, RETRY_OTHER_MAX, Timer};
@@ -28,6 +30,12 @@ pub(super) struct Recovery {
 }
 
 impl Outbox {
+    /// Notes the open mails that have no blob.
+    pub(super) fn note_missing(&mut self, blobs: &[MailId]) {
+        let there: BTreeSet<MailId> = blobs.iter().copied().collect();
+        self.missing = self.state.open.difference(&there).copied().collect();
+    }
+
     /// Asks for the next mail that is missing.
     pub(super) fn recover_next(&mut self, now: Now) {
         if self.adoption.holding || self.recovery.under_way.is_some() {

@@ -303,6 +303,26 @@ fn r7_r8_a_members_answer_to_an_audit_that_a_mail_is_gone_ends_it_if_its_owner_s
     assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
 }
 
+/// The owner starts anew, and one member tells it the last entry of three that it read, then, asked for all, all of them.
+fn starts_and_is_told(world: &mut World, read: &OwnPage) {
+    world.rules.unheard = true;
+    let group = world.brain.roster.clone();
+    world.crash();
+    world.tell(Input::Roster(group));
+    world.settle();
+    let member = key(3).peer_id();
+    let (mut run, last) = (read.page.runs[0].clone(), read.page.runs[0].entries.len() - 1);
+    (run.after, run.entries) = (Seq(2), run.entries.split_off(last));
+    let tail = OwnPage { page: Page { runs: vec![run], ..read.page.clone() }, ..read.clone() };
+    let since = world.outside.own_list_asked.last().unwrap().1;
+    assert!(!tail.reaches_beyond(since) && tail.reaches_beyond(Cursor::default()));
+    world.tell(Input::OwnList { member, since, answer: Some(tail) });
+    world.settle();
+    assert_eq!(world.outside.own_list_asked.last(), Some(&(member, Cursor::default())), "it is read from the start");
+    world.tell(Input::OwnList { member, since: Cursor::default(), answer: Some(read.clone()) });
+    world.settle();
+}
+
 /// Seed 80009897: an owner that does not know that its disk is an old one listed other mails where a member had read on before, and
 /// heard of those only after another start.
 #[test]
@@ -325,20 +345,58 @@ fn r7_an_owner_that_listed_other_mails_where_a_member_read_on_learns_it_from_the
     assert_eq!((mails.len(), others.len(), mails[0]), (3, 3, others[0]));
     assert_eq!(world.brain.state.list.epochs().count(), 1, "others stand where those stood");
 
-    world.rules.unheard = true;
-    world.crash();
-    world.settle();
-    let member = key(3).peer_id();
-    let (mut run, last) = (read.page.runs[0].clone(), read.page.runs[0].entries.len() - 1);
-    (run.after, run.entries) = (Seq(2), run.entries.split_off(last));
-    let tail = OwnPage { page: Page { runs: vec![run], ..read.page.clone() }, ..read.clone() };
-    let since = world.outside.own_list_asked.last().unwrap().1;
-    world.tell(Input::OwnList { member, since, answer: Some(tail) });
-    world.settle();
-    assert_eq!(world.outside.own_list_asked.last(), Some(&(member, Cursor::default())), "it is read from the start");
-    world.tell(Input::OwnList { member, since: Cursor::default(), answer: Some(read) });
+    starts_and_is_told(&mut world, &read);
     world.run(MINUTE);
     assert_eq!(world.brain.state.list.epochs().count(), 2);
     let listed = mails_listed(&mut world);
     assert!(mails.iter().chain(&others).all(|h| listed.contains(h)), "and whoever reads on hears of all of them");
+
+    // What stood there is told of at every start. It says nothing against what the later epoch says.
+    let now = Encoding::Fragments { k: 2, n: 4 };
+    let policy = Policy { fragments: KOfN { k: 2, n: 4 }, copies: 3, ..Policy::default() };
+    world.tell(Input::Roster(Arc::new(Roster { policy, ..(*roster(5)).clone() })));
+    world.run(MINUTE);
+    let is_kept_so = |world: &World| world.brain.state.mails.values().all(|mail| mail.facts.encoding == now);
+    assert!(is_kept_so(&world) && world.brain.state.mails.len() == 5);
+    let head = world.brain.state.list.head();
+    for start in 1..=2 {
+        starts_and_is_told(&mut world, &read);
+        assert!(is_kept_so(&world), "start {start}");
+        world.run(MINUTE);
+        assert_eq!(world.brain.state.list.head(), head, "start {start}: nothing is listed anew");
+    }
+}
+
+#[test]
+fn r2_r7_a_mail_that_is_long_over_does_not_come_back_with_what_members_read_elsewhere() {
+    let mut world = World::new(5, Rules::default());
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(2, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = world.sealed_of(2);
+    members_know(&mut world);
+    silence(&mut world);
+    world.run(10 * DAY);
+    world.outside.dsns.clear();
+    // Nobody answers, so it opens another epoch, and is told late.
+    world.restore(&backup);
+    world.run(MINUTE);
+    world.rules.silent.clear();
+    world.run(DAY);
+    assert_eq!(ending(&world, &h), Some(Ending::Expired));
+    assert_eq!(world.outside.dsns.len(), 2, "that of the first mail, too");
+    world.run(27 * DAY);
+    world.submit(3, &["rita@readers"], &[]);
+    world.run(DAY);
+    let forgot = |world: &World| !world.brain.state.mails.contains_key(&h) && !world.brain.state.gone.contains_key(&h);
+    assert!(forgot(&world), "30 days after its expiry");
+    world.outside.dsns.clear();
+    let head = world.brain.state.list.head();
+    world.crash();
+    world.run(DAY);
+    assert!(world.outside.own_list_asked.last().unwrap().1.epoch < head.epoch, "members are asked from before");
+    assert!(forgot(&world) && world.outside.dsns.is_empty(), "its sender was told");
+    assert_eq!(world.brain.state.list.head(), head);
 }
