@@ -102,6 +102,8 @@ pub(crate) struct Truth {
     pub(crate) submitted_before: BTreeSet<SubmissionId>,
     /// Tombstones that were durable before a restore.
     pub(crate) endings_before: BTreeMap<MailId, BTreeSet<Ending>>,
+    /// For whom of which submission a restored owner had ended its mail, forgot it, and has the reader's word.
+    pub(crate) said_before: BTreeSet<(SubmissionId, Address)>,
     /// Bodies that a restored reader had.
     pub(crate) lost_bodies: BTreeSet<(usize, MailKey)>,
     /// What restored owners believe of members.

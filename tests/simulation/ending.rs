@@ -19,7 +19,7 @@ use super::world::World;
 /// Messages that a member may send a minute while nothing happens.
 const MESSAGES_A_MINUTE: u64 = 60;
 /// A mirror keeps a part for a day after its mail has expired, and looks now and then.
-const KEPT_AFTER: Duration = Duration::from_secs(26 * 3600);
+pub(crate) const KEPT_AFTER: Duration = Duration::from_secs(26 * 3600);
 
 impl World {
     /// An owner took a word: from now on it knows what its member did not hold when that was said. A liar may have claimed the part
@@ -158,7 +158,7 @@ impl World {
 
     /// Whether nobody can say anything about a mail before it expires: its reader is gone for good, or the mail is, with its
     /// owner's disk. Nor of a receiver that a restored owner truly cannot know.
-    fn is_excused(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
+    pub(crate) fn is_excused(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
         if self.is_forgotten(id, letter, receiver) {
             return true;
         }
@@ -167,8 +167,7 @@ impl World {
         // it says once: whoever came back with an old disk, and forgot that it had taken that word, asks in vain.
         let key = MailKey { sender: self.peers[letter.from].fingerprint, submission: *id };
         let has_heard = |r: usize| r == letter.from || self.peers[r].disk.ledger.announced.contains(&key);
-        let has_said = || self.truth.nrs.keys().any(|(of, _, reader)| (of, reader) == (id, receiver));
-        let forgot = self.truth.restored.contains_key(&letter.from) && has_said();
+        let forgot = self.truth.said_before.contains(&(*id, receiver.clone()));
         let unheard = self.peers[letter.from].removed && (forgot || !self.at(receiver).is_some_and(has_heard));
         (gone || unheard || self.is_beyond_recovery(id, letter, receiver))
             && letter.at + self.params.policy.life.duration() + Duration::from_secs(600) > self.now(letter.from).wall

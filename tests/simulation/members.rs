@@ -11,6 +11,7 @@ use roost::model::{MailId, Part, PeerId, Policy};
 
 use super::checker::Rule;
 use super::disk::{Disk, DiskOp};
+use super::ending::KEPT_AFTER;
 use super::params::Params;
 use super::peer::{After, Peer};
 use super::rng::Rng;
@@ -338,11 +339,15 @@ impl World {
         let is_there = |p: usize| !self.peers[p].dead && !self.peers[p].left && !hinders(p);
         let all_there = (0..self.peers.len()).all(is_there);
         // Whose own mail nobody has any more waits for who may bring it back, until it expires or is cancelled. So does who holds a
-        // part of such a mail: nobody can take that over, and whoever brings back another part needs it.
+        // part of such a mail: nobody can take that over, and whoever brings back another part needs it. What is held of one who is no
+        // member is not waited for without end.
         let waits = |p: usize| {
             let Disk { ledger, parts, .. } = &self.peers[p].disk;
             let own = ledger.sealed.iter().any(|h| !ledger.tombstoned.contains_key(h) && self.is_unreadable(h));
-            own || parts.iter().any(|(_, h, _)| !self.was_tombstoned(h) && self.is_unreadable(h))
+            let is_kept = |h: &MailId| self.truth.mails[h].expiry + KEPT_AFTER > self.now(p).wall;
+            let is_owed = |owner: &PeerId, h: &MailId| self.peers[p].roster.has(owner) && is_kept(h);
+            let is_lost = |h: &MailId| !self.was_tombstoned(h) && self.is_unreadable(h);
+            own || parts.iter().any(|(owner, h, _)| is_owed(owner, h) && is_lost(h))
         };
         if let Some(p) = self.gd.leaving.iter().copied().find(|p| all_there && !waits(*p)) {
             self.violate(

@@ -101,6 +101,26 @@ fn r2_what_a_reader_said_to_one_who_forgot_it_and_was_removed_then_is_said_once(
 }
 
 #[test]
+fn r2_what_a_reader_said_after_its_owner_came_back_with_an_old_disk_is_not_forgotten() {
+    let mut world = world();
+    let both = [MEMBER, RITA].map(|reader| world.peers[reader].address.clone());
+    world.submit_to(OWNER, 1, both.clone().into());
+    world.passes(30 * 60_000);
+    let (h, mail) = world.truth.mails.iter().next().unwrap();
+    let (h, id) = (*h, mail.submission);
+    world.take_image(OWNER);
+    world.restore(OWNER);
+    world.passes(60_000);
+    world.opens_all(RITA);
+    let [_, rita] = both;
+    let ended = &world.peers[OWNER].disk.ledger.ended;
+    assert!(world.has_read(RITA, &h) && ended.contains_key(&(id, rita.clone())), "it was told when it was back");
+    world.is_removed(OWNER, MEMBER);
+    // Nor would an outbox be excused that lost what it was told.
+    assert!(!world.is_excused(&id, &world.truth.letters[&id], &rita));
+}
+
+#[test]
 fn r12_what_one_who_was_removed_held_may_still_be_with_it_when_all_others_gave_theirs_up() {
     let mut world = absent::world(Mode::Full);
     let h = world.mails(RITA);

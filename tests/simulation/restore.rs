@@ -91,6 +91,10 @@ impl World {
         for (h, ending) in &old.tombstoned {
             self.truth.endings_before.entry(*h).or_default().insert(*ending);
         }
+        // A word that had not come yet before the restore is not among these: its reader says it until it is heard.
+        let said: BTreeSet<_> = self.truth.nrs.keys().map(|(id, _, reader)| (*id, reader.clone())).collect();
+        let forgot = old.ended.into_keys().filter(|which| !new.ended.contains_key(which) && said.contains(which));
+        self.truth.said_before.extend(forgot);
         self.forget_misses(p);
         let mails = &self.truth.mails;
         // Marked, an owner knows that it does not know whom it served.
