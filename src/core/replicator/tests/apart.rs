@@ -88,6 +88,22 @@ fn r12_a_mail_of_long_ago_that_its_owner_had_forgotten_is_not_placed_by_rank() {
     }
 }
 
+#[test]
+fn r12_a_new_mail_is_placed_by_rank_though_a_clock_in_doubt_says_that_it_is_old() {
+    let mut world = World::new(&SIX);
+    for name in &SIX[1..] {
+        world.peer(name).clock_ahead = HOUR;
+        world.tell(name, Input::ClockDoubtful(true));
+    }
+    world.send("alice", 1, KN);
+    for name in &SIX[1..] {
+        let brain = world.peers[&id(name)].brain.as_ref().unwrap();
+        let mail = brain.owners.mail(&id("alice"), &h(1)).unwrap();
+        assert!(mail.noted.is_some() && !mail.chosen, "{name} takes it for an old one");
+    }
+    assert_eq!(indices(&world, 1), all_five());
+}
+
 /// Seed 3: a member placed a mail by a view of which it had not heard that it had changed. The one that took the same index
 /// never asked, so the one that finds it moves.
 #[test]
