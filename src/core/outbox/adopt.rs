@@ -1,6 +1,6 @@
 //! Adoption: after a start the tail of the own msglist is read from the members, so that an owner restored from an old disk
-//! knows what it listed since. It never believes an entry that is not part of a list signed by this very peer, never takes a
-//! tombstone back (R7), and holds up nothing but new msglist entries.
+//! knows what it listed since. It says who is asked and when; what they tell is judged in `own_list`. It never holds up anything but
+//! new msglist entries.
 //!
 //! ```text
 //!   start --> holding ---- every member asked has answered, or 5 s ----> released
@@ -13,18 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 
-use super::base::KEPT;
-use super::events::{EndedAs, Event, Facts, MailFacts, SealedReceiver};
+use super::events::{Event, Facts, SealedReceiver};
 use super::io::{Action, Input};
 use super::{Batch, Outbox, RETRY_FIRST, Timer};
 use crate::model::group::Member;
-use crate::model::msglist::{Cursor, Ending, EntryBody, Epoch, MailEntry, Seq, SignedTombstone, Tombstone};
+use crate::model::msglist::{Cursor, Epoch, Head, Seq, SignedTombstone};
 use crate::model::{MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
 use crate::wire::Signed;
-use crate::wire::http::TOMBSTONE_BYTES_MAX;
-use crate::wire::msglist::{Page, Run, VerifiedRun, decode_entry};
+use crate::wire::msglist::{Page, Run};
 
 /// How long new entries wait for the members' answers (DESIGN.md section 5).
 const HOLD: Duration = Duration::from_secs(5);
@@ -35,8 +32,6 @@ const MAY_BE_TOLD: Duration = Duration::from_secs(600);
 /// An epoch that was opened within this is not taken for the whole truth: whoever knows more of the ones before it may have been
 /// away since. As long as any mail lives.
 const DOUBTED: Duration = Duration::from_secs(30 * 86_400);
-/// Most tombstones from elsewhere than a list that are taken from a page.
-const LOOSE_MAX: usize = 4096;
 /// Most inputs that wait until the members have answered; what comes beyond is taken at once.
 const DEFERRED_MAX: usize = 4096;
 
@@ -79,7 +74,7 @@ pub(super) struct Adoption {
     trusted: bool,
     restored: bool,
     answered: bool,
-    adopted: bool,
+    pub(super) adopted: bool,
     /// When that was asked first.
     began: Option<MonoTime>,
     /// From where on members are asked.
@@ -93,9 +88,9 @@ pub(super) struct Adoption {
     /// Who is asked for all, because its tail does not continue the list here.
     from_start: BTreeSet<PeerId>,
     /// Tombstones that members have from elsewhere than a list: taken when new entries may be made.
-    loose: BTreeMap<MailId, SignedTombstone>,
+    pub(super) loose: BTreeMap<MailId, SignedTombstone>,
     /// Where else the mails stand that were listed again since the start, as far as that was read.
-    believed: BTreeMap<MailId, Cursor>,
+    pub(super) believed: BTreeMap<MailId, Cursor>,
     deferred: Vec<Input>,
     blobs: Vec<MailId>,
     /// Sealed forms of a submission whose receivers were sealed for in another one.
@@ -107,9 +102,6 @@ impl Adoption {
         self.asked.is_empty() && !self.read.is_empty()
     }
 }
-
-/// A page fits neither the list here nor itself.
-struct Misfit;
 
 impl Outbox {
     /// The home was restored from a backup: its clean-stop record says nothing.
@@ -269,7 +261,7 @@ impl Outbox {
     }
 
     /// What this disk says of whom a mail was served to is not all: a cancel must not answer from it.
-    fn uncount(&mut self, batch: &mut Batch) {
+    pub(super) fn uncount(&mut self, batch: &mut Batch) {
         let counted: Vec<MailId> =
             self.state.mails.iter().filter(|(_, mail)| mail.served.is_some()).map(|(h, _)| *h).collect();
         for h in counted {
@@ -302,7 +294,7 @@ impl Outbox {
         self.note_missing(&blobs);
     }
 
-    fn note_doubled(&mut self) {
+    pub(super) fn note_doubled(&mut self) {
         let is_double = |h: &&MailId| {
             let Some(mail) = self.state.mails.get(*h) else { return false };
             let sealed = |a| self.state.receiver(&mail.submission, a).and_then(|r| r.sealed.as_ref()).map(|s| s.h);
@@ -318,280 +310,14 @@ impl Outbox {
     }
 
     /// Opens an epoch above every one that is known, and above `beyond`.
-    fn open_epoch(&mut self, batch: &mut Batch, now: Now, beyond: Epoch) {
+    pub(super) fn open_epoch(&mut self, batch: &mut Batch, now: Now, beyond: Epoch) {
         let last = self.state.list.head().epoch.max(beyond);
         let epoch = if last == Epoch::default() { now.wall.0 } else { now.wall.0.max(last.0.saturating_add(1)) };
         self.record(batch, Event::EpochOpened(Epoch(epoch)));
     }
-
-    fn take_own_page(&mut self, now: Now, page: &Page, notes: &BTreeMap<MailId, OwnerNote>) -> Result<(), Misfit> {
-        let mut batch = Batch::default();
-        let mut fits = Ok(());
-        for run in &page.runs {
-            if self.take_own_run(&mut batch, now, run, notes).is_err() {
-                fits = Err(Misfit);
-            }
-        }
-        for bytes in page.tombstones.iter().take(LOOSE_MAX) {
-            let signed = SignedTombstone(bytes.to_vec());
-            let is_short = signed.0.len() <= TOMBSTONE_BYTES_MAX && self.adoption.loose.len() < LOOSE_MAX;
-            if let Some(tombstone) = self.own_tombstone(&signed).filter(|t| is_short && t.expiry + KEPT > now.wall) {
-                self.adoption.loose.entry(tombstone.h).or_insert(signed);
-            }
-        }
-        if !self.adoption.holding {
-            self.take_loose(&mut batch, now);
-        }
-        if !batch.events.is_empty() {
-            self.adoption.adopted = true;
-            if !self.adoption.holding {
-                self.uncount(&mut batch);
-            }
-        }
-        let told_of = |event: &Event| match event {
-            Event::Sealed { submission, .. } => Some(*submission),
-            _ => None,
-        };
-        let late: Vec<SubmissionId> = batch.events.iter().filter_map(told_of).collect();
-        self.commit(batch);
-        if !self.adoption.holding {
-            self.note_doubled();
-            // What is adopted before the release is looked after there.
-            if !late.is_empty() {
-                // Words about these were of no use before: members compare what they hold once more.
-                self.say_hello();
-            }
-            for submission in late {
-                self.await_expiry(now, submission);
-                self.show(submission);
-            }
-            self.recover_next(now);
-        }
-        fits
-    }
-
-    /// A member that was to show a block of a mail has this peer's own word that the mail is gone: it wins (R7), though those who were
-    /// asked for the own msglist may have kept it back. Anybody else's word says nothing.
-    pub(super) fn audited_gone(&mut self, now: Now, tombstone: Vec<u8>) {
-        let page = Page { tombstones: vec![ByteBuf::from(tombstone)], ..Page::default() };
-        // Without a run there is nothing that could not fit.
-        let _ = self.take_own_page(now, &page, &BTreeMap::new());
-    }
-
-    /// Takes the tombstones that no list here or there has, and lists them.
-    fn take_loose(&mut self, batch: &mut Batch, now: Now) {
-        for (_, signed) in std::mem::take(&mut self.adoption.loose) {
-            self.adopt(batch, now, EntryBody::Tombstone(signed), None, &BTreeMap::new());
-        }
-    }
-
-    fn take_own_run(
-        &mut self,
-        batch: &mut Batch,
-        now: Now,
-        run: &Run,
-        notes: &BTreeMap<MailId, OwnerNote>,
-    ) -> Result<(), Misfit> {
-        let me = self.key.peer_id();
-        let epoch = head_of(run).ok_or(Misfit)?.epoch;
-        let known = self.state.list.chain_at(Cursor { epoch, seq: run.after });
-        let verified = run.verify(&me, known.as_ref()).or_else(|_| run.verify(&me, None)).map_err(|_| Misfit)?;
-        if self.adoption.holding {
-            self.make_place(batch, epoch, &verified);
-        }
-        let mut again = Vec::new();
-        let mut fork = None;
-        for (entry, bytes) in verified.entries {
-            let ours = self.state.list.entry(entry.at);
-            if ours == Some(bytes.as_slice()) || self.is_behind_base(entry.at) {
-                continue;
-            }
-            let follows = self.state.list.next_at() == entry.at && fork.is_none();
-            if ours.is_some() {
-                fork.get_or_insert(entry.at);
-            }
-            if ours.is_none() && self.adoption.holding && follows {
-                self.adopt(batch, now, entry.body, Some(bytes), notes);
-            } else if self.is_to_be_believed(now, entry.at, &entry.body) {
-                again.push(entry.body);
-            }
-        }
-        self.list_again(batch, now, epoch, fork, again, notes);
-        Ok(())
-    }
-
-    /// What stood elsewhere comes at every start: it says nothing of a mail that is long over, and nothing against a later epoch.
-    fn is_to_be_believed(&mut self, now: Now, at: Cursor, body: &EntryBody) -> bool {
-        let EntryBody::Mail(mail) = body else { return true };
-        let goes_on = self.adoption.believed.get(&mail.h).is_some_and(|before| *before < at);
-        let known = self.state.mails.get(&mail.h).map(|known| known.entry_at.epoch);
-        let is_believed = known.map_or(mail.expiry + KEPT > now.wall, |epoch| goes_on || epoch <= at.epoch);
-        if is_believed {
-            self.adoption.believed.insert(mail.h, at);
-        }
-        is_believed
-    }
-
-    /// Makes the list end where the run begins, if what lies between is over or in another epoch.
-    fn make_place(&mut self, batch: &mut Batch, epoch: Epoch, run: &VerifiedRun) {
-        if epoch > self.state.list.head().epoch {
-            self.record(batch, Event::EpochOpened(epoch));
-        }
-        let head = self.state.list.head();
-        if head.epoch == epoch && run.after > head.seq {
-            self.record(batch, Event::Rebased { epoch, base: run.after, chain: run.before });
-        }
-    }
-
-    fn is_behind_base(&self, at: Cursor) -> bool {
-        self.state.list.base(at.epoch).is_some_and(|(base, _)| at.seq <= base)
-    }
-
-    /// Lists in the epoch of now what could not be put where it stood. If the epoch of now is contradicted, or another above
-    /// it was read by members, a new one is opened above all, and what only the list here says is said again there.
-    fn list_again(
-        &mut self,
-        batch: &mut Batch,
-        now: Now,
-        epoch: Epoch,
-        fork: Option<Cursor>,
-        again: Vec<EntryBody>,
-        notes: &BTreeMap<MailId, OwnerNote>,
-    ) {
-        let current = self.state.list.head().epoch;
-        let fork = fork.filter(|at| at.epoch == current);
-        if fork.is_some() || epoch > current {
-            self.open_epoch(batch, now, epoch);
-        }
-        if let Some(fork) = fork {
-            let skip = usize::try_from(fork.seq.0.saturating_sub(self.base_of(current).0).saturating_sub(1));
-            let ours: Vec<Vec<u8>> =
-                self.state.list.entries(current).skip(skip.unwrap_or(usize::MAX)).map(<[u8]>::to_vec).collect();
-            for entry in ours.iter().filter_map(|bytes| decode_entry(bytes).ok()) {
-                let (_, bytes) = self.state.list.next_entry(entry.body);
-                self.record(batch, Event::KeptEntry(bytes));
-            }
-        }
-        for body in again {
-            self.adopt(batch, now, body, None, notes);
-        }
-    }
-
-    fn base_of(&self, epoch: Epoch) -> Seq {
-        self.state.list.base(epoch).map(|(base, _)| base).unwrap_or_default()
-    }
-
-    /// Takes what one entry says: with its bytes where the list goes on with it, without them to be listed again.
-    fn adopt(
-        &mut self,
-        batch: &mut Batch,
-        now: Now,
-        body: EntryBody,
-        bytes: Option<Vec<u8>>,
-        notes: &BTreeMap<MailId, OwnerNote>,
-    ) {
-        let must_stand = bytes.is_some();
-        let bytes = bytes.unwrap_or_else(|| self.state.list.next_entry(body.clone()).1);
-        let is_news = match body {
-            EntryBody::Mail(mail) => self.adopt_mail(batch, &mail, &bytes, notes),
-            EntryBody::Tombstone(signed) => self.adopt_tombstone(batch, now, &signed, &bytes),
-            EntryBody::Unknown { .. } => false,
-        };
-        if must_stand && !is_news {
-            self.record(batch, Event::KeptEntry(bytes));
-        }
-    }
-
-    /// A mail that this peer sealed and does not know: it is open again. Whether that is news.
-    fn adopt_mail(
-        &mut self,
-        batch: &mut Batch,
-        mail: &MailEntry,
-        entry: &[u8],
-        notes: &BTreeMap<MailId, OwnerNote>,
-    ) -> bool {
-        let h = mail.h;
-        let Some(note) = notes.get(&h) else { return false };
-        if let Some(known) = self.state.mails.get(&h) {
-            // It was re-encoded since: the members keep it as they were told last.
-            let is_news = known.tombstone.is_none() && known.facts.encoding != mail.encoding;
-            if is_news {
-                let (encoding, entry) = (mail.encoding, entry.to_vec());
-                self.record(batch, Event::Reencoded { h, encoding, entry, adopted: true });
-                self.make_told_manifest(h);
-            }
-            return is_news;
-        }
-        if self.state.gone.contains_key(&h) {
-            return false;
-        }
-        let submission = note.submission;
-        let nothing = Facts { size: mail.length, at: WallTime::default(), expiry: mail.expiry, message_id: None };
-        // In one event with the sealed mail: nobody has a spool file for the submission alone.
-        let adopted = Some(note.facts.clone().unwrap_or(nothing));
-        let (length, digest, expiry, encoding) = (mail.length, mail.digest, mail.expiry, mail.encoding);
-        let facts = MailFacts { h, length, digest, expiry, encoding };
-        let (receivers, entry) = (note.receivers.clone(), entry.to_vec());
-        self.record(batch, Event::Sealed { submission, facts, receivers, entry, counted: false, adopted });
-        // It is not on this disk, unless the blob is found when all is adopted.
-        self.missing.insert(h);
-        true
-    }
-
-    /// A tombstone that this peer signed (R4).
-    fn own_tombstone(&self, signed: &SignedTombstone) -> Option<Signed<Tombstone>> {
-        let me = self.key.peer_id();
-        Signed::<Tombstone>::verify(&signed.0).ok().filter(|tombstone| tombstone.owner == me)
-    }
-
-    /// A tombstone of this peer that it does not know: it wins, always (R7). Whether that is news.
-    fn adopt_tombstone(&mut self, batch: &mut Batch, now: Now, signed: &SignedTombstone, entry: &[u8]) -> bool {
-        let Some(tombstone) = self.own_tombstone(signed) else { return false };
-        let (h, ending, expiry) = (tombstone.h, tombstone.ending, tombstone.expiry);
-        let Some(mail) = self.state.mails.get(&h) else {
-            if !self.state.gone.contains_key(&h) {
-                self.record(batch, Event::Gone { h, expiry, tombstone: signed.0.clone() });
-                self.record(batch, Event::KeptEntry(entry.to_vec()));
-                return true;
-            }
-            return false;
-        };
-        if mail.tombstone.is_some() {
-            return false;
-        }
-        let (submission, receivers) = (mail.submission, mail.receivers.clone());
-        let why = ended_as(ending, receivers.len());
-        // Before the tombstone: a crash that keeps only the beginning of this leaves nothing that nobody would end any more.
-        for receiver in receivers {
-            if self.sealed_for(&h, &receiver).is_some() {
-                self.end_copy(batch, now, submission, &receiver, why);
-            }
-        }
-        let untold = self.to_be_told(h);
-        self.record(batch, Event::Tombstoned { h, ending, entry: entry.to_vec() });
-        self.stop_counting(h);
-        batch.act(Action::DropBlob { h });
-        for (receiver, peer) in untold {
-            batch.act(Action::TellGone { h, receiver, peer, tombstone: signed.0.clone() });
-        }
-        for other in self.doubles_of(submission) {
-            self.entomb_if_done(batch, now, other);
-        }
-        true
-    }
-}
-
-/// How a receiver's copy ended, as far as the tombstone of its mail says so.
-fn ended_as(ending: Ending, receivers: usize) -> EndedAs {
-    match ending {
-        Ending::Received => EndedAs::Received,
-        Ending::Cancelled => EndedAs::Cancelled,
-        Ending::Expired if receivers == 1 => EndedAs::Expired,
-        Ending::Expired | Ending::Refused => EndedAs::Forgotten,
-    }
 }
 
 /// Where a run ends, as its head says; not yet verified against the entries.
-fn head_of(run: &Run) -> Option<Cursor> {
-    Signed::<crate::model::msglist::Head>::verify(&run.head).ok().map(|head| head.at)
+pub(super) fn head_of(run: &Run) -> Option<Cursor> {
+    Signed::<Head>::verify(&run.head).ok().map(|head| head.at)
 }

@@ -31,6 +31,7 @@ mod holdings;
 pub mod io;
 mod live;
 mod msglist;
+mod own_list;
 mod recover;
 mod reencode;
 pub mod safety;
