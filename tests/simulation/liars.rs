@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use roost::core::replicator;
 use roost::model::holding::{Holding, HoldingState, Holdings};
 use roost::model::msglist::{Cursor, Ending, Entry, EntryBody, Head, Seq, SignedTombstone, Tombstone};
 use roost::model::notification::{Nr, Outcome, Refusal};
@@ -12,7 +13,7 @@ use roost::wire::{self, Signed};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::disk::{DiskOp, SealedNr};
+use super::disk::{DiskOp, Record, SealedNr};
 use super::network::{Answer, CallRef, Notice, Pending, Request};
 use super::peer::After;
 use super::rng::Rng;
@@ -22,6 +23,9 @@ use super::world::{START, World};
 const OLD_PAGES: usize = 4;
 /// How often a liar says of others' mails that they are gone, of a thousand questions.
 const SAYS_GONE: u64 = 250;
+
+/// Seeds below play the same worlds as before anybody denied at an audit what it is to hold.
+const FIRST_DENIAL: u64 = 300_000_000;
 
 /// What a member lies about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,10 +46,13 @@ pub(crate) enum Lie {
     ForgesTombstones,
     /// It signs nr that are not its own to sign.
     ForgesNr,
+    /// Asked by a mail's owner to show a part of it, it says that the mail is gone: by a word that the owner never signed, or by the one
+    /// that it signed of another mail.
+    DeniesParts,
 }
 
 impl Lie {
-    /// All of them.
+    /// All but the last, which is drawn by itself.
     const ALL: [Lie; 8] = [
         Lie::BadBlocks,
         Lie::Withholds,
@@ -60,11 +67,15 @@ impl Lie {
     /// What the liars of a run lie about: often only about blocks, else about some of all.
     pub(crate) fn draw(seed: u64) -> BTreeSet<Lie> {
         let mut rng = Rng::new(seed ^ 0x11e5);
-        if rng.chance(250) {
-            return [Lie::BadBlocks].into();
+        let mut lies = BTreeSet::from([Lie::BadBlocks]);
+        if !rng.chance(250) {
+            lies = Lie::ALL.into_iter().filter(|_| rng.chance(300)).collect();
+            lies.insert(*rng.pick(&Lie::ALL));
         }
-        let mut lies: BTreeSet<Lie> = Lie::ALL.into_iter().filter(|_| rng.chance(300)).collect();
-        lies.insert(*rng.pick(&Lie::ALL));
+        // Its chance is its own, so that all else is as without it.
+        if seed >= FIRST_DENIAL && Rng::new(seed ^ 0x11e6).chance(200) {
+            lies.insert(Lie::DeniesParts);
+        }
         lies
     }
 }
@@ -126,6 +137,13 @@ impl World {
             self.answer(p, from, Answer::Gone(forged));
             return true;
         }
+        let is_owner = self.truth.mails[&h].owner == from.caller;
+        if is_owner && matches!(request, Request::Part(..)) && self.lies(p, Lie::DeniesParts) {
+            self.truth.lied.insert((h, self.peers[p].id));
+            let word = self.word_about_another(p, h).unwrap_or_else(|| self.forged_tombstone(p, h));
+            self.answer(p, from, Answer::Gone(word));
+            return true;
+        }
         let answer = match request {
             Request::Offer(_) if self.lies(p, Lie::ClaimsAll) => {
                 Answer::Offer(all_parts(self.truth.mails[&h].manifests.keys()))
@@ -142,7 +160,7 @@ impl World {
                 // No answer at all.
                 2 => return true,
                 // Its owner is shown what it audits; a reader is not so lucky.
-                _ if self.truth.mails[&h].owner == from.caller => return false,
+                _ if is_owner => return false,
                 _ => Answer::Unreachable,
             },
             _ => return false,
@@ -202,6 +220,28 @@ impl World {
         let payload = wire::encode(&Tombstone { owner, ..tombstone });
         let signature = key.sign_bytes("tombstone", &payload).to_vec();
         wire::encode(&Container { payload, signature })
+    }
+
+    /// What the owner of a mail did sign, of another one, as a member has read it; in half of the cases.
+    fn word_about_another(&mut self, p: usize, h: MailId) -> Option<Vec<u8>> {
+        if self.rng.chance(500) {
+            return None;
+        }
+        let mail = &self.truth.mails[&h];
+        let owner = self.peers[mail.owner].id;
+        let read = self.peers[p].disk.journal.iter().filter_map(|record| match record {
+            Record::Replicator(bytes) => match wire::decode(bytes).ok()? {
+                replicator::Event::Read { owner: of, run } if of == owner => Some(run.entries),
+                _ => None,
+            },
+            _ => None,
+        });
+        let mut words = read.flatten().filter_map(|bytes| match decode_entry(&bytes).ok()?.body {
+            EntryBody::Tombstone(signed) => Signed::<Tombstone>::verify(&signed.0).ok(),
+            _ => None,
+        });
+        let word = words.find(|word| word.owner == owner && word.h != h)?;
+        Some(word.as_bytes().to_vec())
     }
 
     /// A run of the own msglist with another end: without its last entry, or with the word that another's mail is gone.

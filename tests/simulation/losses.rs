@@ -11,6 +11,7 @@ use roost::model::{Address, Digest, MailId, Part, PeerId, SubmissionId, Urgency}
 
 use super::checker::{Letter, Orphan, Promise, readable};
 use super::disk::{Disk, DiskOp, SealedNs};
+use super::liars::Lie;
 use super::peer::{After, Tell, Waiter};
 use super::sabotage::Saboteur;
 use super::world::{Happening, World};
@@ -134,6 +135,8 @@ impl World {
         let may_go = |m: usize| !self.gd.members.contains(&at) && self.has_left(m);
         // Who said falsely of this very mail that it is gone, say, is not asked for it again.
         let is_found_out = |m: &usize| self.truth.found_out.contains(&(reader, *h, self.peers[*m].id));
+        // An owner that must get its own mail back has nothing from who says to it that the mail is gone.
+        let denies = |m: &usize| reader == at && self.lies(*m, Lie::DeniesParts);
         // Who lies about parts is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
         let is_lost = |m: &&usize| {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);
@@ -143,6 +146,7 @@ impl World {
                 || may_go(**m)
                 || self.is_false_holder(**m)
                 || is_found_out(m)
+                || denies(m)
                 || self.peers[**m].fooled
                 || rot
                 || restored
@@ -155,7 +159,7 @@ impl World {
         let cut_down = |m: &usize| promise.whole.contains(m) && !has_whole(m);
         let gave_up = promise.holders.iter().any(|m| !self.peers[*m].dead && (!holds(m) || cut_down(m)));
         let stands_in = |m: &usize| {
-            let is_false = self.is_false_holder(*m) || is_found_out(m);
+            let is_false = self.is_false_holder(*m) || is_found_out(m) || denies(m);
             self.has_rot(*m, owner, h) || (is_false && (holds(m) || self.lies_of_parts(*m)))
         };
         let liars = self.once_members().filter(|m| gave_up && stands_in(m) && !promise.holders.contains(m));
@@ -164,14 +168,14 @@ impl World {
     }
 
     /// An owner learns that a member missed an audit: what that one reported before does not count any more.
-    pub(crate) fn audit_missed(&mut self, p: usize, member: PeerId, h: MailId) {
+    pub(crate) fn audit_missed(&mut self, p: usize, member: PeerId, h: MailId, input: outbox::Input) {
         self.say(|w| format!("{} finds that {} cannot show {h}", w.name(p), w.name(w.index(&member))));
         self.truth.missed.entry((h, member)).or_default().push((self.t, None));
         if let Some(belief) = self.truth.beliefs.get_mut(&(p, member)) {
             belief.remove(&h);
         }
         if !self.is(Saboteur::IgnoresMisses) {
-            self.hand(p, Tell::Outbox(outbox::Input::AuditMissed { member, h }));
+            self.hand(p, Tell::Outbox(input));
             // Of a member that has said meanwhile that it lost its part nothing is counted that could be missed, and what it says next
             // is new. That nothing else is passed over is for the brain's own tests.
             if let Some(all) = self.truth.missed.get_mut(&(h, member)) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use roost::core::outbox::events::Facts;
 use roost::core::outbox::{
-    Action, Announcement, Certificate, How, Input, OwnPage, OwnerNote, SealFailure, SealJob, SealedReceiver,
+    Action, Announcement, Certificate, How, Input, OwnPage, OwnerNote, SealFailure, SealJob, SealedReceiver, is_word_of,
 };
 use roost::core::postbox;
 use roost::core::postbox::access::Standard;
@@ -134,13 +134,18 @@ impl World {
             Answer::Gone(tombstone) if !self.is(Saboteur::Resurrects) => {
                 let tombstones = vec![ByteBuf::from(tombstone.clone())];
                 self.note_told_gone(p, &Page { tombstones, ..Page::default() });
-                let input = Input::AuditedGone { tombstone: tombstone.clone() };
-                return self.hand(p, Tell::Outbox(input));
+                let is_true = is_word_of(&self.peers[p].id, &h, tombstone);
+                let input = Input::AuditedGone { member, h, tombstone: tombstone.clone() };
+                return if is_true {
+                    self.hand(p, Tell::Outbox(input))
+                } else {
+                    self.audit_missed(p, member, h, input)
+                };
             }
             _ => false,
         };
         if missed {
-            self.audit_missed(p, member, h);
+            self.audit_missed(p, member, h, Input::AuditMissed { member, h });
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Tools;
-use crate::core::outbox::Input;
+use crate::core::outbox::{Input, is_word_of};
 use crate::fragment::{Layout, MailName, check_manifest, verify_block};
 use crate::model::manifest::{BLOCK_BYTES, Manifest};
 use crate::model::{MailId, Part, PeerId};
@@ -58,12 +58,20 @@ pub(super) async fn audit(tools: Arc<Tools>, (member, h): (PeerId, MailId), part
         Block::of(manifest, part, random)
     });
     let block = read.await.ok().flatten()?;
+    let mut told = Input::AuditMissed { member, h };
     let why = match read_block(&tools, &member, &h, part, block.range.clone()).await {
         Ok(bytes) if block.is_right(&bytes) => return None,
         Ok(_) => "it serves another block".to_owned(),
         Err(error @ (NetError::Malformed { .. } | NetError::TooLarge { .. })) => error.to_string(),
         Err(error @ NetError::Status { code: 404, .. }) => error.to_string(),
-        Err(NetError::Gone { tombstone, .. }) => return Some(Input::AuditedGone { tombstone }),
+        Err(NetError::Gone { tombstone, .. }) => {
+            let is_true = is_word_of(&tools.identity.peer_id(), &h, &tombstone);
+            told = Input::AuditedGone { member, h, tombstone };
+            if is_true {
+                return Some(told);
+            }
+            "it says that the mail is gone, which its owner never signed".to_owned()
+        }
         Err(error) => {
             tracing::debug!(%member, mail = %h, %error, "a member cannot be audited now");
             return None;
@@ -74,7 +82,7 @@ pub(super) async fn audit(tools: Arc<Tools>, (member, h): (PeerId, MailId), part
     let address = named.map_or_else(|| member.to_string(), ToString::to_string);
     tracing::warn!(member = %address, mail = %h, %part, %why,
         "a member could not show a block of what it had confirmed; it counts as lost until it confirms it anew");
-    Some(Input::AuditMissed { member, h })
+    Some(told)
 }
 
 async fn read_block(

@@ -11,7 +11,9 @@ use super::io::{Action, AuditMiss};
 use super::{Batch, Outbox, Timer};
 use crate::core::jitter::Jitter;
 use crate::model::holding::{Holding, HoldingState, Missed};
+use crate::model::msglist::Tombstone;
 use crate::model::{Address, MailId, Now, Part, PeerId, WallTime};
+use crate::wire::Signed;
 
 /// Mails among which one is chosen, however many are open.
 const LOOKED_AT_MAX: usize = 4096;
@@ -99,6 +101,16 @@ impl Outbox {
         self.commit(batch);
     }
 
+    /// A member that was to show a block of a mail says that the mail is gone. This peer's own word for that wins (R7), of whichever mail
+    /// it is, though those who were asked for the own msglist may have kept it back. But if this peer never signed that this mail is
+    /// gone, the member has shown nothing: else it would count for ever (R8).
+    pub(super) fn audited_gone(&mut self, now: Now, member: PeerId, h: MailId, tombstone: Vec<u8>) {
+        if !is_word_of(&self.key.peer_id(), &h, &tombstone) {
+            self.audit_missed(now, member, h);
+        }
+        self.take_own_tombstone(now, tombstone);
+    }
+
     /// What a member is to look at again before it confirms it; what it signs after it heard that counts again.
     pub(super) fn tell_missed(&mut self, member: &PeerId) -> Missed {
         let parts = self.missed_parts(member);
@@ -134,6 +146,11 @@ impl Outbox {
             .take(super::show::NAMED_MAX)
             .collect()
     }
+}
+
+/// Whether this is the signed word of an owner that this mail of its is gone.
+pub fn is_word_of(owner: &PeerId, h: &MailId, tombstone: &[u8]) -> bool {
+    Signed::<Tombstone>::verify(tombstone).is_ok_and(|word| word.owner == *owner && word.h == *h)
 }
 
 impl State {

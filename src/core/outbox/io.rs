@@ -185,8 +185,9 @@ pub enum Input {
     HoldingBuckets { token: Token, member: PeerId, digests: Vec<u8> },
     /// A member could not show a block of a part it had confirmed: what it holds of `h` counts as lost.
     AuditMissed { member: PeerId, h: MailId },
-    /// A member that was to show a block says that the mail is gone: the tombstone as it came, checked here.
-    AuditedGone { tombstone: Vec<u8> },
+    /// A member that was to show a block says that the mail is gone: the tombstone as it came, checked here. One that this peer did
+    /// not sign for this very mail is a miss.
+    AuditedGone { member: PeerId, h: MailId, tombstone: Vec<u8> },
     /// Answered with `Page`, at once or when there is news.
     ReadMsglist { token: Token, since: Cursor, wait: Duration },
     /// Answered with `Waiting`: submissions that wait after this one, the oldest first; without one the last so many of all.

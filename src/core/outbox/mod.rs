@@ -51,6 +51,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use adopt::{OwnPage, OwnerNote};
+pub use audit::is_word_of;
 pub use dsn::Dsn;
 pub use events::{EndedAs, Event, How, MailFacts, SealedReceiver};
 pub use io::{
@@ -454,7 +455,7 @@ impl Outbox {
             Input::Holdings { token, batch } => self.holdings(now, token, &batch),
             Input::HoldingBuckets { token, member, digests } => self.holding_buckets(token, member, &digests),
             Input::AuditMissed { member, h } => self.audit_missed(now, member, h),
-            Input::AuditedGone { tombstone } => self.audited_gone(now, tombstone),
+            Input::AuditedGone { member, h, tombstone } => self.audited_gone(now, member, h, tombstone),
             Input::ReadMsglist { token, since, wait } => self.read_msglist(now, token, since, wait),
             Input::List { token, after, last } => self.list(token, after, last),
             Input::Lookup { token, h } => {

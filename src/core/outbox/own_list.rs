@@ -74,9 +74,8 @@ impl Outbox {
         fits
     }
 
-    /// A member that was to show a block of a mail has this peer's own word that the mail is gone: it wins (R7), though those who were
-    /// asked for the own msglist may have kept it back. Anybody else's word says nothing.
-    pub(super) fn audited_gone(&mut self, now: Now, tombstone: Vec<u8>) {
+    /// A tombstone that a member has from elsewhere than a list.
+    pub(super) fn take_own_tombstone(&mut self, now: Now, tombstone: Vec<u8>) {
         let page = Page { tombstones: vec![ByteBuf::from(tombstone)], ..Page::default() };
         // Without a run there is nothing that could not fit.
         let _ = self.take_own_page(now, &page, &BTreeMap::new());

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::world::{Rules, World, key};
 use super::{DAY, MINUTE, only_mail};
 use crate::core::outbox::holdings::is_held;
-use crate::core::outbox::{Event, Input, Reply};
+use crate::core::outbox::{CancelTarget, Event, Input, Reply};
 use crate::core::{Brain, Token};
 use crate::model::holding::{HoldingRefusal, HoldingState};
+use crate::model::msglist::{Ending, Tombstone};
 use crate::model::{MailId, Part, PeerId, WallTime};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -233,6 +234,38 @@ fn r8_r12_a_word_that_a_part_goes_of_who_has_not_heard_of_a_miss_does_not_end_it
     assert_eq!(world.brain.status().audit_misses.len(), 1);
     world.says(3, &[(h, part(1), dropped())], world.now.wall, Some(missed_at));
     assert_eq!(world.brain.status().audit_misses.len(), 0);
+}
+
+/// A member that answered every audit so counted as a holder for ever.
+#[test]
+fn r8_a_member_that_says_at_an_audit_that_a_mail_is_gone_has_missed_it_unless_its_owner_signed_that() {
+    let (mut world, h) = held_by_five(Rules::default());
+    world.submit(2, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let (other, expiry) = (world.sealed_of(2), world.now.wall + DAY);
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(other) });
+    world.run(MINUTE);
+    let own = world.brain.tombstone_bytes(world.brain.state.mails[&other].tombstone.unwrap().0).unwrap();
+    let word = |owner, h| Tombstone { owner, h, ending: Ending::Received, at: WallTime(1), expiry };
+    let signed = |n: u8, of: PeerId| key(n).sign(word(of, h)).as_bytes().to_vec();
+    let false_words = [signed(3, liar()), b"no tombstone".to_vec(), Vec::new(), own];
+    for (n, tombstone) in false_words.into_iter().enumerate() {
+        world.outside.hellos.clear();
+        world.tell(Input::AuditedGone { member: liar(), h, tombstone });
+        world.settle();
+        let misses = world.brain.status().audit_misses;
+        assert_eq!((safe(&world), misses.len(), &world.outside.hellos), (1, 1, &vec![liar()]), "word {n}");
+        assert_eq!((misses[0].member.to_string(), misses[0].h), ("m3@acme".to_owned(), h));
+        assert_eq!(compares(&mut world, h).1, vec![(h, part(1))]);
+        world.run(MINUTE);
+        world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(misses[0].at));
+        assert_eq!((safe(&world), world.brain.status().audit_misses.len()), (2, 0));
+    }
+    // Its owner's own word is heard, and nobody has missed anything.
+    world.tell(Input::AuditedGone { member: liar(), h, tombstone: signed(1, key(1).peer_id()) });
+    world.settle();
+    assert!(world.brain.state.mails[&h].tombstone.is_some() && world.brain.status().audit_misses.is_empty());
+    assert_eq!(world.brain.status().audits_missed.values().copied().collect::<Vec<_>>(), [4]);
 }
 
 #[test]

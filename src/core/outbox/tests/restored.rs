@@ -284,18 +284,18 @@ fn r7_r8_a_members_answer_to_an_audit_that_a_mail_is_gone_ends_it_if_its_owner_s
     silence(&mut world);
     world.restore(&backup);
     for tombstone in [foreign, b"no tombstone".to_vec()] {
-        world.tell(Input::AuditedGone { tombstone });
+        world.tell(Input::AuditedGone { member: key(3).peer_id(), h, tombstone });
         world.run(MINUTE);
         assert_eq!(ending(&world, &h), None, "R4: only the owner says that its mail is gone");
     }
-    world.tell(Input::AuditedGone { tombstone: own.clone() });
+    world.tell(Input::AuditedGone { member: key(3).peer_id(), h, tombstone: own.clone() });
     world.run(MINUTE);
     assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
     assert_eq!(end_of(&world, 1, "rita@readers"), Some(EndedAs::Cancelled));
     assert!(world.brain.status().submissions.is_empty(), "nothing of it is shown as safe any more");
     // Said again it is nothing new.
     let (entries, written) = (world.brain.state.list.head(), world.outside.journal.len());
-    world.tell(Input::AuditedGone { tombstone: own });
+    world.tell(Input::AuditedGone { member: key(3).peer_id(), h, tombstone: own });
     world.run(MINUTE);
     assert_eq!((world.brain.state.list.head(), world.outside.journal.len()), (entries, written));
     world.crash();
