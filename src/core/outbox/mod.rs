@@ -64,7 +64,7 @@ use crate::core::clock_doubt::ClockDoubt;
 use crate::core::{Brain, Effect, Outgoing, Token};
 use crate::model::group::Roster;
 use crate::model::msglist::Cursor;
-use crate::model::{Address, MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
+use crate::model::{Address, Encoding, MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
 use crate::wire::PeerKey;
 use events::State;
 use timers::Timers;
@@ -184,6 +184,8 @@ pub struct Outbox {
     counts: counts::Counts,
     /// Sealed mails whose latest msglist entry is not durable: nobody is told of them before it is.
     unlisted: BTreeSet<MailId>,
+    /// How mails were kept before they were listed anew, until that is durable: so they are still answered for.
+    relisted: BTreeMap<MailId, Encoding>,
     /// Open mails without a blob.
     missing: BTreeSet<MailId>,
     recovery: recover::Recovery,
@@ -244,6 +246,7 @@ impl Outbox {
             told_in_vain: BTreeMap::new(),
             counts: counts::Counts::default(),
             unlisted: BTreeSet::new(),
+            relisted: BTreeMap::new(),
             missing: BTreeSet::new(),
             recovery: recover::Recovery::default(),
             reencoding: reencode::Reencoding::default(),
@@ -275,6 +278,9 @@ impl Outbox {
 
     /// Applies an event and puts it into the batch.
     fn record(&mut self, batch: &mut Batch, event: Event) {
+        if let Event::Reencoded { h, .. } = &event {
+            self.note_relisting(*h);
+        }
         self.state.apply(&event);
         self.out.applied(1);
         self.count_changed(&event);
@@ -339,6 +345,7 @@ impl Outbox {
         if self.state.list.mark_durable(mark.upto) {
             self.answer_polls();
         }
+        self.relisting_is_durable();
         // One that is listed anew before it is durable is told of when that is.
         self.unlisted.extend(mark.sealed);
         let durable = self.state.list.durable();
@@ -389,7 +396,7 @@ impl Outbox {
 
     fn lookup(&self, h: &MailId) -> Lookup {
         let durable = self.state.list.durable();
-        let Some(mail) = self.state.mails.get(h).filter(|mail| mail.entry_at <= durable) else {
+        let Some((mail, encoding)) = self.as_listed(h) else {
             return self.state.gone.get(h).map_or(Lookup::Unknown, |(_, tombstone)| Lookup::Gone(tombstone.clone()));
         };
         // A tombstone that is not durable yet is not told yet.
@@ -398,7 +405,7 @@ impl Outbox {
             Some(tombstone) => Lookup::Gone(tombstone),
             // Members may have it; this peer has nothing to serve.
             None if self.missing.contains(h) => Lookup::Unknown,
-            None => Lookup::Owned(mail.facts.clone()),
+            None => Lookup::Owned(MailFacts { encoding, ..mail.facts.clone() }),
         }
     }
 

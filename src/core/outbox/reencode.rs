@@ -153,6 +153,28 @@ impl Outbox {
         self.reencoding.moving.insert(h);
     }
 
+    /// A mail is about to be listed anew.
+    pub(super) fn note_relisting(&mut self, h: MailId) {
+        let durable = self.state.list.durable();
+        if let Some(mail) = self.state.mails.get(&h).filter(|mail| mail.entry_at <= durable) {
+            self.relisted.insert(h, mail.facts.encoding);
+        }
+    }
+
+    /// More of the list is durable: what was listed anew in it is kept as it says there.
+    pub(super) fn relisting_is_durable(&mut self) {
+        let (durable, mails) = (self.state.list.durable(), &self.state.mails);
+        self.relisted.retain(|h, _| mails.get(h).is_some_and(|mail| mail.entry_at > durable));
+    }
+
+    /// A mail of which the durable part of the msglist tells, and how it is kept as that says: whoever asks for it while it is listed
+    /// anew is answered as before.
+    pub(super) fn as_listed(&self, h: &MailId) -> Option<(&Mail, Encoding)> {
+        let (durable, before) = (self.state.list.durable(), self.relisted.get(h).copied());
+        let mail = self.state.mails.get(h).filter(|mail| mail.entry_at <= durable || before.is_some())?;
+        Some((mail, before.unwrap_or(mail.facts.encoding)))
+    }
+
     /// Members said something about these mails: those that are held as they should be have arrived.
     pub(super) fn moved_on(&mut self, of: &BTreeSet<MailId>) {
         let arrived: Vec<MailId> =

@@ -38,9 +38,8 @@ impl Outbox {
 
     /// Records to whom a mail is about to be served; whether it may be.
     fn note_serving(&mut self, batch: &mut Batch, h: MailId, caller: PeerId) -> bool {
-        let durable = self.state.list.durable();
-        let open = self.state.mails.get(&h).filter(|m| m.tombstone.is_none() && m.entry_at <= durable);
-        let Some(mail) = open else { return false };
+        let open = self.as_listed(&h).filter(|(mail, _)| mail.tombstone.is_none());
+        let Some((mail, _)) = open else { return false };
         let is_first = mail.served.as_ref().is_some_and(|served| !served.contains_key(&caller));
         if is_first && mail.served.as_ref().is_some_and(|served| served.len() >= SERVED_MAX) {
             return false;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::MINUTE;
 use super::world::{Rules, World, address, peer, roster};
-use crate::core::Brain;
-use crate::core::outbox::{Event, Input, OutboxStatus};
+use crate::core::outbox::{Event, Input, Lookup, OutboxStatus, Reply};
+use crate::core::{Brain, Token};
 use crate::model::group::Roster;
 use crate::model::holding::HoldingState;
 use crate::model::msglist::EntryBody;
@@ -221,4 +221,39 @@ fn r2_a_mail_that_is_listed_anew_before_its_first_entry_is_durable_is_announced_
     world.run(MINUTE);
     assert_eq!(listed(&world), [OLD, NEW]);
     assert_eq!(world.outside.taken.len(), 1, "rita was told");
+}
+
+/// A reader was told that there is no such mail, and a member that this peer has nothing of it.
+#[test]
+fn while_a_mail_is_listed_anew_this_peer_answers_for_it_as_before() {
+    let (mut world, h) = sealed(Rules { slow_disk: true, ..Rules::default() });
+    let caller = peer(&address("rita@readers"));
+    world.tell(Input::Roster(with(5, 2, 4)));
+    while world.brain.state.mails[&h].facts.encoding == OLD {
+        assert!(world.step());
+    }
+    let [looks, one, all] = [(); 3].map(|()| Token(world.fresh()));
+    world.tell(Input::Lookup { token: looks, h });
+    world.tell(Input::Serving { token: one, h, caller });
+    world.tell(Input::ServingAll { token: all, mails: vec![h], caller });
+    while !world.replies.contains_key(&looks) {
+        assert!(world.step());
+    }
+    assert_eq!(listed(&world), [OLD], "it is not durable");
+    let encoding = |found: &Lookup| match found {
+        Lookup::Owned(facts) => facts.encoding,
+        other => panic!("{other:?}"),
+    };
+    let Reply::Lookup(found) = &world.replies[&looks] else { panic!() };
+    assert_eq!(encoding(found), OLD);
+    world.settle();
+    assert_eq!(world.replies[&one], Reply::Serve(true));
+    let Reply::ServeAll(known) = &world.replies[&all] else { panic!() };
+    assert_eq!(known.iter().map(encoding).collect::<Vec<_>>(), [OLD]);
+    assert_eq!(listed(&world), [OLD, NEW]);
+    let later = Token(world.fresh());
+    world.tell(Input::Lookup { token: later, h });
+    world.settle();
+    let Reply::Lookup(found) = &world.replies[&later] else { panic!() };
+    assert_eq!(encoding(found), NEW);
 }
