@@ -42,12 +42,13 @@ impl Outbox {
         let is_news = |item: &&Holding| self.is_news(now, signed.member, at, item) && self.is_answer(signed, item);
         let news = last.into_values().filter(is_news).cloned().collect();
         let mut batch = Batch::default();
-        if signed.items.iter().any(|item| !self.is_answer(signed, item)) {
+        let is_unheard = signed.items.iter().any(|item| !self.is_answer(signed, item));
+        let of: BTreeSet<MailId> = signed.items.iter().map(|item| item.h).collect();
+        let is_left = self.record_words(&mut batch, signed, news);
+        if is_unheard || is_left {
             // The word that its audit missed something went astray: until it hears that, nothing that it says counts.
             batch.act(Action::Hello { peers: [signed.member].into() });
         }
-        let of: BTreeSet<MailId> = signed.items.iter().map(|item| item.h).collect();
-        self.record_words(&mut batch, signed, news);
         self.confirm_words(signed.member, at, &signed.items);
         self.moved_on(&of);
         batch.reply(token, Reply::HoldingsTaken);
@@ -55,20 +56,23 @@ impl Outbox {
     }
 
     /// Any word about a mail ends its miss. Of who had not heard of that one it ends nothing, as long as something is left to look
-    /// at: the miss stands, and is told again.
-    fn record_words(&mut self, batch: &mut Batch, signed: &Signed<Holdings>, items: Vec<Holding>) {
+    /// at: the miss stands, and is told again. Whether there is such a one.
+    fn record_words(&mut self, batch: &mut Batch, signed: &Signed<Holdings>, items: Vec<Holding>) -> bool {
         if items.is_empty() {
-            return;
+            return false;
         }
         let (member, at) = (signed.member, signed.at);
         let missed = items.iter().filter_map(|item| Some((item.h, *self.state.misses.get(&(member, item.h))?)));
         let unheard: BTreeMap<MailId, WallTime> = missed.filter(|(h, _)| !self.has_heard(signed, *h)).collect();
         self.record(batch, Event::Holdings { member, at, items });
+        let mut is_left = false;
         for (h, at) in unheard {
             if self.has_lost(&member, &h) {
                 self.record(batch, Event::Missed { member, h, at, parts: Vec::new() });
+                is_left = true;
             }
         }
+        is_left
     }
 
     /// Whether a member's last word on some part of a mail is that it is lost, or its owner's audit has it so.

@@ -219,8 +219,12 @@ fn r8_r12_a_word_that_a_part_goes_of_who_has_not_heard_of_a_miss_does_not_end_it
     world.holds(3, h, part(7), HoldingState::Held, world.now.wall);
     world.run(2 * HOUR);
     let missed_at = world.brain.status().audit_misses[0].at;
+    world.outside.hellos.clear();
     world.says(3, &[(h, part(7), dropped())], world.now.wall, Some(WallTime(0)));
     assert_eq!((safe(&world), world.brain.status().audit_misses.len()), (1, 1), "the other part was not looked at");
+    assert_eq!(world.outside.hellos, [liar()], "it is told at once, not with its next audit");
+    world.says(3, &[(h, part(7), dropped())], world.now.wall, Some(WallTime(0)));
+    assert_eq!(world.outside.hellos.len(), 1, "the same word says nothing new");
     world.says(3, &[(h, part(1), HoldingState::Held)], world.now.wall, Some(WallTime(0)));
     assert_eq!(safe(&world), 1, "signed by who has not looked");
     world.outside.hellos.clear();
