@@ -42,7 +42,7 @@ pub(super) struct Arriving {
     /// ns whose head is being written, and who waits for that.
     writing: BTreeMap<MailKey, Vec<NsFrom>>,
     /// ns that this run saw in the DHT: value hash and password.
-    in_dht: BTreeMap<(MailKey, MailId), (Digest, Secret)>,
+    pub(super) in_dht: BTreeMap<(MailKey, MailId), (Digest, Secret)>,
     /// ns in the DHT because of which this run owed an nr once more.
     asked_again: BTreeMap<(MailKey, MailId), BTreeSet<Digest>>,
     /// When the requests of the last hour were taken. A restart begins a new hour.
@@ -334,15 +334,21 @@ impl Postbox {
                     self.deadlines.insert((now.wall + DOUBT, id));
                     return;
                 }
-                for offer in &mail.offers {
-                    self.answers.done(offer.owner, id, offer.h);
-                    self.arriving.forget(id, offer.h);
-                }
-                return self.commit(vec![Event::Forgotten { id }], Vec::new());
+                return self.forget(id);
             }
             Stage::Concluded(..) | Stage::Gone(_) => {}
         }
         self.schedule(now, id);
+    }
+
+    /// A mail, and all that was noted of it, is not remembered any more.
+    fn forget(&mut self, id: MailKey) {
+        let offers = self.state.mails.get(&id).map(|mail| &mail.offers);
+        for offer in offers.into_iter().flatten() {
+            self.answers.done(offer.owner, id, offer.h);
+            self.arriving.forget(id, offer.h);
+        }
+        self.commit(vec![Event::Forgotten { id }], Vec::new());
     }
 
     /// Whether a clock that was ahead ended this mail, and nobody else did.
@@ -355,7 +361,7 @@ impl Postbox {
     fn revive(&mut self, now: Now, id: MailKey) {
         let message = self.state.mails.get(&id).and_then(|mail| mail.message);
         if message.is_none_or(|key| !self.state.messages.contains_key(&key)) {
-            return self.commit(vec![Event::Forgotten { id }], Vec::new());
+            return self.forget(id);
         }
         self.commit(vec![Event::Revived { id }], Vec::new());
         self.schedule(now, id);

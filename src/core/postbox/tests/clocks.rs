@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::{DAY, Way, World, ns};
 use crate::core::postbox::access::{BodyState, Standard};
-use crate::core::postbox::{Input, Reply, TombstoneRefusal};
+use crate::core::postbox::io::NsFrom;
+use crate::core::postbox::{Event, Input, Reply, TombstoneRefusal};
 use crate::model::msglist::{Ending, Tombstone};
 use crate::model::notification::{Ns, Outcome};
-use crate::model::{Now, WallTime};
+use crate::model::{Digest, Now, WallTime};
 use crate::wire::PeerKey;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -92,6 +93,23 @@ fn r7_what_its_owner_calls_expired_is_not_revived_by_a_clock_that_is_behind() {
     world.tell(Input::ClockDoubtful(false));
     world.pass(HOUR);
     assert_eq!(world.listed(Standard::Inbox)[0].body, BodyState::Expired);
+}
+
+/// It is announced anew, and begins anew: what was noted of it before would stay for as long as the peer runs.
+#[test]
+fn what_is_in_no_mailbox_when_the_clock_is_right_again_is_forgotten_whole() {
+    let mut world = World::new();
+    world.tell(Input::Ns { from: NsFrom::Dht(Digest::new([3; 32])), ns: Box::new(ns(1)), known: true });
+    assert_eq!(world.brain.arriving.in_dht.len(), 1);
+    let right = world.now.wall;
+    set(&mut world, right + 45 * DAY);
+    world.pass(HOUR);
+    let stub = world.listed(Standard::Inbox)[0].clone();
+    assert_eq!(stub.body, BodyState::Expired);
+    world.delete(Standard::Inbox, stub.uid);
+    set(&mut world, right + HOUR);
+    assert!(world.journal.iter().any(|event| matches!(event, Event::Forgotten { .. })));
+    assert!(world.brain.arriving.in_dht.is_empty());
 }
 
 fn told_gone(world: &mut World, key: &PeerKey, ending: Ending) -> Reply {
