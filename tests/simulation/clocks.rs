@@ -99,6 +99,14 @@ impl World {
         }
     }
 
+    /// One who is no member any more has none to compare its clock with: what was found before holds no longer.
+    pub(crate) fn forget_clocks(&mut self, p: usize) {
+        if !self.params.jumps.is_empty() {
+            (self.peers[p].unsure_since, self.peers[p].clock_off) = (None, false);
+            self.compare_clock(p);
+        }
+    }
+
     /// What the group's brain says of a peer's clock.
     pub(crate) fn compare_clock(&mut self, p: usize) {
         let doubtful = self.is_clock_doubtful(p);

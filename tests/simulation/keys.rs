@@ -228,6 +228,7 @@ impl World {
         }
         self.peers[p].roster = self.roster_for(p);
         self.tell_roster(p);
+        self.forget_clocks(p);
     }
 
     /// One who holds the key before the newest signs that its own is a member's, and mails in that one's name.

@@ -5,6 +5,7 @@ use roost::model::msglist::Ending;
 
 use super::absent::{self, DAY, MEMBER, OWNER, RITA, STAYS};
 use super::checker::Rule;
+use super::clocks::far_ahead;
 use super::world::World;
 
 /// Four members and rita, one of whom is to be removed.
@@ -44,6 +45,33 @@ fn r7_a_removed_member_keeps_what_it_did_not_know_to_be_gone_and_nothing_else() 
     // And once the mail is over it is gone there too.
     world.passes(9 * DAY);
     assert!(world.parts(STAYS, &h).is_empty());
+    world.check_gone();
+    world.is_well();
+}
+
+#[test]
+fn r7_one_who_was_removed_is_not_held_to_what_the_members_clocks_said() {
+    let (mut world, ahead) = (world(), 8 * i64::try_from(DAY).unwrap());
+    // Clocks are compared in this run; who jumps when is written below.
+    world.params.jumps = far_ahead(&world.params);
+    let h = world.mails(RITA);
+    assert!(!world.parts(STAYS, &h).is_empty());
+    for p in [OWNER, MEMBER] {
+        world.jumps(p, ahead);
+    }
+    world.passes(2 * 60_000);
+    assert!(world.peers[STAYS].clock_off, "half of the others say so");
+    world.is_removed(STAYS, OWNER);
+    for p in [OWNER, MEMBER] {
+        world.jumps(p, -ahead);
+    }
+    world.opens_all(RITA);
+    assert!(world.has_read(RITA, &h));
+    world.check_gone();
+    world.is_well();
+    assert!(!world.parts(STAYS, &h).is_empty(), "it has not expired");
+    world.passes(9 * DAY);
+    assert!(world.parts(STAYS, &h).is_empty(), "nobody answers it, so it goes by its own clock");
     world.check_gone();
     world.is_well();
 }

@@ -87,7 +87,8 @@ impl Group {
         self.forget_unnamed(&group);
     }
 
-    /// Forgets descriptors, certificates and liveness of peers of `group` that no gd names any more.
+    /// Forgets descriptors, certificates and liveness of peers of `group` that no gd names any more. Nobody answers one that is no member
+    /// itself: it forgets how everybody was doing, and their clocks.
     fn forget_unnamed(&mut self, group: &GroupName) {
         self.named_changed = true;
         let named: BTreeMap<PeerId, Fingerprint> = self
@@ -102,7 +103,8 @@ impl Group {
         self.certificates.retain(|peer, _| named.contains_key(peer));
         self.lookups.retain(|peer, lookup| named.contains_key(peer) || !lookup.waiting.is_empty());
         if group == self.group() {
-            self.liveness.retain(|peer, _| named.contains_key(peer));
+            let at_home = self.home().is_some();
+            self.liveness.retain(|peer, _| at_home && named.contains_key(peer));
         }
     }
 }

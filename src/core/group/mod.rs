@@ -324,6 +324,8 @@ impl Group {
         self.record(events, then);
         if own {
             self.next_beat = self.next_beat.min(now.mono + self.beat());
+            // Whoever has no members any more beats no more, and would never look again.
+            self.check_clock(now);
         }
     }
 

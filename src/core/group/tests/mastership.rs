@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::network::Network;
 use super::{MINUTE, SIX, lost, master, six, six_with};
-use crate::core::group::{Beat, BeatAnswer, Errand, Input};
+use crate::core::group::{Beat, BeatAnswer, Errand, Input, Role};
 use crate::model::group::{Heartbeat, HeartbeatAnswer, View};
 use crate::model::{Policy, Span, WallTime};
 use crate::wire::PeerKey;
@@ -112,6 +112,52 @@ fn r3_a_clock_that_was_found_to_be_off_is_not_trusted_because_nobody_is_heard_an
     net.heal();
     net.pass(3 * MINUTE);
     assert!(!net.status("frank@acme").clock_off);
+}
+
+#[test]
+fn r7_who_is_no_member_any_more_is_not_held_to_what_the_members_clocks_said() {
+    // Most clocks that he hears are wrong when frank is removed, and nobody answers him since.
+    let mut net = six();
+    net.pass(2 * MINUTE);
+    for name in ["alice@acme", "bob@acme"] {
+        net.node(name).skew_ms = 8 * 24 * 3_600_000;
+    }
+    net.pass(2 * MINUTE);
+    assert!(net.status("frank@acme").clock_off, "they act, so he hears them");
+    let address = "frank@acme".parse().unwrap();
+    net.ask("alice@acme", |token| Input::Remove { token, address });
+    net.pass(MINUTE);
+    assert_eq!(net.status("frank@acme").role, Role::Removed);
+    assert!(!net.node("frank@acme").picture.as_ref().unwrap().clock_doubtful);
+    let status = net.status("frank@acme");
+    assert_eq!((status.clock_off, status.clock_offset_ms), (false, 0));
+
+    // A clock that is set afterwards is doubted for a minute, as at a start.
+    net.node("frank@acme").skew_ms = 3_600_000;
+    let (frank, group) = (net.peer("frank@acme"), "elsewhere".parse().unwrap());
+    net.tell(frank, Input::Wanted { group });
+    assert!(net.node("frank@acme").brain.current().clock_doubtful);
+    net.pass(2 * MINUTE);
+    assert!(!net.node("frank@acme").brain.current().clock_doubtful);
+}
+
+#[test]
+fn r7_the_last_member_is_not_held_to_the_clocks_of_those_who_went() {
+    let mut net = Network::new();
+    net.group_of(&["alice@acme", "bob@acme", "carol@acme"], Policy::default());
+    net.pass(2 * MINUTE);
+    for name in ["bob@acme", "carol@acme"] {
+        net.node(name).skew_ms = 8 * 24 * 3_600_000;
+    }
+    net.pass(2 * MINUTE);
+    assert!(net.status("alice@acme").clock_off);
+    for name in ["bob@acme", "carol@acme"] {
+        let address = name.parse().unwrap();
+        net.ask("alice@acme", |token| Input::Remove { token, address });
+    }
+    net.pass(MINUTE);
+    assert_eq!(net.status("alice@acme").members.len(), 1);
+    assert!(!net.node("alice@acme").picture.as_ref().unwrap().clock_doubtful);
 }
 
 /// Found by the drill `clock-jump`: bob heard carol first, whose clock had jumped as far, and for a second or two took his own for
