@@ -108,7 +108,7 @@ mod tests {
         u64::from(u32::from_be_bytes(bytes))
     }
 
-    /// About one seed in a thousand still breaks a rule: fresh ones are drawn where they are asked for.
+    /// About one seed in some thousands still breaks a rule: fresh ones are drawn where they are asked for.
     fn first() -> u64 {
         if std::env::var_os("ROOST_SIM_FRESH").is_some() { fresh() } else { FIRST }
     }
