@@ -291,7 +291,9 @@ impl World {
             Effect::Reply(token, reply) => self.reply_group(p, token, &reply),
             Effect::Feed(input) => self.hand(p, Tell::Group(input)),
             Effect::Commit { events, then } => {
-                let records = events.iter().map(|event| Record::Group(wire::encode(event))).collect();
+                // Who is called lost comes of heartbeats, too: without them a member that looks for a newer descriptor calls all so.
+                let kept = events.iter().filter(|event| !matches!(event, group::Event::View(_)));
+                let records = kept.map(|event| Record::Group(wire::encode(event))).collect();
                 self.commit(p, records, then.into_iter().map(Wish::Group).collect());
             }
         }
