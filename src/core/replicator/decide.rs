@@ -223,11 +223,14 @@ impl Replicator {
     }
 
     /// Plans to ask whether somebody else took the part that was chosen here by asking; a restart forgets the plan, but not that
-    /// there was a choice.
+    /// there was a choice. What rank gave is no better if it came late, for want of room say, and somebody heard meanwhile that it
+    /// is not here: that one may have taken it, and asked again too early to find it here.
     pub(super) fn confirm_choice(&mut self, owner: PeerId, h: MailId, batch: &mut Vec<Event>) {
-        let at = self.now.mono + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
+        let now = self.now.mono;
+        let at = now + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
-        if mail.encoding != Encoding::Whole && mail.noted.is_none() {
+        let is_late = std::mem::take(&mut mail.asked_before_held) && !mail.noted_within(now, CONFIRM_CHOICE.0);
+        if mail.encoding != Encoding::Whole && (mail.noted.is_none() || is_late) {
             mail.chosen = true;
             mail.confirm_at = Some(at);
             self.timers.insert((at, owner, h));

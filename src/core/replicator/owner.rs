@@ -95,6 +95,8 @@ pub(super) struct Mail {
     /// Whether its part was not given by rank in this run of the peer, but chosen by asking others, some of whom may have been
     /// off: then each change of who is placed is a reason to ask again.
     pub(super) chosen: bool,
+    /// Whether somebody asked and was told that the part which this peer should hold is not here: whoever asks so may take it.
+    pub(super) asked_before_held: bool,
     /// When the others are asked whether one of them took the same part at the same time.
     pub(super) confirm_at: Option<MonoTime>,
     /// Marks who was placed when it was last looked at.
@@ -492,6 +494,7 @@ impl Mail {
             doubt: BTreeSet::new(),
             ask_again: false,
             chosen: true,
+            asked_before_held: false,
             confirm_at: None,
             placed_mark: None,
             serving: BTreeMap::new(),

@@ -48,6 +48,11 @@ fn may_serve(served: &BTreeMap<PeerId, u64>, caller: &PeerId) -> bool {
 impl Replicator {
     pub(super) fn on_lookup(&mut self, token: Token, h: &MailId) {
         let found = self.look_up(h);
+        if let Lookup::Known(KnownMail { owner, .. }) = &found
+            && let Some(mail) = self.owners.mail_mut(owner, h)
+        {
+            mail.asked_before_held |= mail.goal.is_none_or(|goal| !mail.held.contains(&goal));
+        }
         // What was recorded last may be what the answer tells.
         self.out.commit(Vec::new(), vec![Effect::Reply(token, Reply::Lookup(found))]);
     }

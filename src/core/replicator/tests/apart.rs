@@ -11,6 +11,10 @@ use crate::model::{Encoding, Part};
 /// Alice's mail, placed once everybody but `slow` had heard that frank is lost.
 fn sent_before_all_heard(slow: &str) -> World {
     let mut world = World::new(&SIX);
+    lose_frank_and_send(&mut world, slow);
+    world
+}
+fn lose_frank_and_send(world: &mut World, slow: &str) {
     world.kill("frank");
     world.lost.insert(id("frank"));
     for name in SIX[..5].iter().filter(|name| **name != slow) {
@@ -18,7 +22,6 @@ fn sent_before_all_heard(slow: &str) -> World {
         world.tell(name, Input::Roster(roster));
     }
     world.send("alice", 1, KN);
-    world
 }
 
 /// `slow` hears it too; an hour goes by.
@@ -328,4 +331,26 @@ fn r12_a_part_that_was_lost_and_pulled_again_comes_apart_from_its_twin() {
         assert_eq!(world.distinct("alice", 1), 5, "{gone} is gone, {away} was away: {:?}", world.holders("alice", 1));
     }
     assert!(twins > 0, "nobody else took it: this shows nothing");
+}
+
+/// Seed 320008926: a member whose disk was full told one that asked that it holds nothing. When it had room it took what rank had
+/// given it, which the other had taken and confirmed long before.
+#[test]
+fn r12_what_rank_gave_to_a_member_that_had_no_room_for_long_comes_apart_from_its_twin() {
+    let pairs = SIX[1..5].iter().flat_map(|slow| SIX[1..5].iter().map(move |full| (*slow, *full)));
+    let mut twins = 0;
+    for (slow, full) in pairs.filter(|(slow, full)| slow != full) {
+        let mut world = World::new(&SIX);
+        world.peer(full).full = true;
+        lose_frank_and_send(&mut world, slow);
+        hears(&mut world, slow);
+        let brain = world.peers[&id(full)].brain.as_ref().unwrap();
+        let goal = brain.owners.mail(&id("alice"), &h(1)).unwrap().goal.unwrap();
+        twins += usize::from(world.holders("alice", 1).values().any(|held| held.contains(&goal)));
+        world.peer(full).full = false;
+        world.run(2 * HOUR);
+        let held = world.holders("alice", 1);
+        assert_eq!(world.distinct("alice", 1), 4, "{slow} was slow, the disk of {full} full: {held:?}");
+    }
+    assert!(twins > 0, "nobody took what rank gave it: this shows nothing");
 }

@@ -490,7 +490,9 @@ impl World {
                     return self
                         .tell_id(&peer, Input::Holders { owner, h, answers: BTreeMap::new(), gone: Vec::new() });
                 }
-                Input::Holders { owner, h, answers: self.what_they_hold(&owner, &h, members), gone: Vec::new() }
+                let on: Vec<PeerId> = members.into_iter().filter(|m| !self.off.contains(m)).collect();
+                on.iter().for_each(|m| self.tell_id(m, Input::Lookup { token: Token(0), h }));
+                Input::Holders { owner, h, answers: self.what_they_hold(&owner, &h, on), gone: Vec::new() }
             }
             Action::Mirror(orders) => {
                 let owner = orders[0].owner;
@@ -525,14 +527,14 @@ impl World {
         self.tell_id(&peer, input);
     }
 
-    /// What those that are on line say that they hold.
+    /// What these say that they hold.
     fn what_they_hold(&self, owner: &PeerId, h: &MailId, of: Vec<PeerId>) -> BTreeMap<PeerId, BTreeSet<Part>> {
         let held = |m: &PeerId| {
             let here = self.peers[m].disk.iter().filter(|d| d.0 == *owner && d.1 == *h).map(|d| d.2);
             let lies = if self.liar == Some(*m) { 0..5 } else { 0..0 };
             here.chain(lies.map(|i| Part::Fragment { k: 3, i })).collect()
         };
-        of.into_iter().filter(|m| !self.off.contains(m)).map(|m| (m, held(&m))).collect()
+        of.into_iter().map(|m| (m, held(&m))).collect()
     }
 
     fn answer_follow(&mut self, owner: PeerId, from: PeerId, since: Cursor) -> Result<Page, AskFailure> {
