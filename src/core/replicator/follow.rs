@@ -458,8 +458,10 @@ impl Replicator {
         // An owner that names a mail again may have forgotten who holds what.
         let held: Vec<Part> = known.map(|k| k.held.iter().copied().collect()).unwrap_or_default();
         // With the same k some hold parts that stay right, so rank alone does not say what is left for this peer; nor of a mail of long
-        // ago, which an owner that came back with an old disk was told of just now.
-        let by_rank = known.map_or(!is_of_long_ago, |k| k.encoding.needed() != mail.encoding.needed());
+        // ago, which an owner that came back with an old disk was told of just now. Such an owner may have listed it anew just as long
+        // ago: whoever holds something of it asks before that is given up, and who holds nothing before it takes a part.
+        let is_new_kind = |k: &Mail| k.encoding.needed() != mail.encoding.needed();
+        let by_rank = known.map_or(!is_of_long_ago, |k| is_new_kind(k) && !(is_of_long_ago && k.held.is_empty()));
         self.record(batch, Event::Noted { owner, h, at, length, digest, expiry, encoding });
         if let Some(mail) = self.owners.mail_mut(&owner, &h) {
             mail.noted = by_rank.then_some(self.now.mono);

@@ -91,6 +91,40 @@ fn r12_a_mail_of_long_ago_that_its_owner_had_forgotten_is_not_placed_by_rank() {
     }
 }
 
+/// Seed 320015878: the same of one that had been listed anew before its owner forgot that. Its second entry seemed to be a new placement.
+#[test]
+fn r12_a_mail_of_long_ago_that_was_listed_anew_before_its_owner_forgot_it_is_not_placed_by_rank() {
+    let three_of_four = Encoding::Fragments { k: 3, n: 4 };
+    for (late, forgotten) in SIX[1..].iter().flat_map(|late| [(late, 2), (late, 1)]) {
+        let mut world = World::new(&SIX);
+        let away = |world: &mut World| {
+            world.kill(late);
+            world.lost.insert(id(late));
+            world.set_roster();
+        };
+        if forgotten == 2 {
+            away(&mut world);
+        }
+        world.send("alice", 1, Encoding::Whole);
+        if forgotten == 1 {
+            away(&mut world);
+        }
+        world.run(HOUR);
+        world.send("alice", 1, three_of_four);
+        world.run(HOUR);
+        let all = world.outbox("alice").entries.len();
+        let tail = world.outbox("alice").entries.split_off(all - forgotten);
+        world.lost.clear();
+        world.start(late);
+        world.set_roster();
+        world.run(Duration::from_secs(60));
+        world.outbox("alice").entries.extend(tail);
+        world.run(HOUR);
+        let held = world.holders("alice", 1);
+        assert_eq!((held.len(), world.distinct("alice", 1)), (4, 4), "{late} was late: {held:?}");
+    }
+}
+
 #[test]
 fn r12_a_new_mail_is_placed_by_rank_though_a_clock_in_doubt_says_that_it_is_old() {
     let mut world = World::new(&SIX);
