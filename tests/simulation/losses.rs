@@ -273,18 +273,33 @@ impl World {
         forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h) && !kept(h))
     }
 
-    /// Whether a restored owner has lost a sealed mail, and what members that are there hold does not make it.
+    /// Whether a restored owner has lost a sealed mail, and what members that are there hold does not make it. One that served
+    /// wrong blocks of it holds nothing for those who found that out: they do not ask it for that mail again (R6).
     pub(crate) fn is_unreadable(&self, h: &MailId) -> bool {
         let at = self.truth.mails[h].owner;
         let owner = &self.peers[at];
+        if !self.truth.restored.contains_key(&at) || owner.disk.blobs.contains_key(h) {
+            return false;
+        }
+        let lacking = self.lacking(at, h);
+        let is_shunned = |m: &PeerId| lacking.iter().all(|p| self.truth.found_out.contains(&(*p, *h, *m)));
         // Nobody asks one that was removed.
-        let there = self.peers.iter().filter(|p| p.is_up() && !p.liar && !p.removed);
+        let there = self.peers.iter().filter(|p| p.is_up() && !p.liar && !p.removed && !is_shunned(&p.id));
         let right = |p: &'_ super::peer::Peer| -> Vec<(PeerId, MailId, Part)> {
             p.disk.parts.iter().filter(|part| !p.disk.rotten.contains_key(*part)).copied().collect()
         };
         let parts = there.flat_map(right).filter(|(o, m, _)| (*o, m) == (owner.id, h));
         let parts: Vec<Part> = parts.map(|(.., part)| part).collect();
-        self.truth.restored.contains_key(&at) && !owner.disk.blobs.contains_key(h) && !readable(parts.iter())
+        !readable(parts.iter())
+    }
+
+    /// Who would put together a mail that its owner has lost: the owner, and who is placed for it and holds no part of it.
+    fn lacking(&self, at: usize, h: &MailId) -> Vec<usize> {
+        let owner = self.peers[at].id;
+        let placed = self.encoding_of(at, h).map(|encoding| self.placed_for(at, owner, *h, encoding));
+        let placed = placed.into_iter().flatten().map(|member| self.index(&member));
+        let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
+        placed.filter(|m| !holds(m)).chain([at]).collect()
     }
 
     /// What is shown for a mail that is not shown: less than anything, but for one of two sealed forms of one submission.

@@ -235,11 +235,12 @@ impl World {
         self.call(p, to, request, Pending::MirrorFromOther { order, rest });
     }
 
-    /// The owner answered.
+    /// The owner answered, or did not. What it has not got, as it lost the file, what others have rebuilds. One that does not answer is
+    /// not asked the next time.
     pub(crate) fn owner_gave(&mut self, p: usize, order: MirrorOrder, answer: Answer) {
         match answer {
             Answer::Blocks(blocks) if self.is_worth_keeping(p, order.h, &blocks) => self.keep_part(p, &order),
-            Answer::Blocks(_) => self.mirror_from_others(p, order),
+            Answer::Blocks(_) | Answer::NotFound => self.mirror_from_others(p, order),
             other => self.mirror_failed(p, &order, other),
         }
     }
