@@ -165,10 +165,15 @@ impl World {
     }
 
     /// An owner and a member compared, and found nothing that differs: what the owner believed is what the member says. The member
-    /// may have come back with an old disk itself, on which is again what it had reported as dropped.
+    /// may have come back with an old disk itself, on which is again what it had reported as dropped. A mail that the owner has just
+    /// been told to be gone is not compared: a crash before that is on its disk lets it believe the same of it again.
     pub(crate) fn belief_confirmed(&mut self, p: usize, member: usize) {
         let (owner, id) = (self.peers[p].id, self.peers[member].id);
         let Some(belief) = self.truth.beliefs.remove(&(p, id)) else { return };
+        let gone = &self.peers[p].disk.ledger.tombstoned;
+        let uncompared = |h: &MailId| self.shown_safe(p, *h).is_none() && !gone.contains_key(h);
+        let (kept, belief): (Belief, Belief) = belief.into_iter().partition(|(h, _)| uncompared(h));
+        self.truth.beliefs.insert((p, id), kept);
         let here = &self.peers[member].disk.parts;
         for (h, parts) in belief {
             for part in parts.into_iter().filter(|part| here.contains(&(owner, h, *part))) {
