@@ -98,6 +98,8 @@ pub(crate) struct Truth {
     pub(crate) acknowledged: BTreeSet<SubmissionId>,
     /// Who came back with an old disk, and when.
     pub(crate) restored: BTreeMap<usize, u64>,
+    /// When each of those first started with it.
+    pub(crate) back: BTreeMap<usize, u64>,
     /// What was accepted before a restore.
     pub(crate) submitted_before: BTreeSet<SubmissionId>,
     /// Tombstones that were durable before a restore.

@@ -71,6 +71,13 @@ impl World {
         self.peers[p].image = Some(Image { disk: self.peers[p].disk.clone(), at: self.t, told });
     }
 
+    /// A peer starts; one that was given an old disk is back from now on, and asks who is a member now.
+    pub(crate) fn note_back(&mut self, p: usize) {
+        if self.truth.restored.contains_key(&p) {
+            self.truth.back.entry(p).or_insert(self.t);
+        }
+    }
+
     /// A peer comes back with an old image of its disk: out of a backup, which leaves a mark, or as a copy that nobody marked.
     pub(crate) fn restore(&mut self, p: usize) {
         let Some(Image { disk, at, told }) = self.peers[p].image.take() else { return };
@@ -108,6 +115,7 @@ impl World {
             self.truth.beliefs.insert((p, member), parts);
         }
         self.truth.restored.insert(p, self.t);
+        self.truth.back.remove(&p);
         self.truth.submitted_before.extend(old.submitted.keys().copied());
         if marked {
             self.peers[p].disk.restored = true;
@@ -132,7 +140,8 @@ impl World {
     fn who_may_tell(&self, owner: usize) -> impl Iterator<Item = &Peer> {
         let tells = move |p: usize, peer: &Peer| !peer.dead && !peer.left && !self.lies_in_lists(p);
         let is_asked = move |p: usize| {
-            let Some(back) = self.truth.restored.get(&owner) else { return true };
+            let truth = &self.truth;
+            let Some(back) = truth.back.get(&owner).or(truth.restored.get(&owner)) else { return true };
             let first = self.gds.iter().rposition(|(since, _)| since <= back).unwrap_or(0);
             self.gds[first..].iter().any(|(_, gd)| gd.members.contains(&p))
         };

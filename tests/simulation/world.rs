@@ -252,6 +252,7 @@ impl World {
             return;
         }
         self.say(|w| format!("{} starts", w.name(p)));
+        self.note_back(p);
         let (seed, audit_seed) = (self.rng.next(), self.rng.next());
         let peer = &mut self.peers[p];
         peer.started = self.t;
