@@ -1,4 +1,4 @@
-//! What earlier versions wrote opens: one file for each kind of record under `tests/fixtures/v1` and `v2`. Each is opened, and written
+//! What earlier versions wrote opens: one file for each kind of record under `tests/fixtures/v1` to `v3`. Each is opened, and written
 //! again as it was: a field that is renamed, dropped or read as something else shows here. A file is never changed; a new form
 //! of a record gets a new folder.
 
@@ -6,11 +6,11 @@
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
-    use std::io::Read as _;
+    use std::io::{self, Read};
     use std::path::PathBuf;
 
     use roost::actors::postbox::Head;
-    use roost::actors::spool::Envelope;
+    use roost::actors::spool::{Envelope, read_mail};
     use roost::core::{Brain, group, outbox, postbox, replicator};
     use roost::fragment::{MailName, check_manifest};
     use roost::mime::split::{Split, split as split_mail};
@@ -19,7 +19,9 @@ mod tests {
     use roost::model::msglist::EntryBody;
     use roost::model::notification::{Nr, Ns, Outcome, Refusal};
     use roost::model::{Address, Digest, Fingerprint, MailId, Policy, Secret, SubmissionId, WallTime};
-    use roost::seal::{SecretIdentity, decrypt_nr, decrypt_ns, verify_descriptor, verify_gd};
+    use roost::seal::{
+        SecretIdentity, decrypt_nr, decrypt_ns, open_mail, signed_message, verify_descriptor, verify_gd, verify_signed,
+    };
     use roost::store::{Home, manifests, spool_file};
     use roost::wire::msglist::{Page, encode_entry};
     use roost::wire::{PeerKey, Signed, decode, encode};
@@ -136,9 +138,7 @@ mod tests {
         fs::write(home.spool_envelope_of_version_1(&earlier), fixture("envelope")).unwrap();
         fs::write(home.spool_file(&later), fixture_of("v2", "spool.mail")).unwrap();
         for submission in [earlier, later] {
-            let mut mail = String::new();
-            spool_file::open_mail(&home, &submission).unwrap().read_to_string(&mut mail).unwrap();
-            assert_eq!(mail, MAIL);
+            assert_eq!(spooled_mail(&home, &submission), MAIL);
             let bytes = spool_file::read_envelope(&home, &submission, 1 << 20).unwrap();
             assert_eq!(reopened::<Envelope>("spool", &bytes), envelope());
         }
@@ -146,6 +146,40 @@ mod tests {
         let mut written = MAIL.as_bytes().to_vec();
         spool_file::write_envelope(&mut written, &encode(&envelope())).unwrap();
         assert!(written == fixture_of("v2", "spool.mail"), "it is written otherwise than it was");
+    }
+
+    fn spooled_mail(home: &Home, submission: &SubmissionId) -> String {
+        let mut mail = String::new();
+        read_mail(home, &sender(), submission).unwrap().read_to_string(&mut mail).unwrap();
+        mail
+    }
+
+    #[test]
+    fn a_mail_that_the_spool_keeps_sealed_and_its_signature_of_version_3() {
+        let home = tempfile::tempdir().unwrap();
+        let home = Home::at(home.path());
+        home.create().unwrap();
+        let submission = SubmissionId::new([3; 16]);
+        let (kept, sealed) = (fixture_of("v3", "spool.mail"), fixture_of("v3", "spool.sealed"));
+        fs::write(home.spool_file(&submission), &kept).unwrap();
+        fs::write(home.spool_sealed(&submission), &sealed).unwrap();
+        assert_eq!(spooled_mail(&home, &submission), MAIL);
+        let bytes = spool_file::read_envelope(&home, &submission, 1 << 20).unwrap();
+        assert_eq!(reopened::<Envelope>("spool", &bytes), envelope());
+        assert_eq!(home.spooled().unwrap(), [submission].into());
+        let mut written = Vec::new();
+        spool_file::write_envelope_of_sealed(&mut written, &encode(&envelope())).unwrap();
+        assert!(written == kept, "it is written otherwise than it was");
+        let (sender, mut clear) = (sender(), Vec::new());
+        let opened = open_mail(&sealed[..], &reader(), sender.certificate(), 1000, &mut clear).unwrap();
+        assert_eq!((clear, opened.signature), (MAIL.as_bytes().to_vec(), fixture_of("v3", "mail.signature")));
+        for message in [
+            Box::new(signed_message(&fixture_of("v3", "mail.signature"), MAIL.as_bytes(), opened.length).unwrap()),
+            // As a mail was kept before.
+            Box::new(&fixture_of("v2", "mail.signed")[..]) as Box<dyn Read + Send + Sync>,
+        ] {
+            assert_eq!(verify_signed(message, sender.certificate(), 1000, io::sink()).unwrap().length, opened.length);
+        }
     }
 
     #[test]

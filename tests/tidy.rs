@@ -61,7 +61,7 @@ const ONLY_PLACE: [(&str, &str); 12] = [
 ];
 
 /// Parts of `actors/` that every actor may import: they are no actors.
-const ACTORS_SHARED: [&str; 14] = [
+const ACTORS_SHARED: [&str; 17] = [
     "shell",
     "read_entries",
     "beside",
@@ -70,6 +70,9 @@ const ACTORS_SHARED: [&str; 14] = [
     "event_log",
     "identity",
     "spool",
+    "presealer",
+    "sealed_file",
+    "fetch_place",
     "serve_parts",
     "serve_together",
     "replay",

@@ -1,7 +1,9 @@
 //! Fetcher: asks sources over HTTPS, verifies every block before it is written, and tells the brain. It never schedules.
+//!
+//! A mail is put together in memory while it is short and there is room, else in a file.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use crate::actors::beside::beside;
 use crate::actors::directory::Directory;
+use crate::actors::fetch_place::{MemoryRoom, Place};
 use crate::actors::shell::{EventLog, Handle, Perform, Shell};
 use crate::clock::Clock;
 use crate::core::fetch::{Action, Fetch, Input, Offer, Order, RequestId, Run, SourceFailure};
@@ -21,7 +24,7 @@ use crate::fragment::stream::Put;
 use crate::fragment::{Assembler, Codec, FragmentError, Layout, MailName, check_manifest};
 use crate::model::manifest::Manifest;
 use crate::model::msglist::Tombstone;
-use crate::model::{Digest, MailId, MonoTime, Part, PeerId, Urgency};
+use crate::model::{Digest, MailId, MonoTime, Part, PeerId, PulledMail, Urgency};
 use crate::net::body_source::{BodySource, ChunkStream};
 use crate::net::https_client::PeerClient;
 use crate::net::peer_answer::{NetError, PeerBody};
@@ -146,8 +149,10 @@ impl Origins {
 #[derive(Clone)]
 struct OpenMail {
     layout: Layout,
+    /// Where its file is, or would be.
     path: PathBuf,
-    assembler: Arc<Mutex<Option<Assembler<File>>>>,
+    is_in_memory: bool,
+    assembler: Arc<Mutex<Option<Assembler<Place>>>>,
 }
 
 /// The performer of the fetch brain.
@@ -157,6 +162,7 @@ pub struct Fetcher {
     codec: Arc<Codec>,
     clock: Clock,
     mails: Arc<Mutex<BTreeMap<MailId, OpenMail>>>,
+    memory: MemoryRoom,
     requests: BTreeMap<RequestId, AbortHandle>,
     manifests: BTreeMap<(MailId, PeerId), AbortHandle>,
 }
@@ -165,7 +171,8 @@ pub struct Fetcher {
 pub fn start(origins: Origins, home: Home, codec: Arc<Codec>, clock: Clock, log: Arc<dyn EventLog>) -> Handle<Fetch> {
     let mails = Arc::default();
     let (requests, manifests) = (BTreeMap::new(), BTreeMap::new());
-    let performer = Fetcher { origins, home, codec, clock: clock.clone(), mails, requests, manifests };
+    let memory = MemoryRoom::default();
+    let performer = Fetcher { origins, home, codec, clock: clock.clone(), mails, memory, requests, manifests };
     Shell::start(Fetch::default(), performer, log, clock, None)
 }
 
@@ -234,7 +241,7 @@ async fn get_manifest(
 /// A mail of one block, from its owner: its ns says all that is needed to check it.
 async fn get_short(origins: Origins, order: &Order, request: RequestId) -> Input {
     let h = order.h;
-    let result = origins.short(order).await.map(|bytes| Arc::from(&bytes[..]));
+    let result = origins.short(order).await.map(Bytes::from);
     Input::Short { h, request, result }
 }
 
@@ -376,15 +383,17 @@ impl Get {
     /// Puts a verified block into the file; false when there is no room for it before stripes that are begun are done.
     async fn put(&self, stripe: u64, index: u8, block: Vec<u8>) -> Result<bool, Broken> {
         let (assembler, path) = (self.mail.assembler.clone(), self.mail.path.clone());
-        let put = tokio::task::spawn_blocking(move || match lock(&assembler).as_mut() {
+        let put = move || match lock(&assembler).as_mut() {
             Some(assembler) => assembler.put(stripe, index, &block).inspect_err(|error| {
                 if let FragmentError::Io { source } = error {
                     room::ran_out(&path, source);
                 }
             }),
             None => Ok(Put::Spare),
-        });
-        match put.await {
+        };
+        // A block in memory is checked and copied in less time than another thread takes to wake.
+        let put = if self.mail.is_in_memory { Ok(put()) } else { tokio::task::spawn_blocking(put).await };
+        match put {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(FragmentError::TooManyInFlight { .. })) => Ok(false),
             Ok(Err(e @ FragmentError::Io { .. })) => Err(Broken::Disk(e)),
@@ -400,15 +409,17 @@ impl Get {
 impl Fetcher {
     fn open(&self, h: MailId, manifest: Signed<Manifest>, back: Handle<Fetch>) {
         let path = self.home.fetch_mail(&h, &manifest.owner, manifest.length, &manifest.digest);
-        let (codec, mails) = (self.codec.clone(), self.mails.clone());
+        let (codec, mails, memory) = (self.codec.clone(), self.mails.clone(), self.memory.clone());
         tokio::spawn(async move {
             let opened = tokio::task::spawn_blocking(move || {
-                let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-                let assembler = Assembler::resume(Arc::new(manifest.into_value()), &codec, file)?;
+                let place = memory.open(&path, manifest.length)?;
+                let is_in_memory = place.is_in_memory();
+                let assembler = Assembler::resume(Arc::new(manifest.into_value()), &codec, place)?;
                 let layout = *assembler.layout();
                 let all = (0..layout.stripes()).flat_map(|s| (0..layout.k()).map(move |i| (s, i)));
                 let have: Vec<(u64, u8)> = all.filter(|(s, i)| assembler.has(*s, *i)).collect();
-                lock(&mails).insert(h, OpenMail { layout, path, assembler: Arc::new(Mutex::new(Some(assembler))) });
+                let assembler = Arc::new(Mutex::new(Some(assembler)));
+                lock(&mails).insert(h, OpenMail { layout, path, is_in_memory, assembler });
                 Ok::<_, FragmentError>(have)
             });
             let input = match opened.await {
@@ -432,12 +443,14 @@ impl Fetcher {
 }
 
 /// Checks the whole. A file that does not fit is removed: its blocks fit the manifest, so another try would end the same.
-fn finish(mail: &OpenMail) -> Result<PathBuf, String> {
+fn finish(mail: &OpenMail) -> Result<PulledMail, String> {
     let Some(assembler) = lock(&mail.assembler).take() else { return Err("it was closed".to_owned()) };
     match assembler.finish() {
-        Ok(_) => Ok(mail.path.clone()),
+        Ok(Place::File(_)) => Ok(PulledMail::File(mail.path.clone())),
+        Ok(Place::Memory(bytes)) => Ok(PulledMail::Memory(bytes.into())),
         Err(e) => {
-            if let Err(kept) = std::fs::remove_file(&mail.path) {
+            let removed = std::fs::remove_file(&mail.path);
+            if let Some(kept) = removed.err().filter(|e| e.kind() != io::ErrorKind::NotFound) {
                 tracing::warn!(path = %mail.path.display(), %kept, "a pulled file that does not fit its announcement stays");
             }
             Err(e.to_string())
@@ -507,6 +520,7 @@ impl Perform<Fetch> for Fetcher {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
     use std::path::Path;
 
     use super::*;

@@ -333,7 +333,7 @@ fn open_pulled(folder: &Path, pulled: &PulledMail) -> Result<File, NotRebuilt> {
             remove_all(std::slice::from_ref(path)).map_err(not_now)?;
             Ok(file)
         }
-        PulledMail::Short(bytes) => {
+        PulledMail::Memory(bytes) => {
             // Its temporary name goes with the writer, whether it could be written or not.
             let mut writer = DurableWriter::create(folder).map_err(not_now)?;
             writer.write_all(bytes).map_err(|e| failed(folder, &e))?;

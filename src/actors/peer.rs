@@ -1,7 +1,7 @@
 //! A running peer: opens the home, gives the brains their past, starts their shells and wires them. The only module of the
 //! actors that knows all of them; it decides nothing.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,13 @@ use super::fetcher::{self, Origins};
 use super::group_master::{self, GroupPort, Setup};
 use super::hellos::Hellos;
 use super::identity::{Identity, IdentityError};
+use super::listening::on_one_machine;
+pub use super::listening::{Listening, announced};
 use super::neighbours::{DhtForGroup, DhtForPostbox, Late, Neighbours, RebuildByFetch};
 use super::outbox::{self, OutboxPort};
 use super::peer_api::{Api, SharedApi};
 use super::postbox::{self, PostboxPort};
+use super::presealer::{Presealer, Room};
 use super::replay::{ReplayError, replay};
 use super::replicator;
 use super::shell::{EventLog, Handle};
@@ -37,12 +40,10 @@ use crate::core::postbox::Postbox;
 use crate::core::postbox::io::Settings;
 use crate::core::replicator::Replicator;
 use crate::fragment::Codec;
-use crate::model::group::{PeerAddr, Roster};
+use crate::model::group::Roster;
 use crate::model::{ByteSize, PeerId, WallTime};
 use crate::net::https_client::{ClientBounds, PeerClient};
 use crate::net::https_server::{HttpsServer, ServerBounds};
-use crate::net::interfaces::reachable_addresses;
-use crate::net::reach::is_own_machine;
 use crate::net::swarm::{self, SwarmConfig, SwarmError};
 use crate::net::tls::{TlsError, TlsIdentity};
 use crate::net::upload_limit::UploadLimit;
@@ -140,57 +141,6 @@ pub struct Peer {
     pub upload: Arc<UploadLimit>,
     https: tokio::sync::Mutex<Option<HttpsServer>>,
     _lock: HomeLock,
-}
-
-/// Where a peer listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listening {
-    /// SMTP submission.
-    pub smtp: SocketAddr,
-    /// IMAP.
-    pub imap: SocketAddr,
-    /// HTTPS routes.
-    pub https: SocketAddr,
-    /// libp2p.
-    pub libp2p: SocketAddr,
-    /// The web page, when it is on.
-    pub console: Option<SocketAddr>,
-}
-
-impl Listening {
-    fn of(config: &Config) -> Self {
-        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let listen = |port| SocketAddr::from((config.net.listen, port));
-        Self {
-            smtp: loopback(config.mail.smtp_port),
-            imap: loopback(config.mail.imap_port),
-            https: listen(config.net.https_port),
-            libp2p: listen(config.net.libp2p_port),
-            console: config.console.enabled.then(|| loopback(config.console.console_port)),
-        }
-    }
-}
-
-/// Where this peer says that it can be reached: `[net] announce`, else the addresses of this machine.
-pub fn announced(config: &Config) -> Vec<PeerAddr> {
-    let mut hosts = config.net.announce.clone();
-    if hosts.is_empty() {
-        hosts = match config.net.listen {
-            ip if !ip.is_unspecified() => vec![ip.to_string()],
-            _ => reachable_addresses().iter().map(ToString::to_string).collect(),
-        };
-    }
-    if hosts.is_empty() {
-        hosts.push(IpAddr::V4(Ipv4Addr::LOCALHOST).to_string());
-    }
-    let (https, libp2p) = (config.net.https_port, config.net.libp2p_port);
-    hosts.into_iter().map(|host| PeerAddr { host, https, libp2p }).collect()
-}
-
-/// Whether other peers of the group may run on this very machine: then its own addresses are worth a dial.
-fn on_one_machine(config: &Config) -> bool {
-    let own = |addr: &PeerAddr| addr.host.parse().is_ok_and(is_own_machine);
-    config.net.dial_private || announced(config).iter().any(own)
 }
 
 /// The brains with their past.
@@ -366,6 +316,12 @@ impl Common {
         replicator::start(tools, brain, roster.clone(), self.log.clone(), self.clock.clone())
     }
 
+    fn spool(&self) -> Spool {
+        let (home, identity, directory) = (self.home.clone(), self.identity.clone(), self.directory.clone());
+        let (codec, clock, room) = (self.codec.clone(), self.clock.clone(), Room::default());
+        Spool::sealing(Presealer { home, identity, directory, codec, clock, room })
+    }
+
     async fn start_outbox(
         &self,
         brain: Outbox,
@@ -453,7 +409,7 @@ impl Peer {
         // Filled before the outbox starts, which shows what waits at once. Each is set once, here.
         let _ = late.postbox.set(postbox.clone());
         let replicator = common.start_replicator(brains.replicator, &brains.roster, &fetch);
-        let spool = Spool::new(common.home.clone(), common.clock.clone());
+        let spool = common.spool();
         let outbox = common.start_outbox(brains.outbox, &spool, &neighbours).await?;
         let _ = late.outbox.set(outbox.handle().clone());
         let api = common.api(&group, &outbox, &replicator, &postbox);

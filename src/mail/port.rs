@@ -90,14 +90,14 @@ impl Submit for SmtpPort {
         self.0.max_mail()
     }
 
-    async fn begin(&self) -> Result<SpoolingMail, SubmitError> {
+    async fn begin(&self, receivers: &[Address]) -> Result<SpoolingMail, SubmitError> {
         let own = &self.0.config.address;
         if self.0.directory.snapshot().is_unknown(own) {
             // Its group is known and does not name it: whatever it signed nobody would believe.
             return Err(SubmitError::NoMember { own: own.clone() });
         }
         need_room(&self.0).await?;
-        let begun = self.0.spool.begin().map_err(submit_error)?;
+        let begun = self.0.spool.begin(receivers).map_err(submit_error)?;
         Ok(SpoolingMail { peer: self.0.clone(), begun })
     }
 }
@@ -119,6 +119,10 @@ impl smtp::Spool for SpoolingMail {
 
     async fn write(&mut self, chunk: Bytes) -> Result<(), SubmitError> {
         self.begun.write(chunk).await.map_err(submit_error)
+    }
+
+    async fn abandon(self) {
+        self.begun.abandon().await;
     }
 
     async fn commit(self, mail: Submitted) -> Result<Accepted, SubmitError> {
@@ -232,8 +236,8 @@ pub async fn submit_file(peer: &Arc<Peer>, file: PathBuf, receivers: Vec<Address
     let read = |e: io::Error| format!("{} cannot be read: {e}", file.display());
     let opened = tokio::fs::File::open(&file).await.map_err(read)?;
     let mut lines = tokio::io::BufReader::with_capacity(READ_BYTES, opened);
+    let spool = port.begin(&receivers).await.map_err(|e| e.to_string())?;
     let envelope = SmtpEnvelope { from: port.own_address(), receivers };
-    let spool = port.begin().await.map_err(|e| e.to_string())?;
     let mut mail = Receiving::new(spool, envelope, port.max_mail());
     let mut text = Vec::with_capacity(READ_BYTES * 2);
     // A mail begins at a line's start, as after a line's end.

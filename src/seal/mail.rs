@@ -10,7 +10,7 @@ use sequoia_openpgp as openpgp;
 use super::SealError;
 use super::deflate::Way;
 use super::keys::{Certificate, POLICY, SecretIdentity, judgement_day};
-use super::packets::{self, Build, Failure, Helper, Source};
+use super::packets::{self, Build, Failure, Good, Helper, Source};
 use crate::model::WallTime;
 
 /// What is held back until the signature is checked, bytes, and so twice this is what opening a mail keeps in memory. A mail
@@ -38,12 +38,14 @@ const LONG: Way = Way::Level(4);
 const MAIL: &str = "mail";
 
 /// What is known of a mail once it was opened and verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
     /// Bytes of the clear mail.
     pub length: u64,
     /// When the sender signed it, by its own word, to the second.
     pub signed_at: WallTime,
+    /// The packet of its signature. Kept with the clear mail it proves later who wrote that ([`signed_message`](super::signed_message)).
+    pub signature: Vec<u8>,
 }
 
 /// Signs, compresses (if that helps) and encrypts a clear mail to all receivers; returns how many bytes it read. Nothing in
@@ -124,19 +126,20 @@ pub fn open_mail<R: Read + Send + Sync>(
     let failure = Failure::default();
     let helper = Helper::new(MAIL, Some(me), sender, &failure);
     let mut reader = DecryptorBuilder::from_reader(Source::new(sealed, &failure))
-        .and_then(|b| b.buffer_size(HOLD_BACK).with_policy(&*POLICY, judgement_day(), helper))
+        .and_then(|b| b.buffer_size(hold_back(cap)).with_policy(&*POLICY, judgement_day(), helper))
         .map_err(|e| failure.take(MAIL, e))?;
     let length = drain(MAIL, &mut reader, cap, &mut out, &failure)?;
-    finished(MAIL, length, reader.into_helper().signed_at, sender)
+    finished(MAIL, length, reader.into_helper().good, sender)
 }
 
 /// Takes only the encryption off a sealed mail: what is written to `out` is the signed OpenPGP message inside, as the sender
-/// made it. Kept with the mail, it proves later who wrote it ([`verify_signed`]); any OpenPGP program can check it too.
+/// made it, and as earlier versions kept it with a mail.
 ///
 /// Nothing of it is verified: use it only through [`verify_signed`]. Returns its bytes, never more than the sealed mail has.
 ///
 /// # Errors
 /// As [`open_mail`], without the signature and the cap.
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn strip_encryption<R: Read + Send + Sync>(
     sealed: R,
     me: &SecretIdentity,
@@ -145,7 +148,7 @@ pub fn strip_encryption<R: Read + Send + Sync>(
     packets::decrypt(MAIL, sealed, me, &mut out)
 }
 
-/// Checks that `sender` signed a message as [`strip_encryption`] wrote it, and writes the clear mail, at most `cap` bytes.
+/// Checks that `sender` signed a message, as [`signed_message`](super::signed_message) puts it together, and writes the clear mail, at most `cap` bytes.
 ///
 /// What is written to `out` is **not verified until this returns `Ok`**.
 ///
@@ -173,7 +176,7 @@ pub(super) fn verify_as<R: Read + Send + Sync>(
         .and_then(|b| b.buffer_size(hold_back(cap)).with_policy(&*POLICY, judgement_day(), helper))
         .map_err(|e| failure.take(what, e))?;
     let length = drain(what, &mut reader, cap, &mut out, &failure)?;
-    finished(what, length, reader.into_helper().signed_at, sender)
+    finished(what, length, reader.into_helper().good, sender)
 }
 
 /// What of a message of at most `cap` bytes is held back: memory of that size is made, and cleared, for each.
@@ -181,15 +184,10 @@ fn hold_back(cap: u64) -> usize {
     usize::try_from(cap).unwrap_or(HOLD_BACK).saturating_add(SLACK).min(HOLD_BACK)
 }
 
-fn finished(
-    what: &'static str,
-    length: u64,
-    signed_at: Option<WallTime>,
-    sender: &Certificate,
-) -> Result<Opened, SealError> {
+fn finished(what: &'static str, length: u64, good: Option<Good>, sender: &Certificate) -> Result<Opened, SealError> {
     let why = || "it was never checked".to_owned();
-    let signed_at = signed_at.ok_or_else(|| SealError::Signature { what, by: sender.fingerprint(), why: why() })?;
-    Ok(Opened { length, signed_at })
+    let good = good.ok_or_else(|| SealError::Signature { what, by: sender.fingerprint(), why: why() })?;
+    Ok(Opened { length, signed_at: good.signed_at, signature: good.packet })
 }
 
 fn drain(

@@ -6,17 +6,21 @@
 
 mod deflate;
 pub mod handover;
+mod huffman;
 pub mod invite;
 pub mod keys;
 mod letters;
 pub mod mail;
 pub mod notice;
 mod packets;
+mod proof;
 pub mod record;
 
 pub use invite::{check_join_proof, join_proof};
 pub use keys::{Certificate, Holder, SecretIdentity};
-pub use mail::{Opened, open_mail, seal_mail, strip_encryption, verify_signed};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use mail::strip_encryption;
+pub use mail::{Opened, open_mail, seal_mail, verify_signed};
 pub use notice::{
     UnverifiedNr, UnverifiedNs, decrypt_nr, decrypt_ns, open_for_owner, seal_for_owner, seal_nr, seal_ns,
 };
@@ -24,6 +28,7 @@ pub use notice::{
 pub(crate) use packets::tests_only_encrypt;
 #[cfg(test)]
 pub(crate) use packets::tests_only_literal;
+pub use proof::{is_signature, signed_message};
 pub use record::{PgpRecord, PgpSigned, sign_descriptor, sign_gd, verify_descriptor, verify_gd};
 
 use crate::model::Fingerprint;

@@ -28,8 +28,10 @@ use openpgp::serialize::Serialize as _;
 use openpgp::serialize::stream::{ArbitraryWriter, LiteralWriter, Message};
 #[cfg(any(test, feature = "fuzzing"))]
 use openpgp::serialize::stream::{Encryptor, Recipient};
-use openpgp::types::{AEADAlgorithm, CompressionAlgorithm, HashAlgorithm, SignatureType, SymmetricAlgorithm};
-use openpgp::{Cert, KeyHandle, Packet};
+use openpgp::types::{
+    AEADAlgorithm, CompressionAlgorithm, HashAlgorithm, PublicKeyAlgorithm, SignatureType, SymmetricAlgorithm,
+};
+use openpgp::{Cert, KeyHandle, KeyID, Packet};
 use sequoia_openpgp as openpgp;
 
 use super::SealError;
@@ -130,6 +132,16 @@ fn write_inner(clear: &mut impl Read, build: &Build<'_>, out: impl Write + Send 
     Ok(copied)
 }
 
+/// What goes before what is signed: how, and by whom.
+pub(super) fn before(pk_algo: PublicKeyAlgorithm, hash: HashAlgorithm, issuer: KeyID) -> Packet {
+    let mut before = OnePassSig3::new(SignatureType::Binary);
+    before.set_pk_algo(pk_algo);
+    before.set_hash_algo(hash);
+    before.set_issuer(issuer);
+    before.set_last(true);
+    before.into()
+}
+
 /// The literal, signed if that is wanted.
 ///
 /// The library's own signer adds a salt of 72 bytes to each signature of this version, for hashes of which collisions can be made.
@@ -142,12 +154,7 @@ fn write_signed<'a>(
     let mut signing = None;
     if let Some((signer, now)) = build.signer {
         let (time, pair) = (signer.signing_time(now), signer.signer());
-        let mut before = OnePassSig3::new(SignatureType::Binary);
-        before.set_pk_algo(pair.public().pk_algo());
-        before.set_hash_algo(HASH);
-        before.set_issuer(pair.public().keyid());
-        before.set_last(true);
-        Packet::from(before).serialize(&mut message).map_err(failed)?;
+        before(pair.public().pk_algo(), HASH, pair.public().keyid()).serialize(&mut message).map_err(failed)?;
         signing = Some((HASH.context().map_err(failed)?.for_signature(4), pair, time));
     }
     let mut literal = LiteralWriter::new(message).build().map_err(failed)?;
@@ -297,8 +304,16 @@ pub(super) struct Helper<'a> {
     sender: &'a Certificate,
     accepted: Accepted,
     failure: Failure,
-    /// When the good signature says that it was made.
-    pub(super) signed_at: Option<WallTime>,
+    /// The good signature, once there is one.
+    pub(super) good: Option<Good>,
+}
+
+/// A signature that was checked.
+pub(super) struct Good {
+    /// When it says that it was made.
+    pub(super) signed_at: WallTime,
+    /// Its packet.
+    pub(super) packet: Vec<u8>,
 }
 
 impl<'a> Helper<'a> {
@@ -309,11 +324,11 @@ impl<'a> Helper<'a> {
         failure: &Failure,
     ) -> Self {
         let accepted = Accepted::default();
-        Self { what, me, sender, accepted, failure: failure.clone(), signed_at: None }
+        Self { what, me, sender, accepted, failure: failure.clone(), good: None }
     }
 
     /// Accepts [encrypted, compressed or not,] signed once by the sender, in this order and nothing else.
-    fn judge(&self, structure: MessageStructure<'_>) -> Result<WallTime, String> {
+    fn judge(&self, structure: MessageStructure<'_>) -> Result<Good, String> {
         let mut layers = structure.into_iter().peekable();
         if self.me.is_some() && !matches!(layers.next(), Some(MessageLayer::Encryption { .. })) {
             return Err("it is not encrypted".to_owned());
@@ -330,7 +345,9 @@ impl<'a> Helper<'a> {
         let good = result.as_ref().map_err(ToString::to_string)?;
         let since = |t: SystemTime| t.duration_since(SystemTime::UNIX_EPOCH).ok();
         let at = good.sig.signature_creation_time().and_then(since).unwrap_or_default();
-        Ok(WallTime(u64::try_from(at.as_millis()).unwrap_or(u64::MAX)))
+        let mut packet = Vec::new();
+        Packet::from(good.sig.clone()).serialize(&mut packet).map_err(|e| e.to_string())?;
+        Ok(Good { signed_at: WallTime(u64::try_from(at.as_millis()).unwrap_or(u64::MAX)), packet })
     }
 }
 
@@ -343,8 +360,8 @@ impl VerificationHelper for Helper<'_> {
     }
     fn check(&mut self, structure: MessageStructure<'_>) -> openpgp::Result<()> {
         match self.judge(structure) {
-            Ok(at) => {
-                self.signed_at = Some(at);
+            Ok(good) => {
+                self.good = Some(good);
                 Ok(())
             }
             Err(why) => {

@@ -161,7 +161,7 @@ fn verify_detached(
         .map_err(|e| failure.take(what, e))?;
     verifier.verify_bytes(message).map_err(|e| failure.take(what, e))?;
     let unchecked = || SealError::Signature { what, by: signer.fingerprint(), why: "it was never checked".to_owned() };
-    verifier.helper_ref().signed_at.map(|_| ()).ok_or_else(unchecked)
+    verifier.helper_ref().good.as_ref().map(|_| ()).ok_or_else(unchecked)
 }
 
 impl PgpRecord for PeerDescriptor {

@@ -260,6 +260,28 @@ pub fn link_or_copy(path: &Path, to: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Gives a durable file a second name beside others that a [`commit_together`] in the same folder makes durable next; what has that name
+/// goes. Where that is on another disk, it is copied.
+///
+/// # Errors
+/// As [`link_or_copy`].
+pub fn link_again(path: &Path, to: &Path) -> Result<(), FileError> {
+    ensure_folder(folder_of(to)?)?;
+    remove_known(to)?;
+    match fs::hard_link(path, to) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::from_io(path, "link", &e)),
+        Err(_) => {
+            let copied = copy_new(path, to).and_then(|()| File::open(to)?.sync_all());
+            copied.map_err(|e| {
+                // Half of it is of no use, and takes the room that is missing.
+                let _ = fs::remove_file(to);
+                FileError::from_io(to, "copy to", &e)
+            })
+        }
+    }
+}
+
 /// Copies into a file that must be new: `to` may never be another name of `path`.
 fn copy_new(path: &Path, to: &Path) -> io::Result<()> {
     let mut from = File::open(path)?;

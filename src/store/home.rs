@@ -198,6 +198,10 @@ impl Home {
     pub fn spool_file(&self, submission: &SubmissionId) -> PathBuf {
         self.spool_mail_of_version_1(submission).with_extension("mail")
     }
+    /// The mail of one submission in `spool/` that was sealed while it came in; its envelope alone is in [`Home::spool_file`] then.
+    pub fn spool_sealed(&self, submission: &SubmissionId) -> PathBuf {
+        self.spool_mail_of_version_1(submission).with_extension("sealed")
+    }
     /// The clear mail of one submission in `spool/`, as earlier versions wrote it.
     pub fn spool_mail_of_version_1(&self, submission: &SubmissionId) -> PathBuf {
         self.spool_dir().join(submission.to_string())

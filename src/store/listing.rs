@@ -25,6 +25,19 @@ impl Home {
         Ok(found)
     }
 
+    /// Removes sealed mails of the spool that have no envelope: a crash came before the mail was accepted, or while it was removed.
+    ///
+    /// # Errors
+    /// [`FileError`] when the folder cannot be read or a file cannot be removed.
+    pub fn sweep_spool(&self) -> Result<(), FileError> {
+        let mut sealed = BTreeSet::new();
+        each_name(&self.spool_dir(), &mut |name| {
+            sealed.extend(name.strip_suffix(".sealed").and_then(|id| id.parse::<SubmissionId>().ok()));
+        })?;
+        let is_orphan = |id: &&SubmissionId| !self.spool_file(id).exists();
+        sealed.iter().filter(is_orphan).try_for_each(|id| remove_durable(&self.spool_sealed(id)))
+    }
+
     /// Mails of which the outbox has any file: the sealed mail, its manifest or its notifications.
     ///
     /// # Errors

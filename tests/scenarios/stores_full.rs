@@ -115,7 +115,8 @@ fn a_full_outbox_keeps_the_mail_in_the_spool_and_announces_it_once_there_is_room
     let mail = team.submit("alice", &["bob"], team.letter("alice", "bob", 900_000));
     shows_full(&team, "alice", "outbox", true);
     assert!(team.outbox_line(&mail).is_some_and(|line| line.sealed.is_empty()), "it waits, and is not announced");
-    assert!(bytes_in(&team.home_dir("alice").join("spool")) > 900_000, "it is in the spool");
+    // It is sealed already, which makes base64 shorter.
+    assert!(bytes_in(&team.home_dir("alice").join("spool")) > 600_000, "it is in the spool");
     only_these(&team, "alice", "outbox", &BTreeSet::new());
     assert!(team.reader("bob").uids_of(&mail).is_empty());
 

@@ -10,7 +10,7 @@ use roost::core::postbox;
 use roost::core::postbox::io::FetchFailure;
 use roost::fragment::Layout;
 use roost::model::msglist::Tombstone;
-use roost::model::{MailId, Part, PeerId};
+use roost::model::{MailId, Part, PeerId, PulledMail};
 use roost::wire::Signed;
 
 use super::network::{Answer, Pending, Request};
@@ -173,7 +173,8 @@ impl World {
         }
         self.forget_unlinked(p, h);
         let good = blocks.values().all(|good| *good) || self.is(Saboteur::SkipsVerification);
-        let result = if good { Ok(PathBuf::from(h.to_string())) } else { Err("another digest".to_owned()) };
+        let result =
+            if good { Ok(PulledMail::File(PathBuf::from(h.to_string()))) } else { Err("another digest".to_owned()) };
         self.tell_later(p, 5, Tell::Fetch(Input::Finished { h, result }));
     }
 

@@ -147,7 +147,7 @@ impl World {
                 let blocks = self.peers[p].disk.fetched.get(&h).cloned().unwrap_or_default();
                 (h, blocks.values().all(|good| *good), blocks.is_empty())
             }
-            PulledMail::Short(bytes) => {
+            PulledMail::Memory(bytes) => {
                 let (h, good) = read_short(bytes);
                 (h, good, false)
             }

@@ -1,7 +1,6 @@
 //! Short mails, which the fetch brain asks of their owner alone: one request, checked by what the ns says.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use roost::core::fetch::{Input, Order, RequestId, Run, SourceFailure};
 use roost::fragment::Layout;
 use roost::model::{Encoding, MailId, Part};
@@ -13,7 +12,7 @@ use super::sabotage::Saboteur;
 use super::world::World;
 
 /// What stands for the bytes of a short mail: its name, and whether they are the right ones.
-fn short_bytes(h: MailId, good: bool) -> Arc<[u8]> {
+fn short_bytes(h: MailId, good: bool) -> Bytes {
     format!("{h} {good}").into_bytes().into()
 }
 

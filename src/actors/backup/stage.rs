@@ -186,6 +186,8 @@ impl Stager<'_> {
             if earlier.iter().all(|path| path.is_file()) {
                 named.extend(earlier.map(|path| Named { path, needed }));
             } else {
+                let sealed = home.spool_sealed(&submission);
+                named.extend(sealed.is_file().then_some(Named { path: sealed, needed }));
                 named.push(Named { path: home.spool_file(&submission), needed });
             }
         }

@@ -1,7 +1,8 @@
 //! Sealing one mail for its receivers: the sealed mail, its manifest and the sealed ns, durable in this order. Blocking; it
 //! never announces anything.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,19 +12,22 @@ use super::Tools;
 use super::fresh::FreshNotices;
 use crate::actors::directory::{Directory, Snapshot};
 use crate::actors::identity::Identity;
-use crate::actors::spool::{Spool, SpoolError};
+use crate::actors::sealed_file::Sealing;
+use crate::actors::spool::{Spool, SpoolError, read_mail};
 use crate::clock::Clock;
 use crate::core::outbox::events::Facts;
 use crate::core::outbox::{Input, OwnerNote, RecoverJob, SealFailure, SealJob, SealedReceiver};
-use crate::fragment::{Codec, FragmentError, ManifestBuilder};
+use crate::fragment::{Codec, MailName, ManifestBuilder};
 use crate::model::dht::value_hash;
 use crate::model::manifest::Manifest;
 use crate::model::msglist::MailEntry;
 use crate::model::notification::Ns;
 use crate::model::structure::Structure;
-use crate::model::{Address, Digest, Encoding, Fingerprint, MailId, PeerId, Policy, Secret, SubmissionId, WallTime};
-use crate::seal::{Certificate, seal_for_owner, seal_mail, seal_ns};
-use crate::store::files::{DurableWriter, FILE_MODE, FileError, commit_together, remove_all, staged, write_durable};
+use crate::model::{Address, Digest, Fingerprint, MailId, PeerId, Secret, SubmissionId, WallTime};
+use crate::seal::{Certificate, SealError, seal_for_owner, seal_ns};
+use crate::store::files::{
+    DurableWriter, FILE_MODE, FileError, commit_together, link_again, remove_all, staged, write_durable,
+};
 use crate::store::home::Home;
 use crate::store::manifests;
 use crate::wire::{decode, encode};
@@ -42,64 +46,6 @@ pub(super) struct SealedNotice {
 
 /// Sealed ns, and the name in the DHT of each receiver's.
 pub(super) type NamedNotices = (Vec<SealedNotice>, Vec<(Address, Digest)>);
-
-/// Decides the encoding by the sealed mail's length while it is being written: until `whole_below` bytes came, they wait.
-struct Naming<'a> {
-    policy: &'a Policy,
-    others: usize,
-    codec: &'a Codec,
-    waiting: Vec<u8>,
-    builder: Option<ManifestBuilder>,
-}
-
-impl Naming<'_> {
-    fn start(&mut self, encoding: Encoding) -> Result<(), FragmentError> {
-        let mut builder = ManifestBuilder::new(encoding, self.codec)?;
-        builder.update(&std::mem::take(&mut self.waiting))?;
-        self.builder = Some(builder);
-        Ok(())
-    }
-    fn update(&mut self, bytes: &[u8]) -> Result<(), FragmentError> {
-        if let Some(builder) = &mut self.builder {
-            return builder.update(bytes);
-        }
-        self.waiting.extend_from_slice(bytes);
-        let so_far = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        let at_most = self.policy.encoding_for(u64::MAX, self.others);
-        // Once longer than whole_below, more bytes do not change the encoding.
-        if self.policy.encoding_for(so_far, self.others) == at_most {
-            self.start(at_most)?;
-        }
-        Ok(())
-    }
-    fn finish(mut self, owner: PeerId) -> Result<Manifest, FragmentError> {
-        if self.builder.is_none() {
-            let so_far = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-            self.start(self.policy.encoding_for(so_far, self.others))?;
-        }
-        match self.builder {
-            Some(builder) => builder.finish(owner),
-            None => Err(FragmentError::from(io::Error::other("no builder"))),
-        }
-    }
-}
-
-/// Writes the sealed mail to disk and names it on the way.
-struct Tee<'a, 'b> {
-    file: &'a mut DurableWriter,
-    naming: &'a mut Naming<'b>,
-}
-
-impl Write for Tee<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.naming.update(bytes).map_err(io::Error::other)?;
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
 
 fn again(error: impl std::fmt::Display) -> SealFailure {
     SealFailure::Again(error.to_string())
@@ -218,7 +164,8 @@ fn spool_failure(job: &SealJob, error: &SpoolError) -> SealFailure {
             let is_damaged = matches!(e, FileError::Io { kind: io::ErrorKind::InvalidData, .. });
             e.is_not_found() || is_damaged || matches!(e, FileError::TooLarge { .. })
         }
-        SpoolError::Envelope { .. } => true,
+        SpoolError::Sealed { source: SealError::Io { .. }, .. } => false,
+        SpoolError::Envelope { .. } | SpoolError::Sealed { .. } => true,
         SpoolError::Write { .. } | SpoolError::Unavailable { .. } => false,
     };
     if is_gone {
@@ -254,8 +201,10 @@ fn try_seal(tools: &Sealer, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailE
     let group_key = snapshot.groups.get(tools.address.group()).map(|group| group.key);
     let group_key = group_key.ok_or_else(|| again("this peer has no group yet; create or join one"))?;
     let envelope = tools.spool.envelope(&job.submission).map_err(|e| spool_failure(job, &e))?;
-    let clear = tools.spool.mail(&job.submission).map_err(|e| spool_failure(job, &e))?;
-    let (writer, manifest) = write_sealed(tools, job, clear, &certificates)?;
+    let (body, manifest) = match take_presealed(tools, job) {
+        Some(manifest) => (Body::InSpool, manifest),
+        None => seal_from_spool(tools, job, &certificates)?,
+    };
     let h = manifest.h;
     let mut receivers = Vec::with_capacity(job.receivers.len());
     let mut notices = Vec::with_capacity(job.receivers.len());
@@ -286,41 +235,75 @@ fn try_seal(tools: &Sealer, job: &SealJob) -> Result<(Vec<SealedReceiver>, MailE
         encoding: manifest.encoding,
         for_owner,
     };
-    keep(tools, writer, manifest, &notices).map_err(again)?;
+    keep(tools, job, body, manifest, &notices).map_err(again)?;
     for notice in notices {
         tools.fresh.put(h, notice.receiver, notice.sealed);
     }
     Ok((receivers, entry))
 }
 
-/// Seals to the receivers, and to the owner itself: what waits can then be read in Outbox without a clear copy.
-fn write_sealed(
+/// Where the sealed mail is that is to be kept.
+enum Body {
+    /// Written now.
+    New(DurableWriter),
+    /// Sealed while it came in, and durable in the spool.
+    InSpool,
+}
+
+/// The manifest of what was sealed while it came in, if that is for exactly these receivers; for the encoding that is wanted now.
+fn take_presealed(tools: &Sealer, job: &SealJob) -> Option<Manifest> {
+    let presealed = tools.spool.presealed(&job.submission)?;
+    let receivers = job.receivers.iter().map(|(_, fingerprint, _)| *fingerprint);
+    let manifest = Some(presealed.manifest()).filter(|_| presealed.is_for(receivers))?;
+    let encoding = job.policy.encoding_for(manifest.length, job.others);
+    if manifest.encoding == encoding {
+        return Some(manifest.clone());
+    }
+    let sealed = File::open(tools.home.spool_sealed(&job.submission)).ok()?;
+    let named = ManifestBuilder::from_reader(sealed, manifest.owner, encoding, &tools.codec).ok()?;
+    Some(named).filter(|named| MailName::of(named) == MailName::of(manifest))
+}
+
+fn seal_from_spool(
     tools: &Sealer,
     job: &SealJob,
-    clear: impl Read,
     certificates: &[Certificate],
-) -> Result<(DurableWriter, Manifest), SealFailure> {
-    let mut all = certificates.to_vec();
-    let own = tools.identity.openpgp.certificate();
-    if !all.iter().any(|c| c.fingerprint() == own.fingerprint()) {
-        all.push(own.clone());
-    }
-    let mut file = DurableWriter::create(&tools.home.outbox_dir()).map_err(again)?;
-    let mut naming =
-        Naming { policy: &job.policy, others: job.others, codec: &tools.codec, waiting: Vec::new(), builder: None };
-    let tee = Tee { file: &mut file, naming: &mut naming };
-    seal_mail(clear, &tools.identity.openpgp, &all, tee, tools.clock.now().wall).map_err(again)?;
-    let manifest = naming.finish(tools.identity.peer_id()).map_err(again)?;
-    Ok((file, manifest))
+) -> Result<(Body, Manifest), SealFailure> {
+    let clear = read_mail(&tools.home, &tools.identity.openpgp, &job.submission);
+    let sealing = Sealing {
+        folder: &tools.home.outbox_dir(),
+        identity: &tools.identity,
+        codec: &tools.codec,
+        policy: &job.policy,
+        others: job.others,
+        certificates,
+        now: tools.clock.now().wall,
+    };
+    let (file, manifest) = sealing.write(clear.map_err(|e| spool_failure(job, &e))?).map_err(again)?;
+    Ok((Body::New(file), manifest))
 }
 
 /// Blob, and manifest with the ns behind it (DESIGN.md section 5.3): they get their names in this order, and are durable together.
-fn keep(tools: &Sealer, writer: DurableWriter, manifest: Manifest, notices: &[SealedNotice]) -> Result<(), FileError> {
+fn keep(
+    tools: &Sealer,
+    job: &SealJob,
+    body: Body,
+    manifest: Manifest,
+    notices: &[SealedNotice],
+) -> Result<(), FileError> {
     let (home, h) = (&tools.home, manifest.h);
     let (manifest, path) = (tools.identity.key.sign(manifest), home.outbox_manifest(&h));
     let manifest = manifests::with_notices(manifest.as_bytes(), &encode(&notices));
     let manifest = manifest.map_err(|e| FileError::from_io(&path, "write", &e))?;
-    commit_together(vec![(writer, home.outbox_blob(&h)), staged(&path, &manifest)?])
+    let manifest = staged(&path, &manifest)?;
+    match body {
+        Body::New(file) => commit_together(vec![(file, home.outbox_blob(&h)), manifest]),
+        // The spool's name of it goes only once the journal has this mail: a blob that no record names is removed at the start.
+        Body::InSpool => {
+            link_again(&home.spool_sealed(&job.submission), &home.outbox_blob(&h))?;
+            commit_together(vec![manifest])
+        }
+    }
 }
 
 fn random_secret() -> Result<Secret, SealFailure> {

@@ -1,5 +1,5 @@
 //! The files of the local mailboxes: `KEY.head` (header block and structure), `KEY.body` (the clear mail), `KEY.signed` (the
-//! packet that proves who wrote it). Every function blocks, and has made durable what it says it wrote; none of them decides.
+//! signature that proves who wrote it). Every function blocks, and has made durable what it says it wrote; none of them decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -9,19 +9,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::actors::spool::{Envelope, read_envelope};
+use crate::actors::spool::{Envelope, SpoolError, read_envelope, read_mail};
 use crate::core::postbox::access::MessageKey;
 use crate::core::postbox::io::OpenResult;
 use crate::mime::{Split, Splitter};
 use crate::model::structure::{SPLITTER_VERSION, Structure};
 use crate::model::{MailId, PulledMail, SubmissionId};
-use crate::seal::{Certificate, SealError, SecretIdentity, open_mail, strip_encryption, verify_signed};
+use crate::seal::{Certificate, Opened, SealError, SecretIdentity, open_mail};
 use crate::store::files::{
     DurableWriter, FILE_MODE, FileError, commit_together, read_bounded, remove_all, rename_durable, staged,
     write_durable,
 };
 use crate::store::home::Home;
-use crate::store::spool_file;
 use crate::wire;
 
 /// Largest head that is read, bytes: the splitter's bounds on what it keeps, encoded.
@@ -56,6 +55,9 @@ pub(super) enum MailFileError {
     /// The disk failed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The spool cannot be read.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// OpenPGP failed.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -75,7 +77,7 @@ pub fn head_path(home: &Home, key: MessageKey) -> PathBuf {
 pub fn body_path(home: &Home, key: MessageKey) -> PathBuf {
     home.mail_body(key.0)
 }
-/// Where the signed packet of a mail lies.
+/// Where the signature of a mail lies.
 pub fn signed_path(home: &Home, key: MessageKey) -> PathBuf {
     home.mail_signed(key.0)
 }
@@ -159,8 +161,13 @@ pub(super) fn adopt(home: &Home, key: MessageKey, file: &Path) -> Result<u64, Fi
 }
 
 /// Copies a mail from the spool.
-pub(super) fn write_spooled(home: &Home, key: MessageKey, submission: &SubmissionId) -> Result<u64, FileError> {
-    write_from(home, key, spool_file::open_mail(home, submission)?)
+pub(super) fn write_spooled(
+    home: &Home,
+    me: &SecretIdentity,
+    key: MessageKey,
+    submission: &SubmissionId,
+) -> Result<u64, MailFileError> {
+    Ok(write_from(home, key, read_mail(home, me, submission)?)?)
 }
 
 /// Splits what is written to it and passes it on.
@@ -188,7 +195,7 @@ fn own_mail<W: Write>(
     mails: &BTreeSet<MailId>,
     mut new: impl FnMut() -> Result<W, FileError>,
 ) -> Result<(Split, W), MailFileError> {
-    if let Ok(clear) = spool_file::open_mail(home, submission) {
+    if let Ok(clear) = read_mail(home, me, submission) {
         let mut to = new()?;
         let copied = split_all(clear, &mut to);
         let split = copied.map_err(|e| FileError::from_io(&home.spool_file(submission), "copy", &e))?;
@@ -270,22 +277,18 @@ fn try_open(
     };
     let sealed: Box<dyn Read + Send + Sync + '_> = match sealed {
         PulledMail::File(path) => Box::new(open(path)?),
-        PulledMail::Short(bytes) if size <= CLEAR_IN_MEMORY => {
+        PulledMail::Memory(bytes) if size <= CLEAR_IN_MEMORY => {
             return open_short(home, me, key, bytes, sender, announced, size);
         }
-        PulledMail::Short(bytes) => Box::new(&bytes[..]),
+        PulledMail::Memory(bytes) => Box::new(&bytes[..]),
     };
-    // Decrypted once: the signed packet is what is kept, and the body is read from that.
-    let mut signed = DurableWriter::create(&home.mail_dir())?;
-    strip_encryption(sealed, me, &mut signed)?;
     let mut tee = Tee { splitter: Splitter::new(), to: DurableWriter::create(&home.mail_dir())? };
-    let opened = verify_signed(open(signed.settle()?)?, sender, size, &mut tee)?;
+    let opened = open_mail(sealed, me, sender, size, &mut tee)?;
     let found = tee.splitter.finish();
     if let Some(why) = difference(announced, &found, opened.length, size) {
         return Ok(OpenResult::Mismatch(why));
     }
-    commit_together(vec![(signed, signed_path(home, key)), (tee.to, body_path(home, key))])?;
-    Ok(OpenResult::Here)
+    keep_opened(home, key, &opened, (tee.to, body_path(home, key)))
 }
 
 /// The same for a mail of one block that is short when it is open, too: nothing is written before all of it was verified.
@@ -298,14 +301,22 @@ fn open_short(
     announced: &Head,
     size: u64,
 ) -> Result<OpenResult, MailFileError> {
-    let mut signed = Vec::with_capacity(sealed.len());
-    strip_encryption(sealed, me, &mut signed)?;
     let mut tee = Tee { splitter: Splitter::new(), to: Vec::new() };
-    let opened = verify_signed(&signed[..], sender, size, &mut tee)?;
+    let opened = open_mail(sealed, me, sender, size, &mut tee)?;
     if let Some(why) = difference(announced, &tee.splitter.finish(), opened.length, size) {
         return Ok(OpenResult::Mismatch(why));
     }
-    commit_together(vec![staged(&signed_path(home, key), &signed)?, staged(&body_path(home, key), &tee.to)?])?;
+    keep_opened(home, key, &opened, staged(&body_path(home, key), &tee.to)?)
+}
+
+/// Signature and body: a body that came sealed is never there without what proves who wrote it.
+fn keep_opened(
+    home: &Home,
+    key: MessageKey,
+    opened: &Opened,
+    body: (DurableWriter, PathBuf),
+) -> Result<OpenResult, MailFileError> {
+    commit_together(vec![staged(&signed_path(home, key), &opened.signature)?, body])?;
     Ok(OpenResult::Here)
 }
 
@@ -390,6 +401,7 @@ mod tests {
     use super::*;
     use crate::model::WallTime;
     use crate::seal::seal_mail;
+    use crate::store::spool_file;
 
     const NOW: WallTime = WallTime(1_700_000_000_000);
     const MAIL: &[u8] = b"From: alice@acme\r\nTo: rita@readers\r\nSubject: x\r\n\r\nbody\r\n";
@@ -430,20 +442,19 @@ mod tests {
         // What was never written is opened alike, and leaves the same files.
         write_head(&disk.home, MessageKey(2), &read_head(&disk.home, MessageKey(1)).unwrap()).unwrap();
         assert_eq!(left(MessageKey(2)), [None, None]);
-        let short = open(MessageKey(2), PulledMail::Short(fs::read(&disk.sealed).unwrap().into()));
+        let short = open(MessageKey(2), PulledMail::Memory(fs::read(&disk.sealed).unwrap().into()));
         assert_eq!(short, file);
         file.0
     }
 
     #[test]
-    fn a_mail_that_fits_its_ns_is_opened_and_its_signed_packet_kept() {
+    fn a_mail_that_fits_its_ns_is_opened_and_its_signature_kept() {
         let disk = disk(MAIL);
         assert_eq!(open(&disk, &disk.alice, MAIL.len()), OpenResult::Here);
         assert_eq!(fs::read(body_path(&disk.home, MessageKey(1))).unwrap(), MAIL);
-        let packet = File::open(signed_path(&disk.home, MessageKey(1))).unwrap();
-        let mut clear = Vec::new();
-        crate::seal::verify_signed(packet, disk.alice.certificate(), 1000, &mut clear).unwrap();
-        assert_eq!(clear, MAIL);
+        let signature = fs::read(signed_path(&disk.home, MessageKey(1))).unwrap();
+        let message = crate::seal::signed_message(&signature, MAIL, u64::try_from(MAIL.len()).unwrap()).unwrap();
+        crate::seal::verify_signed(message, disk.alice.certificate(), 1000, io::sink()).unwrap();
     }
 
     /// One block may hold a thousand when it is open.

@@ -318,7 +318,7 @@ impl Performer {
             }
             Action::Adopt { key, file } => self.write(back, key, move |home, _| files::adopt(home, key, &file)),
             Action::WriteSpooled { key, submission } => {
-                self.write(back, key, move |home, _| files::write_spooled(home, key, &submission));
+                self.write(back, key, move |home, me| files::write_spooled(home, me, key, &submission));
             }
             Action::WriteOwnHead { key, submission, mails } => {
                 self.write(back, key, move |home, me| files::write_own_head(home, me, key, &submission, &mails));

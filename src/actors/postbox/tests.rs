@@ -177,7 +177,7 @@ impl Perform<Fetch> for Found {
             fetch::Action::Finish { h } => {
                 let path = self.home.fetch_dir().join(h.to_string());
                 fs::write(&path, &mails[&h].0).unwrap();
-                fetch::Input::Finished { h, result: Ok(path) }
+                fetch::Input::Finished { h, result: Ok(PulledMail::File(path)) }
             }
             _ => return,
         };

@@ -10,7 +10,7 @@ use super::plan::BLOCK;
 use super::*;
 use crate::fragment::Layout;
 use crate::model::manifest::Manifest;
-use crate::model::{Digest, Encoding, Urgency, WallTime};
+use crate::model::{Digest, Encoding, PulledMail, Urgency, WallTime};
 use crate::wire::{PeerKey, Signed};
 
 /// What goes wrong with a source, and when, microseconds from the start.
@@ -185,7 +185,7 @@ impl Fluid {
                     here.len() >= k || (0..self.layout.k()).all(|i| here.contains(&i) || pads(s, &i))
                 };
                 assert!((0..self.layout.stripes()).all(whole), "finished without k blocks of each stripe");
-                self.later(1000, Input::Finished { h, result: Ok("there".into()) });
+                self.later(1000, Input::Finished { h, result: Ok(PulledMail::File("there".into())) });
             }
             Action::Close { .. } | Action::StopManifest { .. } => {}
             Action::NameLiar { peer, .. } => drop(self.liars.insert(peer)),

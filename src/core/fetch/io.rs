@@ -1,10 +1,9 @@
 //! What the fetch brain is told, asks for, answers and shows. Plain data; nothing in here decides.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Offer, RequestId, Run, Totals, WAITING_MAX};
@@ -111,14 +110,14 @@ pub enum Input {
         /// By which request.
         request: RequestId,
         /// Its bytes, verified, or why not.
-        result: Result<Arc<[u8]>, SourceFailure>,
+        result: Result<Bytes, SourceFailure>,
     },
-    /// The file is whole and has the announced BLAKE3, or not.
+    /// The mail is whole and has the announced BLAKE3, or not.
     Finished {
         /// The mail.
         h: MailId,
-        /// Where it lies, or what is wrong.
-        result: Result<PathBuf, String>,
+        /// What it is, or what is wrong.
+        result: Result<PulledMail, String>,
     },
     /// A peer served somebody else in here what is not in the manifest of this mail: it counts as a lie to this brain would.
     Lied {

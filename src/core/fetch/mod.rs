@@ -33,7 +33,7 @@ use short::{Answering, Short};
 
 use super::peer_score::PeerScores;
 use super::{Brain, Effect, Outgoing, Token, earliest};
-use crate::model::{MailId, MonoTime, Now, PeerId, PulledMail};
+use crate::model::{MailId, MonoTime, Now, PeerId};
 
 /// Mails that are pulled at a time; the others wait their turn.
 const PULLS_MAX: usize = 8;
@@ -122,7 +122,7 @@ impl Fetch {
             self.out.act(Action::Close { h });
         }
         let reply = match ending {
-            Ok(path) => Reply::Fetched(PulledMail::File(path)),
+            Ok(pulled) => Reply::Fetched(pulled),
             Err(failure) => Reply::Failed(failure),
         };
         self.answer(&pull.waiters, pull.order(), &reply);

@@ -1,7 +1,6 @@
 //! The life of one pull: from the first question to the whole file or a failure that says what is missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,7 +13,7 @@ use crate::core::{Outgoing, Token};
 use crate::fragment::Layout;
 use crate::model::manifest::Manifest;
 use crate::model::msglist::Ending;
-use crate::model::{Digest, MailId, MonoTime, Now, PeerId, Urgency};
+use crate::model::{Digest, MailId, MonoTime, Now, PeerId, PulledMail, Urgency};
 use crate::wire::Signed;
 
 /// A pull fails when no verified block came for this long (DESIGN.md section 8).
@@ -95,7 +94,7 @@ enum Phase {
     /// Entered when every stripe is complete; left when the whole is checked.
     Finishing,
     /// The end.
-    Ended(Result<PathBuf, Failure>),
+    Ended(Result<PulledMail, Failure>),
 }
 
 /// Who lied about which mail. Its owner and digest belong to it: anybody may announce another mail by the same h, with a
@@ -384,7 +383,7 @@ impl Pull {
         }
     }
 
-    pub(super) fn finished(&mut self, result: Result<PathBuf, String>) {
+    pub(super) fn finished(&mut self, result: Result<PulledMail, String>) {
         if matches!(self.phase, Phase::Finishing) {
             let checked = result.map_err(|why| Failure::Mismatch { why });
             self.phase = Phase::Ended(if self.is_taken_back { Err(Failure::Gone) } else { checked });
@@ -486,7 +485,7 @@ impl Pull {
     }
 
     /// How the pull ended, once it has.
-    pub(super) fn ended(&mut self, now: Now) -> Option<Result<PathBuf, Failure>> {
+    pub(super) fn ended(&mut self, now: Now) -> Option<Result<PulledMail, Failure>> {
         let failure = match &self.phase {
             Phase::Ended(result) => return Some(result.clone()),
             Phase::Finishing | Phase::Opening(_) => return None,

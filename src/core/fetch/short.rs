@@ -3,8 +3,9 @@
 //! which asks everybody, by a moment at most.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::pull::Lie;
 use super::{Action, Failure, Fetch, Order, Reply, Report, RequestId, SourceFailure, SourceReport};
@@ -84,7 +85,7 @@ impl Fetch {
         now: Now,
         h: MailId,
         request: RequestId,
-        result: Result<Arc<[u8]>, SourceFailure>,
+        result: Result<Bytes, SourceFailure>,
     ) {
         let Some(short) = self.shorts.remove(&h) else { return };
         if short.request != request {
@@ -98,7 +99,7 @@ impl Fetch {
                 let took = now.mono.since(short.started);
                 self.answering.note(owner, took);
                 self.keep_report(short.report(took));
-                self.answer(&short.waiters, &short.order, &Reply::Fetched(PulledMail::Short(bytes)));
+                self.answer(&short.waiters, &short.order, &Reply::Fetched(PulledMail::Memory(bytes)));
                 self.start_waiting(now);
             }
             Err(SourceFailure::Gone(Ending::Cancelled)) => {

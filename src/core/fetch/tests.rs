@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use proptest::prelude::{any, prop_assert, proptest};
 
 use super::short::SHORTS_MAX;
@@ -9,7 +10,7 @@ use super::*;
 use crate::fragment::Layout;
 use crate::model::manifest::{BLOCK_BYTES, Manifest};
 use crate::model::msglist::Ending;
-use crate::model::{Digest, Encoding, Urgency, WallTime};
+use crate::model::{Digest, Encoding, PulledMail, Urgency, WallTime};
 use crate::wire::{PeerKey, Signed};
 
 /// How a source behaves.
@@ -147,12 +148,13 @@ impl World {
                     (0..self.layout.stripes()).all(|s| self.gotten[&s].len() >= k),
                     "finished without k blocks each"
                 );
-                let result = if self.is_mine { Ok("there".into()) } else { Err("another BLAKE3".to_owned()) };
+                let result =
+                    if self.is_mine { Ok(PulledMail::File("there".into())) } else { Err("another BLAKE3".to_owned()) };
                 self.later(1, Input::Finished { h, result });
             }
             Action::Close { .. } | Action::StopManifest { .. } => {}
             Action::GetShort { order, request } => match self.sources[&order.owner].0 {
-                Way::Good => self.later(2, Input::Short { h: order.h, request, result: Ok([1].into()) }),
+                Way::Good => self.later(2, Input::Short { h: order.h, request, result: Ok(Bytes::from_static(&[1])) }),
                 Way::Lying => {
                     let lie = Err(SourceFailure::Lied("other bytes".to_owned()));
                     self.later(2, Input::Short { h: order.h, request, result: lie });
@@ -470,7 +472,7 @@ fn many_short_mails_wait_their_turn_and_no_disk_is_their_affair() {
     let full = Input::DiskFailed { h: asked[0].0, why: "no room".to_owned(), full: true };
     world.brain.handle(world.now, full);
     for (h, request) in asked {
-        world.brain.handle(world.now, Input::Short { h, request, result: Ok([1].into()) });
+        world.brain.handle(world.now, Input::Short { h, request, result: Ok(Bytes::from_static(&[1])) });
     }
     world.drain();
     let fetched = world.replies.iter().filter(|reply| matches!(reply, Reply::Fetched(_))).count();

@@ -88,7 +88,7 @@ impl Submit for MemoryPort {
     fn max_mail(&self) -> ByteSize {
         self.with(|s| s.max_mail).unwrap_or(ByteSize::mib(1))
     }
-    async fn begin(&self) -> Result<MemorySpool, SubmitError> {
+    async fn begin(&self, _receivers: &[Address]) -> Result<MemorySpool, SubmitError> {
         let n = self.with(|s| {
             if let Some(error) = &s.begin_error {
                 return Err(error.clone());
@@ -109,6 +109,8 @@ impl Spool for MemorySpool {
         self.bytes.extend_from_slice(&chunk);
         self.port.with(|s| s.write_error.clone()).map_or(Ok(()), Err)
     }
+    async fn abandon(self) {}
+
     async fn commit(mut self, mail: Submitted) -> Result<Accepted, SubmitError> {
         let (bytes, submission) = (std::mem::take(&mut self.bytes), self.submission);
         self.port.with(|s| match s.commit_error.clone() {

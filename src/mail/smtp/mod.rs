@@ -174,8 +174,8 @@ pub trait Submit: Clone + Send + Sync + 'static {
     fn check_receiver(&self, receiver: &Address) -> impl Future<Output = Result<(), ReceiverError>> + Send;
     /// Largest mail that is taken now; it changes with the group's policy, and when the peer gets its group.
     fn max_mail(&self) -> ByteSize;
-    /// Begins a mail.
-    fn begin(&self) -> impl Future<Output = Result<Self::Spool, SubmitError>> + Send;
+    /// Begins a mail to these receivers.
+    fn begin(&self, receivers: &[Address]) -> impl Future<Output = Result<Self::Spool, SubmitError>> + Send;
 }
 
 /// One mail on its way into the spool.
@@ -186,6 +186,8 @@ pub trait Spool: Send + 'static {
     fn write(&mut self, chunk: Bytes) -> impl Future<Output = Result<(), SubmitError>> + Send;
     /// Makes the mail and its envelope durable and hands it over. Only an answer of this gives a 250 (R1).
     fn commit(self, mail: Submitted) -> impl Future<Output = Result<Accepted, SubmitError>> + Send;
+    /// The mail is refused: when this is over, nothing of it is left. One that is dropped instead is removed a moment later.
+    fn abandon(self) -> impl Future<Output = ()> + Send;
 }
 
 /// How the connection to the mail program is protected.

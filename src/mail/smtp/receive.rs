@@ -88,8 +88,9 @@ impl<S: Spool> Receiving<S> {
         self.came = self.came.saturating_add(length(&input[..taken]));
         let over = self.reader.is_over();
         if let Err(error) = self.take(text, over, now).await {
-            // Dropping the spool removes what is in it.
-            self.spool = Err(error);
+            if let Ok(spool) = std::mem::replace(&mut self.spool, Err(error)) {
+                spool.abandon().await;
+            }
             self.header = None;
         }
         let progress = if over {
@@ -107,16 +108,23 @@ impl<S: Spool> Receiving<S> {
     /// # Errors
     /// [`SubmitError`], the first that was met; a bare CR or LF comes before all others.
     pub async fn finish(self) -> Result<Accepted, SubmitError> {
-        if self.reader.has_bare_line_break() {
-            return Err(SubmitError::BareLineBreak);
-        }
-        let spool = self.spool?;
         let split = self.splitter.finish();
         let found = ns_headers_len(&split.structure, &split.header_block);
-        if !split.header_is_whole() || found > NS_HEADERS_LIMIT {
-            return Err(SubmitError::HeadersTooLarge { found });
+        let why_not = if self.reader.has_bare_line_break() {
+            Some(SubmitError::BareLineBreak)
+        } else if self.spool.is_ok() && (!split.header_is_whole() || found > NS_HEADERS_LIMIT) {
+            Some(SubmitError::HeadersTooLarge { found })
+        } else {
+            None
+        };
+        match (self.spool, why_not) {
+            (Ok(spool), None) => spool.commit(Submitted { envelope: self.envelope, split }).await,
+            (Ok(spool), Some(why)) => {
+                spool.abandon().await;
+                Err(why)
+            }
+            (Err(error), why) => Err(why.unwrap_or(error)),
         }
-        spool.commit(Submitted { envelope: self.envelope, split }).await
     }
 
     async fn take(&mut self, text: Vec<u8>, over: bool, now: WallTime) -> Result<(), SubmitError> {

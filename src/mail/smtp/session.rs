@@ -340,7 +340,7 @@ impl<P: Submit> Session<P> {
             return Reply::new(554, "5.5.1", "the mail has no receiver that was taken");
         }
         let envelope = SmtpEnvelope { from: transaction.from.clone(), receivers: transaction.receivers.clone() };
-        match self.port.begin().await {
+        match self.port.begin(&envelope.receivers).await {
             Ok(spool) => {
                 self.state = State::Data(Box::new(Receiving::new(spool, envelope, self.port.max_mail())));
                 Reply::plain(354, "send the mail, then a line with a single dot")

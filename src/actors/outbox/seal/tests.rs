@@ -1,14 +1,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use bytes::Bytes;
 
 use super::*;
 use crate::actors::directory::{KnownGroup, KnownPeer};
+use crate::actors::presealer::{Presealer, Room};
 use crate::fragment::check_part;
 use crate::mime::split::split;
-use crate::model::group::Roster;
-use crate::model::{ByteSize, Part, WallTime};
+use crate::model::group::{GroupDescriptor, Member, PROTOCOL, Roster};
+use crate::model::{ByteSize, Encoding, Part, Policy, WallTime};
 use crate::seal::{SecretIdentity, decrypt_ns, open_for_owner, open_mail};
 use crate::wire::{PeerKey, Signed};
 
@@ -34,6 +37,27 @@ fn known(who: &Address, secret: &SecretIdentity, n: u8) -> (PeerId, KnownPeer) {
     (peer_id, KnownPeer { address: Some(who.clone()), peer_id, addrs: Vec::new(), certificate })
 }
 
+fn gd(me: &Member, names: &[Address], receivers: &[(Address, Fingerprint, PeerId)]) -> GroupDescriptor {
+    let others = receivers.iter().map(|(address, fingerprint, peer_id)| Member {
+        address: address.clone(),
+        peer_id: *peer_id,
+        fingerprint: *fingerprint,
+    });
+    GroupDescriptor {
+        group: names[0].group().clone(),
+        version: 1,
+        members: std::iter::once(me.clone()).chain(others).collect(),
+        policy: Policy::default(),
+        key_holders: BTreeSet::new(),
+        min_protocol: PROTOCOL,
+        group_certificate: Vec::new(),
+        at: NOW,
+        handovers: Vec::new(),
+        built_on: Vec::new(),
+        leaving: BTreeSet::new(),
+    }
+}
+
 async fn desk(mail: &[u8], policy: Policy) -> Desk {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::at(dir.path());
@@ -48,11 +72,11 @@ async fn desk(mail: &[u8], policy: Policy) -> Desk {
     let receivers = (7u8..)
         .zip(names.iter().zip(&readers))
         .map(|(n, (who, secret))| (who.clone(), secret.fingerprint(), PeerKey::from_seed(&[n; 32]).peer_id()));
-    let receivers = receivers.collect();
+    let receivers: Vec<_> = receivers.collect();
     let me = identity.member(&alice);
     let roster = Arc::new(Roster {
         members: vec![me.clone()],
-        me,
+        me: me.clone(),
         group: alice.group().clone(),
         gd_version: 1,
         policy: policy.clone(),
@@ -63,18 +87,25 @@ async fn desk(mail: &[u8], policy: Policy) -> Desk {
     let group = KnownGroup {
         key: Fingerprint::new([5; 20]),
         retired: std::collections::BTreeSet::new(),
-        gd: None,
+        gd: Some(Arc::new(gd(&me, &names, &receivers))),
         signed_gd: Arc::default(),
     };
     let groups = BTreeMap::from([(alice.group().clone(), group)]);
     let directory = Directory::new(Snapshot { roster, groups, contacts: BTreeSet::new(), peers });
     let clock = Clock::fixed(NOW);
-    let spool = Spool::new(home.clone(), clock.clone());
-    let mut begun = spool.begin().unwrap();
+    let codec = Arc::new(Codec::default());
+    let spool = Spool::sealing(Presealer {
+        home: home.clone(),
+        identity: identity.clone(),
+        directory: directory.clone(),
+        codec: codec.clone(),
+        clock: clock.clone(),
+        room: Room::default(),
+    });
+    let mut begun = spool.begin(&names).unwrap();
     let submission = begun.submission();
     begun.write(Bytes::copy_from_slice(mail)).await.unwrap();
     begun.commit(names.to_vec(), split(mail)).await.unwrap();
-    let codec = Arc::new(Codec::default());
     let job = SealJob { submission, receivers, expiry: WallTime(NOW.0 + 1000), policy, others: 5 };
     let fresh = FreshNotices::default();
     let sealer = Sealer { home, address: alice, identity, spool, directory, codec, clock, fresh };
@@ -167,4 +198,126 @@ async fn only_a_mail_that_is_gone_counts_as_lost() {
     sealed(&desk);
     desk.sealer.spool.remove(&desk.job.submission).unwrap();
     assert_eq!(failure(&desk), SealFailure::NoSpool);
+}
+
+/// A mail that is longer than what waits in memory.
+fn long_mail(to: &str) -> Vec<u8> {
+    format!("From: alice@acme\r\nTo: {to}\r\nSubject: hens\r\n\r\n{}", "six of them\r\n".repeat(20_000)).into_bytes()
+}
+
+async fn submit(desk: &Desk, mail: &[u8], to: &[Address]) -> SubmissionId {
+    let mut begun = desk.sealer.spool.begin(to).unwrap();
+    for chunk in mail.chunks(30_000) {
+        begun.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+    }
+    let submission = begun.submission();
+    begun.commit(to.to_vec(), split(mail)).await.unwrap();
+    submission
+}
+
+fn inode(path: &Path) -> u64 {
+    std::fs::metadata(path).unwrap().ino()
+}
+
+fn has_clear_text(path: &Path) -> bool {
+    let bytes = std::fs::read(path).unwrap();
+    bytes.windows(11).any(|w| w == b"six of them")
+}
+
+/// A desk where a long mail to both readers came in.
+async fn presealed_desk() -> (Desk, Vec<u8>) {
+    let mut desk = desk(MAIL, Policy::default()).await;
+    let mail = long_mail("bob@acme, carol@acme");
+    desk.job.submission = submit(&desk, &mail, &[address("bob@acme"), address("carol@acme")]).await;
+    desk.job.others = 0;
+    (desk, mail)
+}
+
+fn opened(desk: &Desk, h: &MailId, reader: &SecretIdentity) -> Result<Vec<u8>, SealError> {
+    let blob = File::open(desk.sealer.home.outbox_blob(h)).unwrap();
+    let mut clear = Vec::new();
+    open_mail(blob, reader, desk.sealer.identity.openpgp.certificate(), 1 << 20, &mut clear).map(|_| clear)
+}
+
+#[tokio::test]
+async fn a_long_mail_is_sealed_while_it_comes_in_and_written_once() {
+    let (desk, mail) = presealed_desk().await;
+    let (home, submission) = (&desk.sealer.home, desk.job.submission);
+    let files = [home.spool_file(&submission), home.spool_sealed(&submission)];
+    assert!(files.iter().all(|file| !has_clear_text(file)));
+    let (receivers, entry) = sealed(&desk);
+    assert_eq!(receivers.len(), 2);
+    assert_eq!(inode(&home.outbox_blob(&entry.h)), inode(&files[1]), "it is the same file");
+    // Once more, as after a failure behind it.
+    assert_eq!(sealed(&desk).1.h, entry.h);
+    desk.sealer.spool.remove(&submission).unwrap();
+    assert!(files.iter().all(|file| !file.exists()));
+    for reader in desk.readers.iter().chain([&*desk.sealer.identity.openpgp]) {
+        assert!(opened(&desk, &entry.h, reader).unwrap() == mail);
+    }
+    let blob = File::open(home.outbox_blob(&entry.h)).unwrap();
+    let manifest = manifests::find(&home.outbox_manifest(&entry.h), |_| true).unwrap().1;
+    assert!(check_part(&manifest, Part::Whole, blob).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_sealed_for_others_than_now_or_by_an_earlier_run_is_sealed_anew() {
+    let (mut desk, mail) = presealed_desk().await;
+    let submission = desk.job.submission;
+    let everybody = std::mem::take(&mut desk.job.receivers);
+    desk.job.receivers = vec![everybody[0].clone()];
+    let (_, entry) = sealed(&desk);
+    assert!(opened(&desk, &entry.h, &desk.readers[0]).unwrap() == mail);
+    assert!(matches!(opened(&desk, &entry.h, &desk.readers[1]), Err(SealError::NotForMe { .. })));
+    desk.job.receivers = everybody;
+    let first = sealed(&desk).1;
+    assert_eq!(inode(&desk.sealer.home.outbox_blob(&first.h)), inode(&desk.sealer.home.spool_sealed(&submission)));
+    desk.sealer.spool = Spool::new(desk.sealer.home.clone(), Clock::fixed(NOW));
+    let envelopes = desk.sealer.spool.spooled().unwrap();
+    assert!(envelopes.iter().any(|(id, envelope)| *id == submission && envelope.receivers.len() == 2));
+    let again = sealed(&desk).1;
+    assert_ne!(again.h, first.h);
+    assert!(opened(&desk, &again.h, &desk.readers[1]).unwrap() == mail);
+}
+
+#[tokio::test]
+async fn a_policy_that_changed_since_gives_it_another_encoding_and_not_another_name() {
+    let (mut desk, _) = presealed_desk().await;
+    let first = sealed(&desk).1;
+    (desk.job.policy, desk.job.others) = (Policy { whole_below: ByteSize(0), ..Policy::default() }, 5);
+    let entry = sealed(&desk).1;
+    assert_eq!((entry.h, entry.length, entry.digest), (first.h, first.length, first.digest));
+    assert_eq!((first.encoding, entry.encoding), (Encoding::Whole, Encoding::Fragments { k: 3, n: 5 }));
+}
+
+#[tokio::test]
+async fn a_mail_to_a_bcc_oneself_or_somebody_unknown_waits_in_clear() {
+    let desk = desk(MAIL, Policy::default()).await;
+    for (named, to) in [
+        ("bob@acme", vec!["bob@acme", "carol@acme"]),
+        ("bob@acme, alice@acme", vec!["bob@acme", "alice@acme"]),
+        ("bob@acme, eve@acme", vec!["bob@acme", "eve@acme"]),
+        ("eve@other", vec!["eve@other"]),
+    ] {
+        let to: Vec<Address> = to.into_iter().map(address).collect();
+        let submission = submit(&desk, &long_mail(named), &to).await;
+        assert!(has_clear_text(&desk.sealer.home.spool_file(&submission)), "{named}");
+        assert!(!desk.sealer.home.spool_sealed(&submission).exists());
+    }
+}
+
+#[tokio::test]
+async fn a_long_mail_that_breaks_off_leaves_nothing_and_an_orphan_goes_at_the_start() {
+    let desk = desk(MAIL, Policy::default()).await;
+    let (home, spool) = (&desk.sealer.home, &desk.sealer.spool);
+    let mut begun = spool.begin(&[address("bob@acme")]).unwrap();
+    begun.write(Bytes::from(long_mail("bob@acme"))).await.unwrap();
+    begun.abandon().await;
+    let names =
+        || std::fs::read_dir(home.spool_dir()).unwrap().map(|entry| entry.unwrap().path()).collect::<BTreeSet<_>>();
+    let only = BTreeSet::from([home.spool_file(&desk.job.submission)]);
+    assert_eq!(names(), only);
+    std::fs::write(home.spool_sealed(&SubmissionId::new([9; 16])), b"x").unwrap();
+    spool.spooled().unwrap();
+    assert_eq!(names(), only);
 }
