@@ -6,13 +6,14 @@ use std::time::Duration;
 use roost::core::outbox::EndedAs;
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, outbox};
-use roost::model::holding::{HoldingState, Holdings};
+use roost::model::holding::HoldingState;
 use roost::model::msglist::Ending;
 use roost::model::notification::Outcome;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId};
 
 use super::checker::{Letter, Orphan, Rule, survives};
 use super::liars::Lie;
+use super::network::{CallRef, Pending};
 use super::policy::is_of;
 use super::world::World;
 
@@ -22,10 +23,13 @@ const MESSAGES_A_MINUTE: u64 = 60;
 pub(crate) const KEPT_AFTER: Duration = Duration::from_secs(26 * 3600);
 
 impl World {
-    /// An owner took a word: from now on it knows what its member did not hold when that was said. A liar may have claimed the part
-    /// since, before the answer came; then that is what counts.
-    pub(crate) fn note_told(&mut self, word: &Holdings, said_at: u64) {
-        let member = word.member;
+    /// An owner takes a word: from now on it knows what its member did not hold when that was said. A liar may have claimed the part
+    /// since; then that is what counts. When the answer comes, the owner may have an old disk again, and know nothing of it.
+    pub(crate) fn note_told(&mut self, from: CallRef) {
+        let caller = &self.peers[from.caller];
+        let call = caller.calls.get(&from.call).filter(|_| caller.life == from.life);
+        let Some((_, Pending::Report { word, said_at, .. })) = call else { return };
+        let (word, said_at, member) = (word.clone(), *said_at, word.member);
         for item in &word.items {
             let belief = self.truth.beliefs.get_mut(&(self.index(&word.owner), member));
             if let Some(parts) = belief.and_then(|belief| belief.get_mut(&item.h)) {

@@ -195,12 +195,7 @@ impl World {
             Pending::Audit { member, h } => self.audited(p, member, h, &answer),
             Pending::Gone(h, receiver) => self.gone_told(p, h, receiver, &answer),
             Pending::Follow { owner, from, round } => self.followed(p, owner, from, round, answer),
-            Pending::Report { owner, upto, word, said_at } => {
-                if matches!(answer, Answer::Done) {
-                    self.note_told(&word, said_at);
-                }
-                self.reported(p, owner, upto, &answer);
-            }
+            Pending::Report { owner, upto, .. } => self.reported(p, owner, upto, &answer),
             Pending::Compare { owner } => self.compared(p, owner, answer),
             Pending::Holders { batch, member } => self.holder_answered(p, batch, member, answer),
             Pending::MirrorFromOwner(order) => self.owner_gave(p, order, answer),

@@ -2,6 +2,7 @@
 //! are survived than before, or than the new policy declares.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use roost::core::Brain;
 use roost::core::outbox::Input;
@@ -20,6 +21,9 @@ use super::members::Gd;
 use super::network::Answer;
 use super::peer::{After, Peer, Tell};
 use super::world::World;
+
+/// Mirrors keep a part this long after its mail has expired.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether a part is one of this encoding.
 pub(crate) fn is_of(encoding: Encoding, part: Part) -> bool {
@@ -239,6 +243,10 @@ impl World {
         // What its owner ended is gone by its own word, at once, also when a restore made it forget that word and nobody could
         // remind it yet.
         if self.truth.endings_before.contains_key(&h) && self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {
+            return;
+        }
+        // What has expired goes without a word a day later; an owner whose clock is behind by more shows what it knew until it is told.
+        if self.is_over_for(p, self.truth.mails[&h].expiry + GRACE) {
             return;
         }
         // The same where it was told that the part goes.

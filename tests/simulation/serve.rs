@@ -147,7 +147,11 @@ impl World {
             (Waiter::Submit(submission), outbox::Reply::Accepted) => self.accepted(p, submission),
             (Waiter::Answer(from), reply) => {
                 let answer = match reply {
-                    outbox::Reply::NrTaken | outbox::Reply::HoldingsTaken => Answer::Done,
+                    outbox::Reply::NrTaken => Answer::Done,
+                    outbox::Reply::HoldingsTaken => {
+                        self.note_told(from);
+                        Answer::Done
+                    }
                     outbox::Reply::Differ { differ, missed } => {
                         if differ.is_empty() {
                             self.belief_confirmed(p, from.caller);
