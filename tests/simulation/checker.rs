@@ -134,6 +134,8 @@ pub(crate) struct Truth {
     pub(crate) cancel_said: BTreeMap<(SubmissionId, Address), CancelAnswer>,
     /// Readers whose nr a restored owner refused before it had learned of the mail again, and when.
     pub(crate) refused_unknown: BTreeMap<(usize, MailId), u64>,
+    /// Readers whose word their mail's owner could not hear when it ended that as expired.
+    pub(crate) unheard: BTreeSet<(SubmissionId, Address)>,
     /// ns that reached somebody once.
     pub(crate) told_once: BTreeSet<(MailId, Address)>,
 }
@@ -373,6 +375,9 @@ impl World {
         if !right {
             let why = format!("{} ends {submission} for {receiver} as {why:?}, which nobody said", self.name(p));
             self.violate(Rule::R4, why);
+        }
+        if why == EndedAs::Expired {
+            self.note_unheard(p, submission, receiver);
         }
     }
 

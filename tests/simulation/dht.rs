@@ -7,7 +7,7 @@ use roost::core::postbox::io::{NrItem, NrSent, NsFrom};
 use roost::core::{outbox, postbox};
 use roost::model::dht::DhtKey;
 use roost::model::notification::{nr_password, ns_password};
-use roost::model::{Address, Digest, GroupName, MailId, Secret, WallTime};
+use roost::model::{Address, Digest, GroupName, MailId, Secret, SubmissionId, WallTime};
 
 use super::disk::{SealedNr, SealedNs, digest_of};
 use super::peer::Tell;
@@ -92,6 +92,15 @@ impl Dht {
         let Some(entries) = self.entries.get_mut(key) else { return Vec::new() };
         entries.retain(|_, e| e.expiry > now);
         entries.iter().map(|(name, e)| (*name, e.value.clone())).collect()
+    }
+    /// Whether a reader's word on a mail lies there for its sender.
+    pub(crate) fn has_nr(&self, to: &Address, submission: &SubmissionId, reader: &Address) -> bool {
+        let of_it = |value: &DhtValue| match value {
+            DhtValue::Nr(sealed) => (&sealed.nr.submission, &sealed.nr.reader) == (submission, reader),
+            DhtValue::Ns(_) => false,
+        };
+        let entries = self.entries.get(&DhtKey::Nr(to.clone()));
+        entries.is_some_and(|entries| entries.values().any(|entry| of_it(&entry.value)))
     }
     /// Loses one entry, if there is one.
     pub(crate) fn lose_one(&mut self) {

@@ -19,6 +19,8 @@ use super::world::World;
 
 /// Messages that a member may send a minute while nothing happens.
 const MESSAGES_A_MINUTE: u64 = 60;
+/// How long an owner asks the readers of a mail that is over before it ends it.
+const LAST_CHANCE_MS: u64 = 10_000;
 /// A mirror keeps a part for a day after its mail has expired, and looks now and then.
 pub(crate) const KEPT_AFTER: Duration = Duration::from_secs(26 * 3600);
 
@@ -231,10 +233,27 @@ impl World {
         }
     }
 
-    /// Whether a mail was declared expired though its reader, who was there all the time, signed that it has it. Not by one that
-    /// had to take a wrong clock for right: it heard nobody, so no reader either.
+    /// An owner ends a mail as expired: whether its reader's word could have come. A mail that was sent by a clock far behind is over
+    /// as soon as that is right again, and who read it may be off by then, before it said so.
+    pub(crate) fn note_unheard(&mut self, p: usize, id: SubmissionId, receiver: &Address) {
+        let (owner, which) = (&self.peers[p], (id, receiver.clone()));
+        // Who is there for the whole of the last chance says it then, straight or over the DHT.
+        let is_away = |r: usize| {
+            let reader = &self.peers[r];
+            !reader.is_up() || self.t - reader.started < LAST_CHANCE_MS || reader.side != owner.side
+        };
+        let is_said = owner.side == 0 && self.dht.has_nr(&owner.address, &id, receiver);
+        if !is_said && self.at(receiver).is_some_and(is_away) {
+            self.truth.unheard.insert(which);
+        } else {
+            self.truth.unheard.remove(&which);
+        }
+    }
+
+    /// Whether a mail was declared expired though its reader, who was there to say so, signed that it has it. Not by one that had to
+    /// take a wrong clock for right: it heard nobody, so no reader either.
     fn is_falsely_expired(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
-        if self.peers[letter.from].fooled {
+        if self.peers[letter.from].fooled || self.truth.unheard.contains(&(*id, receiver.clone())) {
             return false;
         }
         let stayed = |p: usize| self.peers[p].is_up() && !self.truth.restored.contains_key(&p);
