@@ -83,6 +83,9 @@ impl Replicator {
         let rank_part = if chosen { None } else { self.by_rank(owner, h, &me) };
         let o = self.owners.get_mut(owner)?;
         let checked = o.checked;
+        if !over {
+            o.expires_later(h);
+        }
         let mail = o.mails.get_mut(h)?;
         if !checked || matches!(mail.task, Task::Pulling | Task::Asking | Task::Dropping) {
             return None;
@@ -311,6 +314,7 @@ impl Replicator {
 
     /// Puts a mail aside until something changes, or until a timer that doubles each time; what waits for members is tried in turn.
     pub(super) fn wait(&mut self, owner: PeerId, h: MailId, wait: Wait, pause: Option<(Duration, Duration)>) {
+        let over = self.is_over(&owner, &h);
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         mail.task = Task::Waiting(wait);
         mail.tries = mail.tries.saturating_add(1);
@@ -321,6 +325,9 @@ impl Replicator {
         }
         if let Some(o) = self.owners.get_mut(&owner) {
             o.waiting.insert(h, wait);
+            if !over {
+                o.expires_later(&h);
+            }
         }
         if matches!(wait, Wait::Sources | Wait::Confirmations) {
             self.probe_later(&owner);

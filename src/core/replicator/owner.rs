@@ -268,6 +268,12 @@ impl Owner {
             }
         }
     }
+    /// A mail that is not over is looked at when it expires, also if it seemed over before: a clock that was ahead may be right by now.
+    pub(super) fn expires_later(&mut self, h: &MailId) {
+        if let Some(mail) = self.mails.get(h) {
+            self.expiries.insert((mail.expiry, *h));
+        }
+    }
     /// One mail less of an encoding.
     fn one_less(&mut self, encoding: Option<Encoding>) {
         let Some(encoding) = encoding else { return };

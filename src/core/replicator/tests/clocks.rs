@@ -116,3 +116,26 @@ fn r12_a_list_that_is_read_by_a_wrong_clock_is_heard_all_the_same() {
     let is_later = |event: &Event| matches!(event, Event::Noted { encoding: Encoding::Fragments { k: 2, .. }, .. });
     assert!(world.peer("bob").journal.iter().any(is_later), "it is read once, and bob still had a part to give up");
 }
+
+/// Seed 320002639: a clock was ahead, a part was given up for its expiry and held again when the clock was right; then the peer left.
+#[test]
+fn r7_what_seemed_over_by_a_clock_that_was_ahead_goes_when_it_is() {
+    let mut world = World::new(&SIX);
+    world.send("alice", 1, KN);
+    let bobs = |world: &World| world.holders("alice", 1).contains_key("bob");
+    world.off = SIX.iter().map(|name| id(name)).filter(|name| *name != id("bob")).collect();
+    world.peer("bob").clock_ahead = LIFE + 2 * DAY;
+    world.tell("bob", Input::ClockDoubtful(false));
+    world.run(HOUR);
+    world.peer("bob").clock_ahead = Duration::ZERO;
+    world.tell("bob", Input::ClockDoubtful(false));
+    world.run(HOUR);
+    assert!(bobs(&world), "its owner counts it");
+    let mut alone = world.roster("bob");
+    alone.members = vec![alone.me.clone()];
+    world.tell("bob", Input::Roster(alone));
+    world.run(LIFE);
+    assert!(bobs(&world), "others' clocks may be behind");
+    world.run(DAY);
+    assert!(!bobs(&world));
+}
