@@ -237,7 +237,7 @@ impl Replicator {
             mail.chosen = true;
             mail.confirm_at = Some(at);
             self.timers.insert((at, owner, h));
-            self.record(batch, Event::Chosen { owner, h, settled: false });
+            self.record(batch, Event::Chosen { owner, h, settled: false, among: None });
         }
     }
 
@@ -281,6 +281,7 @@ impl Replicator {
         assigned: &BTreeMap<PeerId, Part>,
         answers: &BTreeMap<PeerId, BTreeSet<Part>>,
     ) {
+        let among = self.placed(&owner, &h).map(|placed| mark_of(&placed));
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         mail.goal = assigned.get(&me).copied();
         let missing = mail.goal.filter(|part| !mail.held.contains(part));
@@ -289,8 +290,9 @@ impl Replicator {
         let is_complete = is_complete(mail.encoding, assigned.len());
         if missing.is_some() || extras.is_empty() || !is_complete {
             // Somebody who holds the same would have given this peer another goal.
-            if missing.is_none() && mail.unsettled && mail.doubt.is_empty() {
-                self.commit_each(vec![Event::Chosen { owner, h, settled: true }]);
+            let is_settled = missing.is_none() && mail.doubt.is_empty();
+            if is_settled && (mail.unsettled || mail.settled_among.is_some_and(|mark| Some(mark) != among)) {
+                self.commit_each(vec![Event::Chosen { owner, h, settled: true, among }]);
             }
             self.evaluate(owner, h);
             return;
@@ -382,8 +384,8 @@ impl Replicator {
         self.start_scan();
     }
 
-    /// Whose answer was missing when a part was chosen is not known any more after a start. Where the choice was not settled, or
-    /// rank would not give this peer what it holds, the others are asked once more.
+    /// Whose answer was missing when a part was chosen is not known any more after a start. Where the choice was not settled, or was
+    /// among others, or rank would not give this peer what it holds, the others are asked once more.
     fn confirm_after_start(&mut self, address: &Address) {
         let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
         let of_address = self.owners.iter().filter(|(_, o)| o.address == *address);
@@ -394,9 +396,11 @@ impl Replicator {
             .collect();
         for (owner, h) in held {
             let by_rank = self.by_rank(&owner, &h, &me);
+            let among = self.placed(&owner, &h).map(|placed| mark_of(&placed));
             let at = self.now.mono + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
             let Some(mail) = self.owners.mail_mut(&owner, &h) else { continue };
-            if mail.unsettled || by_rank.is_some_and(|part| !mail.held.contains(&part)) {
+            let among_others = mail.settled_among.is_some_and(|mark| Some(mark) != among);
+            if mail.unsettled || among_others || by_rank.is_some_and(|part| !mail.held.contains(&part)) {
                 mail.confirm_at = Some(at);
                 self.timers.insert((at, owner, h));
             }
@@ -420,6 +424,7 @@ impl Replicator {
         let Some(placed) = self.placed(&owner, &h) else { return };
         let mark = mark_of(&placed);
         let now = self.now.mono;
+        let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         if mail.placed_mark.replace(mark).is_some_and(|before| before != mark) {
             mail.tries = 0;
@@ -428,7 +433,11 @@ impl Replicator {
             if mail.encoding != Encoding::Whole {
                 // One that was not placed may have kept a part that somebody else now holds too.
                 let kept_one = mail.goal.is_none() && !mail.held.is_empty();
-                mail.ask_again |= unsettled || kept_one || mail.chosen || mail.noted_within(now, SETTLING);
+                // Another may have taken the same by a view in which this one was lost, and hold it by rank now.
+                let by_rank = scheme(mail.encoding, placed.len()).assign(&placed, &Held::new());
+                let is_elsewhere = mail.goal.is_some_and(|goal| by_rank.get(&me) != Some(&goal));
+                let chosen = mail.chosen || is_elsewhere;
+                mail.ask_again |= unsettled || kept_one || chosen || mail.noted_within(now, SETTLING);
                 // Others hold what rank would give this peer now: rank alone counts at first placement only.
                 mail.noted = None;
             }

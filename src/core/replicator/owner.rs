@@ -79,6 +79,8 @@ pub(super) struct Mail {
     pub(super) served: BTreeMap<PeerId, u64>,
     /// Whether its part was chosen by asking the others, and not all of them have answered since that they hold another one.
     pub(super) unsettled: bool,
+    /// Marks who was placed when they had answered: whoever was lost then may hold the same.
+    pub(super) settled_among: Option<u64>,
     // What follows is found again after a restart.
     pub(super) task: Task,
     /// Parts that did not pass their check, whose files lie here until others take their place or this peer leaves; a start sweeps
@@ -400,9 +402,9 @@ impl Owners {
                 o.hold(*h, *part, true);
                 o.say(*h, *part, HoldingState::Held);
             }
-            Event::Chosen { h, settled, .. } => {
+            Event::Chosen { h, settled, among, .. } => {
                 if let Some(mail) = o.mails.get_mut(h) {
-                    mail.unsettled = !settled;
+                    (mail.unsettled, mail.settled_among) = (!settled, *among);
                 }
             }
             Event::Lost { h, part, .. } => {
@@ -448,7 +450,9 @@ impl Owners {
                 let held = mail.held.iter().map(|part| Event::Held { owner: *owner, h: *h, part: *part });
                 let served = mail.served.iter();
                 let served = served.map(|(to, n)| Event::Served { owner: *owner, h: *h, caller: *to, bytes: *n });
-                let events: Vec<Event> = mail.noted_events(*owner, *h).chain(held).chain(served).collect();
+                let chosen = mail.chosen_event(*owner, *h);
+                let events: Vec<Event> =
+                    mail.noted_events(*owner, *h).chain(held).chain(chosen).chain(served).collect();
                 events
             });
             let tombstones = about_bytes(o.tombstones.iter(), |(h, known)| known.event(*owner, *h));
@@ -470,7 +474,7 @@ impl Owners {
             for (h, mail) in &o.mails {
                 events.extend(mail.noted_events(owner, *h));
                 events.extend(mail.held.iter().map(|part| Event::Held { owner, h: *h, part: *part }));
-                events.extend(mail.unsettled.then_some(Event::Chosen { owner, h: *h, settled: false }));
+                events.extend(mail.chosen_event(owner, *h));
                 let served = mail.served.iter();
                 events.extend(served.map(|(caller, n)| Event::Served { owner, h: *h, caller: *caller, bytes: *n }));
             }
@@ -493,6 +497,7 @@ impl Mail {
             held: BTreeSet::new(),
             served: BTreeMap::new(),
             unsettled: false,
+            settled_among: None,
             task: Task::Idle,
             bad: BTreeSet::new(),
             goal: None,
@@ -518,6 +523,11 @@ impl Mail {
         if self.before.len() > BEFORE_MAX {
             self.before.remove(0);
         }
+    }
+    /// What tells that its part was chosen, if that may still matter.
+    fn chosen_event(&self, owner: PeerId, h: MailId) -> Option<Event> {
+        let (settled, among) = (!self.unsettled, self.settled_among);
+        (self.unsettled || among.is_some()).then_some(Event::Chosen { owner, h, settled, among })
     }
     /// What brings it to how it is kept now, by way of how it was kept before.
     fn noted_events(&self, owner: PeerId, h: MailId) -> impl Iterator<Item = Event> {

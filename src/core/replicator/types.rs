@@ -426,6 +426,9 @@ pub enum Event {
         h: MailId,
         /// Whether all others answered since, and none of them holds the same.
         settled: bool,
+        /// A short name of who was placed when they did. Journals of earlier versions do not have it.
+        #[serde(default)]
+        among: Option<u64>,
     },
     /// A part was on disk and is not any more, or is bad.
     Lost {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{HOUR, NAMES, SIX, World, all_five, h, id, indices};
+use crate::core::Brain;
 use crate::core::replicator::tests::world::KN;
-use crate::core::replicator::{Input, Lookup, Scrub};
-use crate::model::{Encoding, Part};
+use crate::core::replicator::{Config, Input, Lookup, Replicator, Scrub};
+use crate::model::{ByteSize, Encoding, Part};
 
 /// Alice's mail, placed once everybody but `slow` had heard that frank is lost.
 fn sent_before_all_heard(slow: &str) -> World {
@@ -149,6 +150,49 @@ fn a_member_with_an_old_view_gives_way_to_its_twin() {
         let mut world = sent_before_all_heard(slow);
         hears(&mut world, slow);
         assert_eq!(world.distinct("alice", 1), 4, "{slow} was slow: {:?}", world.holders("alice", 1));
+    }
+}
+
+/// Seed 320007701: who had its part by rank took no later change for a reason to ask, though another had taken the same by another view.
+#[test]
+fn r12_a_member_that_hears_late_that_rank_gives_it_another_index_finds_its_twin() {
+    let mut twins = 0;
+    for slow in &SIX[1..5] {
+        let mut world = sent_before_all_heard(slow);
+        world.run(HOUR);
+        twins += usize::from(world.distinct("alice", 1) < 4);
+        hears(&mut world, slow);
+        assert_eq!(world.distinct("alice", 1), 4, "{slow} was slow: {:?}", world.holders("alice", 1));
+    }
+    assert!(twins > 0, "none had a twin: this shows nothing");
+}
+
+/// Its twin may have been lost when that was settled, and be back when it starts: then nothing changes any more that it could see.
+#[test]
+fn r12_a_choice_that_was_settled_among_others_is_confirmed_after_a_start() {
+    let last = Part::Fragment { k: 3, i: 4 };
+    let mut world = World::new(&NAMES);
+    world.send("alice", 1, KN);
+    let held = world.holders("alice", 1);
+    let gone = held.iter().find(|(_, parts)| **parts == [last]).map(|(name, _)| *name).unwrap();
+    let stand_in = NAMES[1..].iter().copied().find(|name| !held.contains_key(name)).unwrap();
+    world.kill(gone);
+    world.lost.insert(id(gone));
+    world.set_roster();
+    world.run(HOUR);
+    assert_eq!(world.holders("alice", 1)[stand_in], [last], "rank would give it the same");
+    world.kill(stand_in);
+    let mut brain = Replicator::new(Config { quota: ByteSize::mib(64), seed: 7 });
+    world.peer(stand_in).journal.iter().for_each(|event| brain.replay(event.clone()));
+    for lost in held.into_keys() {
+        world.lost = BTreeSet::from([id(lost)]);
+        world.peer(stand_in).journal = brain.snapshot();
+        world.log.clear();
+        world.start(stand_in);
+        world.run(Duration::from_secs(100));
+        let asks = world.log.iter().any(|line| line.starts_with(stand_in) && line.contains("AskHolders"));
+        assert_eq!(asks, lost != gone, "{lost} is lost by now, and it was {gone}");
+        world.kill(stand_in);
     }
 }
 
