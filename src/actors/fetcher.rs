@@ -1,6 +1,6 @@
 //! Fetcher: asks sources over HTTPS, verifies every block before it is written, and tells the brain. It never schedules.
 //!
-//! A mail is put together in memory while it is short and there is room, else in a file.
+//! A mail is put together in memory while it is short, comes soon, and there is room, else in a file.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -151,7 +151,7 @@ struct OpenMail {
     layout: Layout,
     /// Where its file is, or would be.
     path: PathBuf,
-    is_in_memory: bool,
+    in_memory_until: Option<MonoTime>,
     assembler: Arc<Mutex<Option<Assembler<Place>>>>,
 }
 
@@ -392,7 +392,9 @@ impl Get {
             None => Ok(Put::Spare),
         };
         // A block in memory is checked and copied in less time than another thread takes to wake.
-        let put = if self.mail.is_in_memory { Ok(put()) } else { tokio::task::spawn_blocking(put).await };
+        let now = self.clock.now().mono;
+        let is_quick = self.mail.in_memory_until.is_some_and(|until| now < until);
+        let put = if is_quick { Ok(put()) } else { tokio::task::spawn_blocking(put).await };
         match put {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(FragmentError::TooManyInFlight { .. })) => Ok(false),
@@ -409,17 +411,18 @@ impl Get {
 impl Fetcher {
     fn open(&self, h: MailId, manifest: Signed<Manifest>, back: Handle<Fetch>) {
         let path = self.home.fetch_mail(&h, &manifest.owner, manifest.length, &manifest.digest);
-        let (codec, mails, memory) = (self.codec.clone(), self.mails.clone(), self.memory.clone());
+        let (codec, mails) = (self.codec.clone(), self.mails.clone());
+        let (memory, clock) = (self.memory.clone(), self.clock.clone());
         tokio::spawn(async move {
             let opened = tokio::task::spawn_blocking(move || {
-                let place = memory.open(&path, manifest.length)?;
-                let is_in_memory = place.is_in_memory();
+                let place = memory.open(&path, manifest.length, &clock)?;
+                let in_memory_until = place.in_memory_until();
                 let assembler = Assembler::resume(Arc::new(manifest.into_value()), &codec, place)?;
                 let layout = *assembler.layout();
                 let all = (0..layout.stripes()).flat_map(|s| (0..layout.k()).map(move |i| (s, i)));
                 let have: Vec<(u64, u8)> = all.filter(|(s, i)| assembler.has(*s, *i)).collect();
                 let assembler = Arc::new(Mutex::new(Some(assembler)));
-                lock(&mails).insert(h, OpenMail { layout, path, is_in_memory, assembler });
+                lock(&mails).insert(h, OpenMail { layout, path, in_memory_until, assembler });
                 Ok::<_, FragmentError>(have)
             });
             let input = match opened.await {
@@ -442,12 +445,20 @@ impl Fetcher {
     }
 }
 
+/// Leaves the blocks that came where the next try finds them.
+fn leave(mail: &OpenMail) {
+    let left = lock(&mail.assembler).take().map_or(Ok(()), |assembler| assembler.into_file().leave());
+    if let Err(error) = left {
+        tracing::debug!(path = %mail.path.display(), %error, "a mail that was pulled in part is pulled anew");
+    }
+}
+
 /// Checks the whole. A file that does not fit is removed: its blocks fit the manifest, so another try would end the same.
 fn finish(mail: &OpenMail) -> Result<PulledMail, String> {
     let Some(assembler) = lock(&mail.assembler).take() else { return Err("it was closed".to_owned()) };
     match assembler.finish() {
         Ok(Place::File(_)) => Ok(PulledMail::File(mail.path.clone())),
-        Ok(Place::Memory(bytes)) => Ok(PulledMail::Memory(bytes.into())),
+        Ok(Place::Memory(memory)) => Ok(PulledMail::Memory(memory.into())),
         Err(e) => {
             let removed = std::fs::remove_file(&mail.path);
             if let Some(kept) = removed.err().filter(|e| e.kind() != io::ErrorKind::NotFound) {
@@ -503,8 +514,10 @@ impl Perform<Fetch> for Fetcher {
                 }
             }
             Action::Finish { h } => self.finish(h, back),
-            Action::Close { h } => {
-                lock(&self.mails).remove(&h);
+            Action::Close { h, keep } => {
+                if let Some(mail) = lock(&self.mails).remove(&h).filter(|_| keep) {
+                    tokio::task::spawn_blocking(move || leave(&mail));
+                }
             }
             Action::NameLiar { h, peer, why } => {
                 let snapshot = self.origins.directory.snapshot();

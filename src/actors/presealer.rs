@@ -27,6 +27,11 @@ use crate::store::home::Home;
 const AT_ONCE: usize = 4;
 /// Mails that were sealed so and that nobody took yet; their manifests are in memory.
 const KEPT_MAX: usize = 64;
+/// What those manifests may take in all, besides that of the mail that comes in; more mails wait in clear.
+const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// So much of a mail is in memory until it is known how it is encoded. Where the policy says that longer ones are kept whole, mails wait in
+/// clear.
+const WHOLE_BELOW_MAX: u64 = 1024 * 1024;
 /// Certificates are read before the next bytes are taken; of more receivers that is left to whoever seals later.
 const RECEIVERS_MAX: usize = 16;
 /// Pieces of a mail that wait for the thread that seals it.
@@ -35,15 +40,15 @@ const PIECES: usize = 4;
 /// A mail that was sealed while it came in.
 #[derive(Debug)]
 pub struct Presealed {
-    /// Whose keys open it, besides the owner's.
-    receivers: BTreeSet<Fingerprint>,
+    /// Whom it is for, and whose keys open it, besides the owner's.
+    receivers: BTreeSet<(Address, Fingerprint)>,
     /// Names it, in the encoding of the policy of that time.
     manifest: Manifest,
 }
 
 impl Presealed {
     /// Whether exactly these can open it, besides the owner.
-    pub(super) fn is_for(&self, receivers: impl IntoIterator<Item = Fingerprint>) -> bool {
+    pub(super) fn is_for(&self, receivers: impl IntoIterator<Item = (Address, Fingerprint)>) -> bool {
         self.receivers == receivers.into_iter().collect()
     }
     /// Its name.
@@ -87,6 +92,12 @@ impl Room {
         // An entry is put in and taken out whole.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn is_full(&self) -> bool {
+        let kept = self.kept();
+        let bytes: usize = kept.values().map(|presealed| presealed.manifest.block_digests.len()).sum();
+        kept.len() + AT_ONCE > KEPT_MAX || bytes > KEPT_BYTES_MAX
+    }
 }
 
 /// What the thread is told.
@@ -125,7 +136,7 @@ type Made = Result<(DurableWriter, Manifest), SealedFileError>;
 pub(super) struct Presealing {
     pieces: mpsc::Sender<Piece>,
     thread: JoinHandle<Made>,
-    receivers: BTreeSet<Fingerprint>,
+    receivers: BTreeSet<(Address, Fingerprint)>,
     room: Room,
 }
 
@@ -145,14 +156,16 @@ impl Presealer {
     /// certificate is here. `beginning` is what came of it so far, its whole header block at least.
     pub(super) fn begin(&self, receivers: &[Address], beginning: Bytes) -> Option<Presealing> {
         let room = &self.room;
-        if receivers.len() > RECEIVERS_MAX || room.kept().len() + AT_ONCE > KEPT_MAX {
+        let snapshot = self.directory.snapshot();
+        let is_held_long = snapshot.roster.policy.whole_below.bytes() > WHOLE_BELOW_MAX;
+        if receivers.len() > RECEIVERS_MAX || is_held_long || room.is_full() {
             return None;
         }
-        let snapshot = self.directory.snapshot();
         let certificates = self.certificates(&snapshot, receivers, &beginning)?;
         let permit = room.threads.clone().try_acquire_owned().ok()?;
         let (sender, pieces) = mpsc::channel(PIECES);
-        let fingerprints = certificates.iter().map(Certificate::fingerprint).collect();
+        let fingerprints = certificates.iter().map(Certificate::fingerprint);
+        let named = receivers.iter().cloned().zip(fingerprints).collect();
         let me = self.clone();
         let thread = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -168,7 +181,7 @@ impl Presealer {
             };
             sealing.write(Incoming { pieces, now: beginning, is_over: false })
         });
-        Some(Presealing { pieces: sender, thread, receivers: fingerprints, room: room.clone() })
+        Some(Presealing { pieces: sender, thread, receivers: named, room: room.clone() })
     }
 
     fn certificates(&self, snapshot: &Snapshot, receivers: &[Address], beginning: &[u8]) -> Option<Vec<Certificate>> {

@@ -1,4 +1,4 @@
-//! The spool: mails that the mail program was told "yes" to and that are not sealed yet. It knows files, never what becomes
+//! The spool: mails that the mail program was told "yes" to and that are not on their way yet. It knows files, never what becomes
 //! of a mail.
 //!
 //! A mail is one file, `spool/SUBMISSION.mail`: the clear mail and its envelope (`store/spool_file.rs`). It gets its name when it is
@@ -347,6 +347,12 @@ impl Begun {
             }
             (text, _) => Err(text),
         }
+    }
+
+    /// Whether it is being sealed while it comes in.
+    #[cfg(test)]
+    pub(super) fn is_sealing(&self) -> bool {
+        matches!(self.text, Some(Text::Sealing(_)))
     }
 
     /// Removes what is there of it.

@@ -113,7 +113,7 @@ pub enum Request {
         uid: Option<u32>,
         /// Or a copy of it, which is compared with what was signed.
         file: Option<PathBuf>,
-        /// A folder for the signed packet and the certificate.
+        /// A folder for the signed message and the certificate.
         export: Option<PathBuf>,
     },
     /// Submits the mail in a file, as SMTP would. Answered with [`Submitted`].

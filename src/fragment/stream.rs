@@ -298,6 +298,10 @@ impl<F: Read + Write + Seek> Assembler<F> {
         Ok(())
     }
 
+    /// The file as it is, for another try.
+    pub fn into_file(self) -> F {
+        self.file
+    }
     /// The file, once every block is there and the whole has the BLAKE3 that was announced.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ pub(super) fn code_lengths(counts: &[u32], most: u8) -> Vec<u8> {
         if lengths.iter().all(|length| *length <= most) {
             return lengths;
         }
-        // Counts that are nearer to each other need shorter codes at most; when all are 1, they have 9 bits or fewer.
+        // Counts that are nearer to each other need shorter codes at most; when each is 1 or 2, they have 10 bits or fewer.
         counts.iter_mut().filter(|count| **count > 0).for_each(|count| *count = *count / 2 + 1);
     }
 }

@@ -28,7 +28,7 @@ pub use notice::{
 pub(crate) use packets::tests_only_encrypt;
 #[cfg(test)]
 pub(crate) use packets::tests_only_literal;
-pub use proof::{is_signature, signed_message};
+pub use proof::{SIGNATURE_MAX, is_signature, signed_message};
 pub use record::{PgpRecord, PgpSigned, sign_descriptor, sign_gd, verify_descriptor, verify_gd};
 
 use crate::model::Fingerprint;

@@ -21,13 +21,13 @@ use openpgp::packet::one_pass_sig::OnePassSig3;
 use openpgp::packet::pkesk::PKESK6;
 use openpgp::packet::signature::Signature4;
 use openpgp::packet::signature::subpacket::{Subpacket, SubpacketArea, SubpacketValue};
-use openpgp::packet::{PKESK, SKESK, Tag};
+use openpgp::packet::{PKESK, SKESK, Signature, Tag};
 use openpgp::parse::stream::{DecryptionHelper, MessageLayer, MessageStructure, VerificationHelper};
 use openpgp::parse::{PacketParser, PacketParserBuilder, PacketParserResult, Parse as _};
-use openpgp::serialize::Serialize as _;
 use openpgp::serialize::stream::{ArbitraryWriter, LiteralWriter, Message};
 #[cfg(any(test, feature = "fuzzing"))]
 use openpgp::serialize::stream::{Encryptor, Recipient};
+use openpgp::serialize::{MarshalInto as _, Serialize as _};
 use openpgp::types::{
     AEADAlgorithm, CompressionAlgorithm, HashAlgorithm, PublicKeyAlgorithm, SignatureType, SymmetricAlgorithm,
 };
@@ -37,6 +37,7 @@ use sequoia_openpgp as openpgp;
 use super::SealError;
 use super::deflate::{Deflating, Way};
 use super::keys::{Certificate, POLICY, SecretIdentity, judgement_day};
+use super::proof::SIGNATURE_MAX;
 use crate::model::WallTime;
 
 /// How everything is encrypted.
@@ -345,10 +346,24 @@ impl<'a> Helper<'a> {
         let good = result.as_ref().map_err(ToString::to_string)?;
         let since = |t: SystemTime| t.duration_since(SystemTime::UNIX_EPOCH).ok();
         let at = good.sig.signature_creation_time().and_then(since).unwrap_or_default();
-        let mut packet = Vec::new();
-        Packet::from(good.sig.clone()).serialize(&mut packet).map_err(|e| e.to_string())?;
+        let packet = provable(good.sig)?;
         Ok(Good { signed_at: WallTime(u64::try_from(at.as_millis()).unwrap_or(u64::MAX)), packet })
     }
+}
+
+/// The packet of a signature that can be checked again later with nothing but the clear mail ([`super::signed_message`]).
+fn provable(signature: &Signature) -> Result<Vec<u8>, String> {
+    let (version, kind) = (signature.version(), signature.typ());
+    if version != 4 || kind != SignatureType::Binary {
+        return Err(format!("its signature is of version {version} and type {kind}, not a binary one of version 4"));
+    }
+    let length = signature.serialized_len();
+    if length > SIGNATURE_MAX {
+        return Err(format!("its signature has {length} bytes, and {SIGNATURE_MAX} at most are kept"));
+    }
+    let mut packet = Vec::new();
+    Packet::from(signature.clone()).serialize(&mut packet).map_err(|e| e.to_string())?;
+    Ok(packet)
 }
 
 impl VerificationHelper for Helper<'_> {
@@ -479,6 +494,23 @@ pub(crate) fn tests_only_encrypt(inner: &[u8], reader: &Certificate) -> Vec<u8> 
 pub(crate) fn tests_only_literal(content: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut message = LiteralWriter::new(Message::new(&mut bytes)).build().unwrap();
+    message.write_all(content).unwrap();
+    message.finalize().unwrap();
+    bytes
+}
+
+/// A mail that is signed as a peer never signs: with a signature of this type, and a note of so many bytes in it.
+#[cfg(test)]
+pub(crate) fn tests_only_signed(content: &[u8], by: &SecretIdentity, kind: SignatureType, note: usize) -> Vec<u8> {
+    use openpgp::packet::signature::SignatureBuilder;
+    use openpgp::packet::signature::subpacket::NotationDataFlags;
+
+    let template = SignatureBuilder::new(kind);
+    let template = template.set_notation("note@roost", vec![b'x'; note], NotationDataFlags::empty(), false).unwrap();
+    let mut bytes = Vec::new();
+    let message = Message::new(&mut bytes);
+    let signer = openpgp::serialize::stream::Signer::with_template(message, by.signer(), template).unwrap();
+    let mut message = LiteralWriter::new(signer.build().unwrap()).build().unwrap();
     message.write_all(content).unwrap();
     message.finalize().unwrap();
     bytes

@@ -65,6 +65,9 @@ impl<R: Read> Read for SignedMessage<R> {
     }
 }
 
+/// Longest signature that is accepted, and kept, as a packet.
+pub const SIGNATURE_MAX: usize = 16 * 1024;
+
 /// The message that a signature, as [`Opened`](super::Opened) has it, is of: any OpenPGP program can check it. `mail` has `length` bytes.
 ///
 /// # Errors

@@ -4,7 +4,8 @@
 //! ```text
 //! HOME/
 //!   config.toml  control.sock  lock  identity/  keys/
-//!   spool/SUBMISSION               accepted, not sealed yet
+//!   spool/SUBMISSION.mail          accepted, not on its way yet: the mail and its envelope; a long one may be sealed already, in
+//!                                  SUBMISSION.sealed, and then only the envelope is here
 //!   outbox/HH/h  h.manifest  h.ns  own sealed mail, its manifest, its open send notifications
 //!   mirror/ADDRESS/HH/h[.k.i]      held for a member: whole, or fragment i of any k; h.manifest beside it
 //!                                  (h.later/, there and in outbox/: manifests of encodings that came later)
@@ -190,7 +191,7 @@ impl Home {
     pub fn key_file(&self, fingerprint: &Fingerprint) -> PathBuf {
         self.keys_dir().join(fingerprint.to_string())
     }
-    /// `spool/`: accepted, not sealed yet.
+    /// `spool/`: accepted, not on its way yet.
     pub fn spool_dir(&self) -> PathBuf {
         self.root.join("spool")
     }

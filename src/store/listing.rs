@@ -34,8 +34,9 @@ impl Home {
         each_name(&self.spool_dir(), &mut |name| {
             sealed.extend(name.strip_suffix(".sealed").and_then(|id| id.parse::<SubmissionId>().ok()));
         })?;
-        let is_orphan = |id: &&SubmissionId| !self.spool_file(id).exists();
-        sealed.iter().filter(is_orphan).try_for_each(|id| remove_durable(&self.spool_sealed(id)))
+        // By the names in the folder: that a file cannot be looked at does not mean that it is not there.
+        let accepted = self.spooled()?;
+        sealed.difference(&accepted).try_for_each(|id| remove_durable(&self.spool_sealed(id)))
     }
 
     /// Mails of which the outbox has any file: the sealed mail, its manifest or its notifications.

@@ -61,6 +61,11 @@ pub fn read_envelope(home: &Home, submission: &SubmissionId, limit: u64) -> Resu
     }
 }
 
+/// Whether the mail is, or should be, sealed beside its envelope.
+pub fn is_kept_sealed(home: &Home, submission: &SubmissionId) -> bool {
+    tailed::open_first(&home.spool_file(submission), SEALED_MARK).is_ok()
+}
+
 /// The mail.
 ///
 /// # Errors

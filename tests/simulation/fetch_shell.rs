@@ -89,7 +89,7 @@ impl World {
                 self.peers[p].calls.retain(|_, (_, pending)| !this(pending));
             }
             Action::Finish { h } => self.finish_file(p, h),
-            Action::Close { h } => self.forget_unlinked(p, h),
+            Action::Close { h, .. } => self.forget_unlinked(p, h),
             Action::NameLiar { h, peer, .. } => {
                 self.check_named(p, h, peer);
                 self.peers[p].named.insert((h, peer));

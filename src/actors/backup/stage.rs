@@ -21,6 +21,7 @@ use crate::store::files::{FileError, ensure_folder, link_or_copy};
 use crate::store::home::Home;
 use crate::store::journal::Journal;
 use crate::store::listing::later_manifests;
+use crate::store::spool_file::is_kept_sealed;
 use crate::wire::backup::{BACKUP_VERSION, BackupHead};
 
 /// The journal in a backup, whatever number it has in the home.
@@ -186,8 +187,9 @@ impl Stager<'_> {
             if earlier.iter().all(|path| path.is_file()) {
                 named.extend(earlier.map(|path| Named { path, needed }));
             } else {
-                let sealed = home.spool_sealed(&submission);
-                named.extend(sealed.is_file().then_some(Named { path: sealed, needed }));
+                if is_kept_sealed(home, &submission) {
+                    named.push(Named { path: home.spool_sealed(&submission), needed });
+                }
                 named.push(Named { path: home.spool_file(&submission), needed });
             }
         }

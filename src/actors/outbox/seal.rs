@@ -26,7 +26,7 @@ use crate::model::structure::Structure;
 use crate::model::{Address, Digest, Fingerprint, MailId, PeerId, Secret, SubmissionId, WallTime};
 use crate::seal::{Certificate, SealError, seal_for_owner, seal_ns};
 use crate::store::files::{
-    DurableWriter, FILE_MODE, FileError, commit_together, link_again, remove_all, staged, write_durable,
+    DurableWriter, FILE_MODE, FileError, commit_together, link_again, remove_all, remove_known, staged, write_durable,
 };
 use crate::store::home::Home;
 use crate::store::manifests;
@@ -253,7 +253,7 @@ enum Body {
 /// The manifest of what was sealed while it came in, if that is for exactly these receivers; for the encoding that is wanted now.
 fn take_presealed(tools: &Sealer, job: &SealJob) -> Option<Manifest> {
     let presealed = tools.spool.presealed(&job.submission)?;
-    let receivers = job.receivers.iter().map(|(_, fingerprint, _)| *fingerprint);
+    let receivers = job.receivers.iter().map(|(address, fingerprint, _)| (address.clone(), *fingerprint));
     let manifest = Some(presealed.manifest()).filter(|_| presealed.is_for(receivers))?;
     let encoding = job.policy.encoding_for(manifest.length, job.others);
     if manifest.encoding == encoding {
@@ -300,8 +300,12 @@ fn keep(
         Body::New(file) => commit_together(vec![(file, home.outbox_blob(&h)), manifest]),
         // The spool's name of it goes only once the journal has this mail: a blob that no record names is removed at the start.
         Body::InSpool => {
-            link_again(&home.spool_sealed(&job.submission), &home.outbox_blob(&h))?;
-            commit_together(vec![manifest])
+            let blob = home.outbox_blob(&h);
+            link_again(&home.spool_sealed(&job.submission), &blob)?;
+            commit_together(vec![manifest]).inspect_err(|_| {
+                // Nobody may come back to it. What cannot be removed goes at the next start, as what no record names.
+                let _ = remove_known(&blob);
+            })
         }
     }
 }

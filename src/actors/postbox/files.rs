@@ -291,7 +291,7 @@ fn try_open(
     keep_opened(home, key, &opened, (tee.to, body_path(home, key)))
 }
 
-/// The same for a mail of one block that is short when it is open, too: nothing is written before all of it was verified.
+/// The same for a mail that was pulled into memory and is short when it is open, too: nothing is written before all of it was verified.
 fn open_short(
     home: &Home,
     me: &SecretIdentity,

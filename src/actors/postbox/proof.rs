@@ -12,14 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::files::{body_path, signed_path};
 use crate::core::postbox::access::MessageKey;
 use crate::model::{Address, Fingerprint, WallTime};
-use crate::seal::{Certificate, SealError, is_signature, signed_message, verify_signed};
+use crate::seal::{Certificate, SIGNATURE_MAX, SealError, is_signature, signed_message, verify_signed};
 use crate::store::files::{DurableWriter, FILE_MODE, FileError, write_durable};
 use crate::store::home::Home;
 
 /// Bytes that are compared at a time.
 const CHUNK: usize = 64 * 1024;
-/// Largest signature that is read.
-const SIGNATURE_MAX: u64 = 16 * 1024;
 /// The signed message in an exported proof.
 const SIGNED_NAME: &str = "mail.signed";
 /// The certificate in it.
@@ -120,7 +118,8 @@ fn message(signed: &Path, body: &Path) -> Result<Message, ProofError> {
     };
     let length = kept.metadata().map_err(file_error(signed))?.len();
     let mut signature = Vec::new();
-    (&mut kept).take(SIGNATURE_MAX).read_to_end(&mut signature).map_err(file_error(signed))?;
+    let most = u64::try_from(SIGNATURE_MAX).unwrap_or(u64::MAX);
+    (&mut kept).take(most).read_to_end(&mut signature).map_err(file_error(signed))?;
     if !is_signature(&signature) {
         kept.rewind().map_err(file_error(signed))?;
         return Ok((Box::new(BufReader::new(kept)), length.saturating_mul(1100).max(1 << 20)));

@@ -222,10 +222,12 @@ pub enum Action {
         /// The mail.
         h: MailId,
     },
-    /// Close the file; verified blocks stay for the next try.
+    /// Close the file.
     Close {
         /// The mail.
         h: MailId,
+        /// Whether there may be another try, for which verified blocks stay.
+        keep: bool,
     },
     /// Name a peer that served a wrong block or manifest.
     NameLiar {

@@ -119,7 +119,8 @@ impl Fetch {
         self.keep_report(report);
         if !ok {
             pull.cancel_all(&mut self.out);
-            self.out.act(Action::Close { h });
+            // What its owner took back is not tried again.
+            self.out.act(Action::Close { h, keep: !matches!(ending, Err(Failure::Gone)) });
         }
         let reply = match ending {
             Ok(pulled) => Reply::Fetched(pulled),

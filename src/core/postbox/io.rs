@@ -123,7 +123,7 @@ pub enum FetchFailure {
 /// What came of opening a sealed mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpenResult {
-    /// It fits its ns; the clear mail and the signed packet are durable.
+    /// It fits its ns; the clear mail and its signature are durable.
     Here,
     /// It does not: signature, size, header block or structure.
     Mismatch(String),

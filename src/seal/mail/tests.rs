@@ -1,6 +1,10 @@
 use std::io::{Read, Write, repeat, sink};
 
+use openpgp::types::SignatureType;
+use sequoia_openpgp as openpgp;
+
 use super::*;
+use crate::seal::signed_message;
 
 const NOW: WallTime = WallTime(1_700_000_000_000);
 const CAP: u64 = 64 << 20;
@@ -182,6 +186,26 @@ fn what_peers_never_write_is_refused_unread() {
     for more in [&sealed[..], &signed[..], &[0xca, 3, b'P', b'G', b'P']] {
         let outcome = strip_encryption(&[&sealed[..], more].concat()[..], &bob, sink());
         assert!(matches!(outcome, Err(SealError::Malformed { .. })), "something follows: {outcome:?}");
+    }
+}
+
+#[test]
+fn what_could_not_be_proven_later_is_refused() {
+    let (alice, bob) = (identity("alice@acme"), identity("bob@acme"));
+    for (kind, note, is_proven) in
+        [(SignatureType::Binary, 100, true), (SignatureType::Text, 100, false), (SignatureType::Binary, 20_000, false)]
+    {
+        let signed = packets::tests_only_signed(b"hens\n", &alice, kind, note);
+        let sealed = packets::tests_only_encrypt(&signed, bob.certificate());
+        let mut clear = Vec::new();
+        let opened = open_mail(&sealed[..], &bob, alice.certificate(), CAP, &mut clear);
+        assert_eq!(opened.is_ok(), is_proven, "{opened:?}");
+        let Ok(opened) = opened else {
+            assert!(matches!(opened, Err(SealError::Signature { .. })), "{opened:?}");
+            continue;
+        };
+        let again = signed_message(&opened.signature, &clear[..], 5).unwrap();
+        assert!(verify_signed(again, alice.certificate(), CAP, sink()).is_ok());
     }
 }
 

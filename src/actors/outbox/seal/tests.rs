@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::actors::directory::{KnownGroup, KnownPeer};
 use crate::actors::presealer::{Presealer, Room};
+use crate::actors::spool::Begun;
 use crate::fragment::check_part;
 use crate::mime::split::split;
 use crate::model::group::{GroupDescriptor, Member, PROTOCOL, Roster};
@@ -306,17 +307,65 @@ async fn a_mail_to_a_bcc_oneself_or_somebody_unknown_waits_in_clear() {
     }
 }
 
+/// A long mail, half of which came and is being sealed.
+async fn begin_long(desk: &Desk) -> Begun {
+    let mut begun = desk.sealer.spool.begin(&[address("bob@acme")]).unwrap();
+    for chunk in long_mail("bob@acme")[..150_000].chunks(30_000) {
+        begun.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+    }
+    assert!(begun.is_sealing());
+    begun
+}
+
+#[tokio::test]
+async fn a_thread_that_cannot_seal_any_more_refuses_the_mail_and_nothing_stays() {
+    let desk = desk(MAIL, Policy::default()).await;
+    let (home, mail) = (&desk.sealer.home, long_mail("bob@acme"));
+    let (before, away) = (home.spool_dir(), home.outbox_dir().join("away"));
+    std::fs::rename(&before, &away).unwrap();
+    std::fs::write(&before, b"in the way").unwrap();
+    let mut begun = desk.sealer.spool.begin(&[address("bob@acme")]).unwrap();
+    let mut failed = None;
+    for chunk in mail.chunks(30_000) {
+        failed = failed.or(begun.write(Bytes::copy_from_slice(chunk)).await.err());
+    }
+    let failed = match failed {
+        Some(failed) => failed,
+        None => begun.commit(vec![address("bob@acme")], split(&mail)).await.unwrap_err(),
+    };
+    assert!(!failed.to_string().is_empty());
+    std::fs::remove_file(&before).unwrap();
+    std::fs::rename(&away, &before).unwrap();
+    assert_eq!(desk.sealer.spool.spooled().unwrap().len(), 1);
+    assert!(desk.sealer.spool.presealed(&desk.job.submission).is_none());
+}
+
+#[tokio::test]
+async fn a_sealed_mail_that_gets_no_manifest_leaves_no_blob_in_the_outbox() {
+    let (desk, _) = presealed_desk().await;
+    let h = desk.sealer.spool.presealed(&desk.job.submission).unwrap().manifest().h;
+    let (blob, manifest) = (desk.sealer.home.outbox_blob(&h), desk.sealer.home.outbox_manifest(&h));
+    std::fs::create_dir_all(manifest.join("in the way")).unwrap();
+    failure(&desk);
+    assert!(!blob.exists() && desk.sealer.home.spool_sealed(&desk.job.submission).exists());
+    std::fs::remove_dir_all(&manifest).unwrap();
+    assert_eq!(sealed(&desk).1.h, h);
+}
+
 #[tokio::test]
 async fn a_long_mail_that_breaks_off_leaves_nothing_and_an_orphan_goes_at_the_start() {
     let desk = desk(MAIL, Policy::default()).await;
     let (home, spool) = (&desk.sealer.home, &desk.sealer.spool);
-    let mut begun = spool.begin(&[address("bob@acme")]).unwrap();
-    begun.write(Bytes::from(long_mail("bob@acme"))).await.unwrap();
-    begun.abandon().await;
     let names =
         || std::fs::read_dir(home.spool_dir()).unwrap().map(|entry| entry.unwrap().path()).collect::<BTreeSet<_>>();
     let only = BTreeSet::from([home.spool_file(&desk.job.submission)]);
+    begin_long(&desk).await.abandon().await;
     assert_eq!(names(), only);
+    drop(begin_long(&desk).await);
+    // The thread ends at the next word that does not come.
+    while names() != only {
+        tokio::task::yield_now().await;
+    }
     std::fs::write(home.spool_sealed(&SubmissionId::new([9; 16])), b"x").unwrap();
     spool.spooled().unwrap();
     assert_eq!(names(), only);
