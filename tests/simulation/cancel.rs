@@ -65,8 +65,8 @@ impl World {
 
     /// A cancel that is still called uncertain though everybody who could say more is there. A restored owner does not know whom
     /// it served, so only the reader can say more, and one that does not know of the mail, or has forgotten it, promises nothing to
-    /// a stranger, as an owner is one that left since, to whom members report no more; and of a mail that had ended before, the
-    /// tombstone may not say how for each receiver.
+    /// a stranger, as an owner is one that left since, to whom members report no more, and as all members are to a reader that left
+    /// after it was served as one of them; and of a mail that had ended before, the tombstone may not say how for each receiver.
     pub(crate) fn unsure_cancel(&self) -> Option<&(SubmissionId, Address)> {
         let all_there = self.peers.iter().all(|p| p.is_up() && !p.dead && !p.left);
         let is_past = |which: &(SubmissionId, Address)| {
@@ -79,7 +79,9 @@ impl World {
             let key = MailKey { sender: self.peers[from].fingerprint, submission: *id };
             let knows = |reader: usize| self.peers[reader].disk.ledger.announced.contains(&key);
             let is_old = |p: usize| self.truth.restored.contains_key(&p);
-            let is_stranger = |reader: usize| self.has_left(from) && !self.knows(reader, from);
+            let may_have_read = |reader: usize| self.has_left(reader) && self.was_served(*id, reader);
+            let has_gone = |reader: usize| self.has_left(from) || may_have_read(reader);
+            let is_stranger = |reader: usize| has_gone(reader) && !self.knows(reader, from);
             let says_nothing = |reader: usize| is_old(reader) || is_stranger(reader);
             (is_old(from) || self.at(reader).is_some_and(says_nothing)) && !self.at(reader).is_some_and(knows)
         };
@@ -108,6 +110,12 @@ impl World {
             .map(|(which, _)| which)
     }
 
+    /// Whether somebody else served this peer blocks of a form of a mail.
+    fn was_served(&self, id: SubmissionId, reader: usize) -> bool {
+        let is_of_it = |h: &MailId| self.truth.mails[h].submission == id;
+        self.truth.served.keys().any(|(by, h, to)| *to == reader && *by != reader && is_of_it(h))
+    }
+
     /// Whether a form of a mail was served to a member that was removed before its owner had any word from it of what it holds of
     /// that: its reports are refused since.
     fn is_unheard_of_removed(&self, id: SubmissionId) -> bool {
@@ -134,7 +142,8 @@ impl World {
     }
 
     /// Whether a mail is on no journal of its owner, which came back with an old disk, and none of its members' either but of one
-    /// that hides what it read: there is nobody from whom its owner could hear that there was such a mail.
+    /// that hides what it read, or was no member any more by then: there is nobody from whom its owner could hear that there was
+    /// such a mail.
     fn is_forgotten_by_all(&self, id: SubmissionId) -> bool {
         let from = self.truth.letters[&id].from;
         let forms =
@@ -144,8 +153,9 @@ impl World {
             let here = ledger.noted.contains_key(form) || ledger.buried_parts.contains(form);
             (here || ledger.sealed.contains(&form.1)) && !self.hides_list_of(from, p)
         };
+        let is_heard = |p: usize| p == from || self.is_asked(from, p);
         self.truth.restored.contains_key(&from)
-            && forms.into_iter().all(|form| !self.once_members().any(|p| knows(p, &form)))
+            && forms.into_iter().all(|form| !self.once_members().any(|p| is_heard(p) && knows(p, &form)))
     }
 
     fn check_cancelled(&mut self, p: usize, id: SubmissionId, receiver: Address) {

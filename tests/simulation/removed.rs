@@ -1,5 +1,6 @@
 //! Members that are removed while they are there, or leave, in written stories: what the checker excuses of them, and what it does not.
 
+use roost::core::postbox::MailKey;
 use roost::model::Mode;
 use roost::model::msglist::Ending;
 
@@ -206,4 +207,47 @@ fn r7_a_restored_owner_is_told_only_by_whoever_was_a_member_since_it_came_back()
     world.gd.members = members;
     world.change_group(OWNER);
     assert!(world.is_entombed_elsewhere(&h), "one who comes again is asked again");
+}
+
+#[test]
+fn r12_a_cancel_that_only_those_had_read_who_left_before_its_owner_came_back_with_an_old_disk_is_forgotten() {
+    for come_back_first in [true, false] {
+        let mut world = world();
+        world.take_image(OWNER);
+        let h = world.mails(RITA);
+        world.cancel_this(OWNER, world.truth.mails[&h].submission);
+        world.passes(60_000);
+        assert!(world.unsure_cancel().is_some(), "it was answered before rita was told");
+        if come_back_first {
+            world.restore(OWNER);
+            world.passes(60_000);
+        }
+        world.gd.members = vec![OWNER];
+        world.change_group(OWNER);
+        world.passes(60_000);
+        if !come_back_first {
+            world.restore(OWNER);
+            world.passes(60_000);
+        }
+        assert_eq!(world.unsure_cancel().is_some(), come_back_first, "it asks only whoever is a member");
+    }
+}
+
+#[test]
+fn r12_one_who_was_removed_and_does_not_know_a_mail_promises_nothing_of_what_it_was_served_as_a_member() {
+    let mut world = world();
+    let h = world.mails(MEMBER);
+    let id = world.truth.mails[&h].submission;
+    world.cancel_this(OWNER, id);
+    world.passes(60_000);
+    let key = MailKey { sender: world.peers[OWNER].fingerprint, submission: id };
+    world.peers[MEMBER].disk.ledger.announced.remove(&key);
+    assert!(world.unsure_cancel().is_some(), "the sender is no stranger to it");
+    world.is_removed(MEMBER, OWNER);
+    assert!(world.unsure_cancel().is_none());
+    world.peers[MEMBER].disk.ledger.announced.insert(key);
+    assert!(world.unsure_cancel().is_some(), "it would say that it never reads this");
+    world.peers[MEMBER].disk.ledger.announced.remove(&key);
+    world.truth.served.retain(|(.., to), _| *to != MEMBER);
+    assert!(world.unsure_cancel().is_some(), "who was served nothing has read nothing");
 }

@@ -135,18 +135,20 @@ impl World {
         self.who_may_tell(at).any(|p| p.disk.ledger.buried_parts.contains(&(self.peers[at].id, *h)))
     }
 
-    /// The others who are still there and may tell a restored owner of its own msglist. It asks members: whoever was none any more
-    /// when it came back, by its own wish or removed, and never became one again, is not asked.
+    /// Whether a restored owner asks this peer for its own msglist. It asks members: whoever was none any more when it came back, by
+    /// its own wish or removed, and never became one again, is not asked.
+    pub(crate) fn is_asked(&self, owner: usize, p: usize) -> bool {
+        let truth = &self.truth;
+        let Some(back) = truth.back.get(&owner).or(truth.restored.get(&owner)) else { return true };
+        let first = self.gds.iter().rposition(|(since, _)| since <= back).unwrap_or(0);
+        self.gds[first..].iter().any(|(_, gd)| gd.members.contains(&p))
+    }
+
+    /// The others who are still there and may tell a restored owner of its own msglist.
     fn who_may_tell(&self, owner: usize) -> impl Iterator<Item = &Peer> {
         let tells = move |p: usize, peer: &Peer| !peer.dead && !peer.left && !self.lies_in_lists(p);
-        let is_asked = move |p: usize| {
-            let truth = &self.truth;
-            let Some(back) = truth.back.get(&owner).or(truth.restored.get(&owner)) else { return true };
-            let first = self.gds.iter().rposition(|(since, _)| since <= back).unwrap_or(0);
-            self.gds[first..].iter().any(|(_, gd)| gd.members.contains(&p))
-        };
         let others = self.peers.iter().enumerate().filter(move |(p, _)| *p != owner);
-        others.filter(move |(p, peer)| tells(*p, peer) && is_asked(*p)).map(|(_, peer)| peer)
+        others.filter(move |(p, peer)| tells(*p, peer) && self.is_asked(owner, *p)).map(|(_, peer)| peer)
     }
 
     /// Whether a tombstone of this mail was ever durable at its owner.
