@@ -204,6 +204,11 @@ fn r7_a_restored_owner_is_told_only_by_whoever_was_a_member_since_it_came_back()
     world.truth.restored.insert(OWNER, world.t);
     assert!(!world.is_entombed_elsewhere(&h));
     world.passes(60_000);
+    let mut without_owner = world.gd.clone();
+    without_owner.members = members.iter().copied().filter(|member| *member != OWNER).collect();
+    world.gds.push((world.t, without_owner));
+    assert!(!world.is_entombed_elsewhere(&h), "nor one who comes again when it has left itself");
+    world.gds.pop();
     world.gd.members = members;
     world.change_group(OWNER);
     assert!(world.is_entombed_elsewhere(&h), "one who comes again is asked again");

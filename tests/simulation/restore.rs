@@ -141,7 +141,8 @@ impl World {
         let truth = &self.truth;
         let Some(back) = truth.back.get(&owner).or(truth.restored.get(&owner)) else { return true };
         let first = self.gds.iter().rposition(|(since, _)| since <= back).unwrap_or(0);
-        self.gds[first..].iter().any(|(_, gd)| gd.members.contains(&p))
+        // Whoever becomes one again when the owner has left itself is none beside it.
+        self.gds[first..].iter().any(|(_, gd)| [owner, p].iter().all(|member| gd.members.contains(member)))
     }
 
     /// The others who are still there and may tell a restored owner of its own msglist.
