@@ -113,6 +113,10 @@ impl Outbox {
     pub(super) fn begin_adoption(&mut self, now: Now, blobs: Vec<MailId>) {
         self.adoption.blobs = blobs;
         self.adoption.trusted = self.state.clean_stop && !self.adoption.restored;
+        // The power failed between a mail and the end that was known before it.
+        for h in self.state.open.clone() {
+            self.take_known_end(&h);
+        }
         let members: Vec<PeerId> = self.roster.others().map(|m| m.peer_id).collect();
         if members.is_empty() {
             return self.release(now);

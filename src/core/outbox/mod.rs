@@ -399,8 +399,9 @@ impl Outbox {
         let Some((mail, encoding)) = self.as_listed(h) else {
             return self.state.gone.get(h).map_or(Lookup::Unknown, |(_, tombstone)| Lookup::Gone(tombstone.clone()));
         };
-        // A tombstone that is not durable yet is not told yet.
+        // A tombstone that is not durable yet is not told yet, unless it was known before its mail.
         let gone = mail.tombstone.filter(|(at, _)| *at <= durable).and_then(|(at, _)| self.tombstone_bytes(at));
+        let gone = gone.or_else(|| self.state.gone.get(h).map(|(_, tombstone)| tombstone.clone()));
         match gone {
             Some(tombstone) => Lookup::Gone(tombstone),
             // Members may have it; this peer has nothing to serve.

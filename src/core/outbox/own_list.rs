@@ -225,9 +225,8 @@ impl Outbox {
             }
             return is_news;
         }
-        if self.state.gone.contains_key(&h) {
-            return false;
-        }
+        // Of which only the end was told until now: it ends as that says, so that its sender hears of it.
+        self.take_known_end(&h);
         let submission = note.submission;
         let nothing = Facts { size: mail.length, at: WallTime::default(), expiry: mail.expiry, message_id: None };
         // In one event with the sealed mail: nobody has a spool file for the submission alone.
@@ -239,6 +238,13 @@ impl Outbox {
         // It is not on this disk, unless the blob is found when all is adopted.
         self.missing.insert(h);
         true
+    }
+
+    /// A tombstone that came before its mail ends that as soon as new entries may be made (R7).
+    pub(super) fn take_known_end(&mut self, h: &MailId) {
+        if let Some((_, tombstone)) = self.state.gone.get(h) {
+            self.adoption.loose.insert(*h, SignedTombstone(tombstone.clone()));
+        }
     }
 
     /// A tombstone that this peer signed (R4).

@@ -11,13 +11,13 @@ use super::truth::{
 use super::world::{Rules, World, address, fingerprint, key, roster, submission};
 use super::{DAY, MINUTE, end_of, ending, only_mail};
 use crate::core::outbox::adopt::OwnPage;
-use crate::core::outbox::{CancelTarget, EndedAs, Input, NrFrom, OutboxRefusal, Reply};
+use crate::core::outbox::{CancelTarget, EndedAs, Input, Lookup, NrFrom, OutboxRefusal, Reply};
 use crate::core::{Brain, Token};
 use crate::model::group::Roster;
 use crate::model::msglist::{Cursor, Ending, Seq, Tombstone};
 use crate::model::notification::Outcome;
 use crate::model::policy::KOfN;
-use crate::model::{Encoding, Policy, WallTime};
+use crate::model::{Encoding, MailId, Policy, WallTime};
 use crate::wire::Signed;
 use crate::wire::msglist::Page;
 
@@ -399,4 +399,90 @@ fn r2_r7_a_mail_that_is_long_over_does_not_come_back_with_what_members_read_else
     assert!(world.outside.own_list_asked.last().unwrap().1.epoch < head.epoch, "members are asked from before");
     assert!(forgot(&world) && world.outside.dsns.is_empty(), "its sender was told");
     assert_eq!(world.brain.state.list.head(), head);
+}
+
+/// An owner that nobody tells of a mail that it sent since its copy was made, but that the mail is gone; and what members have read of it.
+fn knows_only_the_end(ends: impl FnOnce(&mut World, MailId)) -> (World, MailId) {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let h = only_mail(&world);
+    // They were off when it came to its end.
+    members_know(&mut world);
+    ends(&mut world, h);
+    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
+    let tombstone = world.brain.tombstone_bytes(at).unwrap();
+    silence(&mut world);
+    world.restore(&backup);
+    world.run(MINUTE);
+    world.tell(Input::AuditedGone { member: key(3).peer_id(), h, tombstone });
+    world.settle();
+    assert!(world.brain.state.gone.contains_key(&h) && world.brain.state.mails.is_empty());
+    world.outside.dsns.clear();
+    world.outside.gone_told.clear();
+    (world, h)
+}
+
+/// Seed 320034490: the mail was passed over for its end that was known, so its sender heard nothing of it.
+#[test]
+fn r2_a_mail_whose_end_was_told_first_ends_as_that_says_with_a_word_to_its_sender() {
+    let (mut world, h) = knows_only_the_end(|world, h| {
+        world.run(8 * DAY);
+        assert_eq!(ending(world, &h), Some(Ending::Expired));
+    });
+    let known = world.outside.copy();
+    for at_start in [false, true] {
+        silence(&mut world);
+        world.restore(&known);
+        if at_start {
+            world.rules.silent.clear();
+        }
+        world.run(MINUTE);
+        world.rules.silent.clear();
+        world.run(2 * MINUTE);
+        assert_eq!(ending(&world, &h), Some(Ending::Expired), "at the start: {at_start}");
+        assert_eq!(end_of(&world, 1, "rita@readers"), Some(EndedAs::Expired));
+        assert_eq!(world.outside.dsns.len(), 1, "its sender is told, at the start: {at_start}");
+        assert!(world.outside.taken.is_empty(), "and nobody that it is there");
+        // Told again at the next start it is nothing new.
+        let head = world.brain.state.list.head();
+        world.crash();
+        world.run(MINUTE);
+        assert_eq!((world.outside.dsns.len(), world.brain.state.list.head()), (1, head));
+    }
+}
+
+#[test]
+fn r7_a_mail_whose_end_was_told_first_is_never_open_wherever_the_journal_is_torn() {
+    let (mut world, h) = knows_only_the_end(|world, h| {
+        world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
+        world.run(MINUTE);
+    });
+    let before = world.outside.journal.len();
+    world.rules.silent.clear();
+    world.crash();
+    let is_gone = |world: &mut World| {
+        world.tell(Input::Lookup { token: Token(60), h });
+        world.settle();
+        matches!(world.replies.remove(&Token(60)), Some(Reply::Lookup(Lookup::Gone(_))))
+    };
+    assert!(is_gone(&mut world), "also before new entries may be made");
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
+    assert_eq!(world.outside.gone_told, [address("rita@readers")], "its reader is told that it was taken back");
+    let after = world.outside.journal.len();
+    assert!(after >= before + 3, "mail, end, tombstone");
+    let whole = world.outside.copy();
+    silence(&mut world);
+    for kept in before..=after {
+        let mut torn = whole.copy();
+        torn.journal.truncate(kept);
+        world.restore(&torn);
+        assert!(is_gone(&mut world), "{kept} of {after}");
+        world.run(MINUTE);
+        assert!(is_gone(&mut world) && world.brain.state.open.is_empty(), "{kept} of {after}");
+        assert!(world.outside.taken.is_empty(), "{kept} of {after}");
+    }
 }
