@@ -2,6 +2,7 @@
 //! from the others. Nothing else is excused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use roost::core::outbox;
 use roost::core::postbox::{self, MailKey};
@@ -17,6 +18,9 @@ use super::disk::{Disk, Record};
 use super::network::{CallRef, Pending};
 use super::peer::Peer;
 use super::world::World;
+
+/// Owners remember a mail for so long after it was over (DESIGN.md section 5).
+const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
 /// An older image of a disk.
 #[derive(Debug)]
@@ -166,13 +170,17 @@ impl World {
 
     /// Whether a restored owner truly cannot know of this receiver of a mail that it accepted before: it is not on its old disk,
     /// and nobody who is still there has read of anything sealed for it, or would say so to one that was removed. Nor has it to know
-    /// of one that said what came of the mail: of what is over, only that it is over is listed.
+    /// of one that said what came of the mail: of what is over, only that it is over is listed. Nor of a mail that is over for longer than
+    /// owners remember one, as it is at once when it was sent by a clock that was so far behind: told of it late it cannot know any more
+    /// whether its sender heard of that.
     pub(crate) fn is_forgotten(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
         let known = self.peers[letter.from].disk.ledger.submitted.get(id).is_some_and(|all| all.contains(receiver));
         let mut forms = self.truth.mails.iter().filter(|(_, m)| m.submission == *id && m.receivers.contains(receiver));
         let before = self.truth.restored.contains_key(&letter.from) && self.truth.submitted_before.contains(id);
-        let says =
-            |h: &MailId| self.is_listed_elsewhere(h) && !self.truth.nrs.contains_key(&(*id, *h, receiver.clone()));
+        let now = self.now(letter.from).wall;
+        let is_remembered = |h: &MailId| self.truth.mails[h].expiry + REMEMBERED > now;
+        let is_open = |h: &MailId| !self.truth.nrs.contains_key(&(*id, *h, receiver.clone()));
+        let says = |h: &MailId| self.is_listed_elsewhere(h) && is_open(h) && is_remembered(h);
         before && !known && (self.peers[letter.from].removed || !forms.any(|(h, _)| says(h)))
     }
 
