@@ -157,6 +157,8 @@ impl Disk {
 pub(crate) struct Ledger {
     /// With the receivers that are known.
     pub(crate) submitted: BTreeMap<SubmissionId, BTreeSet<Address>>,
+    /// Until when each of these lives.
+    pub(crate) expires: BTreeMap<SubmissionId, WallTime>,
     pub(crate) sealed: BTreeSet<MailId>,
     pub(crate) ended: BTreeMap<(SubmissionId, Address), EndedAs>,
     pub(crate) tombstoned: BTreeMap<MailId, Ending>,
@@ -195,12 +197,14 @@ impl Ledger {
     }
     fn learn_outbox(&mut self, event: outbox::Event) {
         match event {
-            outbox::Event::Submitted { submission, receivers, .. } => {
+            outbox::Event::Submitted { submission, facts, receivers } => {
+                self.expires.insert(submission, facts.expiry);
                 self.submitted.entry(submission).or_default().extend(receivers.into_iter().map(|(a, _)| a));
             }
             outbox::Event::Sealed { submission, facts, receivers, adopted, .. } => {
                 self.sealed.insert(facts.h);
                 if adopted.is_some() {
+                    self.expires.entry(submission).or_insert(facts.expiry);
                     self.submitted.entry(submission).or_default().extend(receivers.into_iter().map(|r| r.address));
                 }
             }

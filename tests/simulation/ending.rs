@@ -168,15 +168,20 @@ impl World {
         if self.is_forgotten(id, letter, receiver) {
             return true;
         }
-        let gone = self.at(receiver).is_some_and(|r| self.peers[r].dead || self.peers[r].left);
+        let reader = self.at(receiver);
+        let gone = reader.is_some_and(|r| self.peers[r].dead || self.peers[r].left);
         // Nobody believes any more what one who was removed says of its mails; who had heard of one before reads it, and says so. That
         // it says once: whoever came back with an old disk, and forgot that it had taken that word, asks in vain.
         let key = MailKey { sender: self.peers[letter.from].fingerprint, submission: *id };
         let has_heard = |r: usize| r == letter.from || self.peers[r].disk.ledger.announced.contains(&key);
         let forgot = self.truth.said_before.contains(&(*id, receiver.clone()));
-        let unheard = self.peers[letter.from].removed && (forgot || !self.at(receiver).is_some_and(has_heard));
+        let is_new_to = reader.is_none_or(|r| !has_heard(r));
+        let unheard = self.peers[letter.from].removed && (forgot || is_new_to);
+        // Who is no member any more goes by no policy of the group.
+        let expiry = self.peers[letter.from].disk.ledger.expires.get(id).copied();
+        let expiry = expiry.unwrap_or(letter.at + self.params.policy.life.duration());
         (gone || unheard || self.is_beyond_recovery(id, letter, receiver))
-            && letter.at + self.params.policy.life.duration() + Duration::from_secs(600) > self.now(letter.from).wall
+            && expiry + Duration::from_secs(600) > self.now(letter.from).wall
     }
 
     /// nr that a peer owes to somebody who is there.

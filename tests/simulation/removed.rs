@@ -1,8 +1,8 @@
 //! Members that are removed while they are there, or leave, in written stories: what the checker excuses of them, and what it does not.
 
 use roost::core::postbox::MailKey;
-use roost::model::Mode;
 use roost::model::msglist::Ending;
+use roost::model::{Mode, Span};
 
 use super::absent::{self, DAY, MEMBER, OWNER, RITA, STAYS};
 use super::checker::Rule;
@@ -21,6 +21,17 @@ impl World {
         self.change_group(by);
         self.passes(60_000);
         assert_eq!(self.peers[gone].roster.members.len(), 1, "it knows");
+    }
+
+    /// From now on each peer has pinned the group's key and goes by descriptors; no key is replaced.
+    fn pins_keys(&mut self) {
+        self.params.rotations = vec![1000 * DAY];
+        self.plan_keys();
+        for p in 0..=RITA {
+            self.crash(p);
+            self.start(p);
+        }
+        self.passes(60_000);
     }
 }
 
@@ -255,4 +266,26 @@ fn r12_one_who_was_removed_and_does_not_know_a_mail_promises_nothing_of_what_it_
     world.peers[MEMBER].disk.ledger.announced.remove(&key);
     world.truth.served.retain(|(.., to), _| *to != MEMBER);
     assert!(world.unsure_cancel().is_some(), "who was served nothing has read nothing");
+}
+
+#[test]
+fn r2_what_one_mails_who_was_removed_lives_as_long_as_its_own_policy_says() {
+    let mut world = world();
+    world.params.policy.life = Span::hours(12);
+    world.pins_keys();
+    world.is_removed(OWNER, MEMBER);
+    let member = world.peers[MEMBER].address.clone();
+    world.submit_to(OWNER, 1, [member.clone()].into());
+    world.passes(60 * 60_000);
+    let is_excused = |world: &World| {
+        let (id, letter) = world.truth.letters.first_key_value().unwrap();
+        world.is_excused(id, letter, &member)
+    };
+    assert!(is_excused(&world));
+    world.passes(6 * DAY);
+    assert!(is_excused(&world), "it has not expired");
+    world.passes(DAY);
+    assert!(!is_excused(&world) && world.all_ended(), "it has, and its user is told");
+    world.check_outcomes();
+    world.is_well();
 }
