@@ -176,7 +176,9 @@ impl World {
         let has_heard = |r: usize| r == letter.from || self.peers[r].disk.ledger.announced.contains(&key);
         let forgot = self.truth.said_before.contains(&(*id, receiver.clone()));
         let is_new_to = reader.is_none_or(|r| !has_heard(r));
-        let unheard = self.peers[letter.from].removed && (forgot || is_new_to);
+        // The same of one who left just as its user mailed, where the reader goes by a descriptor of the group.
+        let is_nobody = is_new_to && reader.is_some_and(|r| self.is_named_by_no_gd(letter.from, r));
+        let unheard = (self.peers[letter.from].removed && (forgot || is_new_to)) || is_nobody;
         // Who is no member any more goes by no policy of the group.
         let expiry = self.peers[letter.from].disk.ledger.expires.get(id).copied();
         let expiry = expiry.unwrap_or(letter.at + self.params.policy.life.duration());

@@ -177,6 +177,11 @@ impl World {
         pins.current().groups.get(&acme()).map(|pin| pin.key)
     }
 
+    /// Whether a reader has pinned the group of one who has left it: what that one mails waits for a descriptor that names it (R11).
+    pub(crate) fn is_named_by_no_gd(&self, gone: usize, reader: usize) -> bool {
+        self.has_left(gone) && self.pinned(reader).is_some()
+    }
+
     /// The key is replaced: whoever is lost for good is removed, or nobody, by one who is there.
     pub(crate) fn rotates(&mut self) {
         let by = self.gd.members.iter().copied().find(|m| self.peers[*m].is_up() && self.peers[*m].side == 0);

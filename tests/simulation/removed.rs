@@ -269,6 +269,33 @@ fn r12_one_who_was_removed_and_does_not_know_a_mail_promises_nothing_of_what_it_
 }
 
 #[test]
+fn r2_who_left_as_its_user_mailed_is_heard_by_nobody_that_goes_by_a_gd_without_it() {
+    let mut world = world();
+    world.pins_keys();
+    world.gd.members.retain(|m| *m != OWNER);
+    world.peers[OWNER].in_group = false;
+    world.change_group(OWNER);
+    world.passes(60_000);
+    let both = [MEMBER, RITA].map(|reader| world.peers[reader].address.clone());
+    world.submit_to(OWNER, 1, both.clone().into());
+    world.passes(2 * 60 * 60_000);
+    let (id, letter) = world.truth.letters.first_key_value().unwrap();
+    let [member, rita] = both.map(|reader| world.is_excused(id, letter, &reader));
+    assert!(member, "its members know that it has left");
+    assert!(!rita, "she has heard of it");
+    world.opens_all(RITA);
+    assert!(world.all_ended());
+    world.check_outcomes();
+    world.is_well();
+
+    // It is shown as expired in time.
+    world.passes(7 * DAY);
+    assert!(world.all_ended());
+    world.check_outcomes();
+    world.is_well();
+}
+
+#[test]
 fn r2_what_one_mails_who_was_removed_lives_as_long_as_its_own_policy_says() {
     let mut world = world();
     world.params.policy.life = Span::hours(12);
