@@ -164,7 +164,26 @@ impl World {
         };
         let liars = self.once_members().filter(|m| gave_up && stands_in(m) && !promise.holders.contains(m));
         let safe = promise.safe.min(self.declared_since(promise, h));
-        i32::try_from(promise.holders.iter().filter(is_lost).count() + liars.count()).unwrap() > safe
+        let lost: BTreeSet<usize> = promise.holders.iter().filter(is_lost).copied().collect();
+        let fewer = self.given_up_for_nobody(h, promise, &lost, &stands_in);
+        i32::try_from(lost.len() + liars.count() + fewer).unwrap() > safe
+    }
+
+    /// How many that had a mail whole gave it up by right, with nobody in their place: as placement says, others were enough. The checker
+    /// looks at each such drop (R3). From then on as many losses fewer are survived than were shown, while there were more than needed.
+    fn given_up_for_nobody(
+        &self,
+        h: &MailId,
+        promise: &Promise,
+        lost: &BTreeSet<usize>,
+        stands_in: &impl Fn(&usize) -> bool,
+    ) -> usize {
+        let owner = self.peers[self.truth.mails[h].owner].id;
+        let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
+        let was_told = |m: &usize| self.peers[*m].disk.ledger.buried_parts.contains(&(owner, *h));
+        let gave_up = promise.whole.difference(lost).filter(|m| !holds(m) && !was_told(m)).count();
+        let came = self.once_members().filter(|m| !promise.holders.contains(m) && (holds(m) || stands_in(m))).count();
+        gave_up.saturating_sub(came)
     }
 
     /// An owner learns that a member missed an audit: what that one reported before does not count any more.

@@ -57,6 +57,8 @@ mod policy;
 #[cfg(test)]
 mod postbox_shell;
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 mod removed;
 #[cfg(test)]
 mod replicator_shell;
