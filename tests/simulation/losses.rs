@@ -135,8 +135,9 @@ impl World {
         let may_go = |m: usize| !self.gd.members.contains(&at) && self.has_left(m);
         // Who said falsely of this very mail that it is gone, say, is not asked for it again.
         let is_found_out = |m: &usize| self.truth.found_out.contains(&(reader, *h, self.peers[*m].id));
-        // An owner that must get its own mail back has nothing from who says to it that the mail is gone.
-        let denies = |m: &usize| reader == at && self.lies(*m, Lie::DeniesParts);
+        // An owner that must get its own mail back has nothing from who says to it that the mail is gone; nobody has from one that says
+        // so for good.
+        let denies = |m: &usize| self.denies(*m, h) || (reader == at && self.lies(*m, Lie::DeniesParts));
         // Who lies about parts is a holder that is lost, as long as nobody has found it out; so is one that comes back with an old disk.
         let is_lost = |m: &&usize| {
             let restored = self.truth.restored.get(m).is_some_and(|when| *when >= promise.at);

@@ -53,3 +53,19 @@ fn r2_what_was_one_copy_too_many_and_is_given_up_by_right_is_not_promised_any_mo
 fn third_of(promise: &Promise) -> usize {
     *promise.holders.iter().find(|m| ![MEMBER, STAYS].contains(m)).unwrap()
 }
+
+#[test]
+fn r2_who_says_of_a_mail_for_good_that_it_is_gone_is_a_holder_that_is_lost() {
+    let (mut world, h, promise) = told();
+    world.params.lies = [Lie::Forks].into();
+    for m in &promise.holders {
+        world.peers[*m].disk.ledger.learned_gone.insert(h);
+    }
+    assert!(!world.is_void(&h, &promise, OWNER), "only who signs falsely denies the mails of others");
+    for m in [MEMBER, STAYS] {
+        world.peers[m].liar = true;
+        assert!(!world.is_void(&h, &promise, OWNER), "one still gives it");
+    }
+    world.peers[third_of(&promise)].liar = true;
+    assert!(world.is_void(&h, &promise, OWNER));
+}
