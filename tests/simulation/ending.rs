@@ -9,7 +9,7 @@ use roost::core::{Brain, outbox};
 use roost::model::holding::HoldingState;
 use roost::model::msglist::Ending;
 use roost::model::notification::Outcome;
-use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId};
+use roost::model::{Address, Encoding, MailId, Part, PeerId, Policy, SubmissionId, WallTime};
 
 use super::checker::{Letter, Orphan, Rule, survives};
 use super::liars::Lie;
@@ -179,11 +179,18 @@ impl World {
         // The same of one who left just as its user mailed, where the reader goes by a descriptor of the group.
         let is_nobody = is_new_to && reader.is_some_and(|r| self.is_named_by_no_gd(letter.from, r));
         let unheard = (self.peers[letter.from].removed && (forgot || is_new_to)) || is_nobody;
-        // Who is no member any more goes by no policy of the group.
-        let expiry = self.peers[letter.from].disk.ledger.expires.get(id).copied();
-        let expiry = expiry.unwrap_or(letter.at + self.params.policy.life.duration());
         (gone || unheard || self.is_beyond_recovery(id, letter, receiver))
-            && expiry + Duration::from_secs(600) > self.now(letter.from).wall
+            && self.lives_until(id, letter) + Duration::from_secs(600) > self.now(letter.from).wall
+    }
+
+    /// Until when a mail lives: as long as the policy says; or, where its owner was no member as it mailed, as long as one that is alone
+    /// lets mails live. Which of the two that was, its own journal tells.
+    fn lives_until(&self, id: &SubmissionId, letter: &Letter) -> WallTime {
+        let by = |policy: &Policy| letter.at + policy.life.duration();
+        let alone = by(&Policy::default());
+        let noted = self.peers[letter.from].disk.ledger.expires.get(id);
+        let was_alone = noted == Some(&alone) && self.came_or_went(letter.from);
+        if was_alone { alone } else { by(&self.params.policy) }
     }
 
     /// nr that a peer owes to somebody who is there.

@@ -315,4 +315,26 @@ fn r2_what_one_mails_who_was_removed_lives_as_long_as_its_own_policy_says() {
     assert!(!is_excused(&world) && world.all_ended(), "it has, and its user is told");
     world.check_outcomes();
     world.is_well();
+
+    // No journal makes a mail live longer than by one of the two policies.
+    let (id, later) = (*world.truth.letters.first_key_value().unwrap().0, world.now(OWNER).wall);
+    world.peers[OWNER].disk.ledger.expires.insert(id, later + Span::days(1).duration());
+    assert!(!is_excused(&world));
+}
+
+#[test]
+fn r2_what_a_member_mails_lives_as_long_as_the_policy_of_its_group_says_whatever_its_journal_says() {
+    let mut world = world();
+    world.params.policy.life = Span::hours(12);
+    let rita = world.peers[RITA].address.clone();
+    world.mails(RITA);
+    world.goes(RITA);
+    world.passes(11 * 60 * 60_000);
+    let is_excused = |world: &World| {
+        let (id, letter) = world.truth.letters.first_key_value().unwrap();
+        world.is_excused(id, letter, &rita)
+    };
+    assert!(is_excused(&world), "she never comes back");
+    world.passes(60 * 60_000);
+    assert!(!is_excused(&world), "the journal says 7 days");
 }
