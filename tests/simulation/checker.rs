@@ -122,6 +122,8 @@ pub(crate) struct Truth {
     pub(crate) reported: BTreeMap<MailId, BTreeMap<PeerId, BTreeMap<Part, u64>>>,
     /// Audits that members missed, as the owner knows: what was reported before the last one does not count.
     pub(crate) missed: BTreeMap<(MailId, PeerId), Vec<MissedAudit>>,
+    /// Who gave up parts of what as placement says, and when last.
+    pub(crate) moved_away: BTreeMap<(usize, MailId), u64>,
     /// Mails of owners whose disk died, that were announced then.
     pub(crate) orphans: Vec<Orphan>,
     /// What owners showed of their open mails when they were last up.
@@ -289,6 +291,7 @@ impl World {
             if !self.is_confirmed_move(p, owner, h, parts) {
                 self.violate(Rule::R1, format!("{} drops {h} before the tombstone is durable there", self.name(p)));
             }
+            self.truth.moved_away.insert((p, h), self.t);
             return;
         }
         if tombstoned || expired {
@@ -298,6 +301,7 @@ impl World {
             return self.violate(Rule::R3, format!("{} drops {parts:?} of {h} without right", self.name(p)));
         }
         self.check_still_survives(p, owner, h, parts);
+        self.truth.moved_away.insert((p, h), self.t);
     }
 
     /// The members that a peer would name for a mail, from what it knows of group and mail.

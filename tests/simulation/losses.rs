@@ -164,14 +164,16 @@ impl World {
             self.has_rot(*m, owner, h) || (is_false && (holds(m) || self.lies_of_parts(*m)))
         };
         let liars = self.once_members().filter(|m| gave_up && stands_in(m) && !promise.holders.contains(m));
-        let safe = promise.safe.min(self.declared_since(promise, h));
         let lost: BTreeSet<usize> = promise.holders.iter().filter(is_lost).copied().collect();
-        let fewer = self.given_up_for_nobody(h, promise, &lost, &stands_in);
-        i32::try_from(lost.len() + liars.count() + fewer).unwrap() > safe
+        let fewer = i32::try_from(self.given_up_for_nobody(h, promise, &lost, &stands_in)).unwrap();
+        // Nobody gives up what is needed for as many losses as are declared.
+        let safe = (promise.safe - fewer).max(0).min(self.declared_since(promise, h));
+        i32::try_from(lost.len() + liars.count()).unwrap() > safe
     }
 
-    /// How many that had a mail whole gave it up by right, with nobody in their place: as placement says, others were enough. The checker
-    /// looks at each such drop (R3). From then on as many losses fewer are survived than were shown, while there were more than needed.
+    /// How many that had a mail whole gave it up by right since it was shown, with nobody in their place: as placement says, others were
+    /// enough. The checker looks at each such drop (R3). From then on as many losses fewer are survived than were shown, while there were
+    /// more than needed.
     fn given_up_for_nobody(
         &self,
         h: &MailId,
@@ -181,8 +183,8 @@ impl World {
     ) -> usize {
         let owner = self.peers[self.truth.mails[h].owner].id;
         let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
-        let was_told = |m: &usize| self.peers[*m].disk.ledger.buried_parts.contains(&(owner, *h));
-        let gave_up = promise.whole.difference(lost).filter(|m| !holds(m) && !was_told(m)).count();
+        let by_right = |m: &usize| self.truth.moved_away.get(&(*m, *h)).is_some_and(|at| *at >= promise.at);
+        let gave_up = promise.whole.difference(lost).filter(|m| !holds(m) && by_right(m)).count();
         let came = self.once_members().filter(|m| !promise.holders.contains(m) && (holds(m) || stands_in(m))).count();
         gave_up.saturating_sub(came)
     }

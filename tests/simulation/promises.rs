@@ -1,8 +1,8 @@
 //! What a shown safe(f) promises, in written stories: which losses of a mail the checker counts, and which it does not.
 
-use roost::model::{MailId, Mode};
+use roost::model::{MailId, Mode, Policy};
 
-use super::absent::{self, MEMBER, OWNER, STAYS};
+use super::absent::{self, MEMBER, OWNER, RITA, STAYS};
 use super::checker::Promise;
 use super::liars::Lie;
 use super::world::World;
@@ -10,7 +10,7 @@ use super::world::World;
 /// A mail that three members have whole, and what its owner showed of that.
 fn told() -> (World, MailId, Promise) {
     let mut world = absent::world(Mode::Full);
-    let h = world.mails(absent::RITA);
+    let h = world.mails(RITA);
     world.note_shown(OWNER);
     let promise = world.truth.shown[&h].clone();
     assert_eq!((promise.safe, promise.whole.len()), (2, 3), "it survives two losses");
@@ -19,9 +19,15 @@ fn told() -> (World, MailId, Promise) {
 
 impl World {
     /// A member has nothing of a mail any more.
-    fn gives_up(&mut self, p: usize, h: &MailId) {
+    fn has_nothing(&mut self, p: usize, h: &MailId) {
         let owner = self.peers[OWNER].id;
         self.peers[p].disk.parts.retain(|(of, mail, _)| (*of, mail) != (owner, h));
+    }
+
+    /// The same by right, as placement says.
+    fn gives_up(&mut self, p: usize, h: &MailId) {
+        self.has_nothing(p, h);
+        self.truth.moved_away.insert((p, *h), self.t);
     }
 }
 
@@ -35,11 +41,12 @@ fn r2_what_was_one_copy_too_many_and_is_given_up_by_right_is_not_promised_any_mo
     world.peers[third_of(&promise)].dead = true;
     assert!(world.is_void(&h, &promise, OWNER), "nobody has: one gave it up, one is lost, and one serves wrong blocks");
 
-    // Who was told by its owner that it is gone did not give it up for others.
-    let owner = world.peers[OWNER].id;
-    world.peers[STAYS].disk.ledger.buried_parts.insert((owner, h));
+    // What it gave up before that was shown is not counted there any more, and what went in another way was not given up.
+    let since = Promise { at: world.t + 1, ..promise.clone() };
+    assert!(!world.is_void(&h, &since, OWNER));
+    world.truth.moved_away.clear();
     assert!(!world.is_void(&h, &promise, OWNER));
-    world.peers[STAYS].disk.ledger.buried_parts.clear();
+    world.gives_up(STAYS, &h);
 
     // Nor who gave it up for somebody that has it now.
     let mut promise = Promise { safe: 1, ..promise };
@@ -67,5 +74,21 @@ fn r2_who_says_of_a_mail_for_good_that_it_is_gone_is_a_holder_that_is_lost() {
         assert!(!world.is_void(&h, &promise, OWNER), "one still gives it");
     }
     world.peers[third_of(&promise)].liar = true;
+    assert!(world.is_void(&h, &promise, OWNER));
+}
+
+#[test]
+fn r2_what_goes_by_right_after_a_change_of_the_policy_leaves_as_much_as_that_declares() {
+    let (mut world, h, promise) = told();
+    world.passes(60_000);
+    world.change_policy(Policy { copies: 2, ..world.gd.policy.clone() });
+    world.passes(60 * 60_000);
+    let gone: Vec<usize> = promise.holders.iter().copied().filter(|m| world.parts(*m, &h).is_empty()).collect();
+    let left: Vec<usize> = promise.holders.iter().copied().filter(|m| !gone.contains(m)).collect();
+    assert_eq!((gone.len(), left.len()), (1, 2), "one copy was too many");
+    assert!(world.truth.moved_away.contains_key(&(gone[0], h)));
+    world.peers[left[0]].dead = true;
+    assert!(!world.is_void(&h, &promise, OWNER), "two copies survive one loss");
+    world.peers[left[1]].dead = true;
     assert!(world.is_void(&h, &promise, OWNER));
 }
