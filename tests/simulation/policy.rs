@@ -245,8 +245,10 @@ impl World {
         if self.truth.endings_before.contains_key(&h) && self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {
             return;
         }
-        // What has expired goes without a word a day later; an owner whose clock is behind by more shows what it knew until it is told.
-        if self.is_over_for(p, self.truth.mails[&h].expiry + GRACE) {
+        // What has expired goes a day later without a word to an owner that the view calls lost, or that leaves and is silent: with a
+        // clock that is behind by more it shows what it knew until it is told. One that is there is told first.
+        let is_there = self.peers[p].roster.counts(&owner);
+        if !is_there && self.is_over_for(p, self.truth.mails[&h].expiry + GRACE) {
             return;
         }
         // The same where it was told that the part goes.

@@ -2,8 +2,8 @@
 
 use roost::model::{MailId, Mode, Policy};
 
-use super::absent::{self, MEMBER, OWNER, RITA, STAYS};
-use super::checker::Promise;
+use super::absent::{self, DAY, MEMBER, OWNER, RITA, STAYS};
+use super::checker::{Promise, Rule};
 use super::liars::Lie;
 use super::world::World;
 
@@ -91,4 +91,24 @@ fn r2_what_goes_by_right_after_a_change_of_the_policy_leaves_as_much_as_that_dec
     assert!(!world.is_void(&h, &promise, OWNER), "two copies survive one loss");
     world.peers[left[1]].dead = true;
     assert!(world.is_void(&h, &promise, OWNER));
+}
+
+#[test]
+fn r8_what_expired_goes_without_a_word_only_to_an_owner_that_does_not_count() {
+    let mut world = absent::world(Mode::Fragments);
+    let h = world.mails(RITA);
+    let (owner, parts) = (world.peers[OWNER].id, world.parts(STAYS, &h).into_iter().collect::<Vec<_>>());
+    assert_eq!((world.shown_safe(OWNER, h), parts.len()), (Some(1), 1));
+    let mut drops = |world: &mut World| {
+        world.check_drop_told(STAYS, owner, h, &parts);
+        world.violation.take().map(|violation| violation.rule)
+    };
+    assert_eq!(drops(&mut world), Some(Rule::R8), "it lives");
+    // As if the clock of its owner had been behind by so much when it was sent.
+    world.truth.mails.get_mut(&h).unwrap().expiry.0 -= 9 * DAY;
+    assert_eq!(drops(&mut world), Some(Rule::R8), "an owner that is there is told first, though its clock is behind");
+    world.peers[STAYS].roster.lost.insert(owner);
+    assert_eq!(drops(&mut world), None, "it counts as lost");
+    world.truth.mails.get_mut(&h).unwrap().expiry.0 += 9 * DAY;
+    assert_eq!(drops(&mut world), Some(Rule::R8), "what lives does not go for that");
 }
