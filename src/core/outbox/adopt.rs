@@ -87,8 +87,10 @@ pub(super) struct Adoption {
     read: BTreeSet<PeerId>,
     /// Who is asked for all, because its tail does not continue the list here.
     from_start: BTreeSet<PeerId>,
-    /// Tombstones that members have from elsewhere than a list: taken when new entries may be made.
-    pub(super) loose: BTreeMap<MailId, SignedTombstone>,
+    /// Tombstones that members have from elsewhere than a list, each with its mail's expiry: taken when new entries may be made.
+    pub(super) loose: BTreeMap<MailId, (WallTime, SignedTombstone)>,
+    /// Whether something that members told was passed over for the clock alone, since they were asked for all of it.
+    pub(super) passed_over: bool,
     /// Where else the mails stand that were listed again since the start, as far as that was read.
     pub(super) believed: BTreeMap<MailId, Cursor>,
     deferred: Vec<Input>,
@@ -138,6 +140,26 @@ impl Outbox {
         let Some(epoch) = epochs.iter().rev().find(old).or(epochs.first()).copied() else { return Cursor::default() };
         let entries = u64::try_from(self.state.list.entries(epoch).count()).unwrap_or(u64::MAX);
         Cursor { epoch, seq: Seq(self.base_of(epoch).0.saturating_add(entries)) }
+    }
+
+    /// The clock was found to be right. Under one that was not, what a member told may have been passed over, or not have been
+    /// asked for: then whoever has answered is asked once more.
+    pub(super) fn read_again_by_a_right_clock(&mut self, now: Now) {
+        let since = self.doubted_since(now).min(self.adoption.since);
+        let is_wider = std::mem::replace(&mut self.adoption.since, since) != since;
+        if !std::mem::take(&mut self.adoption.passed_over) && !is_wider {
+            return;
+        }
+        self.adoption.from_start.clear();
+        let mut again = std::mem::take(&mut self.adoption.read);
+        // Who is being asked for all of it answers a clock that is right.
+        again.extend(self.adoption.asked.iter().filter(|(_, from)| **from != since).map(|(member, _)| *member));
+        for member in again {
+            self.adoption.asked.remove(&member);
+            if self.is_other_member(&member) {
+                self.ask_own_list(member, since);
+            }
+        }
     }
 
     fn ask_own_list(&mut self, member: PeerId, since: Cursor) {

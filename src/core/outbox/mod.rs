@@ -476,7 +476,9 @@ impl Outbox {
             Input::Cancel { token, target } => self.cancel(now, token, target),
             Input::Roster(roster) => self.new_roster(now, roster),
             Input::ClockDoubtful(doubtful) => {
-                self.clock.set_doubtful(now, doubtful);
+                if self.clock.set_doubtful(now, doubtful) {
+                    self.read_again_by_a_right_clock(now);
+                }
             }
             Input::Stopping { token } => {
                 let mut batch = Batch::default();

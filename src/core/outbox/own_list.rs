@@ -39,8 +39,8 @@ impl Outbox {
         for bytes in page.tombstones.iter().take(LOOSE_MAX) {
             let signed = SignedTombstone(bytes.to_vec());
             let is_short = signed.0.len() <= TOMBSTONE_BYTES_MAX && self.adoption.loose.len() < LOOSE_MAX;
-            if let Some(tombstone) = self.own_tombstone(&signed).filter(|t| is_short && t.expiry + KEPT > now.wall) {
-                self.adoption.loose.entry(tombstone.h).or_insert(signed);
+            if let Some(tombstone) = self.own_tombstone(&signed).filter(|_| is_short) {
+                self.adoption.loose.entry(tombstone.h).or_insert((tombstone.expiry, signed));
             }
         }
         if !self.adoption.holding {
@@ -81,9 +81,14 @@ impl Outbox {
         let _ = self.take_own_page(now, &page, &BTreeMap::new());
     }
 
-    /// Takes the tombstones that no list here or there has, and lists them.
+    /// Takes the tombstones that no list here or there has, and lists them: those of mails that are known here whatever the clock
+    /// says, which may be wrong; of others not those that are over for long.
     pub(super) fn take_loose(&mut self, batch: &mut Batch, now: Now) {
-        for (_, signed) in std::mem::take(&mut self.adoption.loose) {
+        for (h, (expiry, signed)) in std::mem::take(&mut self.adoption.loose) {
+            let is_known = self.state.mails.contains_key(&h) || self.state.gone.contains_key(&h);
+            if !is_known && self.seems_long_over(now, expiry) {
+                continue;
+            }
             self.adopt(batch, now, EntryBody::Tombstone(signed), None, &BTreeMap::new());
         }
     }
@@ -128,11 +133,21 @@ impl Outbox {
         let EntryBody::Mail(mail) = body else { return true };
         let goes_on = self.adoption.believed.get(&mail.h).is_some_and(|before| *before < at);
         let known = self.state.mails.get(&mail.h).map(|known| known.entry_at.epoch);
-        let is_believed = known.map_or(mail.expiry + KEPT > now.wall, |epoch| goes_on || epoch <= at.epoch);
+        let is_believed = match known {
+            Some(epoch) => goes_on || epoch <= at.epoch,
+            None => !self.seems_long_over(now, mail.expiry),
+        };
         if is_believed {
             self.adoption.believed.insert(mail.h, at);
         }
         is_believed
+    }
+
+    /// Whether what ends at `expiry` is passed over as long over. That is for the clock of now to say, which may be wrong.
+    fn seems_long_over(&mut self, now: Now, expiry: WallTime) -> bool {
+        let is_over = expiry + KEPT <= now.wall;
+        self.adoption.passed_over |= is_over;
+        is_over
     }
 
     /// Makes the list end where the run begins, if what lies between is over or in another epoch.
@@ -242,8 +257,8 @@ impl Outbox {
 
     /// A tombstone that came before its mail ends that as soon as new entries may be made (R7).
     pub(super) fn take_known_end(&mut self, h: &MailId) {
-        if let Some((_, tombstone)) = self.state.gone.get(h) {
-            self.adoption.loose.insert(*h, SignedTombstone(tombstone.clone()));
+        if let Some((expiry, tombstone)) = self.state.gone.get(h) {
+            self.adoption.loose.insert(*h, (*expiry, SignedTombstone(tombstone.clone())));
         }
     }
 

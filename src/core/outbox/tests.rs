@@ -1,3 +1,4 @@
+mod ahead;
 mod announce;
 mod audit;
 mod cancel;
