@@ -99,7 +99,7 @@ fn r8_what_expired_goes_without_a_word_only_to_an_owner_that_does_not_count() {
     let h = world.mails(RITA);
     let (owner, parts) = (world.peers[OWNER].id, world.parts(STAYS, &h).into_iter().collect::<Vec<_>>());
     assert_eq!((world.shown_safe(OWNER, h), parts.len()), (Some(1), 1));
-    let mut drops = |world: &mut World| {
+    let drops = |world: &mut World| {
         world.check_drop_told(STAYS, owner, h, &parts);
         world.violation.take().map(|violation| violation.rule)
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::owner::{KnownTombstone, Mail, Task, Wait};
 use super::scheme::scheme;
-use super::types::{Action, Event};
+use super::types::Event;
 use super::{MailKey, Replicator};
 use crate::core::placement::{Held, Place, whole_copies};
 use crate::model::{Address, Encoding, MailId, MonoTime, Part, PeerId};
@@ -15,8 +15,6 @@ use crate::model::{Address, Encoding, MailId, MonoTime, Part, PeerId};
 pub(super) const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// Mails looked at in one step after a change of the group, so that a large outbox does not stop everything else.
 const SCAN_STEP: usize = 500;
-/// Questions about holders under way at a time.
-const ASKING_MAX: usize = 8;
 /// A mail first named this shortly before a change of the group may have been placed by members with different views.
 const SETTLING: Duration = Duration::from_secs(600);
 /// After a part was chosen by asking others and taken, they are asked again: another may have chosen it at the same time.
@@ -61,7 +59,11 @@ impl Replicator {
             }
             Verdict::Ask => {
                 mail.task = Task::Asking;
-                self.to_ask.insert((owner, h));
+                if mail.goal.is_some_and(|goal| mail.held.contains(&goal)) {
+                    self.questions.ask_later((owner, h));
+                } else {
+                    self.questions.ask((owner, h));
+                }
             }
             Verdict::Take(part) => {
                 mail.goal = Some(part);
@@ -161,19 +163,6 @@ impl Replicator {
         self.with_place(owner, h, |place| place.assign(&Held::new()).get(member).copied())?
     }
 
-    /// Asks about as many mails as may be asked about at a time.
-    pub(super) fn start_asks(&mut self) {
-        while self.asking < ASKING_MAX
-            && let Some((owner, h)) = self.to_ask.pop_first()
-        {
-            let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
-            let Some(mut members) = self.placed(&owner, &h) else { continue };
-            members.retain(|member| *member != me);
-            self.asking += 1;
-            self.out.act(Action::AskHolders { owner, h, members });
-        }
-    }
-
     pub(super) fn on_holders(
         &mut self,
         owner: PeerId,
@@ -181,7 +170,7 @@ impl Replicator {
         answers: &BTreeMap<PeerId, BTreeSet<Part>>,
         gone: &[Vec<u8>],
     ) {
-        self.asking = self.asking.saturating_sub(1);
+        self.questions.answered();
         self.take_word_of_end(owner, gone);
         if self.asks_once_more(&owner, &h) {
             return self.on_asked_once_more(owner, h, answers);
@@ -198,7 +187,7 @@ impl Replicator {
         }
         known.insert(me, mail.held.clone());
         mail.doubt = placed.iter().filter(|m| !known.contains_key(*m)).copied().collect();
-        self.doubted.extend(&mail.doubt);
+        self.questions.doubt(&mail.doubt);
         let doubt: Vec<PeerId> = mail.doubt.iter().copied().collect();
         for member in doubt {
             // A member that is off but not lost is taken to hold what rank gave it, unless somebody else does.
@@ -345,25 +334,6 @@ impl Replicator {
             self.evaluate(owner, h);
         }
     }
-    /// Asks again about mails whose part was chosen without this member's answer.
-    pub(super) fn resolve_doubt(&mut self, peer: &PeerId) {
-        if !self.doubted.remove(peer) {
-            return;
-        }
-        let mut again = Vec::new();
-        for (id, owner) in self.owners.iter_mut() {
-            for (h, mail) in &mut owner.mails {
-                if mail.doubt.remove(peer) {
-                    mail.ask_again = true;
-                    again.push((*id, *h));
-                }
-            }
-        }
-        for (owner, h) in again {
-            self.evaluate(owner, h);
-        }
-    }
-
     /// Every file of an address was looked for: what is missing is lost, and from now on its owners' mails are looked after.
     pub(super) fn on_checked(&mut self, address: &Address, missing: Vec<(PeerId, MailId, Part)>) {
         self.hold_untold(address, &missing);

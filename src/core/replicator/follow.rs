@@ -229,7 +229,7 @@ impl Replicator {
                     self.on_reachable(owner);
                 } else {
                     // A question of holders may have gone astray while its long poll did not.
-                    self.resolve_doubt(&owner);
+                    self.resolve_doubt_in_time(&owner);
                 }
             }
             Err(why) => self.on_follow_failed(owner, &why),

@@ -159,7 +159,7 @@ impl Replicator {
             } else if let Some(given) = o.given_up.get_mut(&h)
                 && !std::mem::replace(&mut given.asks, true)
             {
-                self.to_ask.insert((owner, h));
+                self.questions.ask((owner, h));
             }
         }
     }

@@ -26,6 +26,7 @@ pub mod list;
 mod mirror;
 mod owner;
 mod probe;
+mod questions;
 mod report;
 pub mod scheme;
 mod scrub;
@@ -44,6 +45,7 @@ use crate::model::group::Roster;
 use crate::model::{Encoding, MailId, MonoTime, Now, Part, PeerId};
 pub use mirror::SHORT_BYTES;
 use owner::Owners;
+use questions::Questions;
 pub use show::{FollowShown, OwnerStatus, Status};
 pub use types::{
     Action, AskFailure, Config, Event, Input, KnownMail, Lookup, MirrorFailure, MirrorOrder, Mirrored, PartsDropped,
@@ -70,11 +72,7 @@ pub struct Replicator {
     timers: BTreeSet<(MonoTime, PeerId, MailId)>,
     /// Mails still to be looked at after a change of the group, from this one on.
     scan: Option<MailKey>,
-    /// Mails whose holders are to be asked, and those being asked about.
-    to_ask: BTreeSet<MailKey>,
-    asking: usize,
-    /// Members whose answer some mail's part was chosen without.
-    doubted: BTreeSet<PeerId>,
+    questions: Questions,
     mirrors: mirror::Mirrors,
     scrubs: scrub::Scrubs,
     /// When it is looked again for tombstones whose time is over.
@@ -95,9 +93,7 @@ impl Replicator {
             round: 0,
             timers: BTreeSet::new(),
             scan: None,
-            to_ask: BTreeSet::new(),
-            asking: 0,
-            doubted: BTreeSet::new(),
+            questions: Questions::default(),
             mirrors: mirror::Mirrors::default(),
             scrubs: scrub::Scrubs::default(),
             forget_at: None,
