@@ -100,6 +100,8 @@ pub(crate) struct Truth {
     pub(crate) restored: BTreeMap<usize, u64>,
     /// When each of those first started with it.
     pub(crate) back: BTreeMap<usize, u64>,
+    /// Which of their mails those were told of before they were over for too long, and when.
+    pub(crate) told_in_time: BTreeMap<(usize, MailId), u64>,
     /// What was accepted before a restore.
     pub(crate) submitted_before: BTreeSet<SubmissionId>,
     /// Tombstones that were durable before a restore.

@@ -112,8 +112,9 @@ impl World {
         mails.map(|mail| (mail.h, promise(mail))).collect()
     }
 
-    /// Remembers what a peer shows as it goes down.
+    /// Remembers what a peer shows as it goes down. What it was told of and has not written yet it has to be told again.
     pub(crate) fn note_shown(&mut self, p: usize) {
+        self.forget_told_of(p);
         let (promises, mails) = (self.promises(p), &self.truth.mails);
         self.truth.shown.retain(|h, _| mails[h].owner != p);
         self.truth.shown.extend(promises);

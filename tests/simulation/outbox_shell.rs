@@ -101,6 +101,7 @@ impl World {
     pub(crate) fn own_list_came(&mut self, p: usize, member: PeerId, since: Cursor, answer: Answer) {
         let answer = if let Answer::Page(mut page) = answer {
             self.note_told_gone(p, &page);
+            self.note_told_of(p, &page);
             if self.is(Saboteur::Resurrects) {
                 page.runs = page.runs.into_iter().map(|run| self.without_tombstones(p, run)).collect();
                 page.tombstones.clear();

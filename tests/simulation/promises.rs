@@ -1,4 +1,5 @@
-//! What a shown safe(f) promises, in written stories: which losses of a mail the checker counts, and which it does not.
+//! What peers promise, in written stories: which losses of a mail that was shown as safe the checker counts,
+//! what a restored owner has to know; and what it excuses.
 
 use roost::model::{MailId, Mode, Policy};
 
@@ -111,4 +112,24 @@ fn r8_what_expired_goes_without_a_word_only_to_an_owner_that_does_not_count() {
     assert_eq!(drops(&mut world), None, "it counts as lost");
     world.truth.mails.get_mut(&h).unwrap().expiry.0 += 9 * DAY;
     assert_eq!(drops(&mut world), Some(Rule::R8), "what lives does not go for that");
+}
+
+#[test]
+fn r2_a_mail_that_a_restored_owner_was_told_of_in_time_is_not_forgotten_later() {
+    for is_late in [false, true] {
+        let mut world = absent::world(Mode::Fragments);
+        world.take_image(OWNER);
+        let h = world.mails(RITA);
+        let (id, rita) = (world.truth.mails[&h].submission, world.peers[RITA].address.clone());
+        world.restore(OWNER);
+        if is_late {
+            world.peers[OWNER].skew += 45 * i64::try_from(DAY).unwrap();
+        }
+        world.run(60_000);
+        assert_eq!(world.truth.told_in_time.contains_key(&(OWNER, h)), !is_late);
+        // As if it had passed it over, and its clock were right again only now.
+        world.peers[OWNER].disk.ledger.submitted.remove(&id);
+        world.truth.mails.get_mut(&h).unwrap().expiry.0 -= 45 * DAY;
+        assert_eq!(world.is_forgotten(&id, &world.truth.letters[&id], &rita), is_late);
+    }
 }

@@ -120,6 +120,7 @@ impl World {
         }
         self.truth.restored.insert(p, self.t);
         self.truth.back.remove(&p);
+        self.truth.told_in_time.retain(|(owner, _), _| *owner != p);
         self.truth.submitted_before.extend(old.submitted.keys().copied());
         if marked {
             self.peers[p].disk.restored = true;
@@ -171,17 +172,39 @@ impl World {
     /// Whether a restored owner truly cannot know of this receiver of a mail that it accepted before: it is not on its old disk,
     /// and nobody who is still there has read of anything sealed for it, or would say so to one that was removed. Nor has it to know
     /// of one that said what came of the mail: of what is over, only that it is over is listed. Nor of a mail that is over for longer than
-    /// owners remember one, as it is at once when it was sent by a clock that was so far behind: told of it late it cannot know any more
-    /// whether its sender heard of that.
+    /// owners remember one when it is told of it, as it is at once when it was sent by a clock that was so far behind: told of it late it
+    /// cannot know any more whether its sender heard of that.
     pub(crate) fn is_forgotten(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
         let known = self.peers[letter.from].disk.ledger.submitted.get(id).is_some_and(|all| all.contains(receiver));
         let mut forms = self.truth.mails.iter().filter(|(_, m)| m.submission == *id && m.receivers.contains(receiver));
         let before = self.truth.restored.contains_key(&letter.from) && self.truth.submitted_before.contains(id);
         let now = self.now(letter.from).wall;
-        let is_remembered = |h: &MailId| self.truth.mails[h].expiry + REMEMBERED > now;
+        let was_told = |h: &MailId| self.truth.told_in_time.contains_key(&(letter.from, *h));
+        let is_remembered = |h: &MailId| was_told(h) || self.truth.mails[h].expiry + REMEMBERED > now;
         let is_open = |h: &MailId| !self.truth.nrs.contains_key(&(*id, *h, receiver.clone()));
         let says = |h: &MailId| self.is_listed_elsewhere(h) && is_open(h) && is_remembered(h);
         before && !known && (self.peers[letter.from].removed || !forms.any(|(h, _)| says(h)))
+    }
+
+    /// Notes which mails of its own a restored owner is told of in time: by its clock of now it has to take them up.
+    pub(crate) fn note_told_of(&mut self, p: usize, page: &Page) {
+        if !self.truth.restored.contains_key(&p) {
+            return;
+        }
+        let (me, now) = (self.peers[p].id, self.now(p).wall);
+        let is_own = |run: &&Run| Signed::<Head>::verify(&run.head).is_ok_and(|head| head.owner == me);
+        for bytes in page.runs.iter().filter(is_own).flat_map(|run| &run.entries) {
+            let Ok(Entry { body: EntryBody::Mail(mail), .. }) = decode_entry(bytes) else { continue };
+            if mail.expiry + REMEMBERED > now {
+                self.truth.told_in_time.entry((p, mail.h)).or_insert(self.t);
+            }
+        }
+    }
+
+    /// An owner is about to crash: what it made of what it was told may not be durable yet. Then it is told again, perhaps late.
+    pub(crate) fn forget_told_of(&mut self, p: usize) {
+        let (is_durable, now) = (self.peers[p].commits.is_empty(), self.t);
+        self.truth.told_in_time.retain(|(owner, _), at| *owner != p || (is_durable && *at < now));
     }
 
     /// An owner and a member compared, and found nothing that differs: what the owner believed is what the member says. The member
