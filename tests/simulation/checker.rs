@@ -94,6 +94,10 @@ pub(crate) struct Truth {
     pub(crate) cancelled: BTreeSet<SubmissionId>,
     /// What readers signed.
     pub(crate) nrs: BTreeMap<(SubmissionId, MailId, Address), Outcome>,
+    /// When they first did.
+    pub(crate) signed_at: BTreeMap<(SubmissionId, Address), u64>,
+    /// Who was there from when, and on which side.
+    pub(crate) presence: BTreeMap<usize, Vec<(u64, Option<u8>)>>,
     /// What got a 250.
     pub(crate) acknowledged: BTreeSet<SubmissionId>,
     /// Who came back with an old disk, and when.

@@ -91,6 +91,32 @@ impl World {
         self.is_joined(a, b) && self.is_joined(b, a)
     }
 
+    /// A peer is there or not, and on which side.
+    pub(crate) fn note_presence(&mut self, p: usize) {
+        let side = self.peers[p].is_up().then_some(self.peers[p].side);
+        let all = self.truth.presence.entry(p).or_default();
+        if all.last().is_none_or(|(_, before)| *before != side) {
+            all.push((self.t, side));
+        }
+    }
+
+    /// Whether two peers were both there, on one side, for so long at a stretch since then.
+    pub(crate) fn were_together(&self, a: usize, b: usize, since: u64, long: u64) -> bool {
+        let all = |p: usize| self.truth.presence.get(&p).into_iter().flatten();
+        let at = |p: usize, t: u64| all(p).take_while(|(from, _)| *from <= t).last().and_then(|(_, side)| *side);
+        let changes = all(a).chain(all(b)).map(|(t, _)| *t).filter(|t| *t > since);
+        let turns: BTreeSet<u64> = changes.chain([since, self.t]).collect();
+        let mut together = None;
+        for t in turns {
+            if together.is_some_and(|from| t - from >= long) {
+                return true;
+            }
+            let are = at(a, t).is_some() && at(a, t) == at(b, t);
+            together = if are { together.or(Some(t)) } else { None };
+        }
+        false
+    }
+
     /// The first member that is there and that half of the others hear: it says who counts as lost.
     pub(crate) fn acting_master(&self) -> Option<usize> {
         let there = |p: &usize| self.peers[*p].is_up() && self.peers[*p].side == 0;

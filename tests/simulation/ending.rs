@@ -13,7 +13,7 @@ use roost::model::{Address, Encoding, MailId, Part, PeerId, Policy, SubmissionId
 
 use super::checker::{Letter, Orphan, Rule, survives};
 use super::liars::Lie;
-use super::network::{CallRef, Pending};
+use super::network::{CallRef, PATIENCE_MS, Pending};
 use super::policy::is_of;
 use super::world::World;
 
@@ -21,6 +21,10 @@ use super::world::World;
 const MESSAGES_A_MINUTE: u64 = 60;
 /// How long an owner asks the readers of a mail that is over before it ends it.
 const LAST_CHANCE_MS: u64 = 10_000;
+/// Whoever hears that a sender is there gives it its nr within this: after an attempt that was under way, and nobody answered.
+const TOLD_MS: u64 = PATIENCE_MS + LAST_CHANCE_MS;
+/// Pause between attempts of one who does not hear that, at most.
+const TRIES_AGAIN_MS: u64 = 300_000;
 /// A mirror keeps a part for a day after its mail has expired, and looks now and then.
 pub(crate) const KEPT_AFTER: Duration = Duration::from_secs(26 * 3600);
 
@@ -248,7 +252,7 @@ impl World {
     }
 
     /// An owner ends a mail as expired: whether its reader's word could have come. A mail that was sent by a clock far behind is over
-    /// as soon as that is right again, and who read it may be off by then, before it said so.
+    /// as soon as that is right again, and who read it may be off by then, and have met its owner at no time since: it said so to nobody.
     pub(crate) fn note_unheard(&mut self, p: usize, id: SubmissionId, receiver: &Address) {
         let (owner, which) = (&self.peers[p], (id, receiver.clone()));
         // Who is there for the whole of the last chance says it then, straight or over the DHT.
@@ -257,7 +261,12 @@ impl World {
             !reader.is_up() || self.t - reader.started < LAST_CHANCE_MS || reader.side != owner.side
         };
         let is_said = owner.side == 0 && self.dht.has_nr(&owner.address, &id, receiver);
-        if !is_said && self.at(receiver).is_some_and(is_away) {
+        // Members hear at once that the other one is there. Whoever is outside tries again after a while.
+        let are_members = |r: usize| owner.in_group && owner.roster.has(&self.peers[r].id);
+        let chance = |r: usize| if are_members(r) { TOLD_MS } else { TOLD_MS + TRIES_AGAIN_MS };
+        let signed_at = self.truth.signed_at.get(&which).copied();
+        let could_say = |r: usize| signed_at.is_some_and(|since| self.were_together(p, r, since, chance(r)));
+        if !is_said && self.at(receiver).is_some_and(|r| is_away(r) && !could_say(r)) {
             self.truth.unheard.insert(which);
         } else {
             self.truth.unheard.remove(&which);

@@ -1,10 +1,11 @@
-//! What peers promise, in written stories: which losses of a mail that was shown as safe the checker counts,
+//! What peers promise, in written stories: which losses of a mail that was shown as safe the checker counts, whose word has to be heard,
 //! what a restored owner has to know; and what it excuses.
 
 use roost::model::{MailId, Mode, Policy};
 
 use super::absent::{self, DAY, MEMBER, OWNER, RITA, STAYS};
 use super::checker::{Promise, Rule};
+use super::dht::Dht;
 use super::liars::Lie;
 use super::world::World;
 
@@ -112,6 +113,46 @@ fn r8_what_expired_goes_without_a_word_only_to_an_owner_that_does_not_count() {
     assert_eq!(drops(&mut world), None, "it counts as lost");
     world.truth.mails.get_mut(&h).unwrap().expiry.0 += 9 * DAY;
     assert_eq!(drops(&mut world), Some(Rule::R8), "what lives does not go for that");
+}
+
+/// Whether the checker excuses that this reader's word was not heard, had it signed it then.
+fn is_unheard(world: &mut World, h: &MailId, reader: usize, signed_at: Option<u64>) -> bool {
+    let which = (world.truth.mails[h].submission, world.peers[reader].address.clone());
+    if let Some(at) = signed_at {
+        world.truth.signed_at.insert(which.clone(), at);
+    }
+    world.note_unheard(OWNER, which.0, &which.1);
+    world.truth.unheard.contains(&which)
+}
+
+#[test]
+fn r2_a_readers_word_need_not_be_heard_only_if_it_never_met_the_owner_since_it_read() {
+    for (reader, chance) in [(MEMBER, 30_000), (RITA, 330_000)] {
+        let mut world = absent::world(Mode::Fragments);
+        let h = world.mails(reader);
+        let until = world.t;
+        world.goes(OWNER);
+        world.opens_all(reader);
+        assert!(world.has_read(reader, &h));
+        world.goes(reader);
+        world.peers[OWNER].left = false;
+        world.start(OWNER);
+        assert!(!is_unheard(&mut world, &h, reader, None), "it is in the DHT");
+        world.dht = Dht::default();
+        assert!(is_unheard(&mut world, &h, reader, None), "it was said to nobody");
+
+        // Read while both were there it would have been said, though the reader is off now.
+        assert!(is_unheard(&mut world, &h, reader, Some(until - chance + 1)), "too late");
+        assert!(!is_unheard(&mut world, &h, reader, Some(until - chance)));
+        // Not on two sides of a partition, nor with a pause between.
+        let presence = world.truth.presence.clone();
+        world.truth.presence.get_mut(&reader).unwrap().insert(1, (until - chance, Some(1)));
+        assert!(is_unheard(&mut world, &h, reader, None));
+        world.truth.presence = presence;
+        let pause = until - chance / 2;
+        world.truth.presence.get_mut(&reader).unwrap().splice(1..1, [(pause, None), (pause + 1, Some(0))]);
+        assert!(is_unheard(&mut world, &h, reader, None));
+    }
 }
 
 #[test]

@@ -236,6 +236,7 @@ impl World {
 
     /// Notes since when a peer is silent, and lets the view be made when that was long.
     pub(crate) fn note_silence(&mut self, p: usize) {
+        self.note_presence(p);
         let silent = self.is_silent(p);
         let peer = &mut self.peers[p];
         peer.silent_since = if silent { peer.silent_since.or(Some(self.t)) } else { None };
