@@ -109,11 +109,18 @@ impl World {
 
     /// What the group's brain says of a peer's clock.
     pub(crate) fn compare_clock(&mut self, p: usize) {
-        let doubtful = self.is_clock_doubtful(p);
+        if !self.is_clock_doubtful(p) {
+            return self.trust_clock(p);
+        }
+        self.tell_clock(p, !self.is(Saboteur::ExpiresByAnyClock));
+    }
+
+    /// A peer takes its clock for right, as whoever is in no group does at its start. It cannot know that all that it hears is wrong,
+    /// or that nobody is there who could tell.
+    pub(crate) fn trust_clock(&mut self, p: usize) {
         let peer = &mut self.peers[p];
-        // It cannot know that all that it hears is wrong, or that nobody is there who could tell.
-        peer.fooled |= !doubtful && peer.skew.abs() > OFF_MS;
-        self.tell_clock(p, doubtful && !self.is(Saboteur::ExpiresByAnyClock));
+        peer.fooled |= peer.skew.abs() > OFF_MS;
+        self.tell_clock(p, false);
     }
 
     /// Tells the brains whether their clock is doubtful.

@@ -301,8 +301,7 @@ impl World {
         self.tell(p, Tell::Replicator(replicator::Input::Start(roster.clone())));
         self.tell(p, Tell::Outbox(outbox::Input::Start { blobs }));
         if self.params.jumps.is_empty() || !self.peers[p].in_group && !self.peers[p].removed {
-            // Its clock is right, as the group's brain would find.
-            self.tell_clock(p, false);
+            self.trust_clock(p);
         } else {
             (self.peers[p].unsure_since, self.peers[p].clock_off) = (Some(self.t), false);
             self.compare_clock_soon(p);
