@@ -102,17 +102,26 @@ impl World {
 
     /// Whether two peers were both there, on one side, for so long at a stretch since then.
     pub(crate) fn were_together(&self, a: usize, b: usize, since: u64, long: u64) -> bool {
-        let all = |p: usize| self.truth.presence.get(&p).into_iter().flatten();
-        let at = |p: usize, t: u64| all(p).take_while(|(from, _)| *from <= t).last().and_then(|(_, side)| *side);
-        let changes = all(a).chain(all(b)).map(|(t, _)| *t).filter(|t| *t > since);
+        self.lasted(&[a, b], since, long, |sides| sides[0].is_some() && sides[0] == sides[1])
+    }
+    /// Whether a peer was there, on the DHT's side, for so long at a stretch since then.
+    pub(crate) fn reached_dht(&self, p: usize, since: u64, long: u64) -> bool {
+        self.lasted(&[p], since, long, |sides| sides[0] == Some(0))
+    }
+
+    /// Whether something was true of where peers were for so long at a stretch since then.
+    fn lasted(&self, peers: &[usize], since: u64, long: u64, is_so: impl Fn(&[Option<u8>]) -> bool) -> bool {
+        let all = |p: &usize| self.truth.presence.get(p).into_iter().flatten();
+        let at = |p: &usize, t: u64| all(p).take_while(|(from, _)| *from <= t).last().and_then(|(_, side)| *side);
+        let changes = peers.iter().flat_map(all).map(|(t, _)| *t).filter(|t| *t > since);
         let turns: BTreeSet<u64> = changes.chain([since, self.t]).collect();
-        let mut together = None;
+        let mut from = None;
         for t in turns {
-            if together.is_some_and(|from| t - from >= long) {
+            if from.is_some_and(|from| t - from >= long) {
                 return true;
             }
-            let are = at(a, t).is_some() && at(a, t) == at(b, t);
-            together = if are { together.or(Some(t)) } else { None };
+            let sides: Vec<Option<u8>> = peers.iter().map(|p| at(p, t)).collect();
+            from = if is_so(&sides) { from.or(Some(t)) } else { None };
         }
         false
     }

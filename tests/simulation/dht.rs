@@ -37,8 +37,25 @@ pub(crate) struct Entry {
 pub(crate) struct Dht {
     entries: BTreeMap<DhtKey, BTreeMap<Digest, Entry>>,
     gone: BTreeSet<(DhtKey, Digest)>,
+    /// What was deleted once, also if somebody put it back since.
+    deleted: BTreeSet<(DhtKey, Digest)>,
     /// All that was ever put.
     pub(crate) once: Vec<(DhtKey, Digest, Entry)>,
+    /// When a reader last tried in vain to put its nr for a submission.
+    pub(crate) failed: BTreeMap<(SubmissionId, Address), u64>,
+}
+
+/// What became of an nr there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum NrInDht {
+    /// Nobody ever put it.
+    Never,
+    /// It is not there any more, and nobody deleted it: it was lost, or has expired.
+    Lost,
+    /// It is there.
+    Lies,
+    /// Its sender deleted it, as it does with what it has taken.
+    Deleted,
 }
 
 /// What a peer does there.
@@ -78,13 +95,14 @@ impl Dht {
         self.lay(DhtKey::Ns(to.clone()), name, Entry { value: DhtValue::Ns(Box::new(sealed)), password, expiry });
     }
     /// True when it is gone.
-    fn del(&mut self, key: DhtKey, name: Digest, password: &Secret) -> bool {
+    pub(crate) fn del(&mut self, key: DhtKey, name: Digest, password: &Secret) -> bool {
         let Some(entries) = self.entries.get_mut(&key) else { return true };
         if entries.get(&name).is_some_and(|e| e.password != *password) {
             return false;
         }
         if entries.remove(&name).is_some() {
-            self.gone.insert((key, name));
+            self.gone.insert((key.clone(), name));
+            self.deleted.insert((key, name));
         }
         true
     }
@@ -93,14 +111,20 @@ impl Dht {
         entries.retain(|_, e| e.expiry > now);
         entries.iter().map(|(name, e)| (*name, e.value.clone())).collect()
     }
-    /// Whether a reader's word on a mail lies there for its sender.
-    pub(crate) fn has_nr(&self, to: &Address, submission: &SubmissionId, reader: &Address) -> bool {
-        let of_it = |value: &DhtValue| match value {
-            DhtValue::Nr(sealed) => (&sealed.nr.submission, &sealed.nr.reader) == (submission, reader),
+    /// What became there of a reader's word on a mail. Of several, what its sender is most likely to have read counts.
+    pub(crate) fn nr(&self, to: &Address, submission: &SubmissionId, reader: &Address) -> NrInDht {
+        let key = DhtKey::Nr(to.clone());
+        let of_it = |(at, _, entry): &&(DhtKey, Digest, Entry)| match &entry.value {
+            DhtValue::Nr(sealed) => *at == key && (&sealed.nr.submission, &sealed.nr.reader) == (submission, reader),
             DhtValue::Ns(_) => false,
         };
-        let entries = self.entries.get(&DhtKey::Nr(to.clone()));
-        entries.is_some_and(|entries| entries.values().any(|entry| of_it(&entry.value)))
+        let there = |name: &Digest| self.entries.get(&key).is_some_and(|entries| entries.contains_key(name));
+        let fate = |name: Digest| match (self.deleted.contains(&(key.clone(), name)), there(&name)) {
+            (true, _) => NrInDht::Deleted,
+            (_, true) => NrInDht::Lies,
+            _ => NrInDht::Lost,
+        };
+        self.once.iter().filter(of_it).map(|(_, name, _)| fate(*name)).max().unwrap_or(NrInDht::Never)
     }
     /// Loses one entry, if there is one.
     pub(crate) fn lose_one(&mut self) {
@@ -154,6 +178,8 @@ impl World {
                     let entry =
                         Entry { value: DhtValue::Nr(sealed), password: item.password.clone(), expiry: item.until };
                     self.dht.put(DhtKey::Nr(item.nr.to.clone()), name, entry);
+                } else {
+                    self.dht.failed.insert((item.nr.submission, item.nr.reader.clone()), self.t);
                 }
                 let failed = NrSent::Failed { why: "nobody stores it yet".to_owned(), for_good: false };
                 let sent = if works { NrSent::InDht(name) } else { failed };

@@ -12,6 +12,7 @@ use roost::model::notification::Outcome;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, Policy, SubmissionId, WallTime};
 
 use super::checker::{Letter, Orphan, Rule, survives};
+use super::dht::NrInDht;
 use super::liars::Lie;
 use super::network::{CallRef, PATIENCE_MS, Pending};
 use super::policy::is_of;
@@ -260,16 +261,32 @@ impl World {
             let reader = &self.peers[r];
             !reader.is_up() || self.t - reader.started < LAST_CHANCE_MS || reader.side != owner.side
         };
-        let is_said = owner.side == 0 && self.dht.has_nr(&owner.address, &id, receiver);
         // Members hear at once that the other one is there. Whoever is outside tries again after a while.
         let are_members = |r: usize| owner.in_group && owner.roster.has(&self.peers[r].id);
         let chance = |r: usize| if are_members(r) { TOLD_MS } else { TOLD_MS + TRIES_AGAIN_MS };
         let signed_at = self.truth.signed_at.get(&which).copied();
         let could_say = |r: usize| signed_at.is_some_and(|since| self.were_together(p, r, since, chance(r)));
-        if !is_said && self.at(receiver).is_some_and(|r| is_away(r) && !could_say(r)) {
+        let is_unheard = |r: usize| is_away(r) && !could_say(r) && !self.is_said_by_dht(p, r, &which);
+        if self.at(receiver).is_some_and(is_unheard) {
             self.truth.unheard.insert(which);
         } else {
             self.truth.unheard.remove(&which);
+        }
+    }
+
+    /// Whether a reader's word lies in the DHT where the owner can read it, or was there and the owner has deleted it, or would have to
+    /// be there: the reader had as much time to put it as one has who hears nobody, since it signed it or last tried in vain.
+    fn is_said_by_dht(&self, p: usize, r: usize, which: &(SubmissionId, Address)) -> bool {
+        let owner = &self.peers[p];
+        match self.dht.nr(&owner.address, &which.0, &which.1) {
+            NrInDht::Lies => owner.side == 0,
+            NrInDht::Deleted => true,
+            NrInDht::Lost => false,
+            NrInDht::Never => {
+                let signed_at = self.truth.signed_at.get(which);
+                let since = signed_at.max(self.dht.failed.get(which)).filter(|_| signed_at.is_some());
+                since.is_some_and(|since| self.reached_dht(r, *since, TOLD_MS + TRIES_AGAIN_MS))
+            }
         }
     }
 

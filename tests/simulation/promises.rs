@@ -1,11 +1,12 @@
 //! What peers promise, in written stories: which losses of a mail that was shown as safe the checker counts, whose word has to be heard,
 //! what a restored owner has to know; and what it excuses.
 
-use roost::model::{MailId, Mode, Policy};
+use roost::model::dht::DhtKey;
+use roost::model::{Digest, MailId, Mode, Policy};
 
 use super::absent::{self, DAY, MEMBER, OWNER, RITA, STAYS};
 use super::checker::{Promise, Rule};
-use super::dht::Dht;
+use super::dht::Entry;
 use super::liars::Lie;
 use super::world::World;
 
@@ -138,7 +139,7 @@ fn r2_a_readers_word_need_not_be_heard_only_if_it_never_met_the_owner_since_it_r
         world.peers[OWNER].left = false;
         world.start(OWNER);
         assert!(!is_unheard(&mut world, &h, reader, None), "it is in the DHT");
-        world.dht = Dht::default();
+        loses_dht(&mut world);
         assert!(is_unheard(&mut world, &h, reader, None), "it was said to nobody");
 
         // Read while both were there it would have been said, though the reader is off now.
@@ -152,6 +153,45 @@ fn r2_a_readers_word_need_not_be_heard_only_if_it_never_met_the_owner_since_it_r
         let pause = until - chance / 2;
         world.truth.presence.get_mut(&reader).unwrap().splice(1..1, [(pause, None), (pause + 1, Some(0))]);
         assert!(is_unheard(&mut world, &h, reader, None));
+    }
+}
+
+/// The DHT loses all that is there.
+fn loses_dht(world: &mut World) {
+    for _ in 0..100 {
+        world.dht.lose_one();
+    }
+}
+
+#[test]
+fn r2_what_a_reader_could_put_into_the_dht_and_what_its_owner_took_from_there_is_heard() {
+    const CHANCE: u64 = 330_000;
+    for reader in [MEMBER, RITA] {
+        let mut world = absent::world(Mode::Fragments);
+        let h = world.mails(reader);
+        world.goes(OWNER);
+        world.opens_all(reader);
+        world.goes(reader);
+        let until = world.t;
+        let which = (world.truth.mails[&h].submission, world.peers[reader].address.clone());
+
+        // It was never put.
+        let before = std::mem::take(&mut world.dht);
+        assert!(is_unheard(&mut world, &h, reader, Some(until - CHANCE + 1)), "too late");
+        assert!(!is_unheard(&mut world, &h, reader, Some(until - CHANCE)), "its postbox keeps it back");
+        world.dht.failed.insert(which.clone(), until - CHANCE + 1);
+        assert!(is_unheard(&mut world, &h, reader, None), "it tried in vain, and again too late");
+        world.dht.failed.clear();
+        world.truth.presence.get_mut(&reader).unwrap().insert(1, (until - CHANCE, Some(1)));
+        assert!(is_unheard(&mut world, &h, reader, None), "the DHT is on the other side");
+
+        // It was put, whenever that was, and the owner took it.
+        world.dht = before;
+        let of_nr = |(key, ..): &&(DhtKey, Digest, Entry)| matches!(key, DhtKey::Nr(_));
+        let (key, name, entry) = world.dht.once.iter().find(of_nr).unwrap().clone();
+        assert!(!is_unheard(&mut world, &h, reader, None), "it lies there");
+        assert!(world.dht.del(key, name, &entry.password));
+        assert!(!is_unheard(&mut world, &h, reader, None), "who deletes it has it in its journal");
     }
 }
 
