@@ -128,7 +128,7 @@ pub(crate) struct Truth {
     pub(crate) reported: BTreeMap<MailId, BTreeMap<PeerId, BTreeMap<Part, u64>>>,
     /// Audits that members missed, as the owner knows: what was reported before the last one does not count.
     pub(crate) missed: BTreeMap<(MailId, PeerId), Vec<MissedAudit>>,
-    /// Who gave up parts of what as placement says, and when last.
+    /// Who gave up parts of what as placement says, and holds none again since, and when last.
     pub(crate) moved_away: BTreeMap<(usize, MailId), u64>,
     /// Mails of owners whose disk died, that were announced then.
     pub(crate) orphans: Vec<Orphan>,

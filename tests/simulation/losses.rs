@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use roost::core::outbox::{self, MailStatus, RecoverJob};
 use roost::core::postbox::MailKey;
-use roost::core::{Brain, fetch};
+use roost::core::{Brain, fetch, replicator};
 use roost::model::notification::Ns;
 use roost::model::{Address, Digest, MailId, Part, PeerId, SubmissionId, Urgency};
+use roost::wire;
 
 use super::checker::{Letter, Orphan, Promise, readable};
-use super::disk::{Disk, DiskOp, SealedNs};
+use super::disk::{Disk, DiskOp, Record, SealedNs};
 use super::liars::Lie;
 use super::peer::{After, Tell, Waiter};
 use super::sabotage::Saboteur;
@@ -170,6 +171,21 @@ impl World {
         // Nobody gives up what is needed for as many losses as are declared.
         let safe = (promise.safe - fewer).max(0).min(self.declared_since(promise, h));
         i32::try_from(lost.len() + liars.count()).unwrap() > safe
+    }
+
+    /// A record is durable. Who holds a part of a mail again by that has not given it up any more: if it goes once more, then by what
+    /// is right at that time. Not where the file is gone or about to go: then it was written before that.
+    pub(crate) fn append(&mut self, p: usize, record: Record) {
+        if let Record::Replicator(bytes) = &record
+            && let replicator::Event::Held { owner, h, part } = wire::decode(bytes).unwrap()
+        {
+            let (peer, part) = (&self.peers[p], (owner, h, part));
+            let is_going = |op: &DiskOp| matches!(op, DiskOp::DropParts(parts) if parts.contains(&part));
+            if peer.disk.parts.contains(&part) && !peer.ops.values().any(|(op, _)| is_going(op)) {
+                self.truth.moved_away.remove(&(p, h));
+            }
+        }
+        self.peers[p].disk.append(record);
     }
 
     /// How many that had a mail whole gave it up by right since it was shown, with nobody in their place: as placement says, others were

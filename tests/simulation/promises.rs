@@ -1,12 +1,15 @@
 //! What peers promise, in written stories: which losses of a mail that was shown as safe the checker counts, whose word has to be heard,
 //! what a restored owner has to know; and what it excuses.
 
+use roost::core::replicator;
 use roost::model::dht::DhtKey;
-use roost::model::{Digest, MailId, Mode, Policy};
+use roost::model::{Digest, MailId, Mode, Part, Policy};
+use roost::wire;
 
 use super::absent::{self, DAY, MEMBER, OWNER, RITA, STAYS};
 use super::checker::{Promise, Rule};
 use super::dht::Entry;
+use super::disk::Record;
 use super::liars::Lie;
 use super::world::World;
 
@@ -48,6 +51,17 @@ fn r2_what_was_one_copy_too_many_and_is_given_up_by_right_is_not_promised_any_mo
     let since = Promise { at: world.t + 1, ..promise.clone() };
     assert!(!world.is_void(&h, &since, OWNER));
     world.truth.moved_away.clear();
+    assert!(!world.is_void(&h, &promise, OWNER));
+    world.gives_up(STAYS, &h);
+
+    // Nor was what it took again, and what then went in another way.
+    let part = (world.peers[OWNER].id, h, Part::Whole);
+    let held = Record::Replicator(wire::encode(&replicator::Event::Held { owner: part.0, h, part: part.2 }));
+    world.append(STAYS, held.clone());
+    assert!(world.is_void(&h, &promise, OWNER), "its file has gone since that was written");
+    world.peers[STAYS].disk.parts.insert(part);
+    world.append(STAYS, held);
+    world.has_nothing(STAYS, &h);
     assert!(!world.is_void(&h, &promise, OWNER));
     world.gives_up(STAYS, &h);
 

@@ -340,7 +340,7 @@ impl World {
         let pending: Vec<Record> = self.peers[p].commits.drain(..).flat_map(|c| c.records).collect();
         let written = self.rng.index(pending.len() + 1);
         for record in pending.into_iter().take(written) {
-            self.peers[p].disk.append(record);
+            self.append(p, record);
         }
         for (op, _) in std::mem::take(&mut self.peers[p].ops).into_values() {
             if self.rng.chance(500) {
@@ -537,7 +537,7 @@ impl World {
         let Some(Commit { records, then }) = self.peers[p].commits.pop_front() else { return };
         for record in records {
             self.check_record(p, &record);
-            self.peers[p].disk.append(record);
+            self.append(p, record);
         }
         for wish in then {
             if self.peers[p].life == life && self.violation.is_none() {
