@@ -116,10 +116,10 @@ impl World {
     }
 
     /// A peer takes its clock for right, as whoever is in no group does at its start. It cannot know that all that it hears is wrong,
-    /// or that nobody is there who could tell.
+    /// or that nobody is there who could tell. By one that is ahead it takes for over what lives; by one that is behind nothing.
     pub(crate) fn trust_clock(&mut self, p: usize) {
         let peer = &mut self.peers[p];
-        peer.fooled |= peer.skew.abs() > OFF_MS;
+        peer.fooled |= peer.skew > OFF_MS;
         self.tell_clock(p, false);
     }
 

@@ -176,7 +176,7 @@ pub(crate) struct Peer {
     pub(crate) clock_off: bool,
     /// Since when its clock waits to be compared.
     pub(crate) unsure_since: Option<u64>,
-    /// It once had to take a wrong clock for right.
+    /// It once had to take a clock for right that was ahead.
     pub(crate) fooled: bool,
     pub(crate) liar: bool,
     /// Pages that a liar once showed.

@@ -146,9 +146,8 @@ impl World {
             return;
         }
         let policy = self.gd.policy.clone();
-        // Who claims every part says that it holds what is left from before, too, however often it is asked; and who had to take a
-        // wrong clock for right has forgotten what it held to be over.
-        let claimed = self.once_members().any(|p| self.lies(p, Lie::ClaimsAll) || self.peers[p].fooled);
+        // Who claims every part says that it holds what is left from before, too, however often it is asked.
+        let claimed = self.once_members().any(|p| self.lies(p, Lie::ClaimsAll));
         // Of one that forks its msglist nobody learns how it keeps its mails.
         for p in self.gd.members.clone().into_iter().filter(|p| !self.lies_in_lists(*p)).collect::<Vec<_>>() {
             let Some(brains) = &self.peers[p].brains else { continue };
@@ -159,7 +158,7 @@ impl World {
                 .find(|mail| mail.encoding != policy.encoding_for(mail.length, others) && !self.is_unreadable(&mail.h));
             let why = match stays {
                 Some(mail) => format!("{} still keeps {} as {:?}", self.name(p), mail.h, mail.encoding),
-                None if claimed || self.waits_for_hiders(p, &status.moving_waits_for) => continue,
+                None if claimed || self.waits_in_vain(p, &status.moving_waits_for) => continue,
                 None => {
                     let denied = self.denied(p);
                     let mut mails = status.submissions.iter().flat_map(|s| &s.mails);
@@ -173,10 +172,13 @@ impl World {
         }
     }
 
-    /// Whether all for whom a peer waits hid from it what it had listed before it was restored: it listed something else in that place,
-    /// so they take its list for forked and read no more of it.
-    fn waits_for_hiders(&self, p: usize, waits: &[Address]) -> bool {
-        !waits.is_empty() && waits.iter().all(|member| self.at(member).is_some_and(|m| self.hides_list_of(p, m)))
+    /// Whether one for whom a peer waits had to take a clock for right that was ahead: it has forgotten what it held to be over. Or all
+    /// of them hid from it what it had listed before it was restored: it listed something else in that place, so they take its list
+    /// for forked and read no more of it.
+    fn waits_in_vain(&self, p: usize, waits: &[Address]) -> bool {
+        let mut known = waits.iter().map(|member| self.at(member));
+        let is_fooled = known.clone().flatten().any(|m| self.peers[m].fooled);
+        is_fooled || (!waits.is_empty() && known.all(|m| m.is_some_and(|m| self.hides_list_of(p, m))))
     }
 
     /// Which open mails of a peer a liar denies for good: its fork says under its own name that they are gone, it read that back

@@ -1,7 +1,7 @@
 //! What peers promise, in written stories: which losses of a mail that was shown as safe the checker counts, whose word has to be heard,
 //! what a restored owner has to know; and what it excuses.
 
-use roost::core::replicator;
+use roost::core::{Brain, replicator};
 use roost::model::dht::DhtKey;
 use roost::model::{Digest, MailId, Mode, Part, Policy};
 use roost::wire;
@@ -226,5 +226,45 @@ fn r2_a_mail_that_a_restored_owner_was_told_of_in_time_is_not_forgotten_later() 
         world.peers[OWNER].disk.ledger.submitted.remove(&id);
         world.truth.mails.get_mut(&h).unwrap().expiry.0 -= 45 * DAY;
         assert_eq!(world.is_forgotten(&id, &world.truth.letters[&id], &rita), is_late);
+    }
+}
+
+#[test]
+fn r12_a_move_need_not_end_only_for_an_owner_that_waits_for_one_whose_clock_was_ahead_and_taken_for_right() {
+    let mut world = absent::world(Mode::Full);
+    world.mails(RITA);
+    world.change_policy(Policy { mode: Mode::Fragments, ..world.gd.policy.clone() });
+    let policy = world.gd.policy.clone();
+    let never_arrives = |world: &mut World| {
+        world.check_moved();
+        world.violation.take().is_some_and(|violation| violation.rule == Rule::R12)
+    };
+    let mut seen = 0;
+    for _ in 0..60_000 {
+        world.passes(10);
+        let status = world.peers[OWNER].brains.as_ref().unwrap().outbox.observe(world.now(OWNER));
+        let mail = &status.submissions[0].mails[0];
+        if mail.encoding != policy.encoding_for(mail.length, 3) || !mail.moving || status.moving_waits_for.is_empty() {
+            continue;
+        }
+        seen += 1;
+        assert!(never_arrives(&mut world), "it moves");
+        for p in 0..RITA {
+            let is_waited_for = status.moving_waits_for.contains(&world.peers[p].address);
+            world.peers[p].fooled = true;
+            assert_eq!(never_arrives(&mut world), !is_waited_for);
+            world.peers[p].fooled = false;
+        }
+    }
+    assert!(seen > 0 && !never_arrives(&mut world), "it has arrived");
+}
+
+#[test]
+fn r2_only_a_clock_that_is_ahead_makes_one_that_hears_nobody_take_for_over_what_lives() {
+    let mut world = absent::world(Mode::Fragments);
+    for (days, is_fooled) in [(-45, false), (45, true)] {
+        world.peers[OWNER].skew = days * i64::try_from(DAY).unwrap();
+        world.trust_clock(OWNER);
+        assert_eq!(world.peers[OWNER].fooled, is_fooled);
     }
 }
