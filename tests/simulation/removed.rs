@@ -35,6 +35,13 @@ impl World {
     }
 }
 
+/// Every mail came to the end that its readers and its owner must know of.
+fn has_ended_well(world: &mut World) {
+    assert!(world.all_ended());
+    world.check_outcomes();
+    world.is_well();
+}
+
 #[test]
 fn r7_a_removed_member_keeps_what_it_did_not_know_to_be_gone_and_nothing_else() {
     let mut world = world();
@@ -100,9 +107,7 @@ fn r2_what_one_showed_to_be_safe_who_was_removed_those_who_stay_keep_for_its_rea
     assert!(!world.all_ended(), "rita has not read it");
     world.opens_all(RITA);
     assert!(world.has_read(RITA, &h), "from those who stay");
-    assert!(world.all_ended());
-    world.check_outcomes();
-    world.is_well();
+    has_ended_well(&mut world);
 }
 
 #[test]
@@ -284,15 +289,11 @@ fn r2_who_left_as_its_user_mailed_is_heard_by_nobody_that_goes_by_a_gd_without_i
     assert!(member, "its members know that it has left");
     assert!(!rita, "she has heard of it");
     world.opens_all(RITA);
-    assert!(world.all_ended());
-    world.check_outcomes();
-    world.is_well();
+    has_ended_well(&mut world);
 
     // It is shown as expired in time.
     world.passes(7 * DAY);
-    assert!(world.all_ended());
-    world.check_outcomes();
-    world.is_well();
+    has_ended_well(&mut world);
 }
 
 #[test]

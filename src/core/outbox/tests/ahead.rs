@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
-use super::truth::{as_read_by_a_member, mails_listed, members, members_know, restored_from_before_a_cancel, silence};
+use super::truth::{
+    as_read_by_a_member, mails_listed, members, members_know, restored_from_before_a_cancel, sent_after_a_copy, silence,
+};
 use super::world::{Outside, Rules, World, address, key};
 use super::{DAY, MINUTE, end_of, ending, only_mail};
 use crate::core::Token;
@@ -42,12 +44,7 @@ fn asks(world: &mut World, happens: impl FnOnce(&mut World)) -> Vec<Cursor> {
 /// An owner that sent a mail since its copy was made, which its members have read; its clock is ahead, it opened an epoch for want of
 /// an answer, and is told late.
 fn passed_over() -> (World, MailId) {
-    let mut world = World::new(5, Rules::default());
-    world.run(MINUTE);
-    let backup = world.outside.copy();
-    world.submit(1, &["rita@readers"], &[]);
-    world.run(MINUTE);
-    let h = only_mail(&world);
+    let (mut world, backup, h) = sent_after_a_copy();
     members_know(&mut world);
     silence(&mut world);
     world.restored = true;
@@ -134,12 +131,8 @@ fn r2_r7_what_is_over_for_long_stays_so_at_a_start_whose_clock_is_in_doubt_for_a
 
 #[test]
 fn r7_a_tombstone_that_no_list_has_ends_an_open_mail_by_whatever_clock() {
-    let mut world = World::new(5, Rules::default());
-    world.run(MINUTE);
-    let before = world.outside.copy();
-    world.submit(1, &["rita@readers"], &[]);
-    world.run(MINUTE);
-    let (open, h) = (world.outside.copy(), only_mail(&world));
+    let (mut world, before, h) = sent_after_a_copy();
+    let open = world.outside.copy();
     let read = as_read_by_a_member(&mut world);
     world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
     world.run(MINUTE);
@@ -176,12 +169,8 @@ fn r7_a_tombstone_that_no_list_has_ends_an_open_mail_by_whatever_clock() {
 
 #[test]
 fn r7_a_tombstone_that_is_passed_over_is_asked_for_again_from_where_the_list_ended_at_the_start() {
-    let mut world = World::new(5, Rules::default());
-    world.run(MINUTE);
-    let backup = world.outside.copy();
-    world.submit(1, &["rita@readers"], &[]);
-    world.run(MINUTE);
-    let (h, other) = (only_mail(&world), MailId::new([99; 20]));
+    let (mut world, backup, h) = sent_after_a_copy();
+    let other = MailId::new([99; 20]);
     members_know(&mut world);
     // Of this mail nobody knows more than its end.
     let (owner, at) = (key(1).peer_id(), world.now.wall);

@@ -6,7 +6,7 @@ use serde_bytes::ByteBuf;
 
 use super::truth::{
     as_read_by_a_member, listed, mails_listed, members, members_know, restored_from_before,
-    restored_from_before_a_cancel, silence,
+    restored_from_before_a_cancel, sent_after_a_copy, silence,
 };
 use super::world::{Rules, World, address, fingerprint, key, roster, submission};
 use super::{DAY, MINUTE, end_of, ending, only_mail};
@@ -52,18 +52,10 @@ fn r7_a_journal_torn_anywhere_in_what_was_adopted_leaves_nothing_half_ended() {
 
 #[test]
 fn r2_a_mail_that_is_adopted_late_expires_with_a_word_to_its_sender() {
-    let (mut world, h) = {
-        let mut world = World::new(5, Rules::default());
-        world.run(MINUTE);
-        let backup = world.outside.copy();
-        world.submit(1, &["rita@readers"], &[]);
-        world.run(MINUTE);
-        let h = only_mail(&world);
-        members_know(&mut world);
-        silence(&mut world);
-        world.restore(&backup);
-        (world, h)
-    };
+    let (mut world, backup, h) = sent_after_a_copy();
+    members_know(&mut world);
+    silence(&mut world);
+    world.restore(&backup);
     world.run(MINUTE);
     let shown = |world: &World| world.brain.observe(world.now);
     assert_eq!((shown(&world).mails, shown(&world).unread), (0, 5), "who looks at this only would let it leave");
@@ -117,12 +109,7 @@ fn r2_an_nr_for_a_mail_that_a_member_may_yet_tell_of_is_put_off_for_ten_minutes(
 
 #[test]
 fn r7_a_tombstone_that_no_list_has_wins_too_and_is_listed() {
-    let mut world = World::new(5, Rules::default());
-    world.run(MINUTE);
-    let backup = world.outside.copy();
-    world.submit(1, &["rita@readers"], &[]);
-    world.run(MINUTE);
-    let h = only_mail(&world);
+    let (mut world, backup, h) = sent_after_a_copy();
     // The member has read of the mail, and was told by a 410 that it is gone.
     let read = as_read_by_a_member(&mut world);
     world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
@@ -158,12 +145,7 @@ fn r7_a_tombstone_that_no_list_has_wins_too_and_is_listed() {
 
 #[test]
 fn r4_r7_a_members_own_tombstone_neither_ends_a_mail_nor_hides_the_owners() {
-    let mut world = World::new(5, Rules::default());
-    world.run(MINUTE);
-    let backup = world.outside.copy();
-    world.submit(1, &["rita@readers"], &[]);
-    world.run(MINUTE);
-    let h = only_mail(&world);
+    let (mut world, backup, h) = sent_after_a_copy();
     let read = as_read_by_a_member(&mut world);
     let gone = Tombstone {
         owner: key(3).peer_id(),
@@ -403,12 +385,7 @@ fn r2_r7_a_mail_that_is_long_over_does_not_come_back_with_what_members_read_else
 
 /// An owner that nobody tells of a mail that it sent since its copy was made, but that the mail is gone; and what members have read of it.
 fn knows_only_the_end(ends: impl FnOnce(&mut World, MailId)) -> (World, MailId) {
-    let mut world = World::new(5, Rules::default());
-    world.run(MINUTE);
-    let backup = world.outside.copy();
-    world.submit(1, &["rita@readers"], &[]);
-    world.run(MINUTE);
-    let h = only_mail(&world);
+    let (mut world, backup, h) = sent_after_a_copy();
     // They were off when it came to its end.
     members_know(&mut world);
     ends(&mut world, h);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{Rules, World, address, fingerprint, key, roster, submission};
+use super::world::{Outside, Rules, World, address, fingerprint, key, roster, submission};
 use super::{DAY, MINUTE, answers, end_of, ending, only_mail, page};
 use crate::core::outbox::adopt::{OwnPage, OwnerNote};
 use crate::core::outbox::{CancelTarget, Cursor, EndedAs, Event, Input, MailId, Notify, NrFrom, Outbox, Reply};
@@ -91,14 +91,20 @@ fn r5_r7_an_owner_restored_from_an_old_disk_adopts_what_it_listed_since_and_repe
     assert_eq!(ending(&world, &second), Some(Ending::Received), "the reader's word ends an adopted mail");
 }
 
-/// A world restored from before `rita@readers` was sent a mail, and that mail.
-pub(super) fn restored_from_before(nobody_has_it: bool) -> (World, MailId) {
+/// A world that sent a mail after its disk was copied, the copy, and the mail.
+pub(super) fn sent_after_a_copy() -> (World, Outside, MailId) {
     let mut world = World::new(5, Rules::default());
     world.run(MINUTE);
     let backup = world.outside.copy();
     world.submit(1, &["rita@readers"], &[]);
     world.run(MINUTE);
     let h = only_mail(&world);
+    (world, backup, h)
+}
+
+/// A world restored from before `rita@readers` was sent a mail, and that mail.
+pub(super) fn restored_from_before(nobody_has_it: bool) -> (World, MailId) {
+    let (mut world, backup, h) = sent_after_a_copy();
     members_know(&mut world);
     if nobody_has_it {
         world.rules.nobody_has.insert(h);
@@ -189,12 +195,7 @@ fn r1_a_mail_goes_behind_its_durable_tombstone_also_when_its_owner_is_alone() {
 
 #[test]
 fn holdings_told_while_the_members_are_asked_are_those_of_adopted_mails_too() {
-    let mut world = World::new(5, Rules::default());
-    world.run(MINUTE);
-    let backup = world.outside.copy();
-    world.submit(1, &["rita@readers"], &[]);
-    world.run(MINUTE);
-    let h = only_mail(&world);
+    let (mut world, backup, h) = sent_after_a_copy();
     members_know(&mut world);
     world.restore(&backup);
     // The member's word comes before its answer to what it has of the list.
@@ -348,12 +349,7 @@ fn a_mail_sealed_again_before_a_member_told_of_the_first_form_ends_in_both_with_
 
 #[test]
 fn a_list_that_forked_is_mended_by_a_new_epoch_that_says_everything_again() {
-    let mut world = World::new(5, Rules::default());
-    world.run(MINUTE);
-    let backup = world.outside.copy();
-    world.submit(1, &["rita@readers"], &[]);
-    world.run(MINUTE);
-    let first = only_mail(&world);
+    let (mut world, backup, first) = sent_after_a_copy();
     members_know(&mut world);
     let told = world.rules.own_lists.clone();
     // Restored, with a clean stop in its journal and nobody there: it goes on at the same place with something else.
@@ -423,11 +419,7 @@ fn r3_a_clock_that_is_far_ahead_drops_no_entries_before_it_has_stood_for_hours()
 
 #[test]
 fn a_foreign_or_forged_list_is_not_adopted() {
-    let mut world = World::new(5, Rules::default());
-    world.run(MINUTE);
-    let backup = world.outside.copy();
-    world.submit(1, &["rita@readers"], &[]);
-    world.run(MINUTE);
+    let (mut world, backup, _) = sent_after_a_copy();
     let mut forged = as_read_by_a_member(&mut world);
     let last = forged.page.runs[0].entries.pop().unwrap();
     let mut altered = last.into_vec();
