@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::events::{Event, Facts, SealedReceiver};
 use super::io::{Action, Input};
+use super::own_list::LOOSE_MAX;
 use super::{Batch, Outbox, RETRY_FIRST, Timer};
 use crate::model::group::Member;
 use crate::model::msglist::{Cursor, Epoch, Head, Seq, SignedTombstone};
@@ -103,6 +104,19 @@ impl Adoption {
     fn has_read_somebody(&self) -> bool {
         self.asked.is_empty() && !self.read.is_empty()
     }
+
+    /// Keeps a tombstone from elsewhere than a list. So many are kept whose mails end last: a member that tells old ones crowds none out.
+    pub(super) fn keep_loose(&mut self, h: MailId, expiry: WallTime, signed: SignedTombstone) {
+        if self.loose.contains_key(&h) {
+            return;
+        }
+        if self.loose.len() >= LOOSE_MAX {
+            let first = self.loose.iter().map(|(h, (expiry, _))| (*expiry, *h)).min();
+            let Some((_, first)) = first.filter(|(first, _)| *first < expiry) else { return };
+            self.loose.remove(&first);
+        }
+        self.loose.insert(h, (expiry, signed));
+    }
 }
 
 impl Outbox {
@@ -145,6 +159,11 @@ impl Outbox {
     /// The clock was found to be right. Under one that was not, what a member told may have been passed over, or not have been
     /// asked for: then whoever has answered is asked once more.
     pub(super) fn read_again_by_a_right_clock(&mut self, now: Now) {
+        if !self.adoption.holding {
+            let mut batch = Batch::default();
+            self.take_loose(&mut batch, now);
+            self.commit(batch);
+        }
         let since = self.doubted_since(now).min(self.adoption.since);
         let is_wider = std::mem::replace(&mut self.adoption.since, since) != since;
         if !std::mem::take(&mut self.adoption.passed_over) && !is_wider {

@@ -397,7 +397,8 @@ pub(super) struct State {
     pub(super) odd_by_end: BTreeSet<(WallTime, SubmissionId)>,
     /// Mails without a tombstone; follows from the above.
     pub(super) open: BTreeSet<MailId>,
-    /// Signed tombstones of mails of which nothing else is known, each with the mail's expiry.
+    /// Signed tombstones that came before their mails, each with the mail's expiry. A mail that is told later may stand in `mails` for
+    /// a while as well, until its end is listed.
     pub(super) gone: BTreeMap<MailId, (WallTime, Vec<u8>)>,
     /// Members that could not show what they had confirmed of a mail, until they confirm it anew.
     pub(super) misses: BTreeMap<(PeerId, MailId), WallTime>,

@@ -17,7 +17,7 @@ use crate::wire::http::TOMBSTONE_BYTES_MAX;
 use crate::wire::msglist::{Page, Run, VerifiedRun, decode_entry};
 
 /// Most tombstones from elsewhere than a list that are taken from a page.
-const LOOSE_MAX: usize = 4096;
+pub(super) const LOOSE_MAX: usize = 4096;
 
 /// A page fits neither the list here nor itself.
 pub(super) struct Misfit;
@@ -38,9 +38,9 @@ impl Outbox {
         }
         for bytes in page.tombstones.iter().take(LOOSE_MAX) {
             let signed = SignedTombstone(bytes.to_vec());
-            let is_short = signed.0.len() <= TOMBSTONE_BYTES_MAX && self.adoption.loose.len() < LOOSE_MAX;
+            let is_short = signed.0.len() <= TOMBSTONE_BYTES_MAX;
             if let Some(tombstone) = self.own_tombstone(&signed).filter(|_| is_short) {
-                self.adoption.loose.entry(tombstone.h).or_insert((tombstone.expiry, signed));
+                self.adoption.keep_loose(tombstone.h, tombstone.expiry, signed);
             }
         }
         if !self.adoption.holding {
@@ -87,6 +87,10 @@ impl Outbox {
         for (h, (expiry, signed)) in std::mem::take(&mut self.adoption.loose) {
             let is_known = self.state.mails.contains_key(&h) || self.state.gone.contains_key(&h);
             if !is_known && self.seems_long_over(now, expiry) {
+                // Whoever told it may be gone when a clock in doubt is right, and another tell the mail then.
+                if self.clock.is_doubtful() {
+                    self.adoption.loose.insert(h, (expiry, signed));
+                }
                 continue;
             }
             self.adopt(batch, now, EntryBody::Tombstone(signed), None, &BTreeMap::new());

@@ -9,12 +9,13 @@ use super::truth::{
     as_read_by_a_member, mails_listed, members, members_know, restored_from_before_a_cancel, sent_after_a_copy, silence,
 };
 use super::world::{Outside, Rules, World, address, key};
-use super::{DAY, MINUTE, end_of, ending, only_mail};
+use super::{DAY, MINUTE, end_of, ending};
 use crate::core::Token;
-use crate::core::outbox::adopt::OwnPage;
+use crate::core::outbox::adopt::{Adoption, OwnPage};
+use crate::core::outbox::own_list::LOOSE_MAX;
 use crate::core::outbox::{CancelTarget, EndedAs, Input};
-use crate::model::MailId;
-use crate::model::msglist::{Cursor, Ending, Tombstone};
+use crate::model::msglist::{Cursor, Ending, SignedTombstone, Tombstone};
+use crate::model::{MailId, WallTime};
 use crate::wire::msglist::Page;
 
 /// Beyond the life of every mail, and the time for which it is remembered.
@@ -165,6 +166,45 @@ fn r7_a_tombstone_that_no_list_has_ends_an_open_mail_by_whatever_clock() {
     world.tell(Input::AuditedGone { member: key(3).peer_id(), h, tombstone });
     world.settle();
     assert_eq!(ending(&world, &h), Some(Ending::Cancelled), "at an audit");
+}
+
+#[test]
+fn r7_a_tombstone_that_is_passed_over_ends_its_mail_though_who_told_it_is_gone_when_the_clock_is_right() {
+    let (mut world, backup, h) = sent_after_a_copy();
+    let read = as_read_by_a_member(&mut world);
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
+    world.run(MINUTE);
+    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
+    let tombstone = ByteBuf::from(world.brain.tombstone_bytes(at).unwrap());
+    let alone = OwnPage { page: Page { tombstones: vec![tombstone], ..Page::default() }, ..read.clone() };
+    let (knows_the_end, knows_the_mail) = (key(3).peer_id(), key(6).peer_id());
+    world.rules.own_lists = [(knows_the_end, alone), (knows_the_mail, read)].into();
+    world.rules.silent = [knows_the_mail].into();
+    starts_ahead(&mut world, &backup);
+    world.run(DAY);
+    assert!(world.brain.state.gone.is_empty() && world.brain.state.mails.is_empty(), "it seems to be over for long");
+    world.rules.silent = [knows_the_end].into();
+    clock_is_right(&mut world);
+    world.tell(Input::PeerIsBack(knows_the_mail));
+    world.run(DAY);
+    assert!(world.outside.taken.is_empty(), "nobody is told of a mail that is gone");
+    assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
+}
+
+/// A member replays tombstones that this peer signed long ago, more than are kept, before another one tells what is news.
+#[test]
+fn r7_old_tombstones_crowd_out_none_of_a_mail_that_ends_later() {
+    let mut world = World::new(5, Rules::default());
+    let kept = &mut world.brain.adoption;
+    let mail = |n: usize| MailId::new(std::array::from_fn(|i| n.to_be_bytes().get(i).copied().unwrap_or_default()));
+    let keep = |kept: &mut Adoption, n: usize, expiry: u64| {
+        kept.keep_loose(mail(n), WallTime(expiry), SignedTombstone(Vec::new()));
+    };
+    (0..LOOSE_MAX + 10).for_each(|n| keep(kept, n, 100 + n as u64 % 2));
+    keep(kept, 1_000_000, 200);
+    keep(kept, 1_000_001, 50);
+    assert_eq!(kept.loose.len(), LOOSE_MAX);
+    assert!(kept.loose.contains_key(&mail(1_000_000)) && !kept.loose.contains_key(&mail(1_000_001)));
 }
 
 #[test]
