@@ -15,8 +15,8 @@ use crate::model::{Address, Encoding, MailId, MonoTime, Part, PeerId};
 pub(super) const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// Mails looked at in one step after a change of the group, so that a large outbox does not stop everything else.
 const SCAN_STEP: usize = 500;
-/// A mail first named this shortly before a change of the group may have been placed by members with different views.
-const SETTLING: Duration = Duration::from_secs(600);
+/// A mail first named this shortly before or after a change of the group may have been placed by members with different views.
+pub(super) const SETTLING: Duration = Duration::from_secs(600);
 /// After a part was chosen by asking others and taken, they are asked again: another may have chosen it at the same time.
 const CONFIRM_CHOICE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(90));
 /// The longest sleep towards an expiry, which is wall time: clocks are set now and then.
@@ -39,6 +39,7 @@ impl Replicator {
     /// Looks at one mail and starts what is to be done. Harmless at any time; does nothing while something is under way for it.
     pub(super) fn evaluate(&mut self, owner: PeerId, h: MailId) {
         self.reconsider_given_up(owner, h);
+        self.reconsider_question((owner, h));
         let Some(verdict) = self.judge(&owner, &h) else { return };
         let Some(o) = self.owners.get_mut(&owner) else { return };
         o.waiting.remove(&h);
@@ -158,6 +159,10 @@ impl Replicator {
     pub(super) fn placed(&self, owner: &PeerId, h: &MailId) -> Option<Vec<PeerId>> {
         self.with_place(owner, h, |place| place.placed())
     }
+    /// Marks who should hold a part of a mail.
+    fn placed_mark(&self, owner: &PeerId, h: &MailId) -> Option<u64> {
+        self.placed(owner, h).map(|placed| mark_of(&placed))
+    }
     /// The part of a member at first placement, when nobody holds anything.
     fn by_rank(&self, owner: &PeerId, h: &MailId, member: &PeerId) -> Option<Part> {
         self.with_place(owner, h, |place| place.assign(&Held::new()).get(member).copied())?
@@ -216,13 +221,15 @@ impl Replicator {
 
     /// Plans to ask whether somebody else took the part that was chosen here by asking; a restart forgets the plan, but not that
     /// there was a choice. What rank gave is no better if it came late, for want of room say, and somebody heard meanwhile that it
-    /// is not here: that one may have taken it, and asked again too early to find it here.
+    /// is not here: that one may have taken it, and asked again too early to find it here. Nor is it if another may have had it by
+    /// rank before the group changed, and asked before this peer knew of the mail.
     pub(super) fn confirm_choice(&mut self, owner: PeerId, h: MailId, batch: &mut Vec<Event>) {
         let now = self.now.mono;
         let at = now + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         let is_late = std::mem::take(&mut mail.asked_before_held) && !mail.noted_within(now, CONFIRM_CHOICE.0);
-        if mail.encoding != Encoding::Whole && (mail.noted.is_none() || is_late) {
+        let is_contested = std::mem::take(&mut mail.placed_by_others);
+        if mail.encoding != Encoding::Whole && (mail.noted.is_none() || is_late || is_contested) {
             mail.chosen = true;
             mail.confirm_at = Some(at);
             self.timers.insert((at, owner, h));
@@ -247,7 +254,14 @@ impl Replicator {
         let single = |parts: &BTreeSet<Part>| fitting(mail.encoding, parts) == 1;
         let is_mine = |part: &&Part| single(&mail.held) && fits(mail.encoding, **part);
         let mine = mail.held.iter().find(is_mine)?;
-        let is_twin = |(member, parts): (&PeerId, &BTreeSet<Part>)| *member != me && parts.contains(mine);
+        // Who holds another one besides, which nobody else has, gives up this one: it has moved already.
+        let is_elsewhere =
+            |member: &PeerId, part: &Part| known.iter().any(|(m, held)| m != member && held.contains(part));
+        let is_no_news =
+            |member: &PeerId, part: &Part| part == mine || !fits(mail.encoding, *part) || is_elsewhere(member, part);
+        let is_twin = |(member, parts): (&PeerId, &BTreeSet<Part>)| {
+            *member != me && parts.contains(mine) && parts.iter().all(|part| is_no_news(member, part))
+        };
         if !answers.iter().any(is_twin) {
             return None;
         }
@@ -270,7 +284,7 @@ impl Replicator {
         assigned: &BTreeMap<PeerId, Part>,
         answers: &BTreeMap<PeerId, BTreeSet<Part>>,
     ) {
-        let among = self.placed(&owner, &h).map(|placed| mark_of(&placed));
+        let among = self.placed_mark(&owner, &h);
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         mail.goal = assigned.get(&me).copied();
         let missing = mail.goal.filter(|part| !mail.held.contains(part));
@@ -366,7 +380,7 @@ impl Replicator {
             .collect();
         for (owner, h) in held {
             let by_rank = self.by_rank(&owner, &h, &me);
-            let among = self.placed(&owner, &h).map(|placed| mark_of(&placed));
+            let among = self.placed_mark(&owner, &h);
             let at = self.now.mono + self.jitter.between(CONFIRM_CHOICE.0, CONFIRM_CHOICE.1);
             let Some(mail) = self.owners.mail_mut(&owner, &h) else { continue };
             let among_others = mail.settled_among.is_some_and(|mark| Some(mark) != among);
@@ -391,10 +405,10 @@ impl Replicator {
         }
     }
     fn look_after_change(&mut self, (owner, h): MailKey) {
-        let Some(placed) = self.placed(&owner, &h) else { return };
-        let mark = mark_of(&placed);
+        let Some(mark) = self.placed_mark(&owner, &h) else { return };
         let now = self.now.mono;
         let Some(me) = self.roster.as_ref().map(|r| r.me.peer_id) else { return };
+        let by_rank = self.by_rank(&owner, &h, &me);
         let Some(mail) = self.owners.mail_mut(&owner, &h) else { return };
         if mail.placed_mark.replace(mark).is_some_and(|before| before != mark) {
             mail.tries = 0;
@@ -404,8 +418,7 @@ impl Replicator {
                 // One that was not placed may have kept a part that somebody else now holds too.
                 let kept_one = mail.goal.is_none() && !mail.held.is_empty();
                 // Another may have taken the same by a view in which this one was lost, and hold it by rank now.
-                let by_rank = scheme(mail.encoding, placed.len()).assign(&placed, &Held::new());
-                let is_elsewhere = mail.goal.is_some_and(|goal| by_rank.get(&me) != Some(&goal));
+                let is_elsewhere = mail.goal.is_some_and(|goal| by_rank != Some(goal));
                 let chosen = mail.chosen || is_elsewhere;
                 mail.ask_again |= unsettled || kept_one || chosen || mail.noted_within(now, SETTLING);
                 // Others hold what rank would give this peer now: rank alone counts at first placement only.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
-use super::decide::GRACE;
+use super::decide::{GRACE, SETTLING};
 use super::list::{RunRefused, Taken};
 use super::owner::{Mail, Wait};
 use super::scheme::is_possible;
@@ -136,6 +136,9 @@ impl Replicator {
             }
         }
         let now = self.now.mono;
+        if self.roster.as_ref().is_some_and(|before| !places_alike(before, &roster)) {
+            self.regrouped = Some(now);
+        }
         let leaves = roster.leaving.contains(&roster.me.peer_id);
         for (id, owner) in self.owners.iter_mut() {
             owner.untaken_since = (leaves && !roster.has(id)).then(|| owner.untaken_since.unwrap_or(now));
@@ -466,6 +469,8 @@ impl Replicator {
         if let Some(mail) = self.owners.mail_mut(&owner, &h) {
             mail.noted = by_rank.then_some(self.now.mono);
             mail.chosen = !by_rank;
+            // Others may have placed it before they heard of a change that this peer has heard of.
+            mail.placed_by_others = self.regrouped.is_some_and(|at| self.now.mono.since(at) <= SETTLING);
         }
         for part in held {
             self.record(batch, Event::Held { owner, h, part });
@@ -517,6 +522,12 @@ impl Replicator {
         self.record(batch, Event::Tombstoned { owner, h, expiry, tombstone: ByteBuf::from(bytes.to_vec()), named });
         Some(h)
     }
+}
+
+/// Whether mails are placed among the same members.
+fn places_alike(one: &Roster, other: &Roster) -> bool {
+    let members = |roster: &Roster| roster.members.iter().map(|member| member.peer_id).collect::<BTreeSet<_>>();
+    one.lost == other.lost && members(one) == members(other)
 }
 
 fn signed_by(owner: PeerId, bytes: &[u8]) -> Option<Signed<Tombstone>> {

@@ -65,6 +65,8 @@ pub struct Replicator {
     now: Now,
     /// None before the first input.
     roster: Option<Roster>,
+    /// When the members among whom mails are placed last changed in this run.
+    regrouped: Option<MonoTime>,
     owners: Owners,
     clock: ClockDoubt,
     round: u64,
@@ -88,6 +90,7 @@ impl Replicator {
             config,
             now: Now::default(),
             roster: None,
+            regrouped: None,
             owners: Owners::default(),
             clock: ClockDoubt::default(),
             round: 0,

@@ -97,6 +97,8 @@ pub(super) struct Mail {
     /// Whether its part was not given by rank in this run of the peer, but chosen by asking others, some of whom may have been
     /// off: then each change of who is placed is a reason to ask again.
     pub(super) chosen: bool,
+    /// Whether the list named it so soon after a change of the group that others may have placed it by their view of before.
+    pub(super) placed_by_others: bool,
     /// Whether somebody asked and was told that the part which this peer should hold is not here: whoever asks so may take it.
     pub(super) asked_before_held: bool,
     /// When the others are asked whether one of them took the same part at the same time.
@@ -505,6 +507,7 @@ impl Mail {
             doubt: BTreeSet::new(),
             ask_again: false,
             chosen: true,
+            placed_by_others: false,
             asked_before_held: false,
             confirm_at: None,
             placed_mark: None,

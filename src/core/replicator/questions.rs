@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::owner::Task;
 use super::types::Action;
 use super::{MailKey, Replicator};
 use crate::model::{MonoTime, PeerId};
@@ -25,7 +26,7 @@ struct Doubted {
 /// What is to be asked.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    /// Of mails of which something is, or may be, wanted here, or waits to go.
+    /// Of mails of which something is, or may be, wanted here, or of which nothing is to stay here.
     pressing: BTreeSet<MailKey>,
     /// Of mails whose part is here: whether somebody else holds the same. A change of the group may make many of these.
     others: BTreeSet<MailKey>,
@@ -42,6 +43,12 @@ impl Questions {
     /// The same where the part that is wanted here is here: when nothing else is to be asked.
     pub(super) fn ask_later(&mut self, key: MailKey) {
         self.others.insert(key);
+    }
+
+    /// Takes back a question that nobody was asked yet; whether there is one.
+    fn take_back(&mut self, key: &MailKey) -> bool {
+        let is_pressing = self.pressing.remove(key);
+        self.others.remove(key) || is_pressing
     }
 
     fn next(&mut self) -> Option<MailKey> {
@@ -85,6 +92,19 @@ impl Replicator {
             members.retain(|member| *member != me);
             self.questions.under_way += 1;
             self.out.act(Action::AskHolders { owner, h, members });
+        }
+    }
+
+    /// What only waits to be asked about may be over by now, or wanted more than before: it is judged anew.
+    pub(super) fn reconsider_question(&mut self, key: MailKey) {
+        let (owner, h) = key;
+        if self.asks_once_more(&owner, &h) {
+            return;
+        }
+        if let Some(mail) = self.owners.mail_mut(&owner, &h).filter(|mail| mail.task == Task::Asking)
+            && self.questions.take_back(&key)
+        {
+            (mail.task, mail.ask_again) = (Task::Idle, true);
         }
     }
 

@@ -1,12 +1,16 @@
 //! Parts that are too many: the owner knows that one goes before its file does (R8).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::world::{KN, LIFE, NAMES, World, id};
-use super::{HOUR, all_five, indices};
+use super::world::{KN, LIFE, NAMES, World, id, key};
+use super::{HOUR, SIX, all_five, indices};
 use crate::core::Brain;
+use crate::core::replicator::owner::Task;
 use crate::core::replicator::{Input, Lookup};
 use crate::model::holding::HoldingState;
+use crate::model::msglist::{Ending, Tombstone};
+use crate::model::{MailId, PeerId};
 
 /// A member was lost, and another stood in for it: who went, and who stood in.
 fn with_a_stand_in() -> (World, &'static str, &'static str) {
@@ -57,6 +61,53 @@ fn of_alice(world: &mut World, name: &str) -> (usize, usize) {
     let status = world.peer(name).brain.as_ref().unwrap().observe(now);
     let of_alice = status.owners.iter().find(|owner| owner.peer == id("alice")).unwrap();
     (of_alice.parts, of_alice.going)
+}
+
+/// Frank counts as lost, and bob has more to ask about for that than may be asked at a time.
+fn has_much_to_ask() -> (World, PeerId, BTreeSet<MailId>) {
+    let mut world = World::new(&SIX);
+    (1..=40).for_each(|x| world.send("alice", x, KN));
+    world.run(HOUR);
+    world.kill("frank");
+    world.lost.insert(id("frank"));
+    let (alice, roster) = (id("alice"), world.roster("bob"));
+    world.log.clear();
+    world.tell("bob", Input::Roster(roster));
+    let owners = &world.peer("bob").brain.as_ref().unwrap().owners;
+    let asks = owners.get(&alice).unwrap().mails.iter().filter(|(_, mail)| mail.task == Task::Asking);
+    let asks: BTreeSet<MailId> = asks.map(|(h, _)| *h).collect();
+    assert!(asks.len() > 9, "{}", asks.len());
+    (world, alice, asks)
+}
+
+#[test]
+fn r7_what_only_waits_to_be_asked_about_goes_without_that_when_it_is_over() {
+    let (mut world, alice, asks) = has_much_to_ask();
+    let last = *asks.last().unwrap();
+    let tombstone = Tombstone {
+        owner: alice,
+        h: last,
+        ending: Ending::Cancelled,
+        at: world.now.wall,
+        expiry: world.now.wall + LIFE,
+    };
+    let gone = vec![key("alice").sign(tombstone).to_entry().0];
+    let first = *asks.first().unwrap();
+    world.tell("bob", Input::Holders { owner: alice, h: first, answers: BTreeMap::new(), gone });
+    let brain = world.peer("bob").brain.as_ref().unwrap();
+    assert_eq!(brain.owners.mail(&alice, &last).unwrap().task, Task::Dropping);
+}
+
+#[test]
+fn r12_what_only_waits_to_be_asked_about_is_asked_about_first_when_its_part_is_lost() {
+    let (mut world, alice, asks) = has_much_to_ask();
+    let last = *asks.last().unwrap();
+    let part = *world.peer("bob").brain.as_ref().unwrap().owners.mail(&alice, &last).unwrap().held.first().unwrap();
+    world.tell("bob", Input::BadPart { owner: alice, h: last, part });
+    world.settle();
+    let asked = world.log.iter().filter(|line| line.starts_with("bob: AskHolders"));
+    let at = asked.clone().position(|line| line.contains(&last.to_string())).unwrap();
+    assert!(at <= 9, "{at} of {}", asked.count());
 }
 
 #[test]
