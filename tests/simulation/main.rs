@@ -3,7 +3,7 @@
 //! shells, cryptography and the DHT are models.
 //!
 //! ```text
-//! cargo test --test simulation                                     300 seeds, and all that ever failed; ROOST_SIM_FRESH=1 draws others
+//! cargo test --test simulation                                     200 fresh seeds, and all that ever failed
 //! ROOST_SIM_SEEDS=10000 CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --test simulation -- many_seeds --nocapture    as many as you like
 //! ROOST_SIM_FIRST=0 …                                              the same ones each time
 //! ROOST_SIM_SEED=17 cargo test --test simulation -- one_seed --nocapture          one of them, with its trace

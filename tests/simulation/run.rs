@@ -253,6 +253,9 @@ impl World {
             self.peers[p].fuse = None;
             if self.peers[p].side != 0 {
                 self.set_side(p, 0);
+            } else if self.peers[p].is_up() {
+                // Whoever heard nobody until now hears the others' heartbeats again.
+                self.compare_clock_soon(p);
             }
             self.start(p);
         }
