@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
+use tokio::runtime::Builder;
 
 use super::*;
 use crate::actors::directory::{KnownGroup, KnownPeer};
@@ -317,27 +318,36 @@ async fn begin_long(desk: &Desk) -> Begun {
     begun
 }
 
-#[tokio::test]
-async fn a_thread_that_cannot_seal_any_more_refuses_the_mail_and_nothing_stays() {
-    let desk = desk(MAIL, Policy::default()).await;
-    let (home, mail) = (&desk.sealer.home, long_mail("bob@acme"));
-    let (before, away) = (home.spool_dir(), home.outbox_dir().join("away"));
-    std::fs::rename(&before, &away).unwrap();
-    std::fs::write(&before, b"in the way").unwrap();
-    let mut begun = desk.sealer.spool.begin(&[address("bob@acme")]).unwrap();
-    let mut failed = None;
-    for chunk in mail.chunks(30_000) {
-        failed = failed.or(begun.write(Bytes::copy_from_slice(chunk)).await.err());
-    }
-    let failed = match failed {
-        Some(failed) => failed,
-        None => begun.commit(vec![address("bob@acme")], split(&mail)).await.unwrap_err(),
-    };
-    assert!(!failed.to_string().is_empty());
-    std::fs::remove_file(&before).unwrap();
-    std::fs::rename(&away, &before).unwrap();
-    assert_eq!(desk.sealer.spool.spooled().unwrap().len(), 1);
-    assert!(desk.sealer.spool.presealed(&desk.job.submission).is_none());
+#[test]
+fn a_thread_that_cannot_seal_any_more_refuses_the_mail_and_nothing_stays() {
+    // Its one thread is busy until sealing has begun.
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let desk = desk(MAIL, Policy::default()).await;
+        let (home, mail) = (&desk.sealer.home, long_mail("bob@acme"));
+        let (before, away) = (home.spool_dir(), home.outbox_dir().join("away"));
+        std::fs::rename(&before, &away).unwrap();
+        std::fs::write(&before, b"in the way").unwrap();
+        let (go_on, waits) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || drop(waits.recv()));
+        let mut begun = begin_long(&desk).await;
+        let submission = begun.submission();
+        drop(go_on);
+        busy.await.unwrap();
+        let mut failed = None;
+        for chunk in mail[150_000..].chunks(30_000) {
+            failed = failed.or(begun.write(Bytes::copy_from_slice(chunk)).await.err());
+        }
+        let failed = match failed {
+            Some(failed) => failed,
+            None => begun.commit(vec![address("bob@acme")], split(&mail)).await.unwrap_err(),
+        };
+        assert!(!failed.to_string().is_empty());
+        std::fs::remove_file(&before).unwrap();
+        std::fs::rename(&away, &before).unwrap();
+        assert_eq!(desk.sealer.spool.spooled().unwrap().len(), 1);
+        assert!(desk.sealer.spool.presealed(&submission).is_none());
+    });
 }
 
 #[tokio::test]
@@ -361,7 +371,11 @@ async fn a_long_mail_that_breaks_off_leaves_nothing_and_an_orphan_goes_at_the_st
     let only = BTreeSet::from([home.spool_file(&desk.job.submission)]);
     begin_long(&desk).await.abandon().await;
     assert_eq!(names(), only);
-    drop(begin_long(&desk).await);
+    let begun = begin_long(&desk).await;
+    while names() == only {
+        tokio::task::yield_now().await;
+    }
+    drop(begun);
     // The thread ends at the next word that does not come.
     while names() != only {
         tokio::task::yield_now().await;
