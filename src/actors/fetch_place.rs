@@ -123,6 +123,19 @@ impl InMemory {
         file.seek(SeekFrom::Start(self.bytes.bytes.position()))?;
         Ok(file)
     }
+
+    /// Leaves what has come there, whole or not at all: the next try may have begun, and what that has is not touched. What a crash leaves
+    /// aside goes at the next start, as all in this folder does that nobody waits for.
+    fn leave(&self) -> io::Result<()> {
+        let aside = self.path.with_extension("left");
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&aside)?;
+        let left = file.write_all(self.bytes.as_ref()).and_then(|()| std::fs::hard_link(&aside, &self.path));
+        std::fs::remove_file(&aside)?;
+        match left {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            left => left,
+        }
+    }
 }
 
 /// Where the blocks of a mail are put together.
@@ -147,7 +160,7 @@ impl Place {
     /// What the operating system says.
     pub(super) fn leave(self) -> io::Result<()> {
         match self {
-            Place::Memory(memory) if !memory.bytes.as_ref().is_empty() => memory.spill().map(drop),
+            Place::Memory(memory) if !memory.bytes.as_ref().is_empty() => memory.leave(),
             _ => Ok(()),
         }
     }
@@ -244,6 +257,14 @@ mod tests {
         place.write_all(b"abc").unwrap();
         place.leave().unwrap();
         assert_eq!(std::fs::read(&broken).unwrap(), b"abc");
+        // The next try began before this one could leave anything.
+        let late = dir.path().join("late");
+        let mut place = room.open(&late, 100, &clock).unwrap();
+        place.write_all(b"abc").unwrap();
+        std::fs::write(&late, b"abcdef").unwrap();
+        place.leave().unwrap();
+        assert_eq!(std::fs::read(&late).unwrap(), b"abcdef");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3, "and nothing is left aside");
         room.open(&empty, 100, &clock).unwrap().leave().unwrap();
         assert!(!empty.exists());
     }
