@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_bytes::ByteBuf;
 
 use super::truth::{
-    as_read_by_a_member, mails_listed, members, members_know, restored_from_before_a_cancel, sent_after_a_copy, silence,
+    as_read_by_a_member, cancel, mails_listed, members, members_know, restored_from_before_a_cancel, sent_after_a_copy,
+    silence,
 };
 use super::world::{Outside, Rules, World, address, key};
 use super::{DAY, MINUTE, end_of, ending};
-use crate::core::Token;
 use crate::core::outbox::adopt::{Adoption, OwnPage};
 use crate::core::outbox::own_list::LOOSE_MAX;
-use crate::core::outbox::{CancelTarget, EndedAs, Input};
+use crate::core::outbox::{EndedAs, Input};
 use crate::model::msglist::{Cursor, Ending, SignedTombstone, Tombstone};
 use crate::model::{MailId, WallTime};
 use crate::wire::msglist::Page;
@@ -135,10 +135,7 @@ fn r7_a_tombstone_that_no_list_has_ends_an_open_mail_by_whatever_clock() {
     let (mut world, before, h) = sent_after_a_copy();
     let open = world.outside.copy();
     let read = as_read_by_a_member(&mut world);
-    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
-    world.run(MINUTE);
-    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
-    let tombstone = world.brain.tombstone_bytes(at).unwrap();
+    let tombstone = cancel(&mut world, h);
     let alone = Page { tombstones: vec![ByteBuf::from(tombstone.clone())], ..Page::default() };
     let alone = OwnPage { page: alone, ..read.clone() };
     world.rules.own_lists = members().map(|member| (member, alone.clone())).collect();
@@ -172,10 +169,7 @@ fn r7_a_tombstone_that_no_list_has_ends_an_open_mail_by_whatever_clock() {
 fn r7_a_tombstone_that_is_passed_over_ends_its_mail_though_who_told_it_is_gone_when_the_clock_is_right() {
     let (mut world, backup, h) = sent_after_a_copy();
     let read = as_read_by_a_member(&mut world);
-    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
-    world.run(MINUTE);
-    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
-    let tombstone = ByteBuf::from(world.brain.tombstone_bytes(at).unwrap());
+    let tombstone = ByteBuf::from(cancel(&mut world, h));
     let alone = OwnPage { page: Page { tombstones: vec![tombstone], ..Page::default() }, ..read.clone() };
     let (knows_the_end, knows_the_mail) = (key(3).peer_id(), key(6).peer_id());
     world.rules.own_lists = [(knows_the_end, alone), (knows_the_mail, read)].into();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_bytes::ByteBuf;
 
 use super::truth::{
-    as_read_by_a_member, listed, mails_listed, members, members_know, restored_from_before,
-    restored_from_before_a_cancel, sent_after_a_copy, silence,
+    as_read_by_a_member, cancel, listed, mails_listed, members, members_know, restored_from_before,
+    restored_from_before_a_cancel, sent_after_a_copy, silence, tombstone_of,
 };
 use super::world::{Rules, World, address, fingerprint, key, roster, submission};
 use super::{DAY, MINUTE, end_of, ending, only_mail};
@@ -112,10 +112,7 @@ fn r7_a_tombstone_that_no_list_has_wins_too_and_is_listed() {
     let (mut world, backup, h) = sent_after_a_copy();
     // The member has read of the mail, and was told by a 410 that it is gone.
     let read = as_read_by_a_member(&mut world);
-    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
-    world.run(MINUTE);
-    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
-    let tombstone = ByteBuf::from(world.brain.tombstone_bytes(at).unwrap());
+    let tombstone = ByteBuf::from(cancel(&mut world, h));
     let page = Page { tombstones: vec![tombstone, ByteBuf::from(b"no tombstone".to_vec())], ..read.page.clone() };
     let told = OwnPage { page, ..read };
     for is_late in [false, true] {
@@ -164,10 +161,7 @@ fn r4_r7_a_members_own_tombstone_neither_ends_a_mail_nor_hides_the_owners() {
     assert_eq!(ending(&world, &h), None, "R4: only the owner says that its mail is gone");
     assert!(world.outside.blobs.contains(&h));
     // One member knows the true one; what the others say before and after does not hide it.
-    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
-    world.run(MINUTE);
-    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
-    let own = ByteBuf::from(world.brain.tombstone_bytes(at).unwrap());
+    let own = ByteBuf::from(cancel(&mut world, h));
     let told = OwnPage { page: Page { tombstones: vec![own], ..read.page.clone() }, ..read };
     world.rules.own_lists.insert(key(4).peer_id(), told);
     world.restore(&backup);
@@ -256,10 +250,7 @@ fn r7_r8_a_members_answer_to_an_audit_that_a_mail_is_gone_ends_it_if_its_owner_s
     world.run(MINUTE);
     let backup = world.outside.copy();
     let h = only_mail(&world);
-    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
-    world.run(MINUTE);
-    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
-    let own = world.brain.tombstone_bytes(at).unwrap();
+    let own = cancel(&mut world, h);
     let gone = Signed::<Tombstone>::verify(&own).unwrap();
     let foreign = Tombstone { owner: key(3).peer_id(), h, ending: gone.ending, at: gone.at, expiry: gone.expiry };
     let foreign = key(3).sign(foreign).to_entry().0;
@@ -389,8 +380,7 @@ fn knows_only_the_end(ends: impl FnOnce(&mut World, MailId)) -> (World, MailId) 
     // They were off when it came to its end.
     members_know(&mut world);
     ends(&mut world, h);
-    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
-    let tombstone = world.brain.tombstone_bytes(at).unwrap();
+    let tombstone = tombstone_of(&world, h);
     silence(&mut world);
     world.restore(&backup);
     world.run(MINUTE);

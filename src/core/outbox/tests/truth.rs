@@ -102,6 +102,17 @@ pub(super) fn sent_after_a_copy() -> (World, Outside, MailId) {
     (world, backup, h)
 }
 
+/// The sender takes a mail back: the tombstone.
+pub(super) fn cancel(world: &mut World, h: MailId) -> Vec<u8> {
+    world.tell(Input::Cancel { token: Token(50), target: CancelTarget::Mail(h) });
+    world.run(MINUTE);
+    tombstone_of(world, h)
+}
+pub(super) fn tombstone_of(world: &World, h: MailId) -> Vec<u8> {
+    let (at, _) = world.brain.state.mails[&h].tombstone.unwrap();
+    world.brain.tombstone_bytes(at).unwrap()
+}
+
 /// A world restored from before `rita@readers` was sent a mail, and that mail.
 pub(super) fn restored_from_before(nobody_has_it: bool) -> (World, MailId) {
     let (mut world, backup, h) = sent_after_a_copy();
