@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::events::{Event, Facts, SealedReceiver};
+use super::events::{Event, Facts, Mail, SealedReceiver};
+use super::holdings::is_held;
 use super::io::{Action, Input};
 use super::own_list::LOOSE_MAX;
 use super::{Batch, Outbox, RETRY_FIRST, Timer};
 use crate::model::group::Member;
+use crate::model::holding::{Holding, HoldingState};
 use crate::model::msglist::{Cursor, Epoch, Head, Seq, SignedTombstone};
 use crate::model::{MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
 use crate::wire::Signed;
@@ -221,6 +223,21 @@ impl Outbox {
             self.adoption.heard.insert(*member);
         } else if !self.adoption.read.contains(member) && self.is_other_member(member) {
             self.ask_own_list(*member, self.adoption.since);
+        }
+    }
+
+    /// A member gave up all that it held of a mail that is open here. It may have heard of an end that this peer lost with its disk,
+    /// from another one and after it was asked: then it is asked once more.
+    pub(super) fn ask_what_ended(&mut self, now: Now, member: PeerId, items: &[Holding]) {
+        if self.adoption.trusted || !self.adoption.read.contains(&member) {
+            return;
+        }
+        let open = |item: &Holding| self.state.mails.get(&item.h).filter(|_| self.state.open.contains(&item.h));
+        let holds = |mail: &Mail| mail.holdings.iter().any(|((who, _), word)| *who == member && is_held(word));
+        let gave_up = |item: &&Holding| matches!(item.state, HoldingState::Dropped { .. });
+        if items.iter().filter(gave_up).filter_map(open).any(|mail| !holds(mail)) {
+            self.adoption.read.remove(&member);
+            self.timers.set(Timer::AskOwnList(member), now.mono + RETRY_FIRST);
         }
     }
 

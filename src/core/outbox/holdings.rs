@@ -50,6 +50,11 @@ impl Outbox {
             batch.act(Action::Hello { peers: [signed.member].into() });
         }
         self.confirm_words(signed.member, at, &signed.items);
+        if at <= now.wall + CLOCK_AHEAD_MAX {
+            let latest = self.latest_words.entry(signed.member).or_default();
+            *latest = at.max(*latest);
+        }
+        self.ask_what_ended(now, signed.member, &signed.items);
         self.moved_on(&of);
         batch.reply(token, Reply::HoldingsTaken);
         self.commit(batch);
@@ -106,16 +111,23 @@ impl Outbox {
         }
     }
 
-    /// Whether another word about this part was signed after this one, by a clock that was right.
+    /// Whether another word about this part was signed after this one, by a clock that was right. A word that a part is not there is
+    /// not kept where it says nothing new: that it is there counts only if it is the latest of all that its member said.
     fn is_stale(&self, now: Now, member: PeerId, at: WallTime, item: &Holding) -> bool {
-        let word = self.state.mails.get(&item.h).and_then(|mail| mail.holdings.get(&(member, item.part)));
-        word.is_some_and(|word| outdates(now, word, at) && word.state != item.state)
+        let Some(mail) = self.state.mails.get(&item.h) else { return false };
+        match mail.holdings.get(&(member, item.part)) {
+            Some(word) => outdates(now, word, at) && word.state != item.state,
+            None => {
+                item.state == HoldingState::Held && self.latest_words.get(&member).is_some_and(|latest| at < *latest)
+            }
+        }
     }
 
-    /// When the latest word of a member was signed, of those about mails that are open.
+    /// When the latest word of a member was signed, of those about mails that are open and those of this run.
     pub(super) fn latest_word(&self, member: &PeerId) -> WallTime {
         let open = self.state.open.iter().filter_map(|h| self.state.mails.get(h));
         let words = open.flat_map(|mail| &mail.holdings).filter(|((who, _), _)| who == member).map(|(_, word)| word.at);
+        let words = words.chain(self.latest_words.get(member).copied());
         words.filter(|at| *at <= self.wall + CLOCK_AHEAD_MAX).max().unwrap_or_default()
     }
 

@@ -196,6 +196,8 @@ pub struct Outbox {
     audits: Option<audit::Audits>,
     /// Misses of which the member has been told since they were found, or since the start: now it looks before it answers.
     told_misses: BTreeSet<(PeerId, MailId)>,
+    /// When the latest words of each member were signed that were taken in this run, by a clock that was right.
+    latest_words: BTreeMap<PeerId, WallTime>,
     /// When it is looked again for entries that are over.
     rebase_at: Option<MonoTime>,
 }
@@ -253,6 +255,7 @@ impl Outbox {
             adoption: adopt::Adoption::default(),
             audits: None,
             told_misses: BTreeSet::new(),
+            latest_words: BTreeMap::new(),
             rebase_at: None,
         }
     }

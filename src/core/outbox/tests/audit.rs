@@ -46,6 +46,23 @@ fn compares(world: &mut World, h: MailId) -> (usize, Vec<(MailId, Part)>) {
     (differ.len(), missed.parts.clone())
 }
 
+/// Seed 350048166: a word that took long came after a later one, of which nothing had been kept.
+#[test]
+fn r8_a_word_that_a_part_is_there_does_not_count_after_a_later_one_that_it_is_lost() {
+    let mut world = World::new(5, Rules::default());
+    world.run(MINUTE);
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let (h, member, said) = (only_mail(&world), key(3).peer_id(), world.now.wall);
+    assert_eq!(world.holds(3, h, Part::Whole, HoldingState::Lost, said), Reply::HoldingsTaken);
+    let before = WallTime(said.0 - 400);
+    assert!(matches!(world.holds(3, h, Part::Whole, HoldingState::Held, before), Reply::Refused(_)));
+    assert!(!world.brain.state.mails[&h].holdings.contains_key(&(member, Part::Whole)));
+    assert_eq!(world.brain.latest_word(&member), said, "so that it signs the next one later");
+    assert_eq!(world.holds(3, h, Part::Whole, HoldingState::Held, WallTime(said.0 + 1)), Reply::HoldingsTaken);
+    assert!(world.brain.state.mails[&h].holdings.contains_key(&(member, Part::Whole)));
+}
+
 #[test]
 fn r12_every_member_is_audited_about_once_an_hour_and_a_passed_audit_writes_nothing() {
     let (mut world, h) = held_by_five(Rules::default());

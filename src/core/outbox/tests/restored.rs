@@ -14,10 +14,11 @@ use crate::core::outbox::adopt::OwnPage;
 use crate::core::outbox::{CancelTarget, EndedAs, Input, Lookup, NrFrom, OutboxRefusal, Reply};
 use crate::core::{Brain, Token};
 use crate::model::group::Roster;
+use crate::model::holding::HoldingState;
 use crate::model::msglist::{Cursor, Ending, Seq, Tombstone};
 use crate::model::notification::Outcome;
 use crate::model::policy::KOfN;
-use crate::model::{Encoding, MailId, Policy, WallTime};
+use crate::model::{Encoding, MailId, Part, Policy, WallTime};
 use crate::wire::Signed;
 use crate::wire::msglist::Page;
 
@@ -48,6 +49,25 @@ fn r7_a_journal_torn_anywhere_in_what_was_adopted_leaves_nothing_half_ended() {
         }
         assert!(world.brain.state.waiting.is_empty() && world.outside.taken.is_empty(), "{kept} of {after}");
     }
+}
+
+/// Seed 350054378: the only one that had known of the cancel had left, and told it to the others when the owner had read what they know.
+#[test]
+fn r7_who_gives_up_all_that_it_held_of_an_open_mail_is_asked_once_more_what_it_knows() {
+    let (mut world, _, h) = sent_after_a_copy();
+    let (open, member) = (world.outside.copy(), key(3).peer_id());
+    members_know(&mut world);
+    let tombstone = ByteBuf::from(cancel(&mut world, h));
+    world.restore(&open);
+    world.run(MINUTE);
+    world.rules.own_lists.get_mut(&member).unwrap().page.tombstones.push(tombstone);
+    let at = world.now.wall;
+    world.holds(3, h, Part::Whole, HoldingState::Held, at);
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), None, "nobody says that it has ended");
+    world.holds(3, h, Part::Whole, HoldingState::Dropped { served: Vec::new() }, at + MINUTE);
+    world.run(MINUTE);
+    assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
 }
 
 #[test]
