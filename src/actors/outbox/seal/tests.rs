@@ -329,11 +329,11 @@ fn a_thread_that_cannot_seal_any_more_refuses_the_mail_and_nothing_stays() {
         std::fs::rename(&before, &away).unwrap();
         std::fs::write(&before, b"in the way").unwrap();
         let (go_on, waits) = std::sync::mpsc::channel::<()>();
-        let busy = tokio::task::spawn_blocking(move || drop(waits.recv()));
+        let busy = tokio::task::spawn_blocking(move || waits.recv().is_err());
         let mut begun = begin_long(&desk).await;
         let submission = begun.submission();
         drop(go_on);
-        busy.await.unwrap();
+        assert!(busy.await.unwrap(), "it waits until the other end goes");
         let mut failed = None;
         for chunk in mail[150_000..].chunks(30_000) {
             failed = failed.or(begun.write(Bytes::copy_from_slice(chunk)).await.err());
