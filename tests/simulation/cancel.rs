@@ -173,8 +173,8 @@ impl World {
     }
 
     fn check_too_late(&mut self, p: usize, id: SubmissionId, receiver: &Address) {
-        let said = |((submission, _, reader), outcome): (&(SubmissionId, MailId, Address), &Outcome)| {
-            *submission == id && reader == receiver && *outcome == Outcome::Received
+        let said = |((submission, _, reader), outcomes): (&(SubmissionId, MailId, Address), &Vec<Outcome>)| {
+            *submission == id && reader == receiver && outcomes.contains(&Outcome::Received)
         };
         if *receiver != self.peers[p].address && !self.truth.nrs.iter().any(said) {
             let why = format!("{} says that it is too late to cancel {id} for {receiver}, who has not", self.name(p));

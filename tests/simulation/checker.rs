@@ -92,8 +92,8 @@ pub(crate) struct Truth {
     /// DSNs that were asked for.
     pub(crate) dsns: BTreeMap<SubmissionId, (usize, SubmissionId, Address)>,
     pub(crate) cancelled: BTreeSet<SubmissionId>,
-    /// What readers signed.
-    pub(crate) nrs: BTreeMap<(SubmissionId, MailId, Address), Outcome>,
+    /// All that readers signed: whoever is restored from before it read a mail may say another word of it.
+    pub(crate) nrs: BTreeMap<(SubmissionId, MailId, Address), Vec<Outcome>>,
     /// When they first did.
     pub(crate) signed_at: BTreeMap<(SubmissionId, Address), u64>,
     /// Who was there from when, and on which side.
@@ -361,7 +361,7 @@ impl World {
             self.truth
                 .nrs
                 .iter()
-                .any(|((id, _, reader), said)| id == &submission && reader == receiver && *said == outcome)
+                .any(|((id, _, reader), said)| id == &submission && reader == receiver && said.contains(&outcome))
         };
         let letter = &self.truth.letters[&submission];
         let life = self.params.policy.life.duration();

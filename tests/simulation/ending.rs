@@ -297,8 +297,8 @@ impl World {
             return false;
         }
         let stayed = |p: usize| self.peers[p].is_up() && !self.truth.restored.contains_key(&p);
-        let signed = |((of, _, reader), outcome): (&(SubmissionId, MailId, Address), &Outcome)| {
-            of == id && reader == receiver && *outcome == Outcome::Received
+        let signed = |((of, _, reader), outcomes): (&(SubmissionId, MailId, Address), &Vec<Outcome>)| {
+            of == id && reader == receiver && outcomes.contains(&Outcome::Received)
         };
         stayed(letter.from) && self.at(receiver).is_some_and(stayed) && self.truth.nrs.iter().any(signed)
     }
