@@ -51,8 +51,9 @@ impl Outbox {
         }
         self.confirm_words(signed.member, at, &signed.items);
         if at <= now.wall + CLOCK_AHEAD_MAX {
-            let latest = self.latest_words.entry(signed.member).or_default();
-            *latest = at.max(*latest);
+            // One from the future was taken while this clock was wrong too.
+            let before = self.latest_words.get(&signed.member).copied().filter(|t| *t <= now.wall + CLOCK_AHEAD_MAX);
+            self.latest_words.insert(signed.member, at.max(before.unwrap_or_default()));
         }
         self.ask_what_ended(now, signed.member, &signed.items);
         self.moved_on(&of);
@@ -118,7 +119,8 @@ impl Outbox {
         match mail.holdings.get(&(member, item.part)) {
             Some(word) => outdates(now, word, at) && word.state != item.state,
             None => {
-                item.state == HoldingState::Held && self.latest_words.get(&member).is_some_and(|latest| at < *latest)
+                let is_later = |latest: &WallTime| at < *latest && *latest <= now.wall + CLOCK_AHEAD_MAX;
+                item.state == HoldingState::Held && self.latest_words.get(&member).is_some_and(is_later)
             }
         }
     }

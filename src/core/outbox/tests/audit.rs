@@ -61,6 +61,13 @@ fn r8_a_word_that_a_part_is_there_does_not_count_after_a_later_one_that_it_is_lo
     assert_eq!(world.brain.latest_word(&member), said, "so that it signs the next one later");
     assert_eq!(world.holds(3, h, Part::Whole, HoldingState::Held, WallTime(said.0 + 1)), Reply::HoldingsTaken);
     assert!(world.brain.state.mails[&h].holdings.contains_key(&(member, Part::Whole)));
+    // A word that both clocks took for right when they were ahead keeps none back.
+    let other = key(4).peer_id();
+    world.now.wall = said + DAY;
+    assert_eq!(world.holds(4, h, Part::Whole, HoldingState::Lost, said + DAY), Reply::HoldingsTaken);
+    world.now.wall = said;
+    assert_eq!(world.holds(4, h, Part::Whole, HoldingState::Held, said), Reply::HoldingsTaken);
+    assert!(world.brain.state.mails[&h].holdings.contains_key(&(other, Part::Whole)));
 }
 
 #[test]
