@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost::core::Brain;
-use roost::core::outbox::{self, Announcement, CancelAnswer, EndedAs};
+use roost::core::outbox::{self, Announcement, CancelAnswer, EndedAs, How};
 use roost::core::placement::{Place, whole_copies};
 use roost::core::postbox::access::MessageKey;
 use roost::core::postbox::io::NrItem;
@@ -18,6 +18,7 @@ use roost::model::structure::Structure;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId, WallTime};
 use roost::wire::{self, Signed};
 
+use super::absent::DAY;
 use super::disk::{Disk, Record};
 use super::liars::Lie;
 use super::network::{Answer, CallRef, PATIENCE_MS, Pending};
@@ -96,6 +97,10 @@ pub(crate) struct Truth {
     pub(crate) nrs: BTreeMap<(SubmissionId, MailId, Address), Vec<Outcome>>,
     /// When they first did.
     pub(crate) signed_at: BTreeMap<(SubmissionId, Address), u64>,
+    /// When an ns was last written down as put into the DHT,
+    pub(crate) put_at: BTreeMap<(SubmissionId, Address), u64>,
+    /// and who did so again a day after the last time, or later.
+    pub(crate) put_anew: Vec<(usize, u64)>,
     /// Who was there from when, and on which side.
     pub(crate) presence: BTreeMap<usize, Vec<(u64, Option<u8>)>>,
     /// What got a 250.
@@ -350,6 +355,12 @@ impl World {
                 let was_so = self.truth.endings_before.get(&h).is_some_and(|before| before.contains(&ending));
                 if let Some(open) = open.filter(|_| !was_so) {
                     self.violate(Rule::R4, format!("{} entombs {h}, for which {open} still waits", self.name(p)));
+                }
+            }
+            outbox::Event::Announced { submission, receiver, how: How::Dht, .. } => {
+                let before = self.truth.put_at.insert((submission, receiver), self.t);
+                if before.is_some_and(|before| before + DAY <= self.t) {
+                    self.truth.put_anew.push((p, self.t));
                 }
             }
             _ => {}

@@ -20,6 +20,7 @@ use super::world::World;
 
 /// Messages that a member may send a minute while nothing happens.
 const MESSAGES_A_MINUTE: u64 = 60;
+const MINUTE: u64 = 60_000;
 /// How long an owner asks the readers of a mail that is over before it ends it.
 const LAST_CHANCE_MS: u64 = 10_000;
 /// Whoever hears that a sender is there gives it its nr within this: after an attempt that was under way, and nobody answered.
@@ -344,11 +345,14 @@ impl World {
         (0..self.peers.len()).any(|other| denied(other, p) || denied(p, other))
     }
 
-    /// R12: while nothing happens, nothing is written and little is said.
+    /// R12: while nothing happens, nothing is written and little is said. A day after an ns went into the DHT it goes there again if
+    /// nobody has read its mail, and that is written down.
     pub(crate) fn check_rest(&mut self, minutes: u64, commits: &[u64], messages: &[u64]) {
+        let since = self.t - minutes * MINUTE;
         for p in 0..self.peers.len() {
+            let put_anew = self.truth.put_anew.iter().filter(|(by, at)| *by == p && *at >= since).count() as u64;
             let (wrote, said) = (self.commits[p] - commits[p], self.messages[p] - messages[p]);
-            if wrote > 0 && !self.is_denied_for_good(p) {
+            if wrote > put_anew && !self.is_denied_for_good(p) {
                 return self
                     .violate(Rule::R12, format!("{} commits {wrote} times in {minutes} idle minutes", self.name(p)));
             }

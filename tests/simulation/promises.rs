@@ -1,5 +1,5 @@
 //! What peers promise, in written stories: which losses of a mail that was shown as safe the checker counts, whose word has to be heard,
-//! what a restored owner has to know; and what it excuses.
+//! what a restored owner has to know, when it rests; and what it excuses.
 
 use roost::core::{Brain, replicator};
 use roost::model::dht::DhtKey;
@@ -12,6 +12,8 @@ use super::dht::Entry;
 use super::disk::Record;
 use super::liars::Lie;
 use super::world::World;
+
+const MINUTE: u64 = 60_000;
 
 /// A mail that three members have whole, and what its owner showed of that.
 fn told() -> (World, MailId, Promise) {
@@ -267,4 +269,28 @@ fn r2_only_a_clock_that_is_ahead_makes_one_that_hears_nobody_take_for_over_what_
         world.trust_clock(OWNER);
         assert_eq!(world.peers[OWNER].fooled, is_fooled);
     }
+}
+
+#[test]
+fn r12_an_ns_that_nobody_answers_goes_into_the_dht_once_a_day_and_that_is_written_down() {
+    let mut world = absent::world(Mode::Full);
+    world.goes(RITA);
+    world.mails(RITA);
+    let before = world.truth.put_at.clone();
+    world.passes(DAY - 40 * MINUTE);
+    assert_eq!((before.len(), &world.truth.put_at), (1, &before), "not before a day has passed");
+
+    let (commits, messages) = (world.commits.clone(), world.messages.clone());
+    world.passes(30 * MINUTE);
+    assert_eq!((world.commits[OWNER] - commits[OWNER], world.truth.put_anew.len()), (1, 1));
+    world.check_rest(30, &commits, &messages);
+    world.is_well();
+    // Only that is excused.
+    world.commits[OWNER] += 1;
+    world.check_rest(30, &commits, &messages);
+    assert_eq!(world.violation.take().map(|violation| violation.rule), Some(Rule::R12));
+    world.commits[OWNER] -= 1;
+    world.truth.put_anew[0].0 = STAYS;
+    world.check_rest(30, &commits, &messages);
+    assert_eq!(world.violation.take().map(|violation| violation.rule), Some(Rule::R12));
 }
