@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost::core::Brain;
-use roost::core::outbox::{self, Announcement, CancelAnswer, EndedAs, How};
+use roost::core::outbox::{self, Announcement, CancelAnswer, EndedAs};
 use roost::core::placement::{Place, whole_copies};
 use roost::core::postbox::access::MessageKey;
 use roost::core::postbox::io::NrItem;
@@ -13,12 +13,11 @@ use roost::core::replicator::MirrorOrder;
 use roost::model::holding::{HoldingState, Holdings};
 use roost::model::manifest::Manifest;
 use roost::model::msglist::Ending;
-use roost::model::notification::{Outcome, Refusal};
+use roost::model::notification::{Nr, Outcome, Refusal};
 use roost::model::structure::Structure;
 use roost::model::{Address, Encoding, MailId, Part, PeerId, SubmissionId, WallTime};
 use roost::wire::{self, Signed};
 
-use super::absent::DAY;
 use super::disk::{Disk, Record};
 use super::liars::Lie;
 use super::network::{Answer, CallRef, PATIENCE_MS, Pending};
@@ -97,10 +96,6 @@ pub(crate) struct Truth {
     pub(crate) nrs: BTreeMap<(SubmissionId, MailId, Address), Vec<Outcome>>,
     /// When they first did.
     pub(crate) signed_at: BTreeMap<(SubmissionId, Address), u64>,
-    /// When an ns was last written down as put into the DHT,
-    pub(crate) put_at: BTreeMap<(SubmissionId, Address), u64>,
-    /// and who did so again a day after the last time, or later.
-    pub(crate) put_anew: Vec<(usize, u64)>,
     /// Who was there from when, and on which side.
     pub(crate) presence: BTreeMap<usize, Vec<(u64, Option<u8>)>>,
     /// What got a 250.
@@ -266,6 +261,18 @@ impl World {
         }
     }
 
+    /// R5: a reader that was not restored says one word of a mail.
+    pub(crate) fn note_nr(&mut self, p: usize, nr: &Nr) {
+        let said = self.truth.nrs.entry((nr.submission, nr.h, nr.reader.clone())).or_default();
+        if !said.contains(&nr.outcome) {
+            said.push(nr.outcome);
+        }
+        if said.len() > 1 && !self.truth.restored.contains_key(&p) {
+            let why = format!("{} says of {}: {said:?}", nr.reader, nr.h);
+            self.violate(Rule::R5, why);
+        }
+    }
+
     /// R1: a blob goes only when its end is durable.
     pub(crate) fn check_blob_dropped(&mut self, p: usize, h: MailId) {
         let ledger = &self.peers[p].disk.ledger;
@@ -357,12 +364,6 @@ impl World {
                     self.violate(Rule::R4, format!("{} entombs {h}, for which {open} still waits", self.name(p)));
                 }
             }
-            outbox::Event::Announced { submission, receiver, how: How::Dht, .. } => {
-                let before = self.truth.put_at.insert((submission, receiver), self.t);
-                if before.is_some_and(|before| before + DAY <= self.t) {
-                    self.truth.put_anew.push((p, self.t));
-                }
-            }
             _ => {}
         }
     }
@@ -383,7 +384,7 @@ impl World {
             // It may take long until it is durable: a wrong clock that was taken for right then may be right by now.
             EndedAs::Expired => {
                 self.is_over_for(p, letter.at + life)
-                    || (self.peers[p].fooled && letter.at + life <= at)
+                    || (self.peers[p].fooled_ms > 0 && letter.at + life <= at)
                     || self.was_declared_over(&submission, receiver)
             }
             EndedAs::Filed => *receiver == self.peers[p].address,

@@ -119,7 +119,9 @@ impl World {
     /// or that nobody is there who could tell. By one that is ahead it takes for over what lives; by one that is behind nothing.
     pub(crate) fn trust_clock(&mut self, p: usize) {
         let peer = &mut self.peers[p];
-        peer.fooled |= peer.skew > OFF_MS;
+        if peer.skew > OFF_MS {
+            peer.fooled_ms = peer.fooled_ms.max(peer.skew.unsigned_abs());
+        }
         self.tell_clock(p, false);
     }
 
@@ -159,7 +161,12 @@ impl World {
 
     /// Whether something is over that ends at `expiry`, or a peer must think so, which nobody told better.
     pub(crate) fn is_over_for(&self, p: usize, expiry: WallTime) -> bool {
-        expiry <= self.true_wall() + Duration::from_millis(SLACK_MS)
-            || (self.peers[p].fooled && expiry <= self.wall(p) + Duration::from_millis(SLACK_MS))
+        expiry <= self.true_wall() + Duration::from_millis(SLACK_MS) || self.is_fooled_about(p, expiry)
+    }
+
+    /// Whether a peer may have taken for over, by a clock that is ahead, what ends at `expiry`.
+    pub(crate) fn is_fooled_about(&self, p: usize, expiry: WallTime) -> bool {
+        let ahead = self.peers[p].fooled_ms;
+        ahead > 0 && expiry <= self.true_wall() + Duration::from_millis(ahead + SLACK_MS)
     }
 }

@@ -94,6 +94,10 @@ impl Dht {
         let (name, expiry) = (sealed.name(), sealed.ns.expiry);
         self.lay(DhtKey::Ns(to.clone()), name, Entry { value: DhtValue::Ns(Box::new(sealed)), password, expiry });
     }
+    /// Whether any is there for this reader.
+    pub(crate) fn has_ns(&self, to: &Address) -> bool {
+        self.entries.get(&DhtKey::Ns(to.clone())).is_some_and(|entries| !entries.is_empty())
+    }
     /// True when it is gone.
     pub(crate) fn del(&mut self, key: DhtKey, name: Digest, password: &Secret) -> bool {
         let Some(entries) = self.entries.get_mut(&key) else { return true };

@@ -20,7 +20,6 @@ use super::world::World;
 
 /// Messages that a member may send a minute while nothing happens.
 const MESSAGES_A_MINUTE: u64 = 60;
-const MINUTE: u64 = 60_000;
 /// How long an owner asks the readers of a mail that is over before it ends it.
 const LAST_CHANCE_MS: u64 = 10_000;
 /// Whoever hears that a sender is there gives it its nr within this: after an attempt that was under way, and nobody answered.
@@ -83,7 +82,8 @@ impl World {
                 parts.map(|(.., part)| *part).collect()
             };
             // Whoever had to take a wrong clock for right has forgotten what it held to be over.
-            let is_blind = |member: usize| self.peers[member].fooled || self.hides_list_of(p, member);
+            let expiry = self.truth.mails[&h].expiry;
+            let is_blind = |member: usize| self.is_fooled_about(member, expiry) || self.hides_list_of(p, member);
             let keeps = |member: &&usize| !self.lies(**member, Lie::HoldsNothing) && !is_blind(**member);
             let held: Vec<BTreeSet<Part>> = placed.iter().filter(keeps).map(|member| parts_of(*member)).collect();
             // Nobody takes the part of whom names every part, nor hears what a liar holds that denies the mail for good: what the others
@@ -157,8 +157,9 @@ impl World {
         }
         // One who was removed, whom nobody tells that its clock is wrong, ends its mail by that one: its signed word counts (R3).
         let owner = &self.peers[mail.owner];
+        let is_fooled = self.is_fooled_about(mail.owner, mail.expiry);
         let by_wrong_clock =
-            owner.removed && owner.fooled && owner.disk.ledger.tombstoned.get(h) == Some(&Ending::Expired);
+            owner.removed && is_fooled && owner.disk.ledger.tombstoned.get(h) == Some(&Ending::Expired);
         let cancelled = self.truth.cancelled.contains(&mail.submission) || by_wrong_clock;
         let said = cancelled || self.truth.nrs.contains_key(&(mail.submission, *h, reader.clone()));
         !said && !self.peers[r].disk.ledger.pulled.contains(&key) && mail.expiry > self.now(r).wall
@@ -294,7 +295,8 @@ impl World {
     /// Whether a mail was declared expired though its reader, who was there to say so, signed that it has it. Not by one that had to
     /// take a wrong clock for right: it heard nobody, so no reader either.
     fn is_falsely_expired(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
-        if self.peers[letter.from].fooled || self.truth.unheard.contains(&(*id, receiver.clone())) {
+        let expiry = letter.at + self.params.policy.life.duration();
+        if self.is_fooled_about(letter.from, expiry) || self.truth.unheard.contains(&(*id, receiver.clone())) {
             return false;
         }
         let stayed = |p: usize| self.peers[p].is_up() && !self.truth.restored.contains_key(&p);
@@ -345,14 +347,11 @@ impl World {
         (0..self.peers.len()).any(|other| denied(other, p) || denied(p, other))
     }
 
-    /// R12: while nothing happens, nothing is written and little is said. A day after an ns went into the DHT it goes there again if
-    /// nobody has read its mail, and that is written down.
+    /// R12: while nothing happens, nothing is written and little is said.
     pub(crate) fn check_rest(&mut self, minutes: u64, commits: &[u64], messages: &[u64]) {
-        let since = self.t - minutes * MINUTE;
         for p in 0..self.peers.len() {
-            let put_anew = self.truth.put_anew.iter().filter(|(by, at)| *by == p && *at >= since).count() as u64;
             let (wrote, said) = (self.commits[p] - commits[p], self.messages[p] - messages[p]);
-            if wrote > put_anew && !self.is_denied_for_good(p) {
+            if wrote > 0 && !self.is_denied_for_good(p) {
                 return self
                     .violate(Rule::R12, format!("{} commits {wrote} times in {minutes} idle minutes", self.name(p)));
             }

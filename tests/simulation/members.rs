@@ -305,7 +305,7 @@ impl World {
         // What is held of one who is no member any more is handed on where somebody can take it, and not waited for without end.
         let is_owed = |part: &(PeerId, MailId, Part)| self.peers[p].roster.has(&part.0);
         let part = parts.find(|part| is_owed(part) && lives(&part.1) && is_right(part) && !is_going(part)).copied();
-        if let Some((_, h, part)) = part.filter(|_| !self.peers[p].fooled) {
+        if let Some((_, h, part)) = part {
             self.violate(Rule::R3, format!("{} goes with {part} of {h}", self.name(p)));
         }
         let ledger = &self.peers[p].disk.ledger;

@@ -109,6 +109,8 @@ pub(crate) enum Waiter {
     Find(CallRef, MailId, Wanted),
     FindMirror(CallRef, MailId, Wanted),
     Serve(CallRef, MailId, Wanted),
+    /// The same for a mirrored mail: from which of the parts that the replicator knows, if any will do.
+    ServeMirrored(CallRef, MailId, Wanted, Option<Part>),
     /// The user at a mailbox.
     Listed(Deed),
     /// The user who took a mail back.
@@ -176,8 +178,8 @@ pub(crate) struct Peer {
     pub(crate) clock_off: bool,
     /// Since when its clock waits to be compared.
     pub(crate) unsure_since: Option<u64>,
-    /// It once had to take a clock for right that was ahead.
-    pub(crate) fooled: bool,
+    /// By how much a clock was ahead that it had to take for right, at most.
+    pub(crate) fooled_ms: u64,
     pub(crate) liar: bool,
     /// Pages that a liar once showed.
     pub(crate) old_pages: Vec<Page>,
@@ -245,7 +247,7 @@ impl Peer {
             skew: 0,
             clock_off: false,
             unsure_since: None,
-            fooled: false,
+            fooled_ms: 0,
             liar: false,
             old_pages: Vec::new(),
             disk: Disk::default(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use roost::core::Brain;
-use roost::core::outbox::Input;
+use roost::core::outbox::{Input, OutboxStatus};
 use roost::core::placement::whole_copies;
 use roost::core::replicator::{self, KnownMail, MirrorOrder};
 use roost::fragment::Layout;
@@ -158,7 +158,7 @@ impl World {
                 .find(|mail| mail.encoding != policy.encoding_for(mail.length, others) && !self.is_unreadable(&mail.h));
             let why = match stays {
                 Some(mail) => format!("{} still keeps {} as {:?}", self.name(p), mail.h, mail.encoding),
-                None if claimed || self.waits_in_vain(p, &status.moving_waits_for) => continue,
+                None if claimed || self.waits_in_vain(p, &status) => continue,
                 None => {
                     let denied = self.denied(p);
                     let mut mails = status.submissions.iter().flat_map(|s| &s.mails);
@@ -175,9 +175,12 @@ impl World {
     /// Whether one for whom a peer waits had to take a clock for right that was ahead: it has forgotten what it held to be over. Or all
     /// of them hid from it what it had listed before it was restored: it listed something else in that place, so they take its list
     /// for forked and read no more of it.
-    fn waits_in_vain(&self, p: usize, waits: &[Address]) -> bool {
+    fn waits_in_vain(&self, p: usize, status: &OutboxStatus) -> bool {
+        let waits = &status.moving_waits_for;
         let mut known = waits.iter().map(|member| self.at(member));
-        let is_fooled = known.clone().flatten().any(|m| self.peers[m].fooled);
+        let moving = || status.submissions.iter().flat_map(|s| &s.mails).filter(|mail| mail.moving);
+        let expiries = || moving().map(|mail| self.truth.mails[&mail.h].expiry);
+        let is_fooled = known.clone().flatten().any(|m| expiries().any(|expiry| self.is_fooled_about(m, expiry)));
         is_fooled || (!waits.is_empty() && known.all(|m| m.is_some_and(|m| self.hides_list_of(p, m))))
     }
 
@@ -237,9 +240,9 @@ impl World {
 
     /// R8: what goes is not counted any more in the safe(f) that its owner shows at that moment.
     pub(crate) fn check_drop_told(&mut self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) {
-        let (at, me) = (self.index(&owner), self.peers[p].id);
+        let (at, me, expiry) = (self.index(&owner), self.peers[p].id, self.truth.mails[&h].expiry);
         // An owner that is called lost shows what it knew as soon as it is back. A wrong clock that nobody corrects loses a holder.
-        if self.peers[p].liar || self.peers[p].fooled || !self.peers[p].roster.has(&owner) {
+        if self.peers[p].liar || self.is_fooled_about(p, expiry) || !self.peers[p].roster.has(&owner) {
             return;
         }
         // What its owner ended is gone by its own word, at once, also when a restore made it forget that word and nobody could
@@ -250,7 +253,7 @@ impl World {
         // What has expired goes a day later without a word to an owner that the view calls lost, or that leaves and is silent: with a
         // clock that is behind by more it shows what it knew until it is told. One that is there is told first.
         let is_there = self.peers[p].roster.counts(&owner);
-        if !is_there && self.is_over_for(p, self.truth.mails[&h].expiry + GRACE) {
+        if !is_there && self.is_over_for(p, expiry + GRACE) {
             return;
         }
         // The same where it was told that the part goes.

@@ -175,7 +175,7 @@ impl World {
         for item in items {
             self.check_nr(p, &item);
             let nr = item.nr.clone();
-            self.truth.nrs.entry((nr.submission, nr.h, nr.reader.clone())).or_default().push(nr.outcome);
+            self.note_nr(p, &nr);
             self.truth.signed_at.entry((nr.submission, nr.reader.clone())).or_insert(self.t);
             let sealed = SealedNr { nr, signer: self.peers[p].fingerprint };
             let request = Request::Notify(Notice::Nr(Box::new(sealed)));

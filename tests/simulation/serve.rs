@@ -232,9 +232,11 @@ impl World {
                         let answer = self.mirrored_manifest(p, h, &known, k);
                         self.answer(p, from, answer);
                     }
-                    Wanted::Part(..) => {
+                    Wanted::Part(part, _) => {
+                        // Whoever has it whole can cut any fragment.
+                        let held = [part, Part::Whole].into_iter().find(|part| known.parts.contains(part));
                         let caller = self.peers[from.caller].id;
-                        let token = self.wait(p, Waiter::Serve(from, h, what));
+                        let token = self.wait(p, Waiter::ServeMirrored(from, h, what, held));
                         self.hand(p, Tell::Replicator(replicator::Input::Serving { token, h, caller }));
                     }
                 },
@@ -242,23 +244,28 @@ impl World {
                 replicator::Lookup::NotReady => self.answer(p, from, Answer::Later("it has just started".to_owned())),
                 _ => self.answer(p, from, Answer::NotFound),
             },
-            (Waiter::Serve(from, h, what), replicator::Reply::Serve(true)) => self.serve_mirrored(p, from, h, what),
-            (Waiter::Serve(from, ..), _) => self.answer(p, from, Answer::NotFound),
+            (Waiter::ServeMirrored(from, h, what, held), replicator::Reply::Serve(true)) => {
+                self.serve_mirrored(p, from, h, what, held);
+            }
+            (Waiter::ServeMirrored(from, ..), _) => self.answer(p, from, Answer::NotFound),
             _ => {}
         }
     }
 
-    fn serve_mirrored(&mut self, p: usize, from: CallRef, h: MailId, what: Wanted) {
-        let Wanted::Part(part, blocks) = what else { return };
-        let owner = self.peers[self.truth.mails[&h].owner].id;
-        let disk = &self.peers[p].disk;
-        let has = |part: Part| disk.parts.contains(&(owner, h, part));
-        // Whoever has it whole can cut any fragment.
-        if !has(part) && !has(Part::Whole) {
+    fn serve_mirrored(&mut self, p: usize, from: CallRef, h: MailId, what: Wanted, held: Option<Part>) {
+        let (Wanted::Part(part, blocks), Some(held)) = (what, held) else {
             return self.answer(p, from, Answer::NotFound);
+        };
+        let owner = self.peers[self.truth.mails[&h].owner].id;
+        let from_disk = (owner, h, held);
+        if !self.peers[p].disk.parts.contains(&from_disk) {
+            self.answer(p, from, Answer::NotFound);
+            if held == part {
+                self.hand(p, Tell::Replicator(replicator::Input::BadPart { owner, h, part }));
+            }
+            return;
         }
-        let from_disk = if has(part) { part } else { Part::Whole };
-        let (lies, from_disk) = (self.lies(p, Lie::BadBlocks), (owner, h, from_disk));
+        let lies = self.lies(p, Lie::BadBlocks);
         let is_right = |stripe| !lies && self.is_block_right(p, &from_disk, stripe);
         let served: Vec<(u64, u8, bool)> = blocks.iter().map(|(s, i)| (*s, *i, is_right(*s))).collect();
         if served.iter().any(|(.., good)| !good) {

@@ -26,6 +26,8 @@ use crate::model::{MailId, MonoTime, Now, PeerId, SubmissionId, WallTime};
 use crate::wire::Signed;
 use crate::wire::msglist::{Page, Run};
 
+/// Pauses between asking a member once more that has answered: the first, and the longest.
+const ONCE_MORE: (Duration, Duration) = (RETRY_FIRST, Duration::from_secs(3600));
 /// How long new entries wait for the members' answers (DESIGN.md section 5).
 const HOLD: Duration = Duration::from_secs(5);
 /// Pause until a member is asked again that did not answer while that was waited for. It may be the only one that knows.
@@ -88,6 +90,8 @@ pub(super) struct Adoption {
     heard: BTreeSet<PeerId>,
     /// Who is read to the end.
     read: BTreeSet<PeerId>,
+    /// Who is or was asked once more after that.
+    once_more: BTreeMap<PeerId, OnceMore>,
     /// Who is asked for all, because its tail does not continue the list here.
     from_start: BTreeSet<PeerId>,
     /// Tombstones that members have from elsewhere than a list, each with its mail's expiry: taken when new entries may be made.
@@ -102,22 +106,57 @@ pub(super) struct Adoption {
     pub(super) doubled: BTreeSet<MailId>,
 }
 
+/// When a member is asked once more what it knows.
+#[derive(Debug, Clone, Copy, Default)]
+struct OnceMore {
+    /// It may know more than what it has answered.
+    is_due: bool,
+    tries: u32,
+    not_before: MonoTime,
+}
+
 impl Adoption {
     fn has_read_somebody(&self) -> bool {
         self.asked.is_empty() && !self.read.is_empty()
     }
 
-    /// Keeps a tombstone from elsewhere than a list. So many are kept whose mails end last: a member that tells old ones crowds none out.
-    pub(super) fn keep_loose(&mut self, h: MailId, expiry: WallTime, signed: SignedTombstone) {
+    /// Keeps a tombstone from elsewhere than a list: of every mail that is open, and of so many others whose mails end last. A member
+    /// that tells old ones crowds none out.
+    pub(super) fn keep_loose(&mut self, h: MailId, expiry: WallTime, signed: SignedTombstone, open: &BTreeSet<MailId>) {
         if self.loose.contains_key(&h) {
             return;
         }
         if self.loose.len() >= LOOSE_MAX {
-            let first = self.loose.iter().map(|(h, (expiry, _))| (*expiry, *h)).min();
-            let Some((_, first)) = first.filter(|(first, _)| *first < expiry) else { return };
-            self.loose.remove(&first);
+            let others = self.loose.iter().filter(|(h, _)| !open.contains(h));
+            let first = others.map(|(h, (expiry, _))| (*expiry, *h)).min();
+            match first.filter(|(first, _)| *first < expiry || open.contains(&h)) {
+                Some((_, first)) => drop(self.loose.remove(&first)),
+                None if !open.contains(&h) => return,
+                None => {}
+            }
         }
         self.loose.insert(h, (expiry, signed));
+    }
+
+    /// A member that has answered may know more by now: when it is to be asked for that, unless that is planned already.
+    fn once_more(&mut self, member: PeerId, now: MonoTime) -> MonoTime {
+        let again = self.once_more.entry(member).or_default();
+        again.is_due = true;
+        (now + ONCE_MORE.0).max(again.not_before)
+    }
+
+    /// It is asked now, if it is time for that: the next time comes after twice the pause, unless long after this one.
+    fn begin_once_more(&mut self, member: &PeerId, now: MonoTime) {
+        let Some(again) = self.once_more.get_mut(member).filter(|again| again.is_due) else { return };
+        if !self.read.remove(member) {
+            return;
+        }
+        // Its tail may fit by now.
+        self.from_start.remove(member);
+        let is_long_ago = now >= again.not_before + ONCE_MORE.1;
+        let tries = if is_long_ago { 1 } else { again.tries.saturating_add(1) };
+        let pause = ONCE_MORE.0.saturating_mul(2_u32.saturating_pow(tries.min(20))).min(ONCE_MORE.1);
+        *again = OnceMore { is_due: false, tries, not_before: now + pause };
     }
 }
 
@@ -141,7 +180,7 @@ impl Outbox {
         }
         self.adoption.holding = true;
         self.adoption.began = Some(now.mono);
-        self.adoption.since = self.doubted_since(now);
+        self.adoption.since = self.doubted_since(now.wall);
         self.timers.set(Timer::Adoption, now.mono + HOLD);
         for member in members {
             self.ask_own_list(member, self.adoption.since);
@@ -150,9 +189,9 @@ impl Outbox {
 
     /// Where the part of the list begins that members may know more of: what comes after the end of the last epoch, unless that
     /// one was opened lately, above others, for want of an answer.
-    fn doubted_since(&self, now: Now) -> Cursor {
+    fn doubted_since(&self, now: WallTime) -> Cursor {
         let epochs: Vec<Epoch> = self.state.list.epochs().collect();
-        let old = |epoch: &&Epoch| WallTime(epoch.0) + DOUBTED <= now.wall;
+        let old = |epoch: &&Epoch| WallTime(epoch.0) + DOUBTED <= now;
         let Some(epoch) = epochs.iter().rev().find(old).or(epochs.first()).copied() else { return Cursor::default() };
         let entries = u64::try_from(self.state.list.entries(epoch).count()).unwrap_or(u64::MAX);
         Cursor { epoch, seq: Seq(self.base_of(epoch).0.saturating_add(entries)) }
@@ -162,11 +201,10 @@ impl Outbox {
     /// asked for: then whoever has answered is asked once more.
     pub(super) fn read_again_by_a_right_clock(&mut self, now: Now) {
         if !self.adoption.holding {
-            let mut batch = Batch::default();
-            self.take_loose(&mut batch, now);
-            self.commit(batch);
+            // Of what was told already; nothing is in this page that could not fit.
+            let _ = self.take_own_page(now, &Page::default(), &BTreeMap::new());
         }
-        let since = self.doubted_since(now).min(self.adoption.since);
+        let since = self.doubted_since(now.wall).min(self.adoption.since);
         let is_wider = std::mem::replace(&mut self.adoption.since, since) != since;
         if !std::mem::take(&mut self.adoption.passed_over) && !is_wider {
             return;
@@ -189,8 +227,9 @@ impl Outbox {
         self.out.act(Action::ReadOwnList { member, since });
     }
 
-    /// Asks a member again that could not be asked.
-    pub(super) fn ask_own_list_again(&mut self, member: PeerId) {
+    /// Asks a member again that could not be asked, or once more.
+    pub(super) fn ask_own_list_again(&mut self, now: Now, member: PeerId) {
+        self.adoption.begin_once_more(&member, now.mono);
         let is_open = !self.adoption.asked.contains_key(&member) && !self.adoption.read.contains(&member);
         if is_open && self.is_other_member(&member) {
             self.ask_own_list(member, self.adoption.since);
@@ -204,14 +243,21 @@ impl Outbox {
         is_early && self.roster.others().any(is_unread)
     }
 
-    /// How many members were asked what they know of the own list, count, and have not answered. None where the last run stopped in
-    /// order and nothing was restored since: there is nothing that only they know.
+    /// Whether there is nothing that only members know: the last run stopped in order, nothing was restored since, nor lately, and no
+    /// epoch was opened for want of an answer.
+    fn is_whole(&self) -> bool {
+        self.adoption.trusted && self.doubted_since(self.wall).epoch == self.state.list.head().epoch
+    }
+
+    /// How many members were asked what they know of the own list, count, and have not answered. None where there is nothing that only
+    /// they know.
     pub(super) fn unread_members(&self) -> usize {
-        if self.adoption.trusted {
+        if self.is_whole() {
             return 0;
         }
         let is_asked = |member: &PeerId| {
-            self.adoption.asked.contains_key(member) || self.timers.is_set(&Timer::AskOwnList(*member))
+            let is_to_be = self.timers.is_set(&Timer::AskOwnList(*member)) && !self.adoption.read.contains(member);
+            self.adoption.asked.contains_key(member) || is_to_be
         };
         let others = self.roster.others().map(|m| m.peer_id);
         others.filter(|member| self.roster.counts(member) && is_asked(member)).count()
@@ -226,18 +272,26 @@ impl Outbox {
         }
     }
 
-    /// A member gave up all that it held of a mail that is open here. It may have heard of an end that this peer lost with its disk,
-    /// from another one and after it was asked: then it is asked once more.
+    /// A member says that it holds nothing of a mail that is open here. It may have heard of an end that this peer lost with its disk,
+    /// from another one and after it made its answer: then it is asked once more, and seldom, as a liar may say so for ever.
     pub(super) fn ask_what_ended(&mut self, now: Now, member: PeerId, items: &[Holding]) {
-        if self.adoption.trusted || !self.adoption.read.contains(&member) {
+        let is_read = self.adoption.read.contains(&member);
+        if self.is_whole() || !(is_read || self.adoption.asked.contains_key(&member)) {
             return;
         }
         let open = |item: &Holding| self.state.mails.get(&item.h).filter(|_| self.state.open.contains(&item.h));
         let holds = |mail: &Mail| mail.holdings.iter().any(|((who, _), word)| *who == member && is_held(word));
         let gave_up = |item: &&Holding| matches!(item.state, HoldingState::Dropped { .. });
         if items.iter().filter(gave_up).filter_map(open).any(|mail| !holds(mail)) {
-            self.adoption.read.remove(&member);
-            self.timers.set(Timer::AskOwnList(member), now.mono + RETRY_FIRST);
+            self.plan_once_more(now, member);
+        }
+    }
+
+    fn plan_once_more(&mut self, now: Now, member: PeerId) {
+        let at = self.adoption.once_more(member, now.mono);
+        // What is being asked may have been answered before that: then it is planned with the answer.
+        if self.adoption.read.contains(&member) && !self.timers.is_set(&Timer::AskOwnList(member)) {
+            self.timers.set(Timer::AskOwnList(member), at);
         }
     }
 
@@ -265,6 +319,9 @@ impl Outbox {
                 }
                 self.adoption.answered |= fits;
                 self.adoption.read.insert(member);
+                if self.adoption.once_more.get(&member).is_some_and(|again| again.is_due) {
+                    self.plan_once_more(now, member);
+                }
             }
         }
         if self.adoption.holding && self.adoption.has_read_somebody() {

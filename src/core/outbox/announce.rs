@@ -146,9 +146,11 @@ impl Outbox {
         let (before, peer, was_in_dht) = (sealed.announced.map(|(how, _)| how), sealed.peer, sealed.in_dht);
         // Also while it is listed anew, in another encoding.
         let is_open = self.waits(&h, receiver);
+        // What is only repeated each day is not written down: an idle peer writes nothing (R12).
+        let is_repeat = before.is_some() && before == how;
         let must_know = match how {
-            Some(How::Direct) => is_open,
-            Some(How::Dht) => true,
+            Some(How::Direct) => is_open && !is_repeat,
+            Some(How::Dht) => !is_repeat || !was_in_dht,
             Some(How::OwnShare) => !was_in_dht,
             None => false,
         };

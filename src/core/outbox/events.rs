@@ -397,8 +397,8 @@ pub(super) struct State {
     pub(super) odd_by_end: BTreeSet<(WallTime, SubmissionId)>,
     /// Mails without a tombstone; follows from the above.
     pub(super) open: BTreeSet<MailId>,
-    /// Signed tombstones that came before their mails, each with the mail's expiry. A mail that is told later may stand in `mails` for
-    /// a while as well, until its end is listed.
+    /// Signed tombstones that came before their mails, if those came at all, each with the mail's expiry. A mail that is told later
+    /// stands in `mails` as well.
     pub(super) gone: BTreeMap<MailId, (WallTime, Vec<u8>)>,
     /// Members that could not show what they had confirmed of a mail, until they confirm it anew.
     pub(super) misses: BTreeMap<(PeerId, MailId), WallTime>,

@@ -434,7 +434,7 @@ impl Outbox {
             }
             Timer::SafeWait(token) => self.give_up_safe_wait(token),
             Timer::Adoption => self.release(now),
-            Timer::AskOwnList(member) => self.ask_own_list_again(member),
+            Timer::AskOwnList(member) => self.ask_own_list_again(now, member),
             Timer::Audit(member) => self.audit(now, member),
             Timer::Recover => self.recover_next(now),
             Timer::Reencode => self.reencode_next(),

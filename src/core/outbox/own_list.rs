@@ -39,8 +39,8 @@ impl Outbox {
         for bytes in page.tombstones.iter().take(LOOSE_MAX) {
             let signed = SignedTombstone(bytes.to_vec());
             let is_short = signed.0.len() <= TOMBSTONE_BYTES_MAX;
-            if let Some(tombstone) = self.own_tombstone(&signed).filter(|_| is_short) {
-                self.adoption.keep_loose(tombstone.h, tombstone.expiry, signed);
+            if let Some(tombstone) = self.own_tombstone(&signed).filter(|t| is_short && !self.is_known_end(&t.h)) {
+                self.adoption.keep_loose(tombstone.h, tombstone.expiry, signed, &self.state.open);
             }
         }
         if !self.adoption.holding {
@@ -264,6 +264,12 @@ impl Outbox {
         if let Some((expiry, tombstone)) = self.state.gone.get(h) {
             self.adoption.loose.insert(*h, (*expiry, SignedTombstone(tombstone.clone())));
         }
+    }
+
+    /// Whether a mail is known to have ended, and nothing is left to do for that.
+    fn is_known_end(&self, h: &MailId) -> bool {
+        let known = self.state.mails.get(h).map(|mail| mail.tombstone.is_some());
+        known.unwrap_or_else(|| self.state.gone.contains_key(h))
     }
 
     /// A tombstone that this peer signed (R4).

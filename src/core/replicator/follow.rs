@@ -136,7 +136,8 @@ impl Replicator {
             }
         }
         let now = self.now.mono;
-        if self.roster.as_ref().is_some_and(|before| !places_alike(before, &roster)) {
+        // After a start it is not known how long the group is as it is.
+        if self.roster.as_ref().is_none_or(|before| !places_alike(before, &roster)) {
             self.regrouped = Some(now);
         }
         let leaves = roster.leaving.contains(&roster.me.peer_id);

@@ -185,20 +185,50 @@ fn r7_a_tombstone_that_is_passed_over_ends_its_mail_though_who_told_it_is_gone_w
     assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
 }
 
-/// A member replays tombstones that this peer signed long ago, more than are kept, before another one tells what is news.
+/// A member replays tombstones that this peer signed, more than are kept, before or after another one tells what is news.
 #[test]
-fn r7_old_tombstones_crowd_out_none_of_a_mail_that_ends_later() {
+fn r7_tombstones_that_are_replayed_crowd_out_none_of_a_mail_that_is_open_or_ends_later() {
     let mut world = World::new(5, Rules::default());
     let kept = &mut world.brain.adoption;
     let mail = |n: usize| MailId::new(std::array::from_fn(|i| n.to_be_bytes().get(i).copied().unwrap_or_default()));
+    let open = BTreeSet::from([mail(1_000_002), mail(1_000_003)]);
     let keep = |kept: &mut Adoption, n: usize, expiry: u64| {
-        kept.keep_loose(mail(n), WallTime(expiry), SignedTombstone(Vec::new()));
+        kept.keep_loose(mail(n), WallTime(expiry), SignedTombstone(Vec::new()), &open);
     };
+    keep(kept, 1_000_002, 10);
     (0..LOOSE_MAX + 10).for_each(|n| keep(kept, n, 100 + n as u64 % 2));
     keep(kept, 1_000_000, 200);
     keep(kept, 1_000_001, 50);
+    keep(kept, 1_000_003, 10);
     assert_eq!(kept.loose.len(), LOOSE_MAX);
     assert!(kept.loose.contains_key(&mail(1_000_000)) && !kept.loose.contains_key(&mail(1_000_001)));
+    assert!(open.iter().all(|h| kept.loose.contains_key(h)), "the two that are open");
+}
+
+#[test]
+fn r7_a_tombstone_of_a_mail_that_is_known_to_have_ended_takes_no_room() {
+    let (mut world, _, h) = sent_after_a_copy();
+    let tombstone = ByteBuf::from(cancel(&mut world, h));
+    world.brain.adoption.holding = true;
+    world.brain.take_own_tombstone(world.now, tombstone.into_vec());
+    assert!(world.brain.adoption.loose.is_empty());
+}
+
+#[test]
+fn r7_no_cancel_answers_from_a_disk_that_a_tombstone_told_while_the_clock_was_ahead_shows_to_be_old() {
+    let (mut world, backup, h) = sent_after_a_copy();
+    let tombstone = ByteBuf::from(cancel(&mut world, h));
+    let alone = OwnPage { page: Page { tombstones: vec![tombstone], ..Page::default() }, ..OwnPage::default() };
+    world.restore(&backup);
+    world.submit(2, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let (other, disk) = (world.sealed_of(2), world.outside.copy());
+    world.rules.own_lists = [(key(3).peer_id(), alone)].into();
+    starts_ahead(&mut world, &disk);
+    world.run(MINUTE);
+    assert!(world.brain.state.gone.is_empty() && world.brain.state.mails[&other].served.is_some());
+    clock_is_right(&mut world);
+    assert!(world.brain.state.gone.contains_key(&h) && world.brain.state.mails[&other].served.is_none());
 }
 
 #[test]

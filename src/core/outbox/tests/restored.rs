@@ -1,6 +1,7 @@
 //! What an owner restored from an older copy of its disk is told late, in pieces or from elsewhere than a list, in virtual time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
@@ -51,23 +52,97 @@ fn r7_a_journal_torn_anywhere_in_what_was_adopted_leaves_nothing_half_ended() {
     }
 }
 
+/// A restored owner whose members know of no end of its mail, until this one says that it hears of one.
+fn restored_and_told_by_none() -> (World, MailId, impl Fn(&mut World)) {
+    let (mut world, _, h) = sent_after_a_copy();
+    let open = world.outside.copy();
+    members_know(&mut world);
+    let tombstone = ByteBuf::from(cancel(&mut world, h));
+    world.restored = true;
+    world.restore(&open);
+    world.run(MINUTE);
+    world.restored = false;
+    let hears = move |world: &mut World| {
+        world.rules.own_lists.get_mut(&key(3).peer_id()).unwrap().page.tombstones.push(tombstone.clone());
+    };
+    (world, h, hears)
+}
+
+/// Member 3 says that it holds it, or nothing of it any more.
+fn says(world: &mut World, h: MailId, state: HoldingState) {
+    let at = world.now.wall;
+    world.holds(3, h, Part::Whole, state, at);
+}
+
+const GONE: HoldingState = HoldingState::Dropped { served: Vec::new() };
+
 /// Seed 350054378: the only one that had known of the cancel had left, and told it to the others when the owner had read what they know.
 #[test]
 fn r7_who_gives_up_all_that_it_held_of_an_open_mail_is_asked_once_more_what_it_knows() {
-    let (mut world, _, h) = sent_after_a_copy();
-    let (open, member) = (world.outside.copy(), key(3).peer_id());
-    members_know(&mut world);
-    let tombstone = ByteBuf::from(cancel(&mut world, h));
+    for stops in [false, true] {
+        let (mut world, h, hears) = restored_and_told_by_none();
+        if stops {
+            world.tell(Input::Stopping { token: Token(90) });
+            world.settle();
+            world.crash();
+            world.run(MINUTE);
+        }
+        hears(&mut world);
+        says(&mut world, h, HoldingState::Held);
+        world.run(MINUTE);
+        assert_eq!(ending(&world, &h), None, "nobody says that it has ended");
+        says(&mut world, h, GONE);
+        world.run(MINUTE);
+        assert_eq!(ending(&world, &h), Some(Ending::Cancelled), "stopped in between: {stops}");
+    }
+}
+
+#[test]
+fn r7_who_gives_it_up_while_it_is_asked_may_have_made_its_answer_before_that() {
+    let (mut world, h, hears) = restored_and_told_by_none();
+    let open = world.outside.copy();
     world.restore(&open);
+    let member = key(3).peer_id();
+    world.rules.unheard = true;
     world.run(MINUTE);
-    world.rules.own_lists.get_mut(&member).unwrap().page.tombstones.push(tombstone);
-    let at = world.now.wall;
-    world.holds(3, h, Part::Whole, HoldingState::Held, at);
-    world.run(MINUTE);
-    assert_eq!(ending(&world, &h), None, "nobody says that it has ended");
-    world.holds(3, h, Part::Whole, HoldingState::Dropped { served: Vec::new() }, at + MINUTE);
+    let (asked, since) = *world.outside.own_list_asked.iter().rfind(|(who, _)| *who == member).unwrap();
+    let answer = world.rules.own_lists[&member].clone();
+    says(&mut world, h, GONE);
+    world.settle();
+    hears(&mut world);
+    world.rules.unheard = false;
+    world.tell(Input::OwnList { member: asked, since, answer: Some(answer) });
+    world.settle();
+    assert_eq!(ending(&world, &h), None);
     world.run(MINUTE);
     assert_eq!(ending(&world, &h), Some(Ending::Cancelled));
+}
+
+#[test]
+fn r9_who_says_for_ever_that_it_gave_something_up_is_asked_ever_more_seldom() {
+    let (mut world, h, _) = restored_and_told_by_none();
+    let asked = |world: &World| world.outside.own_list_asked.len();
+    let mut goes_on = |minutes: u32| {
+        let before = asked(&world);
+        for _ in 0..minutes {
+            says(&mut world, h, GONE);
+            world.run(MINUTE);
+        }
+        asked(&world) - before
+    };
+    let first = goes_on(60);
+    assert!((5..=12).contains(&first), "{first} times in an hour");
+    assert_eq!(goes_on(60 * 24), 24, "and once an hour then");
+    // Long after that it is as if it were the first time.
+    world.run(DAY);
+    let before = asked(&world);
+    says(&mut world, h, GONE);
+    world.run(Duration::from_secs(2));
+    assert_eq!(asked(&world), before + 1);
+    says(&mut world, h, GONE);
+    world.run(Duration::from_secs(2));
+    assert_eq!(asked(&world), before + 2);
+    assert_eq!(world.brain.observe(world.now).unread, 0, "nobody waits for that");
 }
 
 #[test]
