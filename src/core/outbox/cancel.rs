@@ -78,8 +78,9 @@ impl Outbox {
     /// with those that have not confirmed that theirs are gone. A part that was lost was not counted by its holder to the
     /// end, so it counts as one that is left.
     fn is_out_of_reach(&self, mail: &Mail, reader: &PeerId) -> bool {
-        // Served by this peer; not known of a mail from before it was counted, or from before a restore.
-        let Some(served) = &mail.served else { return false };
+        // Served by this peer; not known of a mail from before it was counted, or from before a restore. This disk may be an old copy as
+        // long as somebody who would know that has not been heard.
+        let Some(served) = mail.served.as_ref().filter(|_| self.unread_members() == 0) else { return false };
         let mut served: BTreeSet<PeerId> = served.keys().copied().collect();
         let (mut left, mut heard): (BTreeSet<Part>, BTreeSet<PeerId>) = Default::default();
         for ((member, part), word) in &mail.holdings {

@@ -291,3 +291,25 @@ fn r12_a_reader_is_told_though_the_clock_was_past_the_end_of_the_mail_for_a_whil
     world.run(10 * MINUTE);
     assert_eq!((world.outside.gone_told.len(), cancel(&mut world)), (1, vec![CancelAnswer::Cancelled]));
 }
+
+/// Seed 380101875: nobody had marked the copy as one, and no member could be heard. The original had served it since.
+#[test]
+fn r7_an_owner_that_did_not_stop_in_order_is_sure_of_no_cancel_before_its_members_are_heard() {
+    for stops in [true, false] {
+        let mut world = World::new(5, Rules { away: [rita()].into(), ..Rules::default() });
+        world.submit(1, &["rita@readers"], &[]);
+        world.run(SECOND);
+        if stops {
+            world.tell(Input::Stopping { token: Token(90) });
+            world.settle();
+        }
+        world.rules.silent = (2..=6).map(|n| key(n).peer_id()).collect();
+        world.crash();
+        world.run(MINUTE);
+        let sure = if stops { CancelAnswer::Cancelled } else { CancelAnswer::Uncertain };
+        assert_eq!(cancel(&mut world), [sure]);
+        world.rules.silent.clear();
+        world.run(2 * MINUTE);
+        assert_eq!(cancel(&mut world), [CancelAnswer::Cancelled], "this disk was as it should be");
+    }
+}
