@@ -10,7 +10,7 @@ use roost::core::placement::whole_copies;
 use roost::core::replicator::{self, KnownMail, MirrorOrder};
 use roost::fragment::Layout;
 use roost::model::manifest::{BLOCK_BYTES, Manifest};
-use roost::model::{Address, Digest, Encoding, MailId, Part, PeerId, Policy};
+use roost::model::{Digest, Encoding, MailId, Part, PeerId, Policy};
 use roost::store::manifests::covers;
 use roost::wire::Signed;
 
