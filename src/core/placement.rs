@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::replicator::scheme::scheme;
 use crate::model::group::Roster;
-use crate::model::{Encoding, MailId, Part, PeerId};
+use crate::model::{Encoding, MailId, Part, PeerId, Policy};
+
+/// Members that are asked beyond the n that hold a mail: those that moved since (DESIGN.md section 7).
+const SPARE_SOURCES: usize = 4;
 
 /// The parts that each member is known to hold.
 pub type Held = BTreeMap<PeerId, BTreeSet<Part>>;
@@ -62,6 +65,28 @@ pub fn whole_copies(roster: &Roster, owner: &PeerId) -> usize {
 /// Members besides `owner` that the view does not call lost.
 pub fn live_others(roster: &Roster, owner: &PeerId) -> usize {
     roster.members.iter().filter(|m| m.peer_id != *owner && !roster.lost.contains(&m.peer_id)).count()
+}
+
+/// Who may have a mail: its owner, and the members of the owner's group in rendezvous order, some more than are placed. `reader`, who
+/// goes by a name in that group, is always among them: what is on its own disk nobody has to give it, whatever its rank, and also when
+/// the group has removed it.
+pub fn sources(
+    h: &MailId,
+    owner: PeerId,
+    group: Option<(&Policy, BTreeSet<PeerId>)>,
+    reader: Option<PeerId>,
+) -> Vec<PeerId> {
+    let most = |policy: &Policy| usize::from(policy.fragments.n).max(usize::from(policy.copies)) + SPARE_SOURCES;
+    let others = |(policy, members): (&Policy, BTreeSet<PeerId>)| {
+        let mut others = rank(h, members.into_iter().filter(|member| *member != owner));
+        others.truncate(most(policy));
+        others
+    };
+    let mut sources = vec![owner];
+    sources.extend(group.into_iter().flat_map(others));
+    let reader = reader.filter(|reader| !sources.contains(reader));
+    sources.extend(reader);
+    sources
 }
 
 #[cfg(test)]
@@ -170,6 +195,24 @@ mod tests {
         }
         // 2000 mails, 5 of 10 members each: 1000 expected, standard deviation about 22.
         assert!(counts.len() == 10 && counts.values().all(|c| (880..1120).contains(c)), "{counts:?}");
+    }
+
+    #[test]
+    fn who_reads_looks_on_its_own_disk_whatever_its_rank_and_also_when_it_was_removed() {
+        let (h, members, policy) = (MailId::new([1; 20]), peers(20), Policy::default());
+        let (owner, others) = (members[0], rank(&h, members[1..].iter().copied()));
+        let asked = |members: &[PeerId], reader| {
+            let group = Some((&policy, members.iter().copied().collect::<BTreeSet<_>>()));
+            sources(&h, owner, group, reader)
+        };
+        let first = [&[owner], &others[..usize::from(policy.fragments.n) + SPARE_SOURCES]].concat();
+        assert_eq!(asked(&members, None), first, "one outside");
+        assert_eq!(asked(&members, Some(others[2])), first, "it is among the first");
+        for reader in [others[18], PeerId::new([99; 32])] {
+            assert_eq!(asked(&members, Some(reader)), [&first[..], &[reader]].concat());
+        }
+        assert_eq!(asked(&members, Some(owner)), first);
+        assert_eq!(sources(&h, owner, None, None), [owner], "its group is not known");
     }
 
     #[test]

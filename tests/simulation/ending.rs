@@ -152,7 +152,7 @@ impl World {
         let knows = |r: &usize| self.peers[*r].disk.ledger.announced.contains(&key);
         let there = |r: &usize| self.peers[*r].is_up() && knows(r);
         let Some(r) = self.at(reader).filter(there) else { return false };
-        if self.is_void(h, promise, r) {
+        if self.is_void(h, promise, r) && !self.has_itself(r, h) {
             return false;
         }
         // One who was removed, whom nobody tells that its clock is wrong, ends its mail by that one: its signed word counts (R3).

@@ -202,7 +202,10 @@ impl World {
         let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
         let by_right = |m: &usize| self.truth.moved_away.get(&(*m, *h)).is_some_and(|at| *at >= promise.at);
         let gave_up = promise.whole.difference(lost).filter(|m| !holds(m) && by_right(m)).count();
-        let came = self.once_members().filter(|m| !promise.holders.contains(m) && (holds(m) || stands_in(m))).count();
+        // What was left on a disk that died, or with one who is no member any more, is in nobody's place: nobody asks there.
+        let can_give = |m: &usize| holds(m) && !self.peers[*m].dead && self.peers[*m].in_group;
+        let is_in_place = |m: &usize| !promise.holders.contains(m) && (can_give(m) || stands_in(m));
+        let came = self.once_members().filter(is_in_place).count();
         gave_up.saturating_sub(came)
     }
 
@@ -309,7 +312,16 @@ impl World {
         let mut forms = forms.peekable();
         let kept =
             |h: &MailId| self.truth.promised.get(h).is_some_and(|promise| !self.is_void(h, promise, letter.from));
-        forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h) && !kept(h))
+        let is_here = |h: &MailId| self.at(receiver).is_some_and(|reader| self.has_itself(reader, h));
+        forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h) && !kept(h) && !is_here(h))
+    }
+
+    /// Whether a reader has on its own disk what makes a mail: it needs nobody else, also when it was removed.
+    pub(crate) fn has_itself(&self, reader: usize, h: &MailId) -> bool {
+        let (peer, owner) = (&self.peers[reader], self.peers[self.truth.mails[h].owner].id);
+        let is_right =
+            |part: &&(PeerId, MailId, Part)| (part.0, part.1) == (owner, *h) && !peer.disk.rotten.contains_key(*part);
+        peer.is_up() && !peer.liar && readable(peer.disk.parts.iter().filter(is_right).map(|(.., part)| part))
     }
 
     /// Whether a restored owner has lost a sealed mail, and what members that are there hold does not make it. One that served

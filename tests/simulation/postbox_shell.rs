@@ -6,7 +6,7 @@ use roost::core::Token;
 use roost::core::fetch::{self, Order};
 use roost::core::group;
 use roost::core::outbox::{self, CancelTarget};
-use roost::core::placement::rank;
+use roost::core::placement;
 use roost::core::postbox::access::{MailboxReply, MessageKey};
 use roost::core::postbox::io::{NrItem, NrSent, OpenResult};
 use roost::core::postbox::{Action, Input, Reply};
@@ -20,9 +20,6 @@ use super::sabotage::Saboteur;
 use super::short::read_short;
 use super::world::World;
 
-/// Sources beyond those placed.
-const SPARE_SOURCES: usize = 4;
-
 impl World {
     /// Does what the postbox asks for.
     pub(crate) fn act_postbox(&mut self, p: usize, action: Action) {
@@ -30,7 +27,7 @@ impl World {
             Action::PollNs => self.dht(p, DhtOp::PollNs),
             Action::DeleteNs { value, password } => self.delete_own_ns(p, value, password),
             Action::Fetch { key, h, length, digest, owner, .. } => {
-                let sources = self.sources(h, owner);
+                let sources = self.sources(p, h, owner);
                 let token = self.wait(p, Waiter::Pull { key, h });
                 let order = Order { h, length, digest, owner, sources, urgency: Urgency::Prompt };
                 self.hand(p, Tell::Fetch(fetch::Input::Want(token, order)));
@@ -67,18 +64,18 @@ impl World {
         }
     }
 
-    /// Who may have a mail: its owner, and the members of its group in rendezvous order.
-    fn sources(&self, h: MailId, owner: PeerId) -> Vec<PeerId> {
+    /// Who may have a mail, as its reader knows the group of its owner.
+    fn sources(&self, p: usize, h: MailId, owner: PeerId) -> Vec<PeerId> {
         let sender = &self.peers[self.index(&owner)];
         // Readers of one who was removed go by the group's descriptor, not by what that one knows itself.
-        let (policy, mut others): (_, BTreeSet<PeerId>) = if sender.removed {
+        let (policy, members) = if sender.removed {
             (&self.gd.policy, self.gd.members.iter().map(|m| self.peers[*m].id).collect())
         } else {
             (&sender.roster.policy, sender.roster.members.iter().map(|m| m.peer_id).collect())
         };
-        others.remove(&owner);
-        let placed = usize::from(policy.fragments.n).max(usize::from(policy.copies));
-        [owner].into_iter().chain(rank(&h, others).into_iter().take(placed + SPARE_SOURCES)).collect()
+        let reader = &self.peers[p];
+        let me = (reader.address.group() == sender.address.group()).then_some(reader.id);
+        placement::sources(&h, owner, Some((policy, members)), me)
     }
 
     fn write(&mut self, p: usize, key: MessageKey, letter: Option<SubmissionId>, body: Option<bool>) {

@@ -73,6 +73,10 @@ fn r2_what_was_one_copy_too_many_and_is_given_up_by_right_is_not_promised_any_mo
     promise.whole.remove(&MEMBER);
     world.peers[MEMBER].liar = false;
     assert!(!world.is_void(&h, &promise, OWNER), "that one must give it");
+    world.peers[MEMBER].in_group = false;
+    assert!(world.is_void(&h, &promise, OWNER), "nobody asks who is no member any more");
+    (world.peers[MEMBER].in_group, world.peers[MEMBER].dead) = (true, true);
+    assert!(world.is_void(&h, &promise, OWNER), "its disk died");
 }
 
 /// The third holder.

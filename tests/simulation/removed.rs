@@ -166,6 +166,53 @@ fn r2_what_a_reader_said_after_its_owner_came_back_with_an_old_disk_is_not_forgo
 }
 
 #[test]
+fn r2_who_was_removed_reads_what_is_on_its_own_disk_though_nobody_else_is_there() {
+    let mut world = absent::world(Mode::Full);
+    let h = world.mails(MEMBER);
+    assert!(!world.parts(MEMBER, &h).is_empty());
+    world.is_removed(MEMBER, OWNER);
+    for p in (0..RITA).filter(|p| *p != MEMBER) {
+        world.goes(p);
+    }
+    // What it knows of the mail is read from its disk as well.
+    world.crash(MEMBER);
+    world.start(MEMBER);
+    world.passes(60_000);
+    world.opens_all(MEMBER);
+    assert!(world.has_read(MEMBER, &h));
+    world.is_well();
+}
+
+#[test]
+fn r2_what_its_owner_has_lost_still_ends_for_a_reader_that_was_removed_and_has_it_itself() {
+    let mut world = absent::world(Mode::Full);
+    world.take_image(OWNER);
+    let h = world.mails(MEMBER);
+    let id = world.truth.mails[&h].submission;
+    world.is_removed(MEMBER, STAYS);
+    world.restore(OWNER);
+    world.passes(60_000);
+    let owner = world.peers[OWNER].id;
+    for p in 0..RITA {
+        world.peers[p].disk.parts.retain(|(of, mail, _)| p == MEMBER || (*of, *mail) != (owner, h));
+    }
+    world.peers[OWNER].disk.blobs.remove(&h);
+    world.truth.promised.clear();
+    let is_excused = |world: &World| {
+        let member = &world.peers[MEMBER].address;
+        world.is_excused(&id, &world.truth.letters[&id], member)
+    };
+    assert!(world.is_unreadable(&h) && !is_excused(&world));
+    let part = world.parts(MEMBER, &h).into_iter().next().map(|part| (owner, h, part)).unwrap();
+    world.peers[MEMBER].disk.parts.remove(&part);
+    assert!(is_excused(&world), "nobody has it");
+    world.peers[MEMBER].disk.parts.insert(part);
+    world.opens_all(MEMBER);
+    assert!(world.has_read(MEMBER, &h));
+    has_ended_well(&mut world);
+}
+
+#[test]
 fn r12_what_one_who_was_removed_held_may_still_be_with_it_when_all_others_gave_theirs_up() {
     let mut world = absent::world(Mode::Full);
     let h = world.mails(RITA);

@@ -23,7 +23,7 @@ use crate::actors::remover::Remover;
 use crate::actors::shell::{EventLog, Handle, Perform, Shell};
 use crate::clock::Clock;
 use crate::core::fetch::{self, Fetch, Order};
-use crate::core::placement::rank;
+use crate::core::placement;
 use crate::core::postbox::access::MessageKey;
 use crate::core::postbox::io::{FetchFailure, OpenResult};
 use crate::core::postbox::{Action, Input, Postbox};
@@ -43,9 +43,6 @@ pub use notices::NsError;
 use notices::{Notices, blocking};
 pub use port::PostboxPort;
 pub use proof::{Proof, ProofError};
-
-/// Members that are asked beyond the n that hold a mail: those that moved since (DESIGN.md section 7).
-const SPARE_SOURCES: usize = 4;
 
 /// What the postbox needs of other actors; whoever starts them connects them.
 pub trait Neighbours: Send + Sync + 'static {
@@ -384,15 +381,14 @@ struct Wanted {
     group: GroupName,
 }
 
-/// Who may have a mail: its owner, and the members of its owner's group in rendezvous order.
+/// Who may have a mail, as far as this peer knows its owner's group. A member's own disk is one of them: it may hold a part of the mail
+/// that it reads, also when the group has removed it.
 fn sources(snapshot: &Snapshot, wanted: &Wanted) -> Vec<PeerId> {
-    let gd = snapshot.groups.get(&wanted.group).and_then(|group| group.gd.clone());
-    let members: BTreeSet<PeerId> = gd.iter().flat_map(|gd| gd.members.iter().map(|m| m.peer_id)).collect();
-    // This peer too: it may hold a part of the mail that it reads.
-    let others = members.into_iter().filter(|peer| *peer != wanted.owner);
-    let placed = gd.map_or(0, |gd| usize::from(gd.policy.fragments.n).max(usize::from(gd.policy.copies)));
-    let ranked = rank(&wanted.h, others);
-    [wanted.owner].into_iter().chain(ranked.into_iter().take(placed + SPARE_SOURCES)).collect()
+    let gd = snapshot.groups.get(&wanted.group).and_then(|group| group.gd.as_ref());
+    let group = gd.map(|gd| (&gd.policy, gd.members.iter().map(|m| m.peer_id).collect()));
+    let me = &snapshot.roster.me;
+    let reader = (*me.address.group() == wanted.group).then_some(me.peer_id);
+    placement::sources(&wanted.h, wanted.owner, group, reader)
 }
 
 fn failure_of(failure: &fetch::Failure) -> FetchFailure {

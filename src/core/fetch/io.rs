@@ -26,7 +26,7 @@ pub struct Order {
     pub digest: Digest,
     /// Its owner: the signer of its manifest.
     pub owner: PeerId,
-    /// Who may have it: the owner and members in rendezvous order, at most n + 4.
+    /// Who may have it: the owner and members in rendezvous order, at most n + 4; and this peer.
     pub sources: Vec<PeerId>,
     /// How soon it is needed.
     pub urgency: Urgency,
