@@ -384,7 +384,7 @@ impl World {
             // It may take long until it is durable: a wrong clock that was taken for right then may be right by now.
             EndedAs::Expired => {
                 self.is_over_for(p, letter.at + life)
-                    || (self.peers[p].fooled_ms > 0 && letter.at + life <= at)
+                    || (self.is_fooled_about(p, letter.at + life) && letter.at + life <= at)
                     || self.was_declared_over(&submission, receiver)
             }
             EndedAs::Filed => *receiver == self.peers[p].address,

@@ -68,6 +68,7 @@ impl World {
     /// A clock is set.
     pub(crate) fn jumps(&mut self, p: usize, by: i64) {
         self.say(|w| format!("the clock of {} jumps by {} s", w.name(p), by / 1000));
+        self.note_fooled(p);
         self.peers[p].skew += by;
         (self.peers[p].unsure_since, self.peers[p].clock_off) = (Some(self.t), false);
         // The clock of one who was removed is set like another's, and nobody else hears it.
@@ -112,17 +113,27 @@ impl World {
         if !self.is_clock_doubtful(p) {
             return self.trust_clock(p);
         }
+        self.note_fooled(p);
+        self.peers[p].trusts = false;
         self.tell_clock(p, !self.is(Saboteur::ExpiresByAnyClock));
     }
 
     /// A peer takes its clock for right, as whoever is in no group does at its start. It cannot know that all that it hears is wrong,
     /// or that nobody is there who could tell. By one that is ahead it takes for over what lives; by one that is behind nothing.
     pub(crate) fn trust_clock(&mut self, p: usize) {
-        let peer = &mut self.peers[p];
-        if peer.skew > OFF_MS {
-            peer.fooled_ms = peer.fooled_ms.max(peer.skew.unsigned_abs());
-        }
+        self.peers[p].trusts = true;
+        self.note_fooled(p);
         self.tell_clock(p, false);
+    }
+
+    /// What a peer's clock says, if it is ahead and taken for right.
+    fn says_ahead(&self, p: usize) -> Option<WallTime> {
+        (self.peers[p].trusts && self.peers[p].skew > OFF_MS).then(|| self.wall(p))
+    }
+
+    /// Before that changes.
+    fn note_fooled(&mut self, p: usize) {
+        self.peers[p].fooled_until = self.peers[p].fooled_until.max(self.says_ahead(p));
     }
 
     /// Tells the brains whether their clock is doubtful.
@@ -166,7 +177,7 @@ impl World {
 
     /// Whether a peer may have taken for over, by a clock that is ahead, what ends at `expiry`.
     pub(crate) fn is_fooled_about(&self, p: usize, expiry: WallTime) -> bool {
-        let ahead = self.peers[p].fooled_ms;
-        ahead > 0 && expiry <= self.true_wall() + Duration::from_millis(ahead + SLACK_MS)
+        let until = self.peers[p].fooled_until.max(self.says_ahead(p));
+        until.is_some_and(|until| expiry <= until + Duration::from_millis(SLACK_MS))
     }
 }

@@ -312,7 +312,10 @@ impl World {
         let mut forms = forms.peekable();
         let kept =
             |h: &MailId| self.truth.promised.get(h).is_some_and(|promise| !self.is_void(h, promise, letter.from));
-        let is_here = |h: &MailId| self.at(receiver).is_some_and(|reader| self.has_itself(reader, h));
+        // Nobody looks for a mail of which it was never told.
+        let key = MailKey { sender: owner.fingerprint, submission: *id };
+        let knows = |reader: usize| self.peers[reader].disk.ledger.announced.contains(&key);
+        let is_here = |h: &MailId| self.at(receiver).is_some_and(|r| knows(r) && self.has_itself(r, h));
         forms.peek().is_some() && forms.all(|(h, _)| self.is_unreadable(h) && !kept(h) && !is_here(h))
     }
 

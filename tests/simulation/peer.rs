@@ -14,7 +14,7 @@ use roost::core::replicator::{self, Replicator};
 use roost::core::{Brain, Effect};
 use roost::fragment::Layout;
 use roost::model::group::{Member, Roster};
-use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId};
+use roost::model::{Address, Digest, Fingerprint, MailId, Part, PeerId, SubmissionId, WallTime};
 use roost::wire::PeerKey;
 use roost::wire::msglist::Page;
 
@@ -178,8 +178,10 @@ pub(crate) struct Peer {
     pub(crate) clock_off: bool,
     /// Since when its clock waits to be compared.
     pub(crate) unsure_since: Option<u64>,
-    /// By how much a clock was ahead that it had to take for right, at most.
-    pub(crate) fooled_ms: u64,
+    /// Whether it takes its clock for right.
+    pub(crate) trusts: bool,
+    /// The latest time that a clock said which it had to take for right, and which was ahead.
+    pub(crate) fooled_until: Option<WallTime>,
     pub(crate) liar: bool,
     /// Pages that a liar once showed.
     pub(crate) old_pages: Vec<Page>,
@@ -247,7 +249,8 @@ impl Peer {
             skew: 0,
             clock_off: false,
             unsure_since: None,
-            fooled_ms: 0,
+            trusts: false,
+            fooled_until: None,
             liar: false,
             old_pages: Vec::new(),
             disk: Disk::default(),

@@ -163,7 +163,8 @@ impl World {
                     let denied = self.denied(p);
                     let mut mails = status.submissions.iter().flat_map(|s| &s.mails);
                     // Of what nobody can read any more nobody gets a part either.
-                    let may_arrive = |h: &MailId| !denied.contains(h) && !self.is_unreadable(h);
+                    let is_excused = |h: &MailId| self.is_unreadable(h) || self.waits_for_the_fooled(h, &status);
+                    let may_arrive = |h: &MailId| !denied.contains(h) && !is_excused(h);
                     let Some(stays) = mails.find(|mail| mail.moving && may_arrive(&mail.h)) else { continue };
                     format!("{} of {} never arrives: {:?}", stays.h, self.name(p), status.moving_waits_for)
                 }
@@ -172,16 +173,19 @@ impl World {
         }
     }
 
-    /// Whether one for whom a peer waits had to take a clock for right that was ahead: it has forgotten what it held to be over. Or all
-    /// of them hid from it what it had listed before it was restored: it listed something else in that place, so they take its list
-    /// for forked and read no more of it.
+    /// Whether all for whom a peer waits hid from it what it had listed before it was restored: it listed something else in that place, so
+    /// they take its list for forked and read no more of it.
     fn waits_in_vain(&self, p: usize, status: &OutboxStatus) -> bool {
         let waits = &status.moving_waits_for;
         let mut known = waits.iter().map(|member| self.at(member));
-        let moving = || status.submissions.iter().flat_map(|s| &s.mails).filter(|mail| mail.moving);
-        let expiries = || moving().map(|mail| self.truth.mails[&mail.h].expiry);
-        let is_fooled = known.clone().flatten().any(|m| expiries().any(|expiry| self.is_fooled_about(m, expiry)));
-        is_fooled || (!waits.is_empty() && known.all(|m| m.is_some_and(|m| self.hides_list_of(p, m))))
+        !waits.is_empty() && known.all(|m| m.is_some_and(|m| self.hides_list_of(p, m)))
+    }
+
+    /// Whether one for whom a peer waits had to take a clock for right that was ahead: it may have forgotten this mail as over.
+    fn waits_for_the_fooled(&self, h: &MailId, status: &OutboxStatus) -> bool {
+        let expiry = self.truth.mails[h].expiry;
+        let mut known = status.moving_waits_for.iter().filter_map(|member| self.at(member));
+        known.any(|m| self.is_fooled_about(m, expiry))
     }
 
     /// Which open mails of a peer a liar denies for good: its fork says under its own name that they are gone, it read that back

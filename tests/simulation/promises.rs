@@ -1,6 +1,8 @@
 //! What peers promise, in written stories: which losses of a mail that was shown as safe the checker counts, whose word has to be heard,
 //! what a restored owner has to know, when it rests; and what it excuses.
 
+use std::time::Duration;
+
 use roost::core::{Brain, replicator};
 use roost::model::dht::DhtKey;
 use roost::model::{Digest, MailId, Mode, Part, Policy};
@@ -14,6 +16,7 @@ use super::liars::Lie;
 use super::world::World;
 
 const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
 
 /// A mail that three members have whole, and what its owner showed of that.
 fn told() -> (World, MailId, Promise) {
@@ -257,9 +260,9 @@ fn r12_a_move_need_not_end_only_for_an_owner_that_waits_for_one_whose_clock_was_
         assert!(never_arrives(&mut world), "it moves");
         for p in 0..RITA {
             let is_waited_for = status.moving_waits_for.contains(&world.peers[p].address);
-            world.peers[p].fooled_ms = 30 * DAY;
+            world.peers[p].fooled_until = Some(world.wall(p) + Duration::from_millis(30 * DAY));
             assert_eq!(never_arrives(&mut world), !is_waited_for);
-            world.peers[p].fooled_ms = 0;
+            world.peers[p].fooled_until = None;
         }
     }
     assert!(seen > 0 && !never_arrives(&mut world), "it has arrived");
@@ -268,11 +271,21 @@ fn r12_a_move_need_not_end_only_for_an_owner_that_waits_for_one_whose_clock_was_
 #[test]
 fn r2_only_a_clock_that_is_ahead_makes_one_that_hears_nobody_take_for_over_what_lives() {
     let mut world = absent::world(Mode::Fragments);
-    for (days, fooled_ms) in [(-45, 0), (45, 45 * DAY), (1, 45 * DAY)] {
+    let in_days = |world: &World, days: i64| world.true_wall() + Duration::from_millis(days.unsigned_abs() * DAY);
+    for (days, is_fooled) in [(-45, false), (45, true)] {
         world.peers[OWNER].skew = days * i64::try_from(DAY).unwrap();
         world.trust_clock(OWNER);
-        assert_eq!(world.peers[OWNER].fooled_ms, fooled_ms);
+        assert_eq!(world.is_fooled_about(OWNER, in_days(&world, 44)), is_fooled);
     }
+    assert!(!world.is_fooled_about(OWNER, in_days(&world, 46)), "by that clock this lives");
+    // Once the clock is right, what is sent from then on is not over by the one that was wrong.
+    world.jumps(OWNER, -45 * i64::try_from(DAY).unwrap());
+    let told = in_days(&world, 45);
+    assert!(world.is_fooled_about(OWNER, told));
+    world.passes(HOUR);
+    world.trust_clock(OWNER);
+    assert!(!world.is_fooled_about(OWNER, in_days(&world, 45)), "no mail of now");
+    assert!(world.is_over_for(OWNER, told) && !world.is_over_for(OWNER, in_days(&world, 45)));
 }
 
 #[test]

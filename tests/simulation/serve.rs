@@ -3,7 +3,9 @@
 use roost::core::outbox::OutboxRefusal;
 use roost::core::outbox::events::MailFacts;
 use roost::core::postbox::io::NsFrom;
+use roost::core::replicator::KnownMail;
 use roost::core::{Token, outbox, postbox, replicator};
+use roost::fragment::Layout;
 use roost::model::msglist::Tombstone;
 use roost::model::{MailId, Part};
 use roost::wire::Signed;
@@ -233,8 +235,7 @@ impl World {
                         self.answer(p, from, answer);
                     }
                     Wanted::Part(part, _) => {
-                        // Whoever has it whole can cut any fragment.
-                        let held = [part, Part::Whole].into_iter().find(|part| known.parts.contains(part));
+                        let held = held_for(&known, part);
                         let caller = self.peers[from.caller].id;
                         let token = self.wait(p, Waiter::ServeMirrored(from, h, what, held));
                         self.hand(p, Tell::Replicator(replicator::Input::Serving { token, h, caller }));
@@ -277,4 +278,14 @@ impl World {
         let caller = self.peers[from.caller].id;
         self.hand(p, Tell::Replicator(replicator::Input::Served { h, caller, bytes }));
     }
+}
+
+/// From which of the parts that a replicator knows this one is served: whoever has a mail whole can cut any fragment of the encoding that
+/// it knows.
+fn held_for(known: &KnownMail, part: Part) -> Option<Part> {
+    let layout = Layout::new(known.length, known.encoding).unwrap();
+    let is_cut = |k: u8, i: u8| layout.k() == k && i < layout.n();
+    let fits = matches!(part, Part::Fragment { k, i } if is_cut(k, i));
+    let whole = Some(Part::Whole).filter(|whole| fits && known.parts.contains(whole));
+    Some(part).filter(|part| known.parts.contains(part)).or(whole)
 }

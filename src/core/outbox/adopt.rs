@@ -27,7 +27,7 @@ use crate::wire::Signed;
 use crate::wire::msglist::{Page, Run};
 
 /// Pauses between asking a member once more that has answered: the first, and the longest.
-const ONCE_MORE: (Duration, Duration) = (RETRY_FIRST, Duration::from_secs(3600));
+const ONCE_MORE: (Duration, Duration) = (RETRY_FIRST, Duration::from_secs(300));
 /// How long new entries wait for the members' answers (DESIGN.md section 5).
 const HOLD: Duration = Duration::from_secs(5);
 /// Pause until a member is asked again that did not answer while that was waited for. It may be the only one that knows.
@@ -120,22 +120,21 @@ impl Adoption {
         self.asked.is_empty() && !self.read.is_empty()
     }
 
-    /// Keeps a tombstone from elsewhere than a list: of every mail that is open, and of so many others whose mails end last. A member
-    /// that tells old ones crowds none out.
-    pub(super) fn keep_loose(&mut self, h: MailId, expiry: WallTime, signed: SignedTombstone, open: &BTreeSet<MailId>) {
-        if self.loose.contains_key(&h) {
-            return;
-        }
-        if self.loose.len() >= LOOSE_MAX {
+    /// Keeps a tombstone from elsewhere than a list, until [`Self::bound_loose`].
+    pub(super) fn keep_loose(&mut self, h: MailId, expiry: WallTime, signed: SignedTombstone) {
+        self.loose.entry(h).or_insert((expiry, signed));
+    }
+
+    /// Of those that are kept stay the ones of open mails, and of so many others whose mails end last: a member that tells old ones
+    /// crowds none out.
+    pub(super) fn bound_loose(&mut self, open: &BTreeSet<MailId>) {
+        let beyond = self.loose.len().saturating_sub(LOOSE_MAX);
+        if beyond > 0 {
             let others = self.loose.iter().filter(|(h, _)| !open.contains(h));
-            let first = others.map(|(h, (expiry, _))| (*expiry, *h)).min();
-            match first.filter(|(first, _)| *first < expiry || open.contains(&h)) {
-                Some((_, first)) => drop(self.loose.remove(&first)),
-                None if !open.contains(&h) => return,
-                None => {}
-            }
+            let mut others: Vec<(WallTime, MailId)> = others.map(|(h, (expiry, _))| (*expiry, *h)).collect();
+            others.sort_unstable();
+            others.into_iter().take(beyond).for_each(|(_, h)| drop(self.loose.remove(&h)));
         }
-        self.loose.insert(h, (expiry, signed));
     }
 
     /// A member that has answered may know more by now: when it is to be asked for that, unless that is planned already.
@@ -246,7 +245,18 @@ impl Outbox {
     /// Whether there is nothing that only members know: the last run stopped in order, nothing was restored since, nor lately, and no
     /// epoch was opened for want of an answer.
     fn is_whole(&self) -> bool {
-        self.adoption.trusted && self.doubted_since(self.wall).epoch == self.state.list.head().epoch
+        // By a clock that is in doubt no epoch is old.
+        let wall = if self.clock.is_doubtful() { WallTime::default() } else { self.wall };
+        self.adoption.trusted && self.doubted_since(wall).epoch == self.state.list.head().epoch
+    }
+
+    /// Whether somebody who counts may yet tell that this disk is an old copy: it has not been read since the start, or has said since
+    /// that there is more to tell.
+    pub(super) fn may_be_an_old_copy(&self) -> bool {
+        let is_due = |member: &PeerId| self.adoption.once_more.get(member).is_some_and(|again| again.is_due);
+        let is_read = |member: &PeerId| self.adoption.read.contains(member) && !is_due(member);
+        let mut others = self.roster.others().map(|m| m.peer_id);
+        !self.is_whole() && others.any(|member| self.roster.counts(&member) && !is_read(&member))
     }
 
     /// How many members were asked what they know of the own list, count, and have not answered. None where there is nothing that only

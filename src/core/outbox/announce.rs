@@ -11,6 +11,8 @@ use crate::model::{Address, MailId, Now, PeerId, SubmissionId, WallTime};
 
 /// An open ns is sent again after this, so that a reader restored from an old disk gets it.
 const AGAIN: Duration = Duration::from_secs(86_400);
+/// Within this after a start goes what is to be repeated by then.
+const REPEATED_WITHIN_S: u64 = 600;
 /// A reader whose ns lies only in the DHT is tried itself again after this, if it is no member: entries there live in memory only.
 pub(super) const DIRECT_AGAIN: Duration = Duration::from_secs(300);
 /// How often the DHT is asked for nr while mails are open.
@@ -27,6 +29,8 @@ pub(super) struct Announcing {
     queue: BTreeSet<(MailId, Address)>,
     /// When this run put an ns into the DHT. What an earlier run put there may be lost.
     in_dht_since: BTreeMap<(MailId, Address), WallTime>,
+    /// When this run repeated what was told before. It is not written down: an idle peer writes nothing (R12).
+    repeated: BTreeMap<(MailId, Address), WallTime>,
 }
 
 impl Outbox {
@@ -52,7 +56,8 @@ impl Outbox {
     }
 
     /// Tells every receiver of a durable mail that was not told within the last day, or not itself, and arms the timers of
-    /// the others. After a start there may be many: then each reader's peer is told a few at a time.
+    /// the others. After a start there may be many: then each reader's peer is told a few at a time, and what is due again is sent
+    /// within some minutes.
     pub(super) fn announce_all(&mut self, now: Now, h: MailId, is_start: bool) {
         // Until the members have answered it is not known what is gone already (R7).
         if self.adoption.holding {
@@ -61,12 +66,14 @@ impl Outbox {
         let Some(mail) = self.state.mails.get(&h) else { return };
         for receiver in mail.receivers.clone() {
             let Some((_, sealed)) = self.sealed_for(&h, &receiver) else { continue };
-            let (told, peer) = (sealed.announced.filter(|(how, _)| *how == How::Direct), sealed.peer);
+            let (told, peer) = (self.told(&h, &receiver, sealed).filter(|(how, _)| *how == How::Direct), sealed.peer);
             // Never longer than that, also when this clock was ahead then.
             let pause = told.map(|(_, at)| (at + AGAIN).since(now.wall).min(AGAIN)).unwrap_or_default();
             let is_open = self.is_open(&h, &receiver);
             if is_open && is_start && told.is_none() {
                 self.is_untold_at_start(now, (h, receiver), peer);
+            } else if is_open && is_start {
+                self.timers.set(Timer::Announce(h, receiver), now.mono + pause.max(spread(&h)));
             } else if pause.is_zero() {
                 self.announce(h, &receiver);
             } else if is_open {
@@ -77,6 +84,12 @@ impl Outbox {
         if !self.timers.is_set(&Timer::PollNr) {
             self.timers.set(Timer::PollNr, now.mono + every);
         }
+    }
+
+    /// How a receiver was told last, and when.
+    fn told(&self, h: &MailId, receiver: &Address, sealed: &SealedFor) -> Option<(How, WallTime)> {
+        let repeated = self.announcing.repeated.get(&(*h, receiver.clone()));
+        sealed.announced.map(|(how, at)| (how, repeated.copied().unwrap_or(at)))
     }
 
     /// Sends one ns, or queues it while too many are under way.
@@ -101,7 +114,8 @@ impl Outbox {
         let Some(expiry) = self.state.submissions.get(&submission).map(|s| s.facts.expiry) else { return };
         // The DHT drops what was deleted there once. A reader from an old disk, or one whose nr went with this peer's disk, hears
         // of it again only by itself.
-        let is_repeat = sealed.announced.is_some_and(|(_, at)| at + AGAIN <= self.wall || at > self.wall);
+        let told = self.told(&h, receiver, sealed);
+        let is_repeat = told.is_some_and(|(_, at)| at + AGAIN <= self.wall || at > self.wall);
         let announcement = Announcement {
             h,
             receiver: receiver.clone(),
@@ -146,8 +160,8 @@ impl Outbox {
         let (before, peer, was_in_dht) = (sealed.announced.map(|(how, _)| how), sealed.peer, sealed.in_dht);
         // Also while it is listed anew, in another encoding.
         let is_open = self.waits(&h, receiver);
-        // What is only repeated each day is not written down: an idle peer writes nothing (R12).
-        let is_repeat = before.is_some() && before == how;
+        // What is only repeated each day is not written down. A time that lies ahead is.
+        let is_repeat = sealed.announced.is_some_and(|(before, at)| Some(before) == how && at <= now.wall);
         let must_know = match how {
             Some(How::Direct) => is_open && !is_repeat,
             Some(How::Dht) => !is_repeat || !was_in_dht,
@@ -156,9 +170,12 @@ impl Outbox {
         };
         if let Some(how) = how.filter(|_| must_know) {
             let mut batch = Batch::default();
+            self.announcing.repeated.remove(&which);
             let (receiver, at) = (receiver.clone(), now.wall);
             self.record(&mut batch, Event::Announced { submission, receiver, how, at });
             self.commit(batch);
+        } else if is_repeat && is_open {
+            self.announcing.repeated.insert(which.clone(), now.wall);
         }
         if is_open {
             self.rest(now, which, how, before, peer);
@@ -194,6 +211,7 @@ impl Outbox {
         let which = (h, receiver.clone());
         self.announcing.queue.remove(&which);
         self.announcing.in_dht_since.remove(&which);
+        self.announcing.repeated.remove(&which);
         if let Some(peer) = self.sealed_for(&h, receiver).map(|(_, sealed)| sealed.peer) {
             self.needs_no_telling(&which, &peer);
         }
@@ -266,4 +284,10 @@ impl Outbox {
             self.timers.set(Timer::PollNr, now.mono + every);
         }
     }
+}
+
+/// When after a start a mail's ns is repeated that is due by then: each mail at another moment.
+fn spread(h: &MailId) -> Duration {
+    let drawn = h.as_bytes().iter().fold(0_u64, |sum, byte| (sum * 256 + u64::from(*byte)) % REPEATED_WITHIN_S);
+    Duration::from_secs(drawn)
 }

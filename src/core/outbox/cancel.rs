@@ -80,7 +80,7 @@ impl Outbox {
     fn is_out_of_reach(&self, mail: &Mail, reader: &PeerId) -> bool {
         // Served by this peer; not known of a mail from before it was counted, or from before a restore. This disk may be an old copy as
         // long as somebody who would know that has not been heard.
-        let Some(served) = mail.served.as_ref().filter(|_| self.unread_members() == 0) else { return false };
+        let Some(served) = mail.served.as_ref().filter(|_| !self.may_be_an_old_copy()) else { return false };
         let mut served: BTreeSet<PeerId> = served.keys().copied().collect();
         let (mut left, mut heard): (BTreeSet<Part>, BTreeSet<PeerId>) = Default::default();
         for ((member, part), word) in &mail.holdings {

@@ -40,9 +40,10 @@ impl Outbox {
             let signed = SignedTombstone(bytes.to_vec());
             let is_short = signed.0.len() <= TOMBSTONE_BYTES_MAX;
             if let Some(tombstone) = self.own_tombstone(&signed).filter(|t| is_short && !self.is_known_end(&t.h)) {
-                self.adoption.keep_loose(tombstone.h, tombstone.expiry, signed, &self.state.open);
+                self.adoption.keep_loose(tombstone.h, tombstone.expiry, signed);
             }
         }
+        self.adoption.bound_loose(&self.state.open);
         if !self.adoption.holding {
             self.take_loose(&mut batch, now);
         }

@@ -193,7 +193,8 @@ fn r7_tombstones_that_are_replayed_crowd_out_none_of_a_mail_that_is_open_or_ends
     let mail = |n: usize| MailId::new(std::array::from_fn(|i| n.to_be_bytes().get(i).copied().unwrap_or_default()));
     let open = BTreeSet::from([mail(1_000_002), mail(1_000_003)]);
     let keep = |kept: &mut Adoption, n: usize, expiry: u64| {
-        kept.keep_loose(mail(n), WallTime(expiry), SignedTombstone(Vec::new()), &open);
+        kept.keep_loose(mail(n), WallTime(expiry), SignedTombstone(Vec::new()));
+        kept.bound_loose(&open);
     };
     keep(kept, 1_000_002, 10);
     (0..LOOSE_MAX + 10).for_each(|n| keep(kept, n, 100 + n as u64 % 2));

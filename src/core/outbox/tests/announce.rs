@@ -120,3 +120,25 @@ fn r2_an_open_ns_is_sent_again_daily_although_the_clock_was_far_ahead_when_it_wa
     world.run(DAY + MINUTE * 5);
     assert_eq!(world.outside.taken.len(), before + 1);
 }
+
+#[test]
+fn r12_what_readers_have_been_told_is_repeated_daily_without_a_record_and_after_a_start_not_all_at_once() {
+    let mut world = World::new(5, Rules::default());
+    for n in 1..=100 {
+        world.submit(n, &["rita@readers"], &[]);
+    }
+    world.run(3 * DAY);
+    assert_eq!(times_recorded(&world, How::Direct), 100, "each once");
+    assert!((300..=400).contains(&world.outside.announced), "{} in three days", world.outside.announced);
+    let told = |world: &mut World, span: Duration| {
+        let before = world.outside.announced;
+        world.run(span);
+        world.outside.announced - before
+    };
+    world.crash();
+    let first = told(&mut world, MINUTE);
+    assert!((1..=30).contains(&first), "{first} in a minute");
+    assert_eq!(told(&mut world, 10 * MINUTE), 100 - first, "and all of them soon");
+    let next = told(&mut world, DAY);
+    assert_eq!((next, times_recorded(&world, How::Direct)), (100, 100), "then once a day");
+}
