@@ -47,6 +47,7 @@ pub(crate) fn world(mode: Mode) -> World {
     params.changes.clear();
     params.cuts.clear();
     params.jumps.clear();
+    params.stops.clear();
     params.full.clear();
     params.junk = 0;
     params.rots = 0;

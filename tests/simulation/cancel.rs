@@ -204,7 +204,8 @@ impl World {
         let Some(at) = self.truth.cancelled_for.get(&(id, self.peers[p].address.clone())).copied() else { return };
         // A cancel that a restore took back, and that nobody else was told of, is none any more.
         let restored = self.truth.restored.get(&owner).is_some_and(|when| *when >= at);
-        let taken_back = restored && !self.owner_knows_tombstone(&h);
+        let forms = self.truth.mails.iter().filter(|(_, form)| form.submission == id);
+        let taken_back = restored && !forms.into_iter().any(|(form, _)| self.owner_knows_tombstone(form));
         let key = MailKey { sender: self.peers[owner].fingerprint, submission: id };
         if !taken_back && !self.is_service_unknown(id, p) && !self.has_forgotten_cancel(p, key) {
             let why =

@@ -70,6 +70,8 @@ impl World {
         self.say(|w| format!("the clock of {} jumps by {} s", w.name(p), by / 1000));
         self.note_fooled(p);
         self.peers[p].skew += by;
+        // The brains see that a clock was set as soon as they look at it.
+        self.peers[p].trusts &= by.abs() <= OFF_MS;
         (self.peers[p].unsure_since, self.peers[p].clock_off) = (Some(self.t), false);
         // The clock of one who was removed is set like another's, and nobody else hears it.
         let alone = self.peers[p].removed.then_some(p);
@@ -113,9 +115,23 @@ impl World {
         if !self.is_clock_doubtful(p) {
             return self.trust_clock(p);
         }
+        self.doubt_clock(p);
+        self.tell_clock(p, !self.is(Saboteur::ExpiresByAnyClock));
+    }
+
+    fn doubt_clock(&mut self, p: usize) {
         self.note_fooled(p);
         self.peers[p].trusts = false;
-        self.tell_clock(p, !self.is(Saboteur::ExpiresByAnyClock));
+    }
+
+    /// What a peer thinks of its clock that just started.
+    pub(crate) fn start_clock(&mut self, p: usize) {
+        if self.params.jumps.is_empty() || !self.peers[p].in_group && !self.peers[p].removed {
+            return self.trust_clock(p);
+        }
+        self.doubt_clock(p);
+        (self.peers[p].unsure_since, self.peers[p].clock_off) = (Some(self.t), false);
+        self.compare_clock_soon(p);
     }
 
     /// A peer takes its clock for right, as whoever is in no group does at its start. It cannot know that all that it hears is wrong,

@@ -56,6 +56,8 @@ pub(crate) enum Happening {
         p: usize,
         life: u64,
     },
+    /// A peer is stopped in order.
+    Stops(usize),
     /// A clock is set, by so many milliseconds.
     Jumps(usize, i64),
     /// A heartbeat tells how a clock stands.

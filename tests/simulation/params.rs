@@ -16,6 +16,7 @@ use super::members::{self, Change};
 use super::rng::Rng;
 use super::rot;
 use super::sabotage::Saboteur;
+use super::stops;
 use super::views;
 
 /// The parameters of a run.
@@ -75,6 +76,8 @@ pub(crate) struct Params {
     pub(crate) cuts: Vec<Cut>,
     /// Clocks that are set wrong.
     pub(crate) jumps: Vec<Jump>,
+    /// Who is stopped in order, and when, milliseconds.
+    pub(crate) stops: Vec<(u64, usize)>,
     /// Disks that are full for a while.
     pub(crate) full: Vec<Full>,
     /// What strangers do in the DHT.
@@ -124,6 +127,7 @@ impl Params {
             rots: rot::draw(seed),
             cuts: Vec::new(),
             jumps: Vec::new(),
+            stops: Vec::new(),
             full: Vec::new(),
             junk: junk::draw(seed),
             policies: Vec::new(),
@@ -137,6 +141,7 @@ impl Params {
         params.rotations = keys::draw(&params);
         params.cuts = cuts::draw(&params);
         params.jumps = clocks::draw(&params);
+        params.stops = stops::draw(&params);
         params.full = full_disk::draw(&params);
         if let Some(saboteur) = saboteur {
             saboteur.favour(&mut params);
@@ -221,8 +226,8 @@ impl fmt::Display for Params {
         }
         write!(
             f,
-            "cuts {:?}, clocks {:?}, full {:?}, {} times junk, {} bits flip, skew {} ms, saboteur {:?}",
-            self.cuts, self.jumps, self.full, self.junk, self.rots, self.skew_ms, self.saboteur
+            "cuts {:?}, clocks {:?}, stops {:?}, full {:?}, {} times junk, {} bits flip, skew {} ms, saboteur {:?}",
+            self.cuts, self.jumps, self.stops, self.full, self.junk, self.rots, self.skew_ms, self.saboteur
         )
     }
 }

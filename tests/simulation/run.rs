@@ -31,6 +31,17 @@ pub(crate) fn run(seed: u64, saboteur: Option<Saboteur>) -> Option<Violation> {
     world.violation
 }
 
+/// The same where nobody is stopped in order, as it was played before peers were; nothing where nobody is.
+pub(crate) fn run_without_stops(seed: u64) -> Option<Violation> {
+    let mut params = Params::draw(seed, None);
+    if std::mem::take(&mut params.stops).is_empty() {
+        return None;
+    }
+    let mut world = World::new(params, false);
+    world.play_or_name(seed, None);
+    world.violation
+}
+
 /// The same faults as in the world of a saboteur, and nobody broken.
 pub(crate) fn run_unbroken(seed: u64, instead_of: Saboteur) -> Option<Violation> {
     let params = Params { saboteur: None, ..Params::draw(seed, Some(instead_of)) };
@@ -47,7 +58,10 @@ fn again(seed: u64, saboteur: Option<Saboteur>) -> String {
 
 /// Runs one seed and tells what happens: parameters first, the trace's tail at a violation.
 pub(crate) fn tell(seed: u64, saboteur: Option<Saboteur>) -> Option<Violation> {
-    let params = Params::draw(seed, saboteur);
+    let mut params = Params::draw(seed, saboteur);
+    if std::env::var("ROOST_SIM_STOPS").is_ok_and(|stops| stops == "0") {
+        params.stops.clear();
+    }
     println!("{params}");
     let mut world = World::new(params, true);
     world.play_or_name(seed, saboteur);
@@ -217,6 +231,7 @@ impl World {
         self.plan_rot(end);
         self.plan_cuts();
         self.plan_jumps();
+        self.plan_stops();
         self.plan_junk(end);
     }
 

@@ -234,6 +234,7 @@ impl World {
             Happening::DisksDie(owner, beyond) => self.disks_die(owner, beyond),
             Happening::LooksAtSafety { p, life } if self.peers[p].life == life => self.check_shown_safety(p),
             Happening::Jumps(p, by) => self.jumps(p, by),
+            Happening::Stops(p) => self.stops(p),
             Happening::ComparesClock { p, life } if self.peers[p].life == life => self.compare_clock(p),
             Happening::Rots(p) => self.rots(p),
             Happening::Image(p) => self.take_image(p),
@@ -300,12 +301,7 @@ impl World {
         self.tell(p, Tell::Postbox(postbox::Input::Start));
         self.tell(p, Tell::Replicator(replicator::Input::Start(roster.clone())));
         self.tell(p, Tell::Outbox(outbox::Input::Start { blobs }));
-        if self.params.jumps.is_empty() || !self.peers[p].in_group && !self.peers[p].removed {
-            self.trust_clock(p);
-        } else {
-            (self.peers[p].unsure_since, self.peers[p].clock_off) = (Some(self.t), false);
-            self.compare_clock_soon(p);
-        }
+        self.start_clock(p);
         for spooled in waiting {
             self.tell(p, Tell::Outbox(outbox::Input::Submitted { token: None, spooled }));
         }

@@ -80,6 +80,10 @@ pub(super) struct Adoption {
     restored: bool,
     answered: bool,
     pub(super) adopted: bool,
+    /// Where the own list ended at the start.
+    pub(super) ended_at: Cursor,
+    /// Whether what was counted before is given up in the commit that is being made.
+    pub(super) uncounted: bool,
     /// When that was asked first.
     began: Option<MonoTime>,
     /// From where on members are asked.
@@ -168,6 +172,7 @@ impl Outbox {
     /// Asks the members for the tail of the own msglist; without members there is nothing to wait for.
     pub(super) fn begin_adoption(&mut self, now: Now, blobs: Vec<MailId>) {
         self.adoption.blobs = blobs;
+        self.adoption.ended_at = self.state.list.head();
         self.adoption.trusted = self.state.clean_stop && !self.adoption.restored;
         // The power failed between a mail and the end that was known before it.
         for h in self.state.open.clone() {
@@ -242,21 +247,25 @@ impl Outbox {
         is_early && self.roster.others().any(is_unread)
     }
 
-    /// Whether there is nothing that only members know: the last run stopped in order, nothing was restored since, nor lately, and no
-    /// epoch was opened for want of an answer.
+    /// Whether there is nothing that only members know: the last run stopped in order, nothing was restored since, nor lately, no
+    /// epoch was opened for want of an answer, and no member knew more.
     fn is_whole(&self) -> bool {
         // By a clock that is in doubt no epoch is old.
         let wall = if self.clock.is_doubtful() { WallTime::default() } else { self.wall };
-        self.adoption.trusted && self.doubted_since(wall).epoch == self.state.list.head().epoch
+        let knows_all = self.adoption.trusted && !self.adoption.adopted;
+        knows_all && self.doubted_since(wall).epoch == self.state.list.head().epoch
     }
 
-    /// Whether somebody who counts may yet tell that this disk is an old copy: it has not been read since the start, or has said since
-    /// that there is more to tell.
+    /// Whether this disk may be an old copy for all that is known: somebody who counts has not been read since the start, or has said
+    /// since that there is more to tell; or something told is passed over by a clock in doubt.
     pub(super) fn may_be_an_old_copy(&self) -> bool {
         let is_due = |member: &PeerId| self.adoption.once_more.get(member).is_some_and(|again| again.is_due);
         let is_read = |member: &PeerId| self.adoption.read.contains(member) && !is_due(member);
         let mut others = self.roster.others().map(|m| m.peer_id);
-        !self.is_whole() && others.any(|member| self.roster.counts(&member) && !is_read(&member))
+        let has_more = self.adoption.passed_over || !self.adoption.loose.is_empty();
+        let is_passed_over = self.clock.is_doubtful() && has_more;
+        let is_unread = others.any(|member| self.roster.counts(&member) && !is_read(&member));
+        !self.is_whole() && (is_passed_over || is_unread)
     }
 
     /// How many members were asked what they know of the own list, count, and have not answered. None where there is nothing that only
@@ -342,6 +351,7 @@ impl Outbox {
     /// The 5 s are over, or everybody has answered: new entries may be made, and what waited for that goes on.
     pub(super) fn release(&mut self, now: Now) {
         self.adoption.holding = false;
+        self.adoption.uncounted = false;
         self.timers.cancel(&Timer::Adoption);
         let has_members = self.roster.others().next().is_some();
         let blind = has_members && !self.adoption.answered && !self.adoption.trusted;

@@ -73,7 +73,7 @@ impl Outbox {
             if is_open && is_start && told.is_none() {
                 self.is_untold_at_start(now, (h, receiver), peer);
             } else if is_open && is_start {
-                self.timers.set(Timer::Announce(h, receiver), now.mono + pause.max(spread(&h)));
+                self.timers.set(Timer::Announce(h, receiver), now.mono + pause.max(spread(&h, self.state.open.len())));
             } else if pause.is_zero() {
                 self.announce(h, &receiver);
             } else if is_open {
@@ -286,8 +286,9 @@ impl Outbox {
     }
 }
 
-/// When after a start a mail's ns is repeated that is due by then: each mail at another moment.
-fn spread(h: &MailId) -> Duration {
-    let drawn = h.as_bytes().iter().fold(0_u64, |sum, byte| (sum * 256 + u64::from(*byte)) % REPEATED_WITHIN_S);
+/// When after a start the ns of a mail, one of `among`, is repeated that is due by then: about one a second, but all within some minutes.
+fn spread(h: &MailId, among: usize) -> Duration {
+    let within = u64::try_from(among).unwrap_or(u64::MAX).clamp(1, REPEATED_WITHIN_S);
+    let drawn = h.as_bytes().iter().fold(0_u64, |sum, byte| (sum * 256 + u64::from(*byte)) % within);
     Duration::from_secs(drawn)
 }

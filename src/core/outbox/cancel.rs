@@ -15,6 +15,7 @@ use super::io::{CancelAnswer, CancelTarget, OutboxRefusal, Reply};
 use super::{Batch, Outbox};
 use crate::core::{Effect, Token};
 use crate::model::holding::HoldingState;
+use crate::model::msglist::Epoch;
 use crate::model::{Address, MailId, Now, Part, PeerId, SubmissionId};
 
 /// How long past its expiry a reader's word about a cancelled mail is asked for: as long as mirrors keep its parts.
@@ -48,17 +49,30 @@ impl Outbox {
             EndedAs::Refused(_) | EndedAs::UnknownAddress | EndedAs::Lost => CancelAnswer::Cancelled,
             EndedAs::Forgotten => CancelAnswer::Uncertain,
             EndedAs::Cancelled | EndedAs::Expired => {
-                let Some(sealed) = &receiver.sealed else { return CancelAnswer::Cancelled };
-                let mut forms = self.doubles_for(id, address);
-                forms.push(sealed.h);
-                let gone = |mail: &Mail| self.is_out_of_reach(mail, &sealed.peer);
-                if end.gone_told || forms.iter().all(|h| self.state.mails.get(h).is_some_and(gone)) {
-                    CancelAnswer::Cancelled
-                } else {
-                    CancelAnswer::Uncertain
-                }
+                // Of a form that was sealed in a life which this disk does not know, somebody may yet tell. Whoever has that takes the
+                // tombstone of another.
+                let is_sure = match &receiver.sealed {
+                    None => !self.may_be_an_old_copy(),
+                    Some(sealed) => {
+                        let mut forms = self.doubles_for(id, address);
+                        let is_new =
+                            self.state.mails.get(&sealed.h).is_some_and(|m| m.entry_at > self.adoption.ended_at);
+                        let may_be_another = !forms.is_empty() || is_new && self.may_be_an_old_copy();
+                        let is_told = end.gone_told && !may_be_another;
+                        forms.push(sealed.h);
+                        let gone = |mail: &Mail| self.is_out_of_reach(mail, &sealed.peer);
+                        is_told || forms.iter().all(|h| self.state.mails.get(h).is_some_and(gone))
+                    }
+                };
+                if is_sure { CancelAnswer::Cancelled } else { CancelAnswer::Uncertain }
             }
         }
+    }
+
+    /// Whether a submission is from before this epoch, and that is not the list's first.
+    pub(super) fn is_older_than(&self, epoch: Epoch, id: &SubmissionId) -> bool {
+        let is_first = self.state.list.epochs().next() == Some(epoch);
+        !is_first && self.state.submissions.get(id).is_some_and(|s| s.facts.at.0 <= epoch.0)
     }
 
     /// Other sealed forms of a submission, from before a restore, that this receiver can open too.

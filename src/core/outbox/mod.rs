@@ -485,7 +485,10 @@ impl Outbox {
             }
             Input::Stopping { token } => {
                 let mut batch = Batch::default();
-                self.record(&mut batch, Event::CleanStop);
+                // What members may know more of, they may at the next start.
+                if !self.adoption.holding && !self.may_be_an_old_copy() {
+                    self.record(&mut batch, Event::CleanStop);
+                }
                 batch.reply(token, Reply::Stopped);
                 self.commit(batch);
             }

@@ -1,7 +1,7 @@
 //! What members tell of the own msglist, page by page: the list here goes on with it, or it is listed again. It never believes an
 //! entry or a tombstone that this very peer did not sign, and never takes a tombstone back (R7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_bytes::ByteBuf;
 
@@ -11,7 +11,7 @@ use super::events::{EndedAs, Event, Facts, MailFacts};
 use super::io::Action;
 use super::{Batch, Outbox};
 use crate::model::msglist::{Cursor, Ending, EntryBody, Epoch, MailEntry, Seq, SignedTombstone, Tombstone};
-use crate::model::{MailId, Now, SubmissionId, WallTime};
+use crate::model::{Address, MailId, Now, SubmissionId, WallTime};
 use crate::wire::Signed;
 use crate::wire::http::TOMBSTONE_BYTES_MAX;
 use crate::wire::msglist::{Page, Run, VerifiedRun, decode_entry};
@@ -30,6 +30,7 @@ impl Outbox {
         notes: &BTreeMap<MailId, OwnerNote>,
     ) -> Result<(), Misfit> {
         let mut batch = Batch::default();
+        self.adoption.uncounted = false;
         let mut fits = Ok(());
         for run in &page.runs {
             if self.take_own_run(&mut batch, now, run, notes).is_err() {
@@ -48,16 +49,13 @@ impl Outbox {
             self.take_loose(&mut batch, now);
         }
         if !batch.events.is_empty() {
-            self.adoption.adopted = true;
-            if !self.adoption.holding {
-                self.uncount(&mut batch);
-            }
+            self.learns(&mut batch);
         }
         let told_of = |event: &Event| match event {
-            Event::Sealed { submission, .. } => Some(*submission),
+            Event::Sealed { submission, facts, .. } => Some((*submission, facts.h)),
             _ => None,
         };
-        let late: Vec<SubmissionId> = batch.events.iter().filter_map(told_of).collect();
+        let late: Vec<(SubmissionId, MailId)> = batch.events.iter().filter_map(told_of).collect();
         self.commit(batch);
         if !self.adoption.holding {
             self.note_doubled();
@@ -66,13 +64,24 @@ impl Outbox {
                 // Words about these were of no use before: members compare what they hold once more.
                 self.say_hello();
             }
-            for submission in late {
+            for (submission, h) in late {
+                // Its receivers may have ended while it was not known that it was sealed for them.
+                self.entomb_late(now, h);
                 self.await_expiry(now, submission);
                 self.show(submission);
             }
             self.recover_next(now);
         }
         fits
+    }
+
+    /// Members know more than this disk: it is an old copy, and what it says of whom a mail was served to is not all. That comes before
+    /// what they tell: a crash may keep only the beginning.
+    fn learns(&mut self, batch: &mut Batch) {
+        self.adoption.adopted = true;
+        if !std::mem::replace(&mut self.adoption.uncounted, true) {
+            self.uncount(batch);
+        }
     }
 
     /// A tombstone that a member has from elsewhere than a list.
@@ -127,6 +136,9 @@ impl Outbox {
                 self.adopt(batch, now, entry.body, Some(bytes), notes);
             } else if self.is_to_be_believed(now, entry.at, &entry.body) {
                 again.push(entry.body);
+            } else if entry.at > self.state.list.head() {
+                // What comes after it would stand here where it stands for the members.
+                fork.get_or_insert(entry.at);
             }
         }
         self.list_again(batch, now, epoch, fork, again, notes);
@@ -158,10 +170,12 @@ impl Outbox {
     /// Makes the list end where the run begins, if what lies between is over or in another epoch.
     fn make_place(&mut self, batch: &mut Batch, epoch: Epoch, run: &VerifiedRun) {
         if epoch > self.state.list.head().epoch {
+            self.learns(batch);
             self.record(batch, Event::EpochOpened(epoch));
         }
         let head = self.state.list.head();
         if head.epoch == epoch && run.after > head.seq {
+            self.learns(batch);
             self.record(batch, Event::Rebased { epoch, base: run.after, chain: run.before });
         }
     }
@@ -221,6 +235,7 @@ impl Outbox {
             EntryBody::Unknown { .. } => false,
         };
         if must_stand && !is_news {
+            self.learns(batch);
             self.record(batch, Event::KeptEntry(bytes));
         }
     }
@@ -239,12 +254,14 @@ impl Outbox {
             // It was re-encoded since: the members keep it as they were told last.
             let is_news = known.tombstone.is_none() && known.facts.encoding != mail.encoding;
             if is_news {
+                self.learns(batch);
                 let (encoding, entry) = (mail.encoding, entry.to_vec());
                 self.record(batch, Event::Reencoded { h, encoding, entry, adopted: true });
                 self.make_told_manifest(h);
             }
             return is_news;
         }
+        self.learns(batch);
         // Of which only the end was told until now: it ends as that says, so that its sender hears of it.
         self.take_known_end(&h);
         let submission = note.submission;
@@ -285,6 +302,7 @@ impl Outbox {
         let (h, ending, expiry) = (tombstone.h, tombstone.ending, tombstone.expiry);
         let Some(mail) = self.state.mails.get(&h) else {
             if !self.state.gone.contains_key(&h) {
+                self.learns(batch);
                 self.record(batch, Event::Gone { h, expiry, tombstone: signed.0.clone() });
                 self.record(batch, Event::KeptEntry(entry.to_vec()));
                 return true;
@@ -295,10 +313,15 @@ impl Outbox {
             return false;
         }
         let (submission, receivers) = (mail.submission, mail.receivers.clone());
+        self.learns(batch);
         let why = ended_as(ending, receivers.len());
+        // Also for whom it was sealed again since: what came of the mail came of it in either form.
+        let is_of_both = matches!(ending, Ending::Received | Ending::Cancelled);
+        let form = |receiver: &Address| Some(self.state.receiver(&submission, receiver)?.sealed.as_ref()?.h);
+        let others: BTreeSet<MailId> = receivers.iter().filter_map(form).filter(|other| *other != h).collect();
         // Before the tombstone: a crash that keeps only the beginning of this leaves nothing that nobody would end any more.
         for receiver in receivers {
-            if self.sealed_for(&h, &receiver).is_some() {
+            if is_of_both || self.sealed_for(&h, &receiver).is_some() {
                 self.end_copy(batch, now, submission, &receiver, why);
             }
         }
@@ -309,7 +332,7 @@ impl Outbox {
         for (receiver, peer) in untold {
             batch.act(Action::TellGone { h, receiver, peer, tombstone: signed.0.clone() });
         }
-        for other in self.doubles_of(submission) {
+        for other in others.into_iter().chain(self.doubles_of(submission)) {
             self.entomb_if_done(batch, now, other);
         }
         true

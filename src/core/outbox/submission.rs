@@ -242,10 +242,9 @@ impl Outbox {
             let facts = MailFacts { h, length, digest, expiry, encoding };
             let (_, entry) = self.state.list.next_entry(EntryBody::Mail(entry));
             let mut batch = Batch::default();
-            self.record(
-                &mut batch,
-                Event::Sealed { submission: id, facts, receivers, entry, counted: true, adopted: None },
-            );
+            // What a life sealed for them that this disk does not know, it may have served.
+            let counted = !self.is_older_than(self.state.list.head().epoch, &id);
+            self.record(&mut batch, Event::Sealed { submission: id, facts, receivers, entry, counted, adopted: None });
             self.commit(batch);
             // The policy may have changed while it was being sealed.
             self.plan_reencoding_of(h);

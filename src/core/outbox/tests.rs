@@ -4,6 +4,7 @@ mod audit;
 mod cancel;
 mod endings;
 mod growth;
+mod late;
 mod leisure;
 mod reencode;
 mod restored;

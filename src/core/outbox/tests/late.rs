@@ -1,0 +1,137 @@
+//! What members tell an owner that was restored from an old disk when it has gone on meanwhile, in virtual time.
+
+use std::time::Duration;
+
+use super::truth::{members_know, sent_after_a_copy, silence};
+use super::world::{Outside, Rules, World, address, fingerprint, key, submission};
+use super::{MINUTE, end_of, ending, only_mail};
+use crate::core::Token;
+use crate::core::outbox::{CancelAnswer, CancelTarget, EndedAs, Event, Input, NrFrom, Reply};
+use crate::model::MailId;
+use crate::model::msglist::Ending;
+use crate::model::notification::Outcome;
+
+/// An owner, a copy of its disk from before mail 1 could be sealed, and that mail as it was sealed then.
+fn sealed_after_a_copy() -> (World, Outside, MailId) {
+    let mut world = World::new(5, Rules::default());
+    let late = world.now.wall + Duration::from_secs(10);
+    world.rules.late.insert(address("rita@readers"), late);
+    world.submit(1, &["rita@readers"], &[]);
+    world.settle();
+    let backup = world.outside.copy();
+    world.run(MINUTE);
+    let first = only_mail(&world);
+    (world, backup, first)
+}
+
+/// It starts on that copy and hears nobody; nor can it seal the mail again before `late`.
+fn restore_unheard(world: &mut World, backup: &Outside, late: Duration) {
+    members_know(world);
+    silence(world);
+    let late = world.now.wall + late;
+    world.rules.late.insert(address("rita@readers"), late);
+    world.restore(backup);
+    world.run(MINUTE);
+}
+
+/// The members can be heard again.
+fn told(world: &mut World) {
+    world.rules.silent.clear();
+    world.tell(Input::PeerIsBack(key(2).peer_id()));
+    world.run(MINUTE);
+}
+
+fn cancel(world: &mut World) -> Vec<CancelAnswer> {
+    let token = Token(world.fresh());
+    world.tell(Input::Cancel { token, target: CancelTarget::Submission(submission(1)) });
+    world.settle();
+    match &world.replies[&token] {
+        Reply::Cancel(_, answers) => answers.iter().map(|(_, answer)| *answer).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn r7_what_came_of_a_mail_came_of_it_also_as_it_was_sealed_again() {
+    for end in [EndedAs::Received, EndedAs::Cancelled] {
+        let (mut world, backup, first) = sealed_after_a_copy();
+        if end == EndedAs::Received {
+            let nr = world.nr(first, submission(1), &address("rita@readers"), Outcome::Received);
+            let signer = fingerprint(&address("rita@readers"));
+            world.tell(Input::Nr { from: NrFrom::Direct(Token(70)), nr, signer });
+            world.settle();
+        } else {
+            cancel(&mut world);
+        }
+        restore_unheard(&mut world, &backup, Duration::ZERO);
+        let second = world.sealed_of(1);
+        assert!(second != first && end_of(&world, 1, "rita@readers").is_none(), "it was sealed again");
+        told(&mut world);
+        assert_eq!(end_of(&world, 1, "rita@readers"), Some(end));
+        assert!(world.brain.state.open.is_empty(), "neither form is open: {end:?}");
+        assert!(ending(&world, &first).is_some() && ending(&world, &second).is_some());
+    }
+}
+
+#[test]
+fn r7_a_mail_of_which_members_tell_when_its_receivers_have_ended_is_gone() {
+    let (mut world, backup, first) = sealed_after_a_copy();
+    restore_unheard(&mut world, &backup, 3 * MINUTE);
+    assert!(world.brain.state.mails.is_empty());
+    assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain], "somebody may have read it, who was not heard");
+    told(&mut world);
+    assert_eq!(ending(&world, &first), Some(Ending::Cancelled));
+    assert!(!world.outside.blobs.contains(&first) && world.brain.state.open.is_empty());
+}
+
+#[test]
+fn r7_a_stop_in_order_makes_no_old_copy_whole() {
+    // Nobody has marked it as one, and member 2, who would tell, is not heard before it stops.
+    let (mut world, backup, _) = sent_after_a_copy();
+    members_know(&mut world);
+    let knows = key(2).peer_id();
+    let known = world.rules.own_lists[&knows].clone();
+    world.restore(&backup);
+    world.rules.own_lists.clear();
+    world.rules.silent = [knows].into();
+    world.crash();
+    world.run(MINUTE);
+    assert!(world.brain.may_be_an_old_copy());
+    for _ in 0..2 {
+        world.tell(Input::Stopping { token: Token(90) });
+        world.settle();
+        assert_eq!(world.replies[&Token(90)], Reply::Stopped);
+        world.crash();
+        world.run(MINUTE);
+        assert!(world.brain.may_be_an_old_copy(), "it is as it was");
+    }
+    world.rules.silent.clear();
+    world.rules.own_lists.insert(knows, known);
+    world.tell(Input::PeerIsBack(knows));
+    world.run(MINUTE);
+    assert_eq!(world.brain.state.mails.len(), 1, "now it was told");
+    assert!(!world.brain.may_be_an_old_copy());
+    world.tell(Input::Stopping { token: Token(91) });
+    world.settle();
+    silence(&mut world);
+    world.crash();
+    world.run(MINUTE);
+    assert!(!world.brain.may_be_an_old_copy(), "nobody knows more than it did");
+}
+
+#[test]
+fn r7_whom_a_mail_went_to_is_unknown_from_the_first_record_on_of_what_members_know_better() {
+    let mut world = World::new(5, Rules::default());
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let first = only_mail(&world);
+    let backup = world.outside.copy();
+    world.submit(2, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    members_know(&mut world);
+    world.restore(&backup);
+    world.run(MINUTE);
+    let journal = &world.outside.journal[backup.journal.len()..];
+    assert!(matches!(journal.first(), Some(Event::Uncounted { h }) if *h == first), "{journal:?}");
+    assert!(journal.iter().any(|event| matches!(event, Event::Sealed { adopted: Some(_), .. })));
+}

@@ -1,0 +1,51 @@
+//! Peers that are stopped in order, and started again: what was under way is on the disk by then, and what such a disk says of its own
+//! list is all, as far as its peer knew (R7).
+
+use roost::core::{Token, outbox};
+
+use super::params::Params;
+use super::peer::Tell;
+use super::rng::Rng;
+use super::world::{Happening, World};
+
+/// The stops of a run: when, milliseconds, and whose. Their chance is their own, so that all else is as without them.
+pub(crate) fn draw(params: &Params) -> Vec<(u64, usize)> {
+    let mut rng = Rng::new(params.seed ^ 0x5709);
+    if !rng.chance(250) {
+        return Vec::new();
+    }
+    (0..rng.between(1, 4)).map(|_| (rng.below(params.faults_ms), rng.index(params.members + 1))).collect()
+}
+
+impl World {
+    /// Puts the stops into the run.
+    pub(crate) fn plan_stops(&mut self) {
+        for (at, p) in self.params.stops.clone() {
+            self.later(at, Happening::Stops(p));
+        }
+    }
+
+    /// A peer is stopped in order. One whose disk is full stops as if the power failed: its journal has no room for that.
+    pub(crate) fn stops(&mut self, p: usize) {
+        let life = self.peers[p].life;
+        if !self.peers[p].is_up() {
+            return;
+        }
+        if self.full_until(p).is_none() {
+            self.say(|w| format!("{} stops in order", w.name(p)));
+            // Nobody waits for the answer: what is under way is written below.
+            self.tell(p, Tell::Outbox(outbox::Input::Stopping { token: Token(u64::MAX) }));
+            if self.peers[p].life != life || !self.peers[p].is_up() {
+                return;
+            }
+            for (op, _) in std::mem::take(&mut self.peers[p].ops).into_values() {
+                self.peers[p].disk.apply(op);
+            }
+            let commits = std::mem::take(&mut self.peers[p].commits);
+            for record in commits.into_iter().flat_map(|commit| commit.records) {
+                self.append(p, record);
+            }
+        }
+        self.crash(p);
+    }
+}
