@@ -2,6 +2,9 @@
 
 use tokio::task::JoinError;
 
+use super::shell::Handle;
+use crate::core::Brain;
+
 /// What is made of at most so many bytes takes less time than a thread of the blocking pool takes to wake up for it: a notification is
 /// opened, checked or sealed in about 100 µs.
 const SHORT: usize = 16 * 1024;
@@ -19,6 +22,20 @@ pub async fn beside<T: Send + 'static>(
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await
+}
+
+/// Does `work` on the blocking pool and tells `back` what came of it from there: no thread is woken up on the way but that one and the
+/// actor's. While the brain's mailbox is full that thread waits. `held` is let go when the brain has it: a permit, where such work is bounded.
+pub fn then_tell<B: Brain>(
+    back: Handle<B>,
+    held: impl Send + 'static,
+    work: impl FnOnce() -> B::Input + Send + 'static,
+) {
+    tokio::task::spawn_blocking(move || {
+        // A stopped brain needs no answer.
+        let _ = tokio::runtime::Handle::current().block_on(back.hand_in(work()));
+        drop(held);
+    });
 }
 
 #[cfg(test)]

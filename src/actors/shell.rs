@@ -149,6 +149,17 @@ impl<B: Brain> Handle<B> {
             }
         }
     }
+    /// Tells the brain something from where nobody can wait: what finds no room in its mailbox goes in a task. Not for what others may
+    /// make as much of as they like.
+    pub fn post(&self, input: B::Input) {
+        if let Err(refused) = self.tell.try_send(Tell(input)) {
+            let waiting = self.tell.send(refused.into_inner());
+            tokio::spawn(async move {
+                // A stopped brain needs to hear nothing.
+                let _ = waiting.await;
+            });
+        }
+    }
     /// Asks the brain something; `input` makes the input from the token that its reply will carry.
     ///
     /// # Errors
@@ -230,7 +241,12 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
     }
 
     /// Encodes events, hands them to the log in the order of the commits, and remembers what hangs on them.
-    fn commit(&mut self, events: &[B::Event], then: Vec<Effect<B>>) {
+    fn commit(&mut self, events: &[B::Event], then: Vec<Effect<B>>, ctx: &mut Context<Self>) {
+        // A barrier behind nothing: all that was committed is durable.
+        if events.is_empty() && self.commits.is_empty() {
+            then.into_iter().for_each(|effect| self.perform(effect, ctx));
+            return;
+        }
         let encoded = events.iter().map(wire::encode).collect();
         let append = if B::may_wait(&then) {
             self.log.append_at_leisure(B::NAME, encoded)
@@ -324,7 +340,7 @@ impl<B: Brain, P: Perform<B>> Shell<B, P> {
                 }
             }
             Effect::Feed(input) => self.brain.handle(self.clock.now(), input),
-            Effect::Commit { events, then } => self.commit(&events, then),
+            Effect::Commit { events, then } => self.commit(&events, then, ctx),
         }
     }
 }

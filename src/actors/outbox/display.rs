@@ -1,10 +1,11 @@
-//! Passes to the Outbox mailbox what it shall show: the newest of each submission, in order, one at a time. It never decides
+//! Passes to the Outbox mailbox what it shall show: the newest of each submission, in order, some at a time. It never decides
 //! what that is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::Notify;
 
 use super::Neighbours;
@@ -58,11 +59,20 @@ impl Display {
                 neighbours.show_only(only).await;
             }
             loop {
-                let next = self.untold().shown.pop_first();
-                let Some((submission, shown)) = next else { break };
-                neighbours.show(shown).await;
-                if back.tell(Input::Shown { submission }).await.is_err() {
-                    return;
+                let some: Vec<ShownMail> = {
+                    let shown = &mut self.untold().shown;
+                    std::iter::from_fn(|| shown.pop_first()).map(|(_, shown)| shown).take(MANY).collect()
+                };
+                let submissions: Vec<SubmissionId> = some.iter().map(|shown| shown.submission).collect();
+                if submissions.is_empty() {
+                    break;
+                }
+                // The mailbox has heard of all of them before the brain hears that: then it may drop what they are shown from.
+                join_all(some.into_iter().map(|shown| neighbours.show(shown))).await;
+                for submission in submissions {
+                    if back.hand_in(Input::Shown { submission }).await.is_err() {
+                        return;
+                    }
                 }
             }
         }

@@ -20,8 +20,9 @@ use futures::future::BoxFuture;
 use serde_bytes::ByteBuf;
 use tokio::sync::Semaphore;
 
+use super::beside::then_tell;
 use super::dht_client::DhtPort;
-use super::directory::Directory;
+use super::directory::{Directory, Snapshot};
 use super::identity::Identity;
 use super::read_entries::ReadEntries;
 use super::remover::Remover;
@@ -158,14 +159,17 @@ pub async fn start(brain: Outbox, tools: Tools, log: Arc<dyn EventLog>) -> Resul
 
 /// A name that the gd known here does not have may have joined since: it is unknown once a fresh gd does not have it either.
 async fn find_certificate(tools: &Tools, address: &Address) -> Certificate {
-    let mut snapshot = tools.directory.snapshot();
-    if snapshot.is_unknown(address) {
+    if tools.directory.snapshot().is_unknown(address) {
         let fresh = tools.neighbours.freshen(address.group()).await;
-        snapshot = tools.directory.snapshot();
-        if snapshot.is_unknown(address) {
+        if tools.directory.snapshot().is_unknown(address) {
             return if fresh { Certificate::Unknown } else { Certificate::NotYet };
         }
     }
+    certificate_at(&tools.directory.snapshot(), address)
+}
+
+/// What is known of the certificate at an address of which nobody has to be asked.
+fn certificate_at(snapshot: &Snapshot, address: &Address) -> Certificate {
     let gd = snapshot.groups.get(address.group()).and_then(|group| group.gd.as_ref());
     let member = gd.and_then(|gd| gd.member_at(address));
     let has_certificate = snapshot.at(address).is_some_and(|peer| peer.certificate.is_some());
@@ -173,6 +177,21 @@ async fn find_certificate(tools: &Tools, address: &Address) -> Certificate {
         Some(member) => Certificate::Found { fingerprint: member.fingerprint, peer: member.peer_id },
         None => Certificate::NotYet,
     }
+}
+
+/// Tells the brain of the certificate at an address: at once where nobody has to be asked.
+fn find_for(tools: Arc<Tools>, address: Address, back: Handle<Outbox>) {
+    let known = certificate_at(&tools.directory.snapshot(), &address);
+    if matches!(known, Certificate::Found { .. }) {
+        return back.post(Input::Certificate { address, found: known });
+    }
+    tokio::spawn(async move {
+        let found = find_certificate(&tools, &address).await;
+        if found == Certificate::NotYet && !tools.directory.snapshot().groups.contains_key(address.group()) {
+            tools.neighbours.want_group(address.group());
+        }
+        back.tell(Input::Certificate { address, found }).await
+    });
 }
 
 /// The sealed ns of a mail, from memory the first time.
@@ -284,10 +303,12 @@ impl Performer {
     }
 
     fn seal(&self, job: crate::core::outbox::SealJob, back: &Handle<Outbox>) {
-        let sealer = self.sealer.clone();
-        Self::run_in(self.seals.clone(), back.clone(), async move {
-            tokio::task::spawn_blocking(move || sealer.seal(&job)).await.ok()
-        });
+        let (sealer, seals, back) = (self.sealer.clone(), self.seals.clone(), back.clone());
+        let work = move || sealer.seal(&job);
+        match seals.clone().try_acquire_owned() {
+            Ok(permit) => then_tell(back, permit, work),
+            Err(_) => Self::run_in(seals, back, async move { tokio::task::spawn_blocking(work).await.ok() }),
+        }
     }
 
     fn remove(&self, what: String, work: impl FnOnce() -> Result<(), String> + Send + 'static) {
@@ -366,17 +387,7 @@ impl Perform<Outbox> for Performer {
     fn perform(&mut self, action: Action, back: &Handle<Outbox>) {
         let tools = self.tools.clone();
         match action {
-            Action::FindCertificate { address } => {
-                let back = back.clone();
-                tokio::spawn(async move {
-                    let found = find_certificate(&tools, &address).await;
-                    if found == Certificate::NotYet && !tools.directory.snapshot().groups.contains_key(address.group())
-                    {
-                        tools.neighbours.want_group(address.group());
-                    }
-                    back.tell(Input::Certificate { address, found }).await
-                });
-            }
+            Action::FindCertificate { address } => find_for(tools, address, back.clone()),
             Action::Seal(job) => self.seal(job, back),
             Action::Recover(job) => {
                 let sealer = self.sealer.clone();

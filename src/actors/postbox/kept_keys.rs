@@ -47,6 +47,12 @@ impl KeptKeys {
         Some(certificate)
     }
 
+    /// The one with this fingerprint. Blocking.
+    pub(super) fn find(&self, fingerprint: Fingerprint) -> Option<Certificate> {
+        let known = self.remembered().get(&fingerprint).cloned();
+        known.or_else(|| self.load(fingerprint))
+    }
+
     /// The one with this fingerprint.
     pub(super) async fn get(&self, fingerprint: Fingerprint) -> Result<Option<Certificate>, Stopped> {
         let known = self.remembered().get(&fingerprint).cloned();

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::actors::beside::then_tell;
 use crate::actors::directory::{Directory, Snapshot};
 use crate::actors::remover::Remover;
 use crate::actors::shell::{EventLog, Handle, Perform, Shell};
@@ -190,14 +191,15 @@ async fn after_sweep(mut swept: watch::Receiver<bool>) -> bool {
 impl Performer {
     /// Does file work once the sweep is done, and tells what came of it.
     fn file_work(&self, back: &Handle<Postbox>, work: impl FnOnce(&Home, &SecretIdentity) -> Input + Send + 'static) {
-        let (home, me, back, swept) = (self.home.clone(), self.me.clone(), back.clone(), self.swept.subscribe());
+        let (home, me, back) = (self.home.clone(), self.me.clone(), back.clone());
+        let work = move || work(&home, &me);
+        if *self.swept.borrow() {
+            return then_tell(back, (), work);
+        }
+        let swept = self.swept.subscribe();
         tokio::spawn(async move {
-            if !after_sweep(swept).await {
-                return;
-            }
-            if let Ok(input) = blocking(move || work(&home, &me)).await {
-                // A stopped brain needs no answer; the same holds below.
-                let _ = back.hand_in(input).await;
+            if after_sweep(swept).await {
+                then_tell(back, (), work);
             }
         });
     }
@@ -268,24 +270,16 @@ impl Performer {
         size: u64,
         back: &Handle<Postbox>,
     ) {
-        let (notices, home, me, back) = (self.notices.clone(), self.home.clone(), self.me.clone(), back.clone());
-        let (swept, head) = (self.swept.subscribe(), self.heads.get(key));
-        tokio::spawn(async move {
-            if !after_sweep(swept).await {
-                return;
-            }
-            let result = match notices.kept.get(sender).await {
-                Ok(Some(certificate)) => {
-                    let open = move || {
-                        let announced = head.map_or_else(|| files::read_head(&home, key).map(Arc::new), Ok);
-                        files::open_sealed(&home, &me, key, &sealed, &certificate, (announced, size))
-                    };
-                    blocking(open).await.unwrap_or_else(|e| OpenResult::Failed(e.to_string()))
+        let (kept, head) = (self.notices.kept.clone(), self.heads.get(key));
+        self.file_work(back, move |home, me| {
+            let result = match kept.find(sender) {
+                Some(certificate) => {
+                    let announced = head.map_or_else(|| files::read_head(home, key).map(Arc::new), Ok);
+                    files::open_sealed(home, me, key, &sealed, &certificate, (announced, size))
                 }
-                Ok(None) => OpenResult::Failed(format!("the certificate {sender} of {from} is not in keys/ any more")),
-                Err(e) => OpenResult::Failed(e.to_string()),
+                None => OpenResult::Failed(format!("the certificate {sender} of {from} is not in keys/ any more")),
             };
-            let _ = back.hand_in(Input::Opened { key, result }).await;
+            Input::Opened { key, result }
         });
     }
 

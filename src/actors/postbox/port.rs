@@ -1,10 +1,10 @@
-//! The postbox as others reach it: mail servers, `POST /notify`, the console, the commands. It holds no state, and
-//! decides nothing.
+//! The postbox as others reach it: mail servers, `POST /notify`, the console, the commands. It decides nothing.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -21,6 +21,9 @@ use crate::model::{Fingerprint, PeerId, SubmissionId, WallTime};
 use crate::store::home::Home;
 use crate::wire::Signed;
 
+/// Of so many certificates it is remembered that the postbox knows that they were written to.
+const WRITTEN_TO_MAX: usize = 4096;
+
 /// What is heard of a peer's mail: the handle of the brain, the files, and the signal that mailboxes have changed.
 #[derive(Clone)]
 pub struct PostboxPort {
@@ -30,6 +33,8 @@ pub struct PostboxPort {
     heads: Heads,
     changes: watch::Receiver<u64>,
     temporary: Arc<AtomicU64>,
+    /// Certificates that the postbox has on disk as written to: it is not asked again with each mail.
+    written_to: Arc<Mutex<BTreeSet<Fingerprint>>>,
 }
 
 impl PostboxPort {
@@ -40,7 +45,7 @@ impl PostboxPort {
         heads: Heads,
         changes: watch::Receiver<u64>,
     ) -> PostboxPort {
-        PostboxPort { handle, home, notices, heads, changes, temporary: Arc::default() }
+        PostboxPort { handle, home, notices, heads, changes, temporary: Arc::default(), written_to: Arc::default() }
     }
 
     /// The brain's handle.
@@ -209,7 +214,19 @@ impl PostboxPort {
     /// # Errors
     /// [`Stopped`] when this peer is stopping.
     pub async fn wrote_to(&self, certificates: Vec<Fingerprint>) -> Result<(), Stopped> {
-        self.handle.ask(move |token| Input::WroteTo { token, certificates }).await.map(drop)
+        // An insertion leaves a good set, whoever panicked after it.
+        let written_to = || self.written_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = certificates;
+        new.retain(|one| !written_to().contains(one));
+        if new.is_empty() {
+            return Ok(());
+        }
+        let told = new.clone();
+        self.handle.ask(move |token| Input::WroteTo { token, certificates: told }).await?;
+        let mut known = written_to();
+        let room = WRITTEN_TO_MAX.saturating_sub(known.len());
+        known.extend(new.into_iter().take(room));
+        Ok(())
     }
 
     /// What the postbox shows of itself.
