@@ -80,8 +80,6 @@ pub(super) struct Adoption {
     restored: bool,
     answered: bool,
     pub(super) adopted: bool,
-    /// Where the own list ended at the start.
-    pub(super) ended_at: Cursor,
     /// Whether what was counted before is given up in the commit that is being made.
     pub(super) uncounted: bool,
     /// When that was asked first.
@@ -172,7 +170,6 @@ impl Outbox {
     /// Asks the members for the tail of the own msglist; without members there is nothing to wait for.
     pub(super) fn begin_adoption(&mut self, now: Now, blobs: Vec<MailId>) {
         self.adoption.blobs = blobs;
-        self.adoption.ended_at = self.state.list.head();
         self.adoption.trusted = self.state.clean_stop && !self.adoption.restored;
         // The power failed between a mail and the end that was known before it.
         for h in self.state.open.clone() {
@@ -346,6 +343,7 @@ impl Outbox {
         if self.adoption.holding && self.adoption.has_read_somebody() {
             self.release(now);
         }
+        self.settle_told();
     }
 
     /// The 5 s are over, or everybody has answered: new entries may be made, and what waited for that goes on.
@@ -397,6 +395,7 @@ impl Outbox {
         for input in std::mem::take(&mut self.adoption.deferred) {
             self.take_input(now, input);
         }
+        self.settle_told();
     }
 
     /// What this disk says of whom a mail was served to is not all: a cancel must not answer from it.

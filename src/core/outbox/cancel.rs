@@ -6,6 +6,9 @@
 //!                 │ └────── nobody served the reader, and too few parts are left unconfirmed ───────▶ cancelled
 //!                 └──────── its nr says received ───────────────────────────────────────────────────▶ too late
 //! ```
+//!
+//! A mail may have been sealed more than once, in lives of which this disk is older: then its reader's peer has to take the tombstones of
+//! all forms, and none of that is sure before the members that count have been heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -49,19 +52,13 @@ impl Outbox {
             EndedAs::Refused(_) | EndedAs::UnknownAddress | EndedAs::Lost => CancelAnswer::Cancelled,
             EndedAs::Forgotten => CancelAnswer::Uncertain,
             EndedAs::Cancelled | EndedAs::Expired => {
-                // Of a form that was sealed in a life which this disk does not know, somebody may yet tell. Whoever has that takes the
-                // tombstone of another.
                 let is_sure = match &receiver.sealed {
                     None => !self.may_be_an_old_copy(),
                     Some(sealed) => {
-                        let mut forms = self.doubles_for(id, address);
-                        let is_new =
-                            self.state.mails.get(&sealed.h).is_some_and(|m| m.entry_at > self.adoption.ended_at);
-                        let may_be_another = !forms.is_empty() || is_new && self.may_be_an_old_copy();
-                        let is_told = end.gone_told && !may_be_another;
-                        forms.push(sealed.h);
                         let gone = |mail: &Mail| self.is_out_of_reach(mail, &sealed.peer);
-                        is_told || forms.iter().all(|h| self.state.mails.get(h).is_some_and(gone))
+                        let all_gone =
+                            || self.forms_for(id, address).iter().all(|h| self.state.mails.get(h).is_some_and(gone));
+                        end.gone_told || all_gone()
                     }
                 };
                 if is_sure { CancelAnswer::Cancelled } else { CancelAnswer::Uncertain }
@@ -75,17 +72,43 @@ impl Outbox {
         !is_first && self.state.submissions.get(id).is_some_and(|s| s.facts.at.0 <= epoch.0)
     }
 
-    /// Other sealed forms of a submission, from before a restore, that this receiver can open too.
-    fn doubles_for(&self, id: SubmissionId, address: &Address) -> Vec<MailId> {
+    /// The sealed forms of a submission that this receiver can open: those from before a restore too.
+    fn forms_for(&self, id: SubmissionId, address: &Address) -> Vec<MailId> {
         let opens = |h: &MailId| self.state.mails.get(h).is_some_and(|mail| mail.receivers.contains(address));
-        self.doubles_of(id).into_iter().filter(opens).collect()
+        let sealed = self.state.receiver(&id, address).and_then(|receiver| receiver.sealed.as_ref()).map(|s| s.h);
+        self.doubles_of(id).into_iter().filter(opens).chain(sealed).collect()
     }
 
-    /// The reader's peer took the tombstone. Of a mail that was sealed twice that says nothing of the other form.
-    pub(super) fn tombstone_was_taken(&mut self, batch: &mut Batch, id: SubmissionId, address: &Address) {
-        if self.doubles_for(id, address).is_empty() {
-            self.reader_is_told(batch, id, address);
+    /// The reader's peer took the tombstone of one sealed form. That says nothing of another, which it may have.
+    pub(super) fn tombstone_was_taken(&mut self, h: MailId, id: SubmissionId, address: &Address) {
+        if self.state.receiver(&id, address).is_some_and(is_unsure) {
+            self.unsure.entry((id, address.clone())).or_default().insert(h);
+            self.settle_told();
         }
+    }
+
+    /// Whoever has taken the tombstones of all forms can open none of them any more. Of a form that was sealed in a life which this disk
+    /// does not know somebody may yet tell; then this waits, as it is recorded for good.
+    pub(super) fn settle_told(&mut self) {
+        if self.adoption.holding || self.may_be_an_old_copy() {
+            return;
+        }
+        let is_told = |(id, address): &(SubmissionId, Address), taken: &BTreeSet<MailId>| {
+            !taken.is_empty() && self.forms_for(*id, address).iter().all(|h| taken.contains(h))
+        };
+        let told: Vec<(SubmissionId, Address)> =
+            self.unsure.iter().filter(|(who, taken)| is_told(who, taken)).map(|(who, _)| who.clone()).collect();
+        let mut batch = Batch::default();
+        for (id, address) in told {
+            self.reader_is_told(&mut batch, id, &address);
+            self.unsure.remove(&(id, address));
+        }
+        self.commit(batch);
+    }
+
+    /// Of whom it may not be known yet whether a cancel was in time.
+    pub(super) fn note_unsure(&mut self, id: SubmissionId, address: &Address) {
+        self.unsure.entry((id, address.clone())).or_default();
     }
 
     /// Whether `reader` cannot have read the mail and never will: nobody served it, and fewer parts than it needs are left
@@ -123,8 +146,7 @@ impl Outbox {
 
     /// The reader's peer cannot open a cancelled mail any more: it says so by taking the tombstone, or by refusing the mail.
     pub(super) fn reader_is_told(&mut self, batch: &mut Batch, id: SubmissionId, address: &Address) {
-        let ended = self.state.receiver(&id, address).and_then(|receiver| receiver.end.as_ref());
-        if ended.is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told) {
+        if self.state.receiver(&id, address).is_some_and(is_unsure) {
             self.record(batch, Event::GoneTold { submission: id, receiver: address.clone() });
         }
     }
@@ -133,17 +155,21 @@ impl Outbox {
     pub(super) fn is_any_uncertain(&mut self, now: Now) -> bool {
         // A clock that was ahead for a while is no reason not to ask any more.
         let (state, doubtful) = (&self.state, !self.clock.has_stood(now));
-        self.unsure.retain(|(id, address)| {
+        self.unsure.retain(|(id, address), _| {
             let lives = |s: &&Submission| doubtful || s.facts.expiry + GRACE > now.wall;
             let submission = state.submissions.get(id).filter(lives);
-            let end = submission.and_then(|s| s.receivers.get(address)?.end.as_ref());
-            end.is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told)
+            submission.and_then(|s| s.receivers.get(address)).is_some_and(is_unsure)
         });
-        self.unsure.iter().any(|(id, address)| {
+        self.unsure.keys().any(|(id, address)| {
             let receiver = self.state.receiver(id, address);
             receiver.is_some_and(|receiver| self.cancel_answer(*id, address, receiver) == CancelAnswer::Uncertain)
         })
     }
+}
+
+/// Whether a mail was taken back from this receiver, whose peer has not said yet that it cannot open it any more.
+pub(super) fn is_unsure(receiver: &Receiver) -> bool {
+    receiver.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told)
 }
 
 /// Whether no reader can rebuild a mail from these parts.

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::cancel::is_unsure;
 use super::dsn;
 use super::events::{EndedAs, Event, Mail, Receiver};
 use super::io::{Action, NrFrom, OutboxRefusal, Reply};
 use super::{Batch, FILE_AGAIN, Outbox, Timer};
-use crate::model::msglist::{Cursor, Ending, EntryBody, Tombstone};
+use crate::model::msglist::{Cursor, Ending, EntryBody, SignedTombstone, Tombstone};
 use crate::model::notification::{Nr, Outcome};
 use crate::model::{Address, Fingerprint, MailId, Now, PeerId, Secret, SubmissionId};
 use crate::wire;
@@ -109,7 +110,7 @@ impl Outbox {
         }
         self.stop_looking(id, address);
         if why == EndedAs::Cancelled && sealed.is_some() {
-            self.unsure.insert((id, address.clone()));
+            self.note_unsure(id, address);
         }
         if let Some((h, in_dht, ns, secret)) = sealed {
             self.stop_announcing(h, address);
@@ -148,11 +149,26 @@ impl Outbox {
         let tombstone = Tombstone { owner, h, ending, at: now.wall, expiry: mail.facts.expiry };
         let signed = self.key.sign(tombstone).to_entry();
         let (_, entry) = self.state.list.next_entry(EntryBody::Tombstone(signed.clone()));
+        self.entomb(batch, h, ending, entry, &signed);
+    }
+
+    /// Lists the tombstone, and tells it to those of whom the mail was taken back.
+    pub(super) fn entomb(
+        &mut self,
+        batch: &mut Batch,
+        h: MailId,
+        ending: Ending,
+        entry: Vec<u8>,
+        signed: &SignedTombstone,
+    ) {
         let untold = self.to_be_told(h);
         self.record(batch, Event::Tombstoned { h, ending, entry });
         self.stop_counting(h);
         batch.act(Action::DropBlob { h });
+        let submission = self.state.mails.get(&h).map(|mail| mail.submission);
         for (receiver, peer) in untold {
+            // One that was ended before it was known that anything was sealed for it is unsure from now on.
+            submission.into_iter().for_each(|id| self.note_unsure(id, &receiver));
             batch.act(Action::TellGone { h, receiver, peer, tombstone: signed.0.clone() });
         }
     }
@@ -160,10 +176,8 @@ impl Outbox {
     /// Readers who were told of a mail that was taken back since.
     pub(super) fn to_be_told(&self, h: MailId) -> Vec<(Address, PeerId)> {
         let Some(mail) = self.state.mails.get(&h) else { return Vec::new() };
-        let cancelled =
-            |r: &&Receiver| r.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled && !end.gone_told);
         let told = |address: &Address| {
-            let receiver = self.state.receiver(&mail.submission, address).filter(cancelled)?;
+            let receiver = self.state.receiver(&mail.submission, address).filter(|receiver| is_unsure(receiver))?;
             Some((address.clone(), receiver.sealed.as_ref()?.peer))
         };
         mail.receivers.iter().filter_map(told).collect()
@@ -209,14 +223,15 @@ impl Outbox {
         // A clock that was ahead for a while is no reason not to tell it any more.
         let has_expired = |mail: &Mail| self.clock.has_stood(now) && self.is_past(mail.facts.expiry);
         let expired = self.state.mails.get(&h).is_none_or(has_expired);
-        let Some((id, peer)) = self.sealed_for(&h, receiver).map(|(id, sealed)| (id, sealed.peer)) else { return };
+        // Whichever of its sealed forms it is.
+        let Some(id) = self.state.mails.get(&h).map(|mail| mail.submission) else { return };
+        let sealed = self.state.receiver(&id, receiver).and_then(|receiver| receiver.sealed.as_ref());
+        let Some(peer) = sealed.map(|sealed| sealed.peer) else { return };
         if done || expired {
             self.told_in_vain.remove(&which);
         }
         if done {
-            let mut batch = Batch::default();
-            self.tombstone_was_taken(&mut batch, id, receiver);
-            self.commit(batch);
+            self.tombstone_was_taken(h, id, receiver);
         } else if !expired {
             let attempts = self.told_in_vain.entry(which).or_default();
             let so_far = *attempts;
@@ -259,22 +274,30 @@ impl Outbox {
 
     /// After a start: does what a crash kept from following the end of a mail.
     pub(super) fn finish_endings(&mut self, now: Now) {
-        let (mut dsns, mut in_dht, mut untold) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut dsns, mut in_dht, mut unsure, mut untold) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (id, submission) in &self.state.submissions {
             for (address, receiver) in &submission.receivers {
-                let Some(end) = &receiver.end else { continue };
+                if receiver.end.is_none() {
+                    continue;
+                }
                 dsns.push((*id, address.clone()));
                 let Some(sealed) = &receiver.sealed else { continue };
                 if sealed.in_dht {
                     in_dht.push((sealed.h, address.clone()));
                 }
-                if end.why == EndedAs::Cancelled && !end.gone_told {
-                    self.unsure.insert((*id, address.clone()));
-                    if !self.is_past(submission.facts.expiry) {
-                        untold.push((sealed.h, address.clone()));
-                    }
+                if is_unsure(receiver) {
+                    unsure.push((*id, address.clone()));
                 }
             }
+        }
+        for (id, address) in unsure {
+            self.note_unsure(id, &address);
+        }
+        // Of each form that was sealed for them.
+        for (h, mail) in &self.state.mails {
+            let is_unsure = |to: &&Address| self.unsure.contains_key(&(mail.submission, (*to).clone()));
+            let lives = !self.is_past(mail.facts.expiry);
+            untold.extend(mail.receivers.iter().filter(|to| lives && is_unsure(to)).map(|to| (*h, to.clone())));
         }
         for (id, receiver) in dsns {
             self.file_dsn(now, id, &receiver);

@@ -208,6 +208,7 @@ impl Outbox {
                 self.show(submission);
             }
             self.answer_safe_waits(None);
+            self.settle_told();
         }
     }
 

@@ -211,6 +211,8 @@ pub enum Input {
     ClockDoubtful(bool),
     /// The peer stops in order. Answered with `Stopped`.
     Stopping { token: Token },
+    /// All that a spool file found at the start waits for is on disk. The brain's own.
+    SpoolStays { submission: SubmissionId, is_free: bool, is_done: bool },
     /// Events are on disk. The brain's own.
     Durable(Mark),
 }

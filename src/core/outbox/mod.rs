@@ -177,8 +177,9 @@ pub struct Outbox {
     spool_free: BTreeSet<SubmissionId>,
     /// Bytes of open mails that went to whom, not all of it recorded.
     serving: BTreeMap<(MailId, PeerId), u64>,
-    /// Receivers of cancelled mails of which it may not be known yet whether that was in time.
-    unsure: BTreeSet<(SubmissionId, Address)>,
+    /// Receivers of cancelled mails of which it may not be known yet whether that was in time, and the sealed forms whose tombstones
+    /// their peers have taken in this run.
+    unsure: BTreeMap<(SubmissionId, Address), BTreeSet<MailId>>,
     /// How often a reader was told in vain that a mail was taken back.
     told_in_vain: BTreeMap<(MailId, Address), u32>,
     counts: counts::Counts,
@@ -244,7 +245,7 @@ impl Outbox {
             spool_there: BTreeSet::new(),
             spool_free: BTreeSet::new(),
             serving: BTreeMap::new(),
-            unsure: BTreeSet::new(),
+            unsure: BTreeMap::new(),
             told_in_vain: BTreeMap::new(),
             counts: counts::Counts::default(),
             unlisted: BTreeSet::new(),
@@ -481,6 +482,7 @@ impl Outbox {
             Input::ClockDoubtful(doubtful) => {
                 if self.clock.set_doubtful(now, doubtful) {
                     self.read_again_by_a_right_clock(now);
+                    self.settle_told();
                 }
             }
             Input::Stopping { token } => {
@@ -493,6 +495,7 @@ impl Outbox {
                 self.commit(batch);
             }
             Input::OwnList { member, since, answer } => self.own_list(now, member, since, answer),
+            Input::SpoolStays { submission, is_free, is_done } => self.spool_stays(submission, is_free, is_done),
             Input::Durable(mark) => self.durable(now, mark),
         }
     }

@@ -7,8 +7,7 @@ use serde_bytes::ByteBuf;
 
 use super::adopt::{OwnerNote, head_of};
 use super::base::KEPT;
-use super::events::{EndedAs, Event, Facts, MailFacts};
-use super::io::Action;
+use super::events::{EndedAs, Event, Facts, Mail, MailFacts};
 use super::{Batch, Outbox};
 use crate::model::msglist::{Cursor, Ending, EntryBody, Epoch, MailEntry, Seq, SignedTombstone, Tombstone};
 use crate::model::{Address, MailId, Now, SubmissionId, WallTime};
@@ -40,7 +39,7 @@ impl Outbox {
         for bytes in page.tombstones.iter().take(LOOSE_MAX) {
             let signed = SignedTombstone(bytes.to_vec());
             let is_short = signed.0.len() <= TOMBSTONE_BYTES_MAX;
-            if let Some(tombstone) = self.own_tombstone(&signed).filter(|t| is_short && !self.is_known_end(&t.h)) {
+            if let Some(tombstone) = self.own_tombstone(&signed).filter(|t| is_short && !self.is_known_end(t)) {
                 self.adoption.keep_loose(tombstone.h, tombstone.expiry, signed);
             }
         }
@@ -285,9 +284,20 @@ impl Outbox {
     }
 
     /// Whether a mail is known to have ended, and nothing is left to do for that.
-    fn is_known_end(&self, h: &MailId) -> bool {
-        let known = self.state.mails.get(h).map(|mail| mail.tombstone.is_some());
-        known.unwrap_or_else(|| self.state.gone.contains_key(h))
+    fn is_known_end(&self, told: &Tombstone) -> bool {
+        let is_known = |mail: &Mail| mail.tombstone.is_some() && self.read_after_all(mail, told.ending).is_empty();
+        self.state.mails.get(&told.h).map_or_else(|| self.state.gone.contains_key(&told.h), is_known)
+    }
+
+    /// For whom a mail was taken back here, of which its readers have said in another life that they had it.
+    fn read_after_all(&self, mail: &Mail, told: Ending) -> Vec<Address> {
+        let is_other =
+            told == Ending::Received && mail.tombstone.is_some_and(|(_, ending)| ending == Ending::Cancelled);
+        let is_cancelled = |address: &&Address| {
+            let receiver = self.state.receiver(&mail.submission, address);
+            is_other && receiver.and_then(|r| r.end.as_ref()).is_some_and(|end| end.why == EndedAs::Cancelled)
+        };
+        mail.receivers.iter().filter(is_cancelled).cloned().collect()
     }
 
     /// A tombstone that this peer signed (R4).
@@ -309,12 +319,25 @@ impl Outbox {
             }
             return false;
         };
+        let submission = mail.submission;
         if mail.tombstone.is_some() {
+            let readers = self.read_after_all(mail, ending);
+            if !readers.is_empty() {
+                self.learns(batch);
+            }
+            for reader in readers {
+                self.end_copy(batch, now, submission, &reader, EndedAs::Received);
+            }
             return false;
         }
-        let (submission, receivers) = (mail.submission, mail.receivers.clone());
+        let why = ended_as(ending, mail.receivers.len());
+        let receivers = match ending {
+            // What is taken back is so for all of its receivers, also for whom this form was not sealed.
+            Ending::Cancelled => self.state.submissions.get(&submission).map(|s| s.receivers.keys().cloned().collect()),
+            _ => None,
+        };
+        let receivers = receivers.unwrap_or_else(|| mail.receivers.clone());
         self.learns(batch);
-        let why = ended_as(ending, receivers.len());
         // Also for whom it was sealed again since: what came of the mail came of it in either form.
         let is_of_both = matches!(ending, Ending::Received | Ending::Cancelled);
         let form = |receiver: &Address| Some(self.state.receiver(&submission, receiver)?.sealed.as_ref()?.h);
@@ -325,13 +348,7 @@ impl Outbox {
                 self.end_copy(batch, now, submission, &receiver, why);
             }
         }
-        let untold = self.to_be_told(h);
-        self.record(batch, Event::Tombstoned { h, ending, entry: entry.to_vec() });
-        self.stop_counting(h);
-        batch.act(Action::DropBlob { h });
-        for (receiver, peer) in untold {
-            batch.act(Action::TellGone { h, receiver, peer, tombstone: signed.0.clone() });
-        }
+        self.entomb(batch, h, ending, entry.to_vec(), signed);
         for other in others.into_iter().chain(self.doubles_of(submission)) {
             self.entomb_if_done(batch, now, other);
         }

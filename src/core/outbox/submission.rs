@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::events::{EndedAs, Event, Facts, MailFacts, SealedReceiver, Submission};
-use super::io::{Action, Certificate, Reply, SealFailure, SealJob, Spooled};
+use super::io::{Action, Certificate, Input, Reply, SealFailure, SealJob, Spooled};
 use super::{Batch, FILE_AGAIN, Outbox, Timer, WAITING_MAX};
 use crate::core::placement::live_others;
 use crate::core::{Effect, Token};
@@ -56,14 +56,9 @@ impl Outbox {
                 Some(token) => self.out.commit(Vec::new(), vec![Effect::Reply(token, Reply::Accepted)]),
                 None => {
                     self.spool_there.insert(id);
-                    // All that came of it is durable: it was replayed. Of one that is done the Outbox mailbox needs nothing.
-                    if is_free {
-                        self.spool_free.insert(id);
-                    }
-                    if is_done {
-                        self.shown_taken.insert(id);
-                    }
-                    self.drop_spool_if_free(id);
+                    // What came of it was replayed, or came since the start and may be under way to the disk: behind that (R1).
+                    let stays = Input::SpoolStays { submission: id, is_free, is_done };
+                    self.out.commit(Vec::new(), vec![Effect::Feed(stays)]);
                 }
             }
             return;
@@ -83,6 +78,18 @@ impl Outbox {
         self.commit(batch);
         self.await_expiry(now, id);
         self.gather(now, id);
+    }
+
+    /// What came of a submission before its spool files were found at the start is durable. Of one that is done the Outbox mailbox needs
+    /// nothing.
+    pub(super) fn spool_stays(&mut self, id: SubmissionId, is_free: bool, is_done: bool) {
+        if is_free {
+            self.spool_free.insert(id);
+        }
+        if is_done {
+            self.shown_taken.insert(id);
+        }
+        self.drop_spool_if_free(id);
     }
 
     /// Sets out for whatever the waiting receivers of a submission need.

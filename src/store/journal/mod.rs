@@ -173,7 +173,10 @@ impl Journal {
         let replay = Replay::open(&path, good)?;
         let shared = Arc::new(Shared::default());
         shared.grew(found.by_brain.into_iter().collect::<Vec<_>>().iter());
-        let file = Box::new(writer::open_log(&path)?);
+        let file = writer::open_log(&path)?;
+        // A run that was killed may have written a batch and not made it durable; from here on it counts as that.
+        file.sync_data().map_err(|e| FileError::from_io(&path, "sync", &e))?;
+        let file = Box::new(file);
         let writer = Writer { dir: dir.to_path_buf(), number, file, good, aside: good, shared: shared.clone() };
         Ok((Self::start(writer, shared)?, replay))
     }

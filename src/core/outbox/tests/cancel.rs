@@ -265,13 +265,12 @@ fn a_mail_that_was_sealed_twice_is_cancelled_only_when_both_forms_are_out_of_rea
     cancel(&mut world);
     (0..5).for_each(|i| drops(&mut world, i, h, vec![]));
     assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain]);
-    world.rules.away.clear();
-    world.tell(Input::PeerIsBack(peer(&rita())));
+    world.tell(Input::GoneTold { h, receiver: rita(), done: true });
     world.run(SECOND);
     assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain], "a tombstone of one says nothing of the other");
-    let at = world.now.wall;
-    world.holds(2, other.facts.h, Part::Whole, HoldingState::Dropped { served: vec![] }, at);
-    assert_eq!(cancel(&mut world), [CancelAnswer::Cancelled]);
+    world.tell(Input::GoneTold { h: other.facts.h, receiver: rita(), done: true });
+    world.run(SECOND);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Cancelled], "it took those of both");
 }
 
 /// Seed 44032: nobody could tell the clock better, and by the time that it was right the reader was not told any more.

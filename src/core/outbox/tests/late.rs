@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::truth::{members_know, sent_after_a_copy, silence};
 use super::world::{Outside, Rules, World, address, fingerprint, key, submission};
 use super::{MINUTE, end_of, ending, only_mail};
-use crate::core::Token;
 use crate::core::outbox::{CancelAnswer, CancelTarget, EndedAs, Event, Input, NrFrom, Reply};
+use crate::core::{Brain, Token};
 use crate::model::MailId;
 use crate::model::msglist::Ending;
 use crate::model::notification::Outcome;
@@ -134,4 +134,103 @@ fn r7_whom_a_mail_went_to_is_unknown_from_the_first_record_on_of_what_members_kn
     let journal = &world.outside.journal[backup.journal.len()..];
     assert!(matches!(journal.first(), Some(Event::Uncounted { h }) if *h == first), "{journal:?}");
     assert!(journal.iter().any(|event| matches!(event, Event::Sealed { adopted: Some(_), .. })));
+}
+
+#[test]
+fn r7_a_tombstone_that_is_taken_while_somebody_may_tell_of_another_form_settles_nothing() {
+    let rita = address("rita@readers");
+    let (mut world, backup, first) = sealed_after_a_copy();
+    restore_unheard(&mut world, &backup, Duration::ZERO);
+    let second = world.sealed_of(1);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain]);
+    world.run(MINUTE);
+    assert!(!world.outside.gone_told.is_empty(), "she took the tombstone of the second, and has the first");
+    world.crash();
+    world.run(MINUTE);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain], "a start makes nothing sure");
+    // Now members tell of the first, while she is away.
+    world.rules.away = [rita.clone()].into();
+    let attempts = world.outside.gone_attempts;
+    told(&mut world);
+    assert_eq!(ending(&world, &first), Some(Ending::Cancelled));
+    assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain]);
+    assert!(world.outside.gone_attempts > attempts, "she is told that it is gone");
+    world.rules.away.clear();
+    world.run(10 * MINUTE);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Cancelled], "she can open neither {first} nor {second}");
+    world.crash();
+    world.run(MINUTE);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Cancelled], "for good");
+}
+
+#[test]
+fn r7_a_mail_that_was_read_in_another_life_was_taken_back_too_late() {
+    let rita = address("rita@readers");
+    let mut world = World::new(5, Rules { away: [rita.clone()].into(), ..Rules::default() });
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    let (h, backup) = (only_mail(&world), world.outside.copy());
+    let nr = world.nr(h, submission(1), &rita, Outcome::Received);
+    world.tell(Input::Nr { from: NrFrom::Direct(Token(70)), nr, signer: fingerprint(&rita) });
+    world.settle();
+    assert_eq!(ending(&world, &h), Some(Ending::Received));
+    members_know(&mut world);
+    silence(&mut world);
+    world.restore(&backup);
+    world.run(MINUTE);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain]);
+    told(&mut world);
+    assert_eq!(cancel(&mut world), [CancelAnswer::TooLate]);
+    let records = world.outside.journal.len();
+    world.crash();
+    world.run(MINUTE);
+    assert_eq!(cancel(&mut world), [CancelAnswer::TooLate]);
+    let news = &world.outside.journal[records..];
+    assert!(
+        !news.iter().any(|e| matches!(e, Event::Ended { .. } | Event::Tombstoned { .. })),
+        "nothing is new: {news:?}"
+    );
+}
+
+#[test]
+fn r7_what_was_taken_back_is_so_also_for_whom_it_was_not_sealed_yet() {
+    let mut world = World::new(5, Rules::default());
+    let late = world.now.wall + 10 * MINUTE;
+    world.rules.late.insert(address("bob@acme"), late);
+    world.submit(1, &["rita@readers", "bob@acme"], &[]);
+    world.run(MINUTE);
+    let backup = world.outside.copy();
+    assert_eq!(cancel(&mut world).len(), 2);
+    world.run(MINUTE);
+    members_know(&mut world);
+    world.restore(&backup);
+    world.run(20 * MINUTE);
+    for who in ["rita@readers", "bob@acme"] {
+        assert_eq!(end_of(&world, 1, who), Some(EndedAs::Cancelled), "{who}");
+    }
+    assert!(world.outside.sealed.is_empty(), "nothing was sealed again");
+}
+
+#[test]
+fn r1_spool_files_that_a_start_finds_late_go_behind_what_came_of_them() {
+    let mut world = World::new(0, Rules::default());
+    let late = world.now.wall + MINUTE;
+    world.rules.late.insert(address("rita@readers"), late);
+    world.submit(1, &["rita@readers"], &[]);
+    world.settle();
+    // After a start it is sealed before anybody has looked into the spool, on a disk that takes its time.
+    world.rules = Rules { slow_disk: true, ..Rules::default() };
+    world.crash();
+    let found = world.without_spool_files();
+    while !world.is_sealed_but_not_durable() {
+        assert!(world.step(), "it is sealed");
+    }
+    let now = world.now;
+    found.into_iter().for_each(|input| world.brain.handle(now, input));
+    while world.is_sealed_but_not_durable() {
+        assert_eq!(world.outside.spool_drops, 0, "no record says yet what came of it");
+        assert!(world.step());
+    }
+    world.run(MINUTE);
+    assert_eq!(world.outside.spool_drops, 1);
 }

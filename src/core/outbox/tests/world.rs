@@ -278,6 +278,17 @@ impl World {
             self.inbox.push_back(Input::ClockDoubtful(false));
         }
     }
+    /// Of what waits after a start, the spool files are not found yet.
+    pub(super) fn without_spool_files(&mut self) -> Vec<Input> {
+        let (found, rest): (Vec<Input>, Vec<Input>) =
+            self.inbox.drain(..).partition(|input| matches!(input, Input::Submitted { .. }));
+        self.inbox.extend(rest);
+        found
+    }
+    /// Whether a sealed mail is on its way into the journal.
+    pub(super) fn is_sealed_but_not_durable(&self) -> bool {
+        self.commits.iter().flat_map(|(events, _)| events).any(|event| matches!(event, Event::Sealed { .. }))
+    }
     /// The peer starts on an older copy of its disk.
     pub(super) fn restore(&mut self, backup: &Outside) {
         self.outside = backup.copy();
