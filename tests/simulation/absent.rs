@@ -45,6 +45,7 @@ pub(crate) fn world(mode: Mode) -> World {
     (params.reader_leaves, params.dead_disks) = (false, false);
     params.policies.clear();
     params.changes.clear();
+    params.rotations.clear();
     params.cuts.clear();
     params.jumps.clear();
     params.stops.clear();

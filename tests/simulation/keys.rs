@@ -15,6 +15,7 @@ use serde_bytes::ByteBuf;
 use super::checker::Rule;
 use super::dht::{DhtOp, DhtValue};
 use super::disk::{Record, SealedNs};
+use super::failed_seeds::is_from_before;
 use super::members::{Gd, Step};
 use super::network::Answer;
 use super::params::Params;
@@ -23,7 +24,7 @@ use super::rng::Rng;
 use super::sabotage::Saboteur;
 use super::world::{Happening, START, World};
 
-/// Seeds below play the same worlds as before keys were replaced.
+/// Seeds below that failed before keys were replaced are played without.
 const FIRST_SEED: u64 = 8_000_000;
 /// Until somebody tries again to have the key replaced, milliseconds.
 const AGAIN_MS: u64 = 60_000;
@@ -48,7 +49,7 @@ pub(crate) fn group_key(n: usize) -> Fingerprint {
 /// When the key is replaced in a run, milliseconds. The chance is its own, so that all else is as without it.
 pub(crate) fn draw(params: &Params) -> Vec<u64> {
     let mut rng = Rng::new(params.seed ^ 0x6b31);
-    if params.seed < FIRST_SEED || !rng.chance(300) {
+    if is_from_before(params.seed, FIRST_SEED) || !rng.chance(300) {
         return Vec::new();
     }
     (0..*rng.pick(&[1, 1, 2, 3])).map(|_| rng.below(params.faults_ms)).collect()

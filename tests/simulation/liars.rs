@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::disk::{DiskOp, Record, SealedNr};
+use super::failed_seeds::is_from_before;
 use super::network::{Answer, CallRef, Notice, Pending, Request};
 use super::peer::After;
 use super::rng::Rng;
@@ -24,7 +25,7 @@ const OLD_PAGES: usize = 4;
 /// How often a liar says of others' mails that they are gone, of a thousand questions.
 const SAYS_GONE: u64 = 250;
 
-/// Seeds below play the same worlds as before anybody denied at an audit what it is to hold.
+/// Seeds below that failed before anybody denied at an audit what it is to hold are played without.
 const FIRST_DENIAL: u64 = 300_000_000;
 
 /// What a member lies about.
@@ -73,7 +74,7 @@ impl Lie {
             lies.insert(*rng.pick(&Lie::ALL));
         }
         // Its chance is its own, so that all else is as without it.
-        if seed >= FIRST_DENIAL && Rng::new(seed ^ 0x11e6).chance(200) {
+        if !is_from_before(seed, FIRST_DENIAL) && Rng::new(seed ^ 0x11e6).chance(200) {
             lies.insert(Lie::DeniesParts);
         }
         lies

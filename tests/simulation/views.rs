@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use roost::model::PeerId;
 
+use super::failed_seeds::is_from_before;
 use super::members::Change;
 use super::params::Params;
 use super::rng::Rng;
 use super::world::World;
 
-/// Seeds below play the same worlds as before there were such lies.
+/// Seeds below that failed before there were such lies are played without.
 const FIRST_SEED: u64 = 8_000_000;
 
 /// Whom somebody calls lost.
@@ -23,7 +24,7 @@ pub(crate) struct FalseView {
 /// The false views of a run. Their chance is their own, so that all else is as without them.
 pub(crate) fn draw(params: &Params) -> Vec<Change> {
     let mut rng = Rng::new(params.seed ^ 0x71e3);
-    if params.seed < FIRST_SEED || !rng.chance(250) {
+    if is_from_before(params.seed, FIRST_SEED) || !rng.chance(250) {
         return Vec::new();
     }
     let one = |_| {
