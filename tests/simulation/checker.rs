@@ -39,6 +39,7 @@ pub(crate) enum Rule {
     R7,
     R8,
     R9,
+    R10,
     R11,
     R12,
 }

@@ -185,6 +185,7 @@ impl World {
                 self.truth.moved_away.remove(&(p, h));
             }
         }
+        self.check_written(p, &record);
         self.peers[p].disk.append(record);
     }
 

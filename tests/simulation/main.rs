@@ -1,6 +1,6 @@
 //! The small simulator: real brains of four to seven peers under one virtual clock, with a seeded network, seeded disks, clocks
-//! that jump, members that lie and crashes at any effect, watched by a checker for R1 to R9, R11 and R12. It shows what brains do;
-//! shells, cryptography and the DHT are models.
+//! that jump, members that lie and crashes at any effect, watched by a checker for R1 to R12. It shows what brains do;
+//! shells, cryptography and the DHT are models, so of R10 it shows that no header leaves its home, and nothing of keys.
 //!
 //! ```text
 //! cargo test --test simulation                                     200 fresh seeds, and all that ever failed
@@ -72,6 +72,8 @@ mod rot;
 mod run;
 #[cfg(test)]
 mod sabotage;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod serve;
 mod short;
@@ -238,6 +240,10 @@ mod tests {
     #[test]
     fn r9_questions_without_bound_are_caught() {
         is_caught(Saboteur::AsksWithoutBound);
+    }
+    #[test]
+    fn r10_a_note_that_is_not_sealed_is_caught() {
+        is_caught(Saboteur::SpillsNotes);
     }
     #[test]
     fn r11_an_ns_in_anothers_name_is_caught() {

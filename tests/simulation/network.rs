@@ -112,6 +112,7 @@ impl World {
             self.later(0, Happening::Arrives { to, from: to_ref, request });
             return;
         }
+        self.check_request(to, &request);
         self.count_message(from);
         self.later(patience, Happening::Answered { to: to_ref, answer: Answer::Unreachable });
         if !self.is_joined(from, to) || self.is_dropped() {
@@ -154,6 +155,7 @@ impl World {
             return;
         }
         let answer = self.twisted(from, to.caller, answer);
+        self.check_answer(to.caller, &answer);
         self.count_message(from);
         if self.is_joined(from, to.caller) && !self.is_dropped() {
             let delay = self.latency();

@@ -13,7 +13,6 @@ use roost::core::postbox::io::Shown;
 use roost::model::msglist::{Cursor, Entry, EntryBody, MailEntry};
 use roost::model::notification::Ns;
 use roost::model::{Address, Digest, MailId, Part, PeerId, Secret};
-use roost::wire;
 use roost::wire::msglist::{Page, decode_entry};
 use serde_bytes::ByteBuf;
 
@@ -97,7 +96,7 @@ impl World {
         }
     }
 
-    /// A member told what it has of the own msglist; the notes in it are not sealed here.
+    /// A member told what it has of the own msglist.
     pub(crate) fn own_list_came(&mut self, p: usize, member: PeerId, since: Cursor, answer: Answer) {
         let answer = if let Answer::Page(mut page) = answer {
             self.note_told_gone(p, &page);
@@ -109,7 +108,7 @@ impl World {
             let mut notes = BTreeMap::new();
             for bytes in page.runs.iter().flat_map(|run| &run.entries) {
                 if let Ok(Entry { body: EntryBody::Mail(mail), .. }) = decode_entry(bytes) {
-                    notes.insert(mail.h, wire::decode::<OwnerNote>(&mail.for_owner).unwrap());
+                    notes.insert(mail.h, self.open_note(&mail.for_owner));
                 }
             }
             Some(OwnPage { page, notes })
@@ -216,7 +215,7 @@ impl World {
         let spooled = &self.peers[p].disk.spool[&submission];
         let facts = Facts { size: spooled.size, at: spooled.at, expiry, message_id: spooled.message_id.clone() };
         let note = OwnerNote { submission, receivers: sealed_for.clone(), facts: Some(facts) };
-        let entry = MailEntry { h, length, digest, expiry, encoding, for_owner: wire::encode(&note) };
+        let entry = MailEntry { h, length, digest, expiry, encoding, for_owner: self.seal_note(&note) };
         let mail =
             SealedMail { owner: p, submission, receivers, length, manifests: [(encoding, manifest)].into(), expiry };
         self.truth.mails.insert(h, mail);

@@ -87,11 +87,13 @@ pub(crate) enum Saboteur {
     KeepsOldKey,
     /// What a key before the pinned one signed is believed.
     FollowsRetired,
+    /// An owner's note to itself is put into its msglist unsealed.
+    SpillsNotes,
 }
 
 impl Saboteur {
     /// All of them.
-    pub(crate) const ALL: [Saboteur; 28] = [
+    pub(crate) const ALL: [Saboteur; 29] = [
         Saboteur::YesBeforeDurable,
         Saboteur::SwallowsDsn,
         Saboteur::EmptyListDeletes,
@@ -120,6 +122,7 @@ impl Saboteur {
         Saboteur::ForgetsTheLost,
         Saboteur::KeepsOldKey,
         Saboteur::FollowsRetired,
+        Saboteur::SpillsNotes,
     ];
     /// The rule that it breaks.
     pub(crate) fn breaks(self) -> Rule {
@@ -141,6 +144,7 @@ impl Saboteur {
                 Rule::R7
             }
             Saboteur::CountsTwice | Saboteur::IgnoresMisses | Saboteur::NeverScrubs | Saboteur::DropsUntold => Rule::R8,
+            Saboteur::SpillsNotes => Rule::R10,
             Saboteur::NeverRests | Saboteur::NeverSure => Rule::R12,
         }
     }

@@ -1,10 +1,12 @@
 //! Peers that are stopped in order, and started again: what was under way is on the disk by then, and what such a disk says of its own
 //! list is all, as far as its peer knew (R7).
 
-use roost::core::{Token, outbox};
+use roost::core::{Brain, Token, outbox};
+use roost::wire;
 
+use super::disk::Record;
 use super::params::Params;
-use super::peer::Tell;
+use super::peer::{Brains, Tell};
 use super::rng::Rng;
 use super::world::{Happening, World};
 
@@ -47,5 +49,15 @@ impl World {
             }
         }
         self.crash(p);
+    }
+    /// The journal is compacted: what the brains know now takes the place of all that they ever wrote.
+    pub(crate) fn compact(&mut self, p: usize, brains: &Brains) {
+        let outbox = brains.outbox.snapshot().into_iter().map(|e| Record::Outbox(wire::encode(&e)));
+        let replicator = brains.replicator.snapshot().into_iter().map(|e| Record::Replicator(wire::encode(&e)));
+        let postbox = brains.postbox.snapshot().into_iter().map(|e| Record::Postbox(wire::encode(&e)));
+        let group = brains.group.iter().flat_map(Brain::snapshot).map(|e| Record::Group(wire::encode(&e)));
+        let journal: Vec<Record> = outbox.chain(replicator).chain(postbox).chain(group).collect();
+        journal.iter().for_each(|record| self.check_written(p, record));
+        self.peers[p].disk.journal = journal;
     }
 }

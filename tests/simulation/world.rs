@@ -289,8 +289,9 @@ impl World {
             brains.outbox.mark_restored();
         }
         if self.rng.chance(250) {
-            peer.disk.journal = compacted(&brains);
+            self.compact(p, &brains);
         }
+        let peer = &mut self.peers[p];
         peer.brains = Some(brains);
         let blobs = peer.disk.blobs.keys().copied().collect();
         let waiting: Vec<_> = peer.disk.spool.values().cloned().collect();
@@ -577,15 +578,6 @@ impl World {
     pub(crate) fn waiter(&mut self, p: usize, token: Token) -> Waiter {
         self.peers[p].waiters.remove(&token.0).unwrap_or(Waiter::Nobody)
     }
-}
-
-/// The journal as a compaction writes it.
-fn compacted(brains: &Brains) -> Vec<Record> {
-    let outbox = brains.outbox.snapshot().into_iter().map(|e| Record::Outbox(wire::encode(&e)));
-    let replicator = brains.replicator.snapshot().into_iter().map(|e| Record::Replicator(wire::encode(&e)));
-    let postbox = brains.postbox.snapshot().into_iter().map(|e| Record::Postbox(wire::encode(&e)));
-    let group = brains.group.iter().flat_map(Brain::snapshot).map(|e| Record::Group(wire::encode(&e)));
-    outbox.chain(replicator).chain(postbox).chain(group).collect()
 }
 
 /// Milliseconds of a length of time.
