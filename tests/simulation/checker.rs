@@ -56,6 +56,8 @@ pub(crate) struct Violation {
 #[derive(Debug, Clone)]
 pub(crate) struct Letter {
     pub(crate) from: usize,
+    /// When it was submitted, and what its sender's clock said then.
+    pub(crate) made: u64,
     pub(crate) at: WallTime,
     pub(crate) receivers: Vec<Address>,
     pub(crate) header_block: Vec<u8>,
@@ -67,6 +69,8 @@ pub(crate) struct Letter {
 #[derive(Debug, Clone)]
 pub(crate) struct SealedMail {
     pub(crate) owner: usize,
+    /// When it was sealed.
+    pub(crate) made: u64,
     pub(crate) submission: SubmissionId,
     pub(crate) receivers: Vec<Address>,
     pub(crate) length: u64,
@@ -253,7 +257,8 @@ impl World {
 
     /// R1: a reader says received only once the body is filed; R2: and expired only when it is.
     pub(crate) fn check_nr(&mut self, p: usize, item: &NrItem) {
-        let over = self.is_over_for(p, self.truth.mails[&item.nr.h].expiry);
+        let mail = &self.truth.mails[&item.nr.h];
+        let over = self.is_over_for(p, mail.made, mail.expiry);
         if item.nr.outcome == Outcome::Refused(Refusal::Expired) && !over {
             self.violate(Rule::R2, format!("{} says that {} expired, which lives", self.name(p), item.nr.h));
         }
@@ -304,7 +309,7 @@ impl World {
             return;
         }
         let tombstoned = self.was_tombstoned(&h);
-        let expired = self.is_over_for(p, mail.expiry);
+        let expired = self.is_over_for(p, mail.made, mail.expiry);
         if tombstoned && !expired && !self.peers[p].disk.ledger.buried_parts.contains(&(owner, h)) {
             // It may be a move all the same.
             if !self.is_confirmed_move(p, owner, h, parts) {
@@ -377,15 +382,15 @@ impl World {
                 .any(|((id, _, reader), said)| id == &submission && reader == receiver && said.contains(&outcome))
         };
         let letter = &self.truth.letters[&submission];
-        let life = self.params.policy.life.duration();
+        let (made, expiry) = (letter.made, letter.at + self.params.policy.life.duration());
         let right = match why {
             EndedAs::Received => signed(Outcome::Received),
             EndedAs::Refused(refusal) => signed(Outcome::Refused(refusal)),
             EndedAs::Cancelled => self.truth.cancelled.contains(&submission),
             // It may take long until it is durable: a wrong clock that was taken for right then may be right by now.
             EndedAs::Expired => {
-                self.is_over_for(p, letter.at + life)
-                    || (self.is_fooled_about(p, letter.at + life) && letter.at + life <= at)
+                self.is_over_for(p, made, expiry)
+                    || (self.is_fooled_about(p, made, expiry) && expiry <= at)
                     || self.was_declared_over(&submission, receiver)
             }
             EndedAs::Filed => *receiver == self.peers[p].address,

@@ -115,13 +115,8 @@ impl World {
         if !self.is_clock_doubtful(p) {
             return self.trust_clock(p);
         }
-        self.doubt_clock(p);
+        self.distrust_clock(p);
         self.tell_clock(p, !self.is(Saboteur::ExpiresByAnyClock));
-    }
-
-    fn doubt_clock(&mut self, p: usize) {
-        self.note_fooled(p);
-        self.peers[p].trusts = false;
     }
 
     /// What a peer thinks of its clock that just started.
@@ -129,7 +124,7 @@ impl World {
         if self.params.jumps.is_empty() || !self.peers[p].in_group && !self.peers[p].removed {
             return self.trust_clock(p);
         }
-        self.doubt_clock(p);
+        self.distrust_clock(p);
         (self.peers[p].unsure_since, self.peers[p].clock_off) = (Some(self.t), false);
         self.compare_clock_soon(p);
     }
@@ -149,7 +144,16 @@ impl World {
 
     /// Before that changes.
     fn note_fooled(&mut self, p: usize) {
-        self.peers[p].fooled_until = self.peers[p].fooled_until.max(self.says_ahead(p));
+        let Some(said) = self.says_ahead(p) else { return };
+        let fooled = &mut self.peers[p].fooled;
+        fooled.retain(|(before, _)| *before > said);
+        fooled.push((said, self.t));
+    }
+
+    /// A peer does not go by its clock any more, also while it is down: what that says then fools nobody.
+    pub(crate) fn distrust_clock(&mut self, p: usize) {
+        self.note_fooled(p);
+        self.peers[p].trusts = false;
     }
 
     /// Tells the brains whether their clock is doubtful.
@@ -186,14 +190,16 @@ impl World {
         peer.clock_off || peer.unsure_since.is_some()
     }
 
-    /// Whether something is over that ends at `expiry`, or a peer must think so, which nobody told better.
-    pub(crate) fn is_over_for(&self, p: usize, expiry: WallTime) -> bool {
-        expiry <= self.true_wall() + Duration::from_millis(SLACK_MS) || self.is_fooled_about(p, expiry)
+    /// Whether something is over that is there since `made` and ends at `expiry`, or a peer must think so, which nobody told better.
+    pub(crate) fn is_over_for(&self, p: usize, made: u64, expiry: WallTime) -> bool {
+        expiry <= self.true_wall() + Duration::from_millis(SLACK_MS) || self.is_fooled_about(p, made, expiry)
     }
 
-    /// Whether a peer may have taken for over, by a clock that is ahead, what ends at `expiry`.
-    pub(crate) fn is_fooled_about(&self, p: usize, expiry: WallTime) -> bool {
-        let until = self.peers[p].fooled_until.max(self.says_ahead(p));
-        until.is_some_and(|until| expiry <= until + Duration::from_millis(SLACK_MS))
+    /// Whether a peer may have taken for over, by a clock that is ahead, what ends at `expiry`. What was made after that clock was right
+    /// again, or in doubt, it never saw by it.
+    pub(crate) fn is_fooled_about(&self, p: usize, made: u64, expiry: WallTime) -> bool {
+        let now = self.says_ahead(p).map(|said| (said, self.t));
+        let mut fooled = self.peers[p].fooled.iter().copied().chain(now);
+        fooled.any(|(said, until)| made <= until && expiry <= said + Duration::from_millis(SLACK_MS))
     }
 }

@@ -82,8 +82,8 @@ impl World {
                 parts.map(|(.., part)| *part).collect()
             };
             // Whoever had to take a wrong clock for right has forgotten what it held to be over.
-            let expiry = self.truth.mails[&h].expiry;
-            let is_blind = |member: usize| self.is_fooled_about(member, expiry) || self.hides_list_of(p, member);
+            let (made, expiry) = (self.truth.mails[&h].made, self.truth.mails[&h].expiry);
+            let is_blind = |member: usize| self.is_fooled_about(member, made, expiry) || self.hides_list_of(p, member);
             let keeps = |member: &&usize| !self.lies(**member, Lie::HoldsNothing) && !is_blind(**member);
             let held: Vec<BTreeSet<Part>> = placed.iter().filter(keeps).map(|member| parts_of(*member)).collect();
             // Nobody takes the part of whom names every part, nor hears what a liar holds that denies the mail for good: what the others
@@ -157,7 +157,7 @@ impl World {
         }
         // One who was removed, whom nobody tells that its clock is wrong, ends its mail by that one: its signed word counts (R3).
         let owner = &self.peers[mail.owner];
-        let is_fooled = self.is_fooled_about(mail.owner, mail.expiry);
+        let is_fooled = self.is_fooled_about(mail.owner, mail.made, mail.expiry);
         let by_wrong_clock =
             owner.removed && is_fooled && owner.disk.ledger.tombstoned.get(h) == Some(&Ending::Expired);
         let cancelled = self.truth.cancelled.contains(&mail.submission) || by_wrong_clock;
@@ -296,7 +296,8 @@ impl World {
     /// take a wrong clock for right: it heard nobody, so no reader either.
     fn is_falsely_expired(&self, id: &SubmissionId, letter: &Letter, receiver: &Address) -> bool {
         let expiry = letter.at + self.params.policy.life.duration();
-        if self.is_fooled_about(letter.from, expiry) || self.truth.unheard.contains(&(*id, receiver.clone())) {
+        let is_fooled = self.is_fooled_about(letter.from, letter.made, expiry);
+        if is_fooled || self.truth.unheard.contains(&(*id, receiver.clone())) {
             return false;
         }
         let stayed = |p: usize| self.peers[p].is_up() && !self.truth.restored.contains_key(&p);

@@ -132,7 +132,8 @@ impl World {
     /// Whether more holders were lost to `reader` than safe(f) said may go.
     pub(crate) fn is_void(&self, h: &MailId, promise: &Promise, reader: usize) -> bool {
         let at = self.truth.mails[h].owner;
-        let (owner, expiry) = (self.peers[at].id, self.truth.mails[h].expiry);
+        let owner = self.peers[at].id;
+        let (made, expiry) = (self.truth.mails[h].made, self.truth.mails[h].expiry);
         // Nobody need wait, to leave, for others to hold what it holds of one who was removed.
         let may_go = |m: usize| !self.gd.members.contains(&at) && self.has_left(m);
         // Who said falsely of this very mail that it is gone, say, is not asked for it again.
@@ -150,7 +151,7 @@ impl World {
                 || self.is_false_holder(**m)
                 || is_found_out(m)
                 || denies(m)
-                || self.is_fooled_about(**m, expiry)
+                || self.is_fooled_about(**m, made, expiry)
                 || rot
                 || restored
                 || promise.emptied.contains(m)

@@ -294,7 +294,7 @@ impl World {
     fn check_goes(&mut self, p: usize) {
         let lives = |h: &MailId| {
             let mail = &self.truth.mails[h];
-            !self.was_tombstoned(h) && !self.is_over_for(p, mail.expiry)
+            !self.was_tombstoned(h) && !self.is_over_for(p, mail.made, mail.expiry)
         };
         let is_going = |part: &(PeerId, MailId, Part)| {
             let mut ops = self.peers[p].ops.values();

@@ -216,8 +216,8 @@ impl World {
         let facts = Facts { size: spooled.size, at: spooled.at, expiry, message_id: spooled.message_id.clone() };
         let note = OwnerNote { submission, receivers: sealed_for.clone(), facts: Some(facts) };
         let entry = MailEntry { h, length, digest, expiry, encoding, for_owner: self.seal_note(&note) };
-        let mail =
-            SealedMail { owner: p, submission, receivers, length, manifests: [(encoding, manifest)].into(), expiry };
+        let manifests = [(encoding, manifest)].into();
+        let mail = SealedMail { owner: p, made: self.t, submission, receivers, length, manifests, expiry };
         self.truth.mails.insert(h, mail);
         (entry, notices, sealed_for)
     }

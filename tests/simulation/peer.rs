@@ -180,8 +180,8 @@ pub(crate) struct Peer {
     pub(crate) unsure_since: Option<u64>,
     /// Whether it takes its clock for right.
     pub(crate) trusts: bool,
-    /// The latest time that a clock said which it had to take for right, and which was ahead.
-    pub(crate) fooled_until: Option<WallTime>,
+    /// What its clock said at last each time that it had to take one for right that was ahead, and until when it really did.
+    pub(crate) fooled: Vec<(WallTime, u64)>,
     pub(crate) liar: bool,
     /// Pages that a liar once showed.
     pub(crate) old_pages: Vec<Page>,
@@ -250,7 +250,7 @@ impl Peer {
             clock_off: false,
             unsure_since: None,
             trusts: false,
-            fooled_until: None,
+            fooled: Vec::new(),
             liar: false,
             old_pages: Vec::new(),
             disk: Disk::default(),

@@ -183,9 +183,9 @@ impl World {
 
     /// Whether one for whom a peer waits had to take a clock for right that was ahead: it may have forgotten this mail as over.
     fn waits_for_the_fooled(&self, h: &MailId, status: &OutboxStatus) -> bool {
-        let expiry = self.truth.mails[h].expiry;
+        let (made, expiry) = (self.truth.mails[h].made, self.truth.mails[h].expiry);
         let mut known = status.moving_waits_for.iter().filter_map(|member| self.at(member));
-        known.any(|m| self.is_fooled_about(m, expiry))
+        known.any(|m| self.is_fooled_about(m, made, expiry))
     }
 
     /// Which open mails of a peer a liar denies for good: its fork says under its own name that they are gone, it read that back
@@ -244,9 +244,10 @@ impl World {
 
     /// R8: what goes is not counted any more in the safe(f) that its owner shows at that moment.
     pub(crate) fn check_drop_told(&mut self, p: usize, owner: PeerId, h: MailId, parts: &[Part]) {
-        let (at, me, expiry) = (self.index(&owner), self.peers[p].id, self.truth.mails[&h].expiry);
+        let (at, me) = (self.index(&owner), self.peers[p].id);
+        let (made, expiry) = (self.truth.mails[&h].made, self.truth.mails[&h].expiry);
         // An owner that is called lost shows what it knew as soon as it is back. A wrong clock that nobody corrects loses a holder.
-        if self.peers[p].liar || self.is_fooled_about(p, expiry) || !self.peers[p].roster.has(&owner) {
+        if self.peers[p].liar || self.is_fooled_about(p, made, expiry) || !self.peers[p].roster.has(&owner) {
             return;
         }
         // What its owner ended is gone by its own word, at once, also when a restore made it forget that word and nobody could
@@ -257,7 +258,7 @@ impl World {
         // What has expired goes a day later without a word to an owner that the view calls lost, or that leaves and is silent: with a
         // clock that is behind by more it shows what it knew until it is told. One that is there is told first.
         let is_there = self.peers[p].roster.counts(&owner);
-        if !is_there && self.is_over_for(p, expiry + GRACE) {
+        if !is_there && self.is_over_for(p, made, expiry + GRACE) {
             return;
         }
         // The same where it was told that the part goes.
@@ -282,7 +283,8 @@ impl World {
     fn will_show(&self, at: usize, h: MailId, counted: &BTreeMap<PeerId, BTreeSet<Part>>) -> Option<i32> {
         let ledger = &self.peers[at].disk.ledger;
         let is_open = ledger.sealed.contains(&h) && !self.was_tombstoned(&h) && self.peers[at].in_group;
-        let is_over = self.is_over_for(at, self.truth.mails.get(&h)?.expiry);
+        let mail = self.truth.mails.get(&h)?;
+        let is_over = self.is_over_for(at, mail.made, mail.expiry);
         (is_open && !is_over).then(|| survives(&counted.values().cloned().collect::<Vec<_>>()))
     }
 

@@ -10,6 +10,7 @@ use roost::wire;
 
 use super::absent::{self, DAY, MEMBER, OWNER, RITA, STAYS};
 use super::checker::{Promise, Rule};
+use super::clocks;
 use super::dht::Entry;
 use super::disk::Record;
 use super::liars::Lie;
@@ -260,9 +261,9 @@ fn r12_a_move_need_not_end_only_for_an_owner_that_waits_for_one_whose_clock_was_
         assert!(never_arrives(&mut world), "it moves");
         for p in 0..RITA {
             let is_waited_for = status.moving_waits_for.contains(&world.peers[p].address);
-            world.peers[p].fooled_until = Some(world.wall(p) + Duration::from_millis(30 * DAY));
+            world.peers[p].fooled = vec![(world.wall(p) + Duration::from_millis(30 * DAY), world.t)];
             assert_eq!(never_arrives(&mut world), !is_waited_for);
-            world.peers[p].fooled_until = None;
+            world.peers[p].fooled.clear();
         }
     }
     assert!(seen > 0 && !never_arrives(&mut world), "it has arrived");
@@ -275,17 +276,34 @@ fn r2_only_a_clock_that_is_ahead_makes_one_that_hears_nobody_take_for_over_what_
     for (days, is_fooled) in [(-45, false), (45, true)] {
         world.peers[OWNER].skew = days * i64::try_from(DAY).unwrap();
         world.trust_clock(OWNER);
-        assert_eq!(world.is_fooled_about(OWNER, in_days(&world, 44)), is_fooled);
+        assert_eq!(world.is_fooled_about(OWNER, 0, in_days(&world, 44)), is_fooled);
     }
-    assert!(!world.is_fooled_about(OWNER, in_days(&world, 46)), "by that clock this lives");
-    // Once the clock is right, what is sent from then on is not over by the one that was wrong.
+    assert!(!world.is_fooled_about(OWNER, 0, in_days(&world, 46)), "by that clock this lives");
+    // Once the clock is right, what is sent from then on is not over by the one that was wrong, also when it ends before what that said.
     world.jumps(OWNER, -45 * i64::try_from(DAY).unwrap());
-    let told = in_days(&world, 45);
-    assert!(world.is_fooled_about(OWNER, told));
+    let (until, told) = (world.t, in_days(&world, 45));
+    assert!(world.is_fooled_about(OWNER, until, told) && !world.is_fooled_about(OWNER, until + 1, told));
     world.passes(HOUR);
     world.trust_clock(OWNER);
-    assert!(!world.is_fooled_about(OWNER, in_days(&world, 45)), "no mail of now");
-    assert!(world.is_over_for(OWNER, told) && !world.is_over_for(OWNER, in_days(&world, 45)));
+    assert!(world.is_fooled_about(OWNER, until, told) && !world.is_fooled_about(OWNER, world.t, told));
+    assert!(!world.is_fooled_about(OWNER, until, in_days(&world, 45)), "no mail of now");
+    assert!(world.is_over_for(OWNER, until, told) && !world.is_over_for(OWNER, world.t, told));
+}
+
+#[test]
+fn r2_a_clock_that_is_ahead_fools_nobody_while_its_peer_is_down() {
+    let mut world = absent::world(Mode::Fragments);
+    world.jumps(OWNER, 45 * i64::try_from(DAY).unwrap());
+    world.trust_clock(OWNER);
+    world.passes(HOUR);
+    let (until, lives) = (world.t, world.true_wall() + Duration::from_millis(44 * DAY));
+    world.goes(OWNER);
+    world.passes(HOUR);
+    assert!(world.is_fooled_about(OWNER, until, lives) && !world.is_fooled_about(OWNER, until + 1, lives));
+    world.peers[OWNER].left = false;
+    world.params.jumps = clocks::far_ahead(&world.params);
+    world.start(OWNER);
+    assert!(!world.is_fooled_about(OWNER, until + 1, lives), "it goes by its clock again only when that was compared");
 }
 
 #[test]

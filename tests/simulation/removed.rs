@@ -246,7 +246,7 @@ fn r2_a_mail_that_one_who_was_removed_ended_by_a_wrong_clock_is_over() {
     assert!(!world.all_ended(), "it was safe, and rita has not read it");
     world.peers[OWNER].disk.ledger.tombstoned.insert(h, Ending::Expired);
     assert!(!world.all_ended(), "its clock was right: it did not live to that day");
-    world.peers[OWNER].fooled_until = Some(world.wall(OWNER) + Duration::from_millis(30 * DAY));
+    world.peers[OWNER].fooled = vec![(world.wall(OWNER) + Duration::from_millis(30 * DAY), world.t)];
     assert!(world.all_ended());
     world.peers[OWNER].disk.ledger.tombstoned.insert(h, Ending::Received);
     assert!(!world.all_ended(), "nobody has received it");

@@ -111,6 +111,7 @@ impl World {
         let receivers: Vec<(Address, bool)> = receivers.into_iter().map(|a| (a, self.rng.chance(100))).collect();
         let letter = Letter {
             from: p,
+            made: self.t,
             at,
             receivers: receivers.iter().map(|(a, _)| a.clone()).collect(),
             header_block: split.header_block.clone(),

@@ -345,6 +345,7 @@ impl World {
             }
         }
         self.peers[p].forget();
+        self.distrust_clock(p);
         self.forget_misses(p);
         self.note_silences_by(p);
         self.break_connections(p);
