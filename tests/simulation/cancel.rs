@@ -163,7 +163,7 @@ impl World {
         if let Some(reader) = self.at(&receiver) {
             let has = self.peers[reader].disk.ledger.pulled.contains(&key) && reader != p;
             let knows_better = self.peers[p].disk.ledger.ended.get(&(id, receiver.clone())) == Some(&EndedAs::Received);
-            let may_not_know = self.is_service_unknown(id, reader) || self.has_forgotten_cancel(reader, key);
+            let may_not_know = self.is_service_unknown(id, reader, self.t) || self.has_forgotten_cancel(reader, key);
             if has && (knows_better || !may_not_know) {
                 let why = format!("{} says that {id} is cancelled for {receiver}, who has it", self.name(p));
                 return self.violate(Rule::R7, why);
@@ -182,10 +182,14 @@ impl World {
         }
     }
 
-    /// Whether somebody served a form of this mail to a reader and lost the memory of it with its disk.
-    fn is_service_unknown(&self, id: SubmissionId, reader: usize) -> bool {
-        let forms = self.truth.mails.iter().filter(|(_, mail)| mail.submission == id);
-        forms.into_iter().any(|(h, _)| self.truth.unknown_service.contains(&(*h, reader)))
+    /// Whether somebody served a form of this mail to a reader and lost the memory of it with its disk: the owner of one when it said
+    /// something of it at `said`, as long as it had heard nothing by which it knows that.
+    fn is_service_unknown(&self, id: SubmissionId, reader: usize, said: u64) -> bool {
+        let mut forms = self.truth.mails.iter().filter(|(_, mail)| mail.submission == id).map(|(h, _)| (*h, reader));
+        let forgot = |form: &(MailId, usize)| {
+            self.truth.forgot_serving.get(form).is_some_and(|at| at.is_none_or(|at| said <= at))
+        };
+        forms.any(|form| self.truth.unknown_service.contains(&form) || forgot(&form))
     }
 
     /// Notes to whom what was served. A restored owner that nobody told yet that the mail is gone cannot know better.
@@ -207,7 +211,7 @@ impl World {
         let forms = self.truth.mails.iter().filter(|(_, form)| form.submission == id);
         let taken_back = restored && !forms.into_iter().any(|(form, _)| self.owner_knows_tombstone(form));
         let key = MailKey { sender: self.peers[owner].fingerprint, submission: id };
-        if !taken_back && !self.is_service_unknown(id, p) && !self.has_forgotten_cancel(p, key) {
+        if !taken_back && !self.is_service_unknown(id, p, at) && !self.has_forgotten_cancel(p, key) {
             let why =
                 format!("{} reads {h}, of which its sender was told at {at} ms that it is cancelled", self.name(p));
             self.violate(Rule::R7, why);

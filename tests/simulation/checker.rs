@@ -127,6 +127,8 @@ pub(crate) struct Truth {
     pub(crate) served: BTreeMap<(usize, MailId, usize), u64>,
     /// What was served to whom by somebody who cannot know it.
     pub(crate) unknown_service: BTreeSet<(MailId, usize)>,
+    /// The same by its owner, to which nothing said that its disk is an old one; and when it learned that.
+    pub(crate) forgot_serving: BTreeMap<(MailId, usize), Option<u64>>,
     /// For whom a mail was said to be cancelled, and when last.
     pub(crate) cancelled_for: BTreeMap<(SubmissionId, Address), u64>,
     /// Parts that members reported to the owner, true when they were reported, and when that was.

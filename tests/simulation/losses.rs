@@ -187,7 +187,11 @@ impl World {
             }
         }
         self.check_written(p, &record);
+        let is_news = self.is_news(p, &record);
         self.peers[p].disk.append(record);
+        if is_news {
+            self.learns(p);
+        }
     }
 
     /// How many that had a mail whole gave it up by right since it was shown, with nobody in their place: as placement says, others were

@@ -113,8 +113,10 @@ impl World {
             *server == p && when >= at && !(marked && mails[h].owner == p)
         };
         let unknown = self.truth.served.iter().filter(|(which, when)| forgotten(which, **when));
-        let unknown: Vec<(MailId, usize)> = unknown.map(|((_, h, reader), _)| (*h, *reader)).collect();
-        self.truth.unknown_service.extend(unknown);
+        let unknown = unknown.map(|((_, h, reader), _)| (*h, *reader));
+        let (own, of_others): (Vec<_>, Vec<_>) = unknown.partition(|(h, _)| mails[h].owner == p);
+        self.truth.unknown_service.extend(of_others);
+        self.truth.forgot_serving.extend(own.into_iter().map(|which| (which, None)));
         for (member, parts) in told {
             self.truth.beliefs.insert((p, member), parts);
         }
@@ -253,6 +255,28 @@ impl World {
         let me = self.peers[p].id;
         let told: BTreeSet<MailId> = told.into_iter().filter(|t| t.owner == me).map(|t| t.h).collect();
         self.peers[p].told_gone.extend(&told);
+    }
+
+    /// Whether an owner that was restored is about to write what only its members can have told it.
+    pub(crate) fn is_news(&self, p: usize, record: &Record) -> bool {
+        let Record::Outbox(bytes) = record else { return false };
+        self.truth.restored.contains_key(&p)
+            && match wire::decode(bytes).unwrap() {
+                outbox::Event::Sealed { adopted, .. } => adopted.is_some(),
+                outbox::Event::Gone { .. } => true,
+                outbox::Event::Tombstoned { h, .. } => self.peers[p].told_gone.contains(&h),
+                _ => false,
+            }
+    }
+
+    /// By news an owner knows that its disk is an old copy: from now on it does not know whom it served any mail that it knows.
+    pub(crate) fn learns(&mut self, p: usize) {
+        let (mails, sealed) = (&self.truth.mails, &self.peers[p].disk.ledger.sealed);
+        for ((h, _), learned) in &mut self.truth.forgot_serving {
+            if mails[h].owner == p && sealed.contains(h) {
+                learned.get_or_insert(self.t);
+            }
+        }
     }
 
     /// A run of the own msglist as a broken owner hears it: without any tombstone that is new to it, and signed anew by itself.
