@@ -186,6 +186,7 @@ impl World {
                 self.truth.moved_away.remove(&(p, h));
             }
         }
+        self.check_record(p, &record);
         self.check_written(p, &record);
         let is_news = self.is_news(p, &record);
         self.peers[p].disk.append(record);
