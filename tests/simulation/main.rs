@@ -78,6 +78,8 @@ mod secrets;
 mod serve;
 mod short;
 #[cfg(test)]
+mod spool;
+#[cfg(test)]
 mod stops;
 #[cfg(test)]
 mod users;

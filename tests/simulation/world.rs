@@ -303,9 +303,7 @@ impl World {
         self.tell(p, Tell::Replicator(replicator::Input::Start(roster.clone())));
         self.tell(p, Tell::Outbox(outbox::Input::Start { blobs }));
         self.start_clock(p);
-        for spooled in waiting {
-            self.tell(p, Tell::Outbox(outbox::Input::Submitted { token: None, spooled }));
-        }
+        self.tell_spooled(p, waiting);
         self.tell(p, Tell::Postbox(postbox::Input::Roster(Arc::new(roster))));
         if self.peers[p].is_up() && self.peers[p].in_group {
             // A peer that starts tells all members.
