@@ -4,20 +4,21 @@
 //! The first seed, from 0 on, in which each is caught. `cargo test --test simulation caught -- --nocapture` prints how they are now.
 //!
 //! ```text
-//! R1  YesBeforeDurable     0      R7  KeepsTombstoned      0
-//! R1  HoldsWithoutRoom     0      R7  Resurrects           2
-//! R2  SwallowsDsn          0      R7  SaysTooLate          0
-//! R2  NeverRepeats         1      R7  SaysCancelled      157
-//! R3  EmptyListDeletes     0      R8  CountsTwice          0
-//! R3  BelievesTombstones   0      R8  IgnoresMisses        0
-//! R3  ExpiresByAnyClock    1      R8  DropsUntold          0
-//! R3  FreesEarly           2      R8  NeverScrubs          2
-//! R4  AnySignerFrees       0      R9  AsksWithoutBound     0
-//! R5  FilesTwice           0      R11 BelievesAnyNs        0
-//! R6  SkipsVerification    0      R12 NeverRests           0
-//! R6  KeepsUnchecked       3      R12 NeverSure            1
-//! R3  LeavesWithParts      0      R3  ForgetsTheLost       0
-//! R2  KeepsOldKey          0      R11 FollowsRetired       0
+//! R1  HoldsWithoutRoom      0      R7  KeepsTombstoned       0
+//! R1  YesBeforeDurable      0      R7  Resurrects            0
+//! R2  KeepsOldKey           1      R7  SaysCancelled       121
+//! R2  NeverRepeats          0      R7  SaysTooLate           0
+//! R2  SwallowsDsn           0      R8  CountsTwice           0
+//! R3  BelievesTombstones    0      R8  DropsUntold           0
+//! R3  EmptyListDeletes      0      R8  IgnoresMisses         0
+//! R3  ExpiresByAnyClock     0      R8  NeverScrubs           0
+//! R3  ForgetsTheLost        0      R9  AsksWithoutBound      0
+//! R3  FreesEarly            0      R10 SpillsNotes           0
+//! R3  LeavesWithParts       0      R11 BelievesAnyNs         0
+//! R4  AnySignerFrees        0      R11 FollowsRetired        0
+//! R5  FilesTwice            0      R12 NeverRests            0
+//! R6  KeepsUnchecked       24      R12 NeverSure             1
+//! R6  SkipsVerification     2
 //! ```
 
 use super::checker::Rule;
