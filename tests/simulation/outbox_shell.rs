@@ -41,7 +41,7 @@ impl World {
             Action::Seal(job) => self.seal(p, &job),
             Action::Recover(job) => self.recover(p, job),
             Action::Reencode { facts, encoding } => self.reencode(p, facts.h, encoding),
-            Action::DropSpool { submission } => self.disk(p, DiskOp::DropSpool(submission), After::Nothing),
+            Action::DropSpool { submission } => self.drop_spool(p, submission),
             Action::DropBlob { h } => {
                 self.check_blob_dropped(p, h);
                 self.disk(p, DiskOp::DropBlob(h), After::Nothing);

@@ -1,9 +1,13 @@
-//! What lies in the spool when a peer starts: its outbox is told of one mail after the other, and of much else between them.
+//! What lies in the spool when a peer starts: its outbox is told of one mail after the other, and of much else between them. And when
+//! it may go from there.
 
 use roost::core::outbox::{Input, Spooled};
+use roost::model::{Address, SubmissionId};
 
+use super::checker::Rule;
+use super::disk::DiskOp;
 use super::failed_seeds::is_from_before;
-use super::peer::Tell;
+use super::peer::{After, Tell};
 use super::rng::Rng;
 use super::world::World;
 
@@ -26,6 +30,27 @@ impl World {
             } else {
                 self.tell(p, told);
             }
+        }
+    }
+    /// A mail leaves the spool.
+    pub(crate) fn drop_spool(&mut self, p: usize, submission: SubmissionId) {
+        self.check_spool_dropped(p, submission);
+        self.disk(p, DiskOp::DropSpool(submission), After::Nothing);
+    }
+
+    /// R1: that is right only when for each of its receivers it is sealed, or ended, and that is durable.
+    fn check_spool_dropped(&mut self, p: usize, id: SubmissionId) {
+        let ledger = &self.peers[p].disk.ledger;
+        let is_sealed = |receiver: &Address| {
+            let mut forms = ledger.sealed.iter().map(|h| &self.truth.mails[h]);
+            forms.any(|form| form.submission == id && form.receivers.contains(receiver))
+        };
+        let is_ended = |receiver: &Address| ledger.ended.contains_key(&(id, receiver.clone()));
+        let waits = |receiver: &&Address| !is_sealed(receiver) && !is_ended(receiver);
+        if let Some(receiver) = self.truth.letters[&id].receivers.iter().find(waits) {
+            let why =
+                format!("{} drops {id} from its spool before what it seals for {receiver} is durable", self.name(p));
+            self.violate(Rule::R1, why);
         }
     }
 }
