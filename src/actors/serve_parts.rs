@@ -133,7 +133,8 @@ pub async fn mirrored_fragment(
     fragment_of_whole(whole, mail.length, mail.encoding, (k, i), codec).await
 }
 
-/// Fragment (k, i) of the sealed mail in `whole`, made block by block as it is read. How an owner serves its fragments.
+/// Fragment (k, i) of the sealed mail in `whole`, made block by block as it is read. How an owner serves its fragments. The data
+/// fragments, which are the mail itself, also of another k than that of `encoding`: whoever began to pull by an older manifest goes on.
 ///
 /// # Errors
 /// [`ApiError`] when the encoding has no such fragment, or the file cannot be opened.
@@ -145,7 +146,8 @@ pub async fn fragment_of_whole(
     codec: &Codec,
 ) -> Result<BodySource, ApiError> {
     let layout = Layout::new(length, encoding).ok().filter(|layout| layout.k() == k && i < layout.n());
-    let Some(layout) = layout else { return Err(not_here(format!("Fragment {i} (any {k})"))) };
+    let data = || Layout::new(length, Encoding::Fragments { k, n: k }).ok().filter(|layout| i < layout.k());
+    let Some(layout) = layout.or_else(data) else { return Err(not_here(format!("Fragment {i} (any {k})"))) };
     let codec = codec.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let file = File::open(whole).map_err(|e| unreadable("The whole copy", &e))?;
@@ -227,7 +229,11 @@ mod tests {
                 assert_eq!(got, &all[start..end], "{i} {range:?}");
             }
         }
-        for strange in [(3, 5), (2, 0), (0, 0)] {
+        let of_another = fragment_of_whole(file.path().to_owned(), length, encoding, (2, 1), &codec).await.unwrap();
+        let chunks: Vec<_> = of_another.into_chunks(0..65_536, 1 << 16).collect().await;
+        let got: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.unwrap()).collect();
+        assert_eq!(got, &mail[65_536..131_072], "its second block by stripes of two");
+        for strange in [(3, 5), (2, 2), (0, 0), (200, 1)] {
             let path = file.path().to_owned();
             assert!(fragment_of_whole(path, length, encoding, strange, &codec).await.is_err());
         }

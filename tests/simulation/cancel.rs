@@ -63,8 +63,8 @@ impl World {
         }
     }
 
-    /// A cancel that is still called uncertain though everybody who could say more is there. A restored owner does not know whom
-    /// it served, so only the reader can say more, and one that does not know of the mail, or has forgotten it, promises nothing to
+    /// A cancel that is still called uncertain though everybody who could say more is there. A restored owner, or one that cannot tell
+    /// whether it was, does not know whom it served, so only the reader can say more, and one that does not know of the mail, or has forgotten it, promises nothing to
     /// a stranger, as an owner is one that left since, to whom members report no more, and as all members are to a reader that left
     /// after it was served as one of them; and of a mail that had ended before, the tombstone may not say how for each receiver.
     pub(crate) fn unsure_cancel(&self) -> Option<&(SubmissionId, Address)> {
@@ -79,11 +79,14 @@ impl World {
             let key = MailKey { sender: self.peers[from].fingerprint, submission: *id };
             let knows = |reader: usize| self.peers[reader].disk.ledger.announced.contains(&key);
             let is_old = |p: usize| self.truth.restored.contains_key(&p);
+            // It started and heard nobody before it was sealed: for all that it knows it was restored.
+            let is_doubted = self.peers[from].disk.ledger.doubted.contains(id);
             let may_have_read = |reader: usize| self.has_left(reader) && self.was_served(*id, reader);
             let has_gone = |reader: usize| self.has_left(from) || may_have_read(reader);
             let is_stranger = |reader: usize| has_gone(reader) && !self.knows(reader, from);
             let says_nothing = |reader: usize| is_old(reader) || is_stranger(reader);
-            (is_old(from) || self.at(reader).is_some_and(says_nothing)) && !self.at(reader).is_some_and(knows)
+            (is_old(from) || is_doubted || self.at(reader).is_some_and(says_nothing))
+                && !self.at(reader).is_some_and(knows)
         };
         let is_forgotten = |(id, _): &(SubmissionId, Address)| self.is_forgotten_by_all(*id);
         // Who says falsely that it holds a mail never says that it has given it up; and nobody says anything to one that was removed.

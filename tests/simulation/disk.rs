@@ -160,6 +160,8 @@ pub(crate) struct Ledger {
     /// Until when each of these lives.
     pub(crate) expires: BTreeMap<SubmissionId, WallTime>,
     pub(crate) sealed: BTreeSet<MailId>,
+    /// Submissions of which this peer cannot tell whether it sealed and served them before, in a life of which nobody told it.
+    pub(crate) doubted: BTreeSet<SubmissionId>,
     pub(crate) ended: BTreeMap<(SubmissionId, Address), EndedAs>,
     pub(crate) tombstoned: BTreeMap<MailId, Ending>,
     /// Mails of which it learned from its own msglist, as its members have it, that they are gone, and nothing else.
@@ -201,8 +203,11 @@ impl Ledger {
                 self.expires.insert(submission, facts.expiry);
                 self.submitted.entry(submission).or_default().extend(receivers.into_iter().map(|(a, _)| a));
             }
-            outbox::Event::Sealed { submission, facts, receivers, adopted, .. } => {
+            outbox::Event::Sealed { submission, facts, receivers, adopted, counted, .. } => {
                 self.sealed.insert(facts.h);
+                if adopted.is_none() && !counted {
+                    self.doubted.insert(submission);
+                }
                 if adopted.is_some() {
                     self.expires.entry(submission).or_insert(facts.expiry);
                     self.submitted.entry(submission).or_default().extend(receivers.into_iter().map(|r| r.address));

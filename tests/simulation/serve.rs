@@ -281,10 +281,10 @@ impl World {
 }
 
 /// From which of the parts that a replicator knows this one is served: whoever has a mail whole can cut any fragment of the encoding that
-/// it knows.
+/// it knows, and the data of any other.
 fn held_for(known: &KnownMail, part: Part) -> Option<Part> {
     let layout = Layout::new(known.length, known.encoding).unwrap();
-    let is_cut = |k: u8, i: u8| layout.k() == k && i < layout.n();
+    let is_cut = |k: u8, i: u8| layout.k() == k && i < layout.n() || i < k;
     let fits = matches!(part, Part::Fragment { k, i } if is_cut(k, i));
     let whole = Some(Part::Whole).filter(|whole| fits && known.parts.contains(whole));
     Some(part).filter(|part| known.parts.contains(part)).or(whole)
