@@ -69,8 +69,8 @@ impl PeerScores {
 pub struct Meter {
     /// Bytes that arrived, faded.
     bytes: u64,
-    /// Busy time, faded like them, milliseconds.
-    busy_ms: u64,
+    /// Busy time, faded like them, microseconds: of milliseconds the rounding would eat what blocks that come fast add.
+    busy_us: u64,
     /// Since when something is due and nothing came; none while nothing is due.
     since: Option<MonoTime>,
 }
@@ -79,7 +79,7 @@ impl Meter {
     /// A meter that starts from what is known of the peer.
     pub fn starting_at(score: Option<Score>) -> Self {
         let Some(score) = score else { return Self::default() };
-        Self { bytes: score.rate_bytes_s.saturating_mul(PRIOR_MS) / 1000, busy_ms: PRIOR_MS, since: None }
+        Self { bytes: score.rate_bytes_s.saturating_mul(PRIOR_MS) / 1000, busy_us: PRIOR_MS * 1000, since: None }
     }
     /// Something is due from now on.
     pub fn starts(&mut self, now: MonoTime) {
@@ -92,12 +92,12 @@ impl Meter {
     /// Bytes arrived.
     pub fn arrived(&mut self, now: MonoTime, bytes: u64) {
         let ms = self.since.map_or(0, |since| millis(now.since(since)));
-        (self.bytes, self.busy_ms) = self.with(ms, bytes);
+        (self.bytes, self.busy_us) = self.with(ms, bytes);
         self.since = Some(now);
     }
     /// Whether what it says rests on enough.
     pub fn is_settled(&self) -> bool {
-        self.busy_ms >= SETTLED_MS
+        self.busy_us >= SETTLED_MS * 1000
     }
     /// Bytes a second; none before it is settled. A silence longer than `granule` bytes should take counts as it lasts: the
     /// rate is never more than if these came right now.
@@ -105,9 +105,12 @@ impl Meter {
         if !self.is_settled() {
             return None;
         }
-        let rate = |(bytes, ms): (u64, u64)| bytes.saturating_mul(1000) / ms.max(1);
+        let rate = |(bytes, us): (u64, u64)| {
+            let a_second = u128::from(bytes) * 1_000_000 / u128::from(us.max(1));
+            u64::try_from(a_second).unwrap_or(u64::MAX)
+        };
         let silence = self.since.map_or(0, |since| millis(now.since(since)));
-        Some(rate((self.bytes, self.busy_ms)).min(rate(self.with(silence, granule))).max(1))
+        Some(rate((self.bytes, self.busy_us)).min(rate(self.with(silence, granule))).max(1))
     }
     /// What it would hold after `bytes` came in `ms`.
     fn with(&self, ms: u64, bytes: u64) -> (u64, u64) {
@@ -115,7 +118,7 @@ impl Meter {
             let faded = u128::from(sum) * u128::from(MEMORY_MS) / u128::from(MEMORY_MS.saturating_add(ms));
             u64::try_from(faded).unwrap_or(u64::MAX)
         };
-        (fade(self.bytes).saturating_add(bytes), fade(self.busy_ms).saturating_add(ms))
+        (fade(self.bytes).saturating_add(bytes), fade(self.busy_us).saturating_add(ms.saturating_mul(1000)))
     }
 }
 
@@ -125,6 +128,9 @@ fn millis(span: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
+
     use super::*;
 
     #[test]
@@ -189,5 +195,126 @@ mod tests {
         let meter = Meter::starting_at(scores.of(&peer));
         assert_eq!(meter.rate(MonoTime(7), GRANULE), Some(1_000_000));
         assert_eq!(Meter::starting_at(None).rate(MonoTime(7), GRANULE), None);
+    }
+    /// Any number, the ends more often than by chance.
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![2 => 0..10_000_000u64, 1 => any::<u64>(), 1 => Just(0), 1 => Just(u64::MAX)]
+    }
+
+    fn peer(n: u16) -> PeerId {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        PeerId::new(id)
+    }
+
+    /// What a meter is told, and how many milliseconds before.
+    #[derive(Debug, Clone)]
+    enum Told {
+        Starts,
+        Rests,
+        Arrived(u64),
+    }
+
+    fn told() -> impl Strategy<Value = (u64, Told)> {
+        let told = prop_oneof![1 => Just(Told::Starts), 1 => Just(Told::Rests), 4 => number().prop_map(Told::Arrived)];
+        (prop_oneof![4 => 0..3_000u64, 1 => number()], told)
+    }
+
+    proptest! {
+        #[test]
+        fn a_score_lies_between_what_was_measured_and_the_newest_peers_have_one(
+            samples in vec((0..700u16, number(), number()), 1..900)
+        ) {
+            let mut scores = PeerScores::default();
+            for (n, rate, delay_ms) in samples {
+                let before = scores.of(&peer(n));
+                scores.measured(peer(n), rate, Duration::from_millis(delay_ms));
+                let delay_ms = delay_ms.min(60_000);
+                let now = scores.of(&peer(n)).unwrap();
+                let old = before.unwrap_or(now);
+                // An average is rounded down, of a rate to hundreds.
+                let between = |old: u64, new: u64, now: u64, slack: u64| {
+                    (old.min(new).saturating_sub(slack)..=old.max(new)).contains(&now)
+                };
+                prop_assert!(between(old.rate_bytes_s, rate, now.rate_bytes_s, 200), "{old:?} {rate} {now:?}");
+                prop_assert!(between(old.delay_ms, delay_ms, now.delay_ms, 1), "{old:?} {delay_ms} {now:?}");
+                prop_assert!(before.is_some() || (now.rate_bytes_s, now.delay_ms) == (rate, delay_ms));
+                prop_assert!(scores.scores.len() <= PEERS_MAX);
+            }
+        }
+
+        #[test]
+        fn who_answered_last_is_remembered_and_who_did_not_for_longest_is_forgotten(
+            order in vec(0..700u16, 1..1500)
+        ) {
+            let mut scores = PeerScores::default();
+            order.iter().for_each(|n| scores.measured(peer(*n), 1, Duration::ZERO));
+            let mut newest: Vec<u16> = Vec::new();
+            order.iter().rev().for_each(|n| if !newest.contains(n) { newest.push(*n) });
+            let kept = newest.len().min(PEERS_MAX);
+            prop_assert!(newest[..kept].iter().all(|n| scores.of(&peer(*n)).is_some()));
+            prop_assert!(newest[kept..].iter().all(|n| scores.of(&peer(*n)).is_none()));
+        }
+
+        #[test]
+        fn a_score_comes_to_what_is_measured_again_and_again(
+            first in number(), rate in 1_000..1u64 << 50, delay_ms in 0..60_000u64
+        ) {
+            let mut scores = PeerScores::default();
+            scores.measured(peer(1), first, Duration::from_millis(first));
+            for _ in 0..130 {
+                scores.measured(peer(1), rate, Duration::from_millis(delay_ms));
+            }
+            let score = scores.of(&peer(1)).unwrap();
+            // What is rounded down in each step adds up: 200 bytes of 30 %, and 1 ms.
+            prop_assert!(score.rate_bytes_s.abs_diff(rate) <= 700, "{score:?}");
+            prop_assert!(score.delay_ms.abs_diff(delay_ms) <= 4, "{score:?}");
+        }
+
+        #[test]
+        fn a_meter_says_no_rate_before_it_is_settled_never_0_and_a_silence_never_makes_it_more(
+            known in (any::<bool>(), number()), all in vec(told(), 0..40), granule in number(), silence in 0..100_000u64
+        ) {
+            let score = Score { rate_bytes_s: known.1, delay_ms: 1, touched: 1 };
+            let mut meter = Meter::starting_at(known.0.then_some(score));
+            let mut now = MonoTime(0);
+            for (pause, told) in all {
+                now = MonoTime(now.0.saturating_add(pause));
+                let (busy, is_due) = (meter.busy_us, meter.since.is_some());
+                match told {
+                    Told::Starts => meter.starts(now),
+                    Told::Rests => meter.rests(),
+                    Told::Arrived(bytes) => {
+                        meter.arrived(now, bytes);
+                        prop_assert!(meter.bytes >= bytes, "what comes counts at once");
+                        prop_assert!(is_due || meter.busy_us == busy, "time in which nothing is due does not count");
+                    }
+                }
+                let (rate, later) = (meter.rate(now, granule), MonoTime(now.0.saturating_add(silence)));
+                prop_assert!(rate.is_some() == meter.is_settled() && rate != Some(0));
+                let before = meter.rate(meter.since.unwrap_or(now), granule);
+                prop_assert!(meter.rate(later, granule) <= before, "a silence makes nothing faster");
+                prop_assert!(meter.since.is_some() || meter.rate(later, granule) == before, "idle time changes nothing");
+                let mut ended = meter.clone();
+                ended.arrived(later, granule);
+                prop_assert!(meter.rate(later, granule) <= ended.rate(later, granule), "as if it came right now");
+            }
+        }
+
+        #[test]
+        fn a_meter_follows_the_newest_rate_whatever_was_before(
+            before in vec((1..50u64, 1..1u64 << 30), 0..20), ms in 1..100u64, bytes in 1_000..1u64 << 30
+        ) {
+            let (mut meter, mut now) = (Meter::default(), MonoTime(0));
+            meter.starts(now);
+            // Ten seconds of the newest make a tenth of all that was before 2 ^ -14 of it.
+            let newest = std::iter::repeat_n((ms, bytes), usize::try_from(20_000 / ms).unwrap());
+            for (ms, bytes) in before.into_iter().chain(newest) {
+                now = now + Duration::from_millis(ms);
+                meter.arrived(now, bytes);
+            }
+            let (rate, is) = (meter.rate(now, 0).unwrap(), bytes * 1000 / ms);
+            prop_assert!(rate.abs_diff(is) <= is / 50, "{rate} instead of {is}");
+        }
     }
 }
