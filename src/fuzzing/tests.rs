@@ -1,5 +1,6 @@
 //! Every input of `fuzz/corpus/` goes through its target, as libFuzzer would give it; and what goes wrong there is seen.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -162,6 +163,32 @@ fn every_target_is_built_has_a_corpus_and_is_replayed() {
         let body = fs::read_to_string(root().join("fuzz_targets").join(format!("{name}.rs"))).unwrap();
         assert!(body.contains(&format!("roost::fuzzing::{name}(data)")), "{body}");
     }
+    // Else `--locked` is refused there, and something else is fuzzed than is built.
+    let ours = locked_for_roost(Path::new(env!("CARGO_MANIFEST_DIR")));
+    assert_eq!(locked_for_roost(&root()), ours, "run `cargo update --workspace` in fuzz/");
+}
+
+/// What the `Cargo.lock` in `folder` says that Roost depends on, each with its version; but what its own tests alone need, of which
+/// fuzz/ knows nothing.
+fn locked_for_roost(folder: &Path) -> BTreeMap<String, String> {
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap().parse::<toml::Table>().unwrap();
+    let manifest = read(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    let is_in = |table: &str, name: &str| manifest[table].as_table().unwrap().contains_key(name);
+    let lock = read(folder.join("Cargo.lock"));
+    let text = |package: &toml::Value, key: &str| package[key].as_str().unwrap().to_owned();
+    let packages: Vec<(String, &toml::Value)> =
+        lock["package"].as_array().unwrap().iter().map(|package| (text(package, "name"), package)).collect();
+    let version = |dependency: &str| match dependency.split_once(' ') {
+        // Named where there are several.
+        Some((name, version)) => (name.to_owned(), version.to_owned()),
+        None => {
+            let (name, package) = packages.iter().find(|(name, _)| name == dependency).unwrap();
+            (name.clone(), text(package, "version"))
+        }
+    };
+    let (_, roost) = packages.iter().find(|(name, _)| name == "roost").unwrap();
+    let all = roost["dependencies"].as_array().unwrap().iter().map(|one| version(one.as_str().unwrap()));
+    all.filter(|(name, _)| is_in("dependencies", name) || !is_in("dev-dependencies", name)).collect()
 }
 
 #[test]
