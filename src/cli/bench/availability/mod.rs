@@ -78,6 +78,11 @@ struct Parameters {
 /// Runs it.
 pub(super) fn run(args: &AvailabilityArgs) -> anyhow::Result<Shown> {
     let KOfN { k, n } = args.policy.0;
+    let policies = [args.policy.0, KOfN { k: 1, n: args.copies }];
+    if args.trials > 0 {
+        processes::check(&format!("--policy {k}/{n}"), policies[0])?;
+        processes::check(&format!("--copies {}", args.copies), policies[1])?;
+    }
     let others = OTHERS_MIN.max(n).max(args.copies);
     let mut draws = Draws::new(args.seed);
     let arms = [
@@ -92,7 +97,6 @@ pub(super) fn run(args: &AvailabilityArgs) -> anyhow::Result<Shown> {
     }
     let mut against = 0;
     if args.trials > 0 {
-        let policies = [args.policy.0, KOfN { k: 1, n: args.copies }];
         for (arm, policy) in arms.iter().zip(policies) {
             for real in processes::try_out(policy, &args.trial_up, args.trials, &mut draws)? {
                 against += real.against_the_rule;
@@ -194,6 +198,11 @@ fn within_99(hits: u32, count: u32, p: f64) -> bool {
     as_many > 0.005 && as_few > 0.005
 }
 
+/// The chance at most that one of so many rows is outside of its interval though nothing is wrong. It is less, as mails are whole.
+fn by_chance(rows: usize) -> f64 {
+    1.0 - 0.99_f64.powi(i32::try_from(rows).unwrap_or(i32::MAX))
+}
+
 fn text(had: &[Had], against: u32, trials: u32) -> String {
     let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.5}"));
     let rows: Vec<Vec<String>> = had
@@ -232,7 +241,9 @@ fn text(had: &[Had], against: u32, trials: u32) -> String {
         match outside(had) {
             0 => {}
             some => text.push_str(&format!(
-                "\nFAILED: {some} of {rows} rows are outside of the 99 % interval; one in a hundred is by chance: try another --seed"
+                "\nFAILED: {some} of {rows} rows are outside of the 99 % interval; by chance alone that comes with up to {:.1} % of seeds: \
+                 try another --seed",
+                by_chance(rows) * 100.0
             )),
         }
     }
@@ -284,6 +295,41 @@ mod tests {
         assert_eq!((outside(&good), outside(&bad)), (0, 1));
         assert!(text(&good, 0, 500).contains("for up to 80 s") && !text(&good, 0, 500).contains("FAILED"));
         assert!(text(&bad, 0, 500).contains("FAILED: 1 of 1 rows"), "{}", text(&bad, 0, 500));
+    }
+
+    /// What the help and the README say of the six rows that are tried by default.
+    #[test]
+    fn how_many_seeds_fail_by_chance_is_as_it_is_said() {
+        let fails = |trials: u32| {
+            let arms = [(3, 5), (1, 3)].into_iter().flat_map(|(k, n)| [0.9, 0.7, 0.5].map(|up| (k, n, up)));
+            let holds = arms.map(|(k, n, up)| {
+                let p = owner_or_k_of_n(up, up, k, n);
+                let within = (0..=trials).filter(|hits| within_99(*hits, trials, p));
+                within.map(|hits| k_of_n(p, hits, trials) - k_of_n(p, hits + 1, trials)).sum::<f64>()
+            });
+            1.0 - holds.product::<f64>()
+        };
+        let (few, many) = (fails(30), fails(500));
+        assert!((0.014..0.016).contains(&few) && (0.027..0.030).contains(&many), "{few} {many}");
+        assert!((0.058..0.059).contains(&by_chance(6)) && many < by_chance(6));
+    }
+
+    #[test]
+    fn what_cannot_be_tried_is_said_before_anything_is_drawn_or_started() {
+        let args = |policy: &str, copies, trials| AvailabilityArgs {
+            policy: policy.parse().unwrap(),
+            copies,
+            up: vec![0.9],
+            draws: 1,
+            trials,
+            trial_up: vec![0.9],
+            seed: 1,
+            plots: crate::cli::bench::args::PlotArgs::default(),
+        };
+        let error = |policy: &str, copies| run(&args(policy, copies, 30)).unwrap_err().to_string();
+        assert!(error("3/5", 13).starts_with("--copies 13 cannot be tried"));
+        assert!(error("3/13", 3).starts_with("--policy 3/13 cannot be tried"));
+        assert!(run(&args("3/13", 13, 0)).is_ok(), "draws alone start nothing");
     }
 
     #[test]

@@ -54,15 +54,22 @@ struct Draw {
     uid: u32,
 }
 
+/// Whether a policy can be tried, said before anything is drawn or started: an arm takes minutes.
+pub(super) fn check(option: &str, policy: KOfN) -> anyhow::Result<()> {
+    let n = policy.n;
+    ensure!(
+        n <= OTHERS_MAX,
+        "{option} cannot be tried: {n} members besides the owner are {n} processes, at most {OTHERS_MAX} are started; \
+         use --trials 0 for draws alone"
+    );
+    Ok(())
+}
+
 /// Sends `trials` mails for each of `ups`, then opens each with the peers up that a draw of its own says. Draws with the same
 /// peers up are tried one after the other: each mail is opened once and nothing is repaired, so their order changes nothing, and
 /// peers are killed and started at most as often as there are sets of them.
 pub(super) fn try_out(policy: KOfN, ups: &[f64], trials: u32, draws: &mut Draws) -> anyhow::Result<Vec<Tried>> {
     let KOfN { k, n } = policy;
-    ensure!(
-        n <= OTHERS_MAX,
-        "trials with {n} members are {n} processes: at most {OTHERS_MAX}; use --trials 0 for draws alone"
-    );
     let stage = Stage::new("bench", None, cluster(policy)?)?;
     stage.cluster.up(&stage.file)?;
     let peers: Vec<Address> = stage.file.peers().map(|(address, _)| address).collect();
@@ -132,7 +139,8 @@ fn percent(done: u32, all: u32) -> Option<u8> {
     u8::try_from(u64::from(done) * 100 / u64::from(all.max(1))).ok()
 }
 
-/// A group in which every member but the owner holds a fragment of every mail, and an outside reader.
+/// A group in which every member but the owner holds a fragment of every mail, and an outside reader. Nobody in it counts as lost
+/// before a mail's life is over: what was killed for a draw is not to be repaired meanwhile, however long all draws take.
 fn cluster(KOfN { k, n }: KOfN) -> anyhow::Result<Cluster> {
     let names: Vec<String> = (0..=n).map(|i| format!("\"m{i}\"")).collect();
     let with: Vec<String> = (0..=n).map(|i| format!("\"m{i}@acme\"")).collect();
@@ -143,7 +151,7 @@ fn cluster(KOfN { k, n }: KOfN) -> anyhow::Result<Cluster> {
         format!("fragments = {{ k = {k}, n = {n} }}\ncopies = {}\nwhole_below = \"1 KiB\"\n", n - k + 1)
     };
     let text = format!(
-        "[[group]]\nname = \"acme\"\nmembers = [{names}]\n[group.replication]\n{replication}\
+        "[[group]]\nname = \"acme\"\nmembers = [{names}]\n[group.replication]\nlost_after = \"7 d\"\n{replication}\
          [[group]]\nname = \"readers\"\nmembers = [\"rita\"]\n[[contacts]]\npeer = \"rita@readers\"\nwith = [{with}]\n"
     );
     Ok(Cluster::parse("bench", &text)?)
@@ -260,6 +268,16 @@ mod tests {
             let cluster = cluster(KOfN { k, n }).unwrap();
             assert_eq!(cluster.groups[0].members.len(), usize::from(n) + 1);
             assert_eq!(cluster.peers().count(), usize::from(n) + 2);
+            let policy = &cluster.groups[0].replication;
+            assert!(policy.lost_after >= policy.life, "nothing is repaired while mails are tried");
         }
+    }
+
+    #[test]
+    fn more_members_than_can_be_started_are_refused_with_the_option_that_asked_for_them() {
+        let most = KOfN { k: 1, n: OTHERS_MAX };
+        assert!(check("--copies 12", most).is_ok());
+        let error = check("--copies 13", KOfN { n: OTHERS_MAX + 1, ..most }).unwrap_err().to_string();
+        assert!(error.starts_with("--copies 13 cannot be tried") && error.contains("--trials 0"), "{error}");
     }
 }
