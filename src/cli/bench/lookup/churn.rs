@@ -51,9 +51,12 @@ pub(super) struct Churn {
     pub(super) puts_failed: u32,
     /// Reads of a key.
     pub(super) gets: u32,
+    /// Of those, reads that failed; and, where nobody leaves, those that lack something while not all who were asked answered. A busy
+    /// machine makes them, and what they lack is not known to be missing.
+    pub(super) unanswered: u32,
     /// Reads that brought every value that must be there.
     pub(super) gets_whole: u32,
-    /// Values that had to be read.
+    /// Values that had to be read, by reads that were answered.
     pub(super) values_due: u32,
     /// Of those, how many were.
     pub(super) values_read: u32,
@@ -63,8 +66,11 @@ pub(super) struct Churn {
     pub(super) dels: u32,
     /// Deletions that were refused or not answered.
     pub(super) dels_failed: u32,
-    /// The share of keys that are read whole by a peer, some seconds after the last one left.
+    /// The share of keys that are read whole by a peer, some seconds after the last one left, of those whose read was answered; 0 when
+    /// none was.
     pub(super) whole_at_rest: f64,
+    /// Of those reads, how many were unanswered.
+    pub(super) unanswered_at_rest: u32,
     /// Peers that look-ups asked, for each operation; what holders do by themselves is in it.
     pub(super) look_up_messages: f64,
     /// Requests with operations on entries, for each operation; what holders hand over is in it.
@@ -75,6 +81,15 @@ pub(super) struct Churn {
     pub(super) put_ms: Figures,
     pub(super) get_ms: Figures,
     pub(super) del_ms: Figures,
+}
+
+/// A read, held against what must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Compared {
+    /// How many values were due and how many of those were read; nothing of a read that was not answered.
+    answer: Option<(u32, u32)>,
+    /// How many were read that must not be.
+    wrong: u32,
 }
 
 /// What lies under one key.
@@ -234,10 +249,15 @@ impl World<'_> {
             Came::Got(read) => {
                 self.ms[1].push(ms);
                 told.gets += 1;
-                let (due, found, wrong) = shelf.compare(&read);
-                told.gets_whole += u32::from(found == due && read.is_ok());
-                (told.values_due, told.values_read) = (told.values_due + due, told.values_read + found);
-                told.values_wrong += wrong;
+                let compared = shelf.compare(&read, told.leave_a_minute == 0);
+                told.values_wrong += compared.wrong;
+                match compared.answer {
+                    None => told.unanswered += 1,
+                    Some((due, found)) => {
+                        told.gets_whole += u32::from(found == due);
+                        (told.values_due, told.values_read) = (told.values_due + due, told.values_read + found);
+                    }
+                }
             }
             Came::Del(text, done) => {
                 told.dels += 1;
@@ -268,15 +288,17 @@ impl World<'_> {
                 self.swarms.peers.get(n).cloned()
             })
             .collect();
+        let is_still = self.told.leave_a_minute == 0;
         let reads = self.shelves.iter().zip(callers).map(|(shelf, caller)| async move {
             let read = caller.port.get(shelf.key.clone()).await;
-            (shelf.compare(&read), read.is_ok())
+            shelf.compare(&read, is_still)
         });
-        let reads: Vec<((u32, u32, u32), bool)> =
-            futures::stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
-        let whole = reads.iter().filter(|((due, found, _), ok)| due == found && *ok).count();
-        self.told.values_wrong += reads.iter().map(|((_, _, wrong), _)| wrong).sum::<u32>();
-        Ok(f64::from(u32::try_from(whole)?) / f64::from(u32::try_from(reads.len().max(1))?))
+        let reads: Vec<Compared> = futures::stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
+        self.told.values_wrong += reads.iter().map(|read| read.wrong).sum::<u32>();
+        let answers: Vec<(u32, u32)> = reads.iter().filter_map(|read| read.answer).collect();
+        self.told.unanswered_at_rest = u32::try_from(reads.len() - answers.len())?;
+        let whole = answers.iter().filter(|(due, found)| due == found).count();
+        Ok(f64::from(u32::try_from(whole)?) / f64::from(u32::try_from(answers.len().max(1))?))
     }
 
     fn ended(mut self, before: Sent, after: Sent) -> Churn {
@@ -301,13 +323,18 @@ impl Shelf {
         Ok(Self { key, live: BTreeSet::new(), unsure: BTreeSet::new(), locked: false })
     }
 
-    /// How many values are due, how many of those were read, and how many were that must not be.
-    fn compare(&self, read: &Result<GetDone, PortError>) -> (u32, u32, u32) {
+    /// Where nobody leaves, `is_still`, who does not answer is only busy, and may have what a read lacks. Where peers leave, that is what
+    /// is measured.
+    fn compare(&self, read: &Result<GetDone, PortError>, is_still: bool) -> Compared {
         let entries = read.as_ref().map(|done| done.entries.as_slice()).unwrap_or_default();
         let found: BTreeSet<String> = entries.iter().map(|e| String::from_utf8_lossy(&e.value).into_owned()).collect();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let wrong = found.iter().filter(|text| !self.live.contains(*text) && !self.unsure.contains(*text));
-        (count(self.live.len()), count(self.live.intersection(&found).count()), count(wrong.count()))
+        let wrong = count(wrong.count());
+        let (due, found) = (count(self.live.len()), count(self.live.intersection(&found).count()));
+        let all_answered = |done: &GetDone| done.complete && done.answered == done.asked;
+        let is_answered = read.as_ref().is_ok_and(|done| !is_still || found == due || all_answered(done));
+        Compared { answer: is_answered.then_some((due, found)), wrong }
     }
 }
 
@@ -344,14 +371,14 @@ fn percent(part: f64) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::dht::Found;
+    use crate::core::dht::{DhtError, Found};
     use crate::model::{Digest, WallTime};
 
     #[test]
     fn a_read_is_whole_when_all_that_must_be_there_is() {
         let set = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<BTreeSet<String>>();
         let shelf = Shelf { live: set(&["a", "b"]), unsure: set(&["u"]), ..Shelf::new(0).unwrap() };
-        let read = |texts: &[&str]| {
+        let read_of = |texts: &[&str], answered: usize| {
             let found = |text: &&str| Found {
                 id: Digest::new([0; 32]),
                 publisher: PeerId::new([0; 32]),
@@ -360,10 +387,19 @@ mod tests {
             };
             let (gone, kept) = (Vec::new(), Vec::new());
             let entries = texts.iter().map(found).collect();
-            Ok(GetDone { entries, gone, kept, asked: 8, answered: 8, complete: true })
+            Ok(GetDone { entries, gone, kept, asked: 8, answered, complete: true })
         };
-        assert_eq!(shelf.compare(&read(&["a", "b", "u"])), (2, 2, 0));
-        assert_eq!(shelf.compare(&read(&["b", "deleted"])), (2, 1, 1));
+        let compared = |read| {
+            let Compared { answer, wrong } = shelf.compare(&read, true);
+            (answer, wrong)
+        };
+        assert_eq!(compared(read_of(&["a", "b", "u"], 8)), (Some((2, 2)), 0));
+        assert_eq!(compared(read_of(&["b", "deleted"], 8)), (Some((2, 1)), 1));
+        // One who was too busy to answer may be the one who has it; what must not be there is wrong all the same.
+        assert_eq!(compared(read_of(&["b", "deleted"], 7)), (None, 1));
+        assert_eq!(compared(read_of(&["a", "b"], 7)), (Some((2, 2)), 0));
+        assert_eq!(shelf.compare(&read_of(&["b"], 7), false).answer, Some((2, 1)), "who left had it, it may be");
+        assert_eq!(compared(Err(DhtError::Unreachable { asked: 8 }.into())), (None, 0));
     }
 
     #[test]

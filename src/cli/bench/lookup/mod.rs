@@ -108,7 +108,8 @@ pub(super) fn run(args: &LookupArgs) -> anyhow::Result<Shown> {
     Ok(if holds { shown } else { shown.failed() })
 }
 
-/// What makes the command fail, a sentence each: an answer that is wrong, and a model that is not one.
+/// What makes the command fail, a sentence each: an answer that is wrong, and a model that is not one. Of the model that is seen by its
+/// messages alone: hops of swarms are not measured, but are the model's own walk over their tables, and fit it by construction.
 fn faults(looked: &[LookUps], checked: &[Checked], churned: &[Churn]) -> Vec<String> {
     let mut faults = Vec::new();
     for row in looked.iter().filter(|row| !row.model && row.right < RIGHT_MIN) {
@@ -127,7 +128,12 @@ fn faults(looked: &[LookUps], checked: &[Checked], churned: &[Churn]) -> Vec<Str
         if row.values_wrong > 0 {
             faults.push(format!("{} values were read {at} that were deleted, or never put", row.values_wrong));
         }
-        // Of peers that leave without a word, what they alone had goes with them; else nothing may be missing.
+        // Else a DHT that never answers would have lost nothing.
+        if row.gets > 0 && row.unanswered == row.gets {
+            faults.push(format!("none of {} reads was answered {at}", row.gets));
+        }
+        // Of peers that leave without a word, what they alone had goes with them; else nothing may be missing. What was not answered
+        // says nothing of that.
         if row.leave_a_minute == 0 && (row.values_read < row.values_due || row.whole_at_rest < 1.0) {
             let (read, due, whole) = (row.values_read, row.values_due, row.whole_at_rest * 100.0);
             faults.push(format!("{read} of {due} values were read {at}, and {whole:.1} % of keys were whole at rest"));
@@ -218,7 +224,11 @@ mod tests {
         assert!(found[1].starts_with("at 30 peers the model asks 20 %") && found.len() == 2, "{found:?}");
         let lost = Churn { values_read: 8, ..still.clone() };
         let left = Churn { leave_a_minute: 30, ..lost.clone() };
-        let wrong = Churn { values_wrong: 1, ..still };
+        let wrong = Churn { values_wrong: 1, ..still.clone() };
         assert_eq!((faults(&[], &[], &[lost, wrong]).len(), faults(&[], &[], &[left]).len()), (2, 0));
+        let busy = Churn { gets: 20, unanswered: 19, unanswered_at_rest: 3, ..still };
+        let dead = Churn { unanswered: 20, ..busy.clone() };
+        assert!(faults(&[], &[], &[busy]).is_empty(), "what was not answered is not missing");
+        assert!(faults(&[], &[], &[dead])[0].starts_with("none of 20 reads was answered"));
     }
 }

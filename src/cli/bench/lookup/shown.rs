@@ -100,7 +100,8 @@ fn churn(churned: &[Churn]) -> String {
             row.left.to_string(),
             (row.puts + row.gets + row.dels).to_string(),
             share(row.puts - row.puts_failed, row.puts),
-            share(row.gets_whole, row.gets),
+            share(row.gets_whole, row.gets - row.unanswered),
+            (row.unanswered + row.unanswered_at_rest).to_string(),
             share(row.values_read, row.values_due),
             row.values_wrong.to_string(),
             share(row.dels - row.dels_failed, row.dels),
@@ -118,6 +119,7 @@ fn churn(churned: &[Churn]) -> String {
         "operations",
         "puts %",
         "gets %",
+        "unanswered",
         "values %",
         "wrong",
         "dels %",
@@ -131,7 +133,8 @@ fn churn(churned: &[Churn]) -> String {
     let peers = churned.first().map_or(0, |row| row.peers);
     format!(
         "{peers} peers, of which some leave without a word and as many come, while entries are put, read and deleted. Gets: reads that\n\
-         brought every value that must be there. Wrong: values read that were deleted, or never put. Messages: peers asked in look-ups,\n\
+         brought every value that must be there, of those that were answered. Unanswered: reads that failed or, where nobody leaves, lack\n\
+         something while not all who were asked answered, as on a busy machine; also at rest. Wrong: values read that were deleted, or never put. Messages: peers asked in look-ups,\n\
          and requests about entries, for each operation, with what holders hand over by themselves; and peers asked by one that comes.\n{}",
         table(&head, &rows)
     )
@@ -236,12 +239,26 @@ mod tests {
             checked.iter().map(|row| (row.peers, row.messages_off)).collect::<Vec<_>>(),
             [(10, 0.0), (100, 0.0)]
         );
-        let churned = [Churn { peers: 100, leave_a_minute: 30, gets: 8, gets_whole: 6, ..Churn::default() }];
+        let churned = [Churn {
+            peers: 100,
+            leave_a_minute: 30,
+            gets: 9,
+            unanswered: 1,
+            gets_whole: 6,
+            unanswered_at_rest: 1233,
+            ..Churn::default()
+        }];
         let grouped = Groups { peers: 1000, groups: 10, faults: vec!["a fault".to_owned()], ..Groups::default() };
         let text = text(&rows, &checked, &churned, Some(&grouped));
-        for told in
-            ["swarms ", "model, their tables", "model, drawn tables", "75.00", "1000 peers in 10 groups", "a fault"]
-        {
+        for told in [
+            "swarms ",
+            "model, their tables",
+            "model, drawn tables",
+            "75.00",
+            " 1234 ",
+            "1000 peers in 10 groups",
+            "a fault",
+        ] {
             assert!(text.contains(told), "{told}: {text}");
         }
         for (name, chart) in charts(&rows) {
