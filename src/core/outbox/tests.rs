@@ -6,6 +6,7 @@ mod endings;
 mod growth;
 mod late;
 mod leisure;
+mod random;
 mod reencode;
 mod restored;
 mod truth;

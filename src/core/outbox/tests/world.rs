@@ -151,6 +151,8 @@ pub(super) struct World {
     pub(super) committed: Vec<(Vec<Event>, bool)>,
     /// Steps until the power fails.
     pub(super) fuse: Option<usize>,
+    /// How often it started again.
+    pub(super) crashes: usize,
     pub(super) steps: usize,
     /// Whether a body was ever served: the peer was told that it may be.
     pub(super) was_served: bool,
@@ -193,6 +195,7 @@ impl World {
             commits: VecDeque::new(),
             committed: Vec::new(),
             fuse: None,
+            crashes: 0,
             steps: 0,
             was_served: false,
             tokens: 1 << 40,
@@ -258,6 +261,7 @@ impl World {
     }
     /// Power fails: what is not durable is gone. Then the peer starts again.
     pub(super) fn crash(&mut self) {
+        self.crashes += 1;
         self.inbox.clear();
         self.commits.clear();
         self.replies.clear();

@@ -5,6 +5,7 @@ mod clocks;
 mod give_up;
 mod moves;
 mod probe;
+mod random;
 mod together;
 mod truth;
 mod world;
