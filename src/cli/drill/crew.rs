@@ -90,6 +90,21 @@ impl Crew {
         })
     }
 
+    /// Whom a peer's mail is followed to in a scenario in which that one must be able to read: the last of those whom it can write
+    /// to, and rather somebody outside its group, who holds nothing that could fail with a member.
+    pub(super) fn reader_for(&self, sender: &Address) -> Option<&Address> {
+        let address = |at: usize| self.people.get(at).map(|person| &person.address);
+        let of_sender = self.ways.iter().filter(|way| address(way.from) == Some(sender));
+        let readers: Vec<&Address> = of_sender.filter_map(|way| address(way.to)).collect();
+        let outside = readers.iter().rev().find(|reader| reader.group() != sender.group());
+        outside.or(readers.last()).copied()
+    }
+
+    /// Everybody but one.
+    pub(super) fn all_but(&self, one: &Address) -> Vec<Address> {
+        self.people.iter().map(|person| person.address.clone()).filter(|peer| peer != one).collect()
+    }
+
     /// A number for a new mail along `way`. Held ones are opened only once they are released.
     pub(super) fn number(&self, way: Way, held: bool) -> MailNo {
         let mail = self.next.fetch_add(1, Ordering::SeqCst);

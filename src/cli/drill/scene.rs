@@ -198,8 +198,13 @@ impl Scene {
             .with_context(|| format!("{peer} is not here"))
     }
 
+    /// Whom mail of this peer is followed to, where that one must be able to read.
+    pub(super) fn reader_for(&self, sender: &Address) -> anyhow::Result<Address> {
+        self.crew.reader_for(sender).cloned().with_context(|| format!("{sender} can write to nobody"))
+    }
+
     /// Submits `count` mails of `from`, each to another of its readers but `not_to`, and waits until each is announced and as safe
-    /// as the policy promises. Nobody opens them before [`Scene::release`].
+    /// as the policy promises, but for the members that the drill took away. Nobody opens them before [`Scene::release`].
     pub(super) fn probes(&self, from: &Address, not_to: &[Address], count: usize) -> anyhow::Result<Vec<Probe>> {
         let at = self.place(from)?;
         let person = &self.crew.people[at];
@@ -209,6 +214,7 @@ impl Scene {
         if ways.is_empty() {
             bail!("{from} can write to nobody; a drill needs a group of at least three");
         }
+        let away = self.members_away();
         let mut mails = Vec::new();
         for way in ways.iter().cycle().take(count) {
             let taken = self.wait(PATIENCE, || {
@@ -223,17 +229,25 @@ impl Scene {
             let lines = watch::lines(&self.crew, from);
             mails
                 .iter()
-                .map(|mail| self.is_safe(lines.iter().find(|(number, _)| number == mail)?))
+                .map(|mail| self.is_safe(lines.iter().find(|(number, _)| number == mail)?, away))
                 .collect::<Option<_>>()
         });
         safe.with_context(|| format!("mails of {from} are not safe after {} s", PATIENCE.as_secs()))
     }
 
-    fn is_safe(&self, (mail, line): &(MailNo, crate::console::protocol::OutboxLine)) -> Option<Probe> {
+    /// Members that the drill took away and did not bring back. Until they are replaced, which a team's policy may allow only after
+    /// an hour, each may be one that is placed, so that a mail is safe against that many fewer losses.
+    fn members_away(&self) -> usize {
+        let away = self.log().look(verdict::away);
+        self.members.iter().filter(|member| away.contains(&member.to_string())).count()
+    }
+
+    fn is_safe(&self, (mail, line): &(MailNo, crate::console::protocol::OutboxLine), away: usize) -> Option<Probe> {
         let announced = line.receivers.values().all(|state| state == "announced");
         let sealed = line.sealed.first().filter(|_| announced)?;
         self.crew.is_called(*mail, sealed.h);
-        (sealed.safe >= self.promised(sealed)).then(|| Probe { mail: *mail, sealed: sealed.clone() })
+        let promised = self.promised(sealed) - i32::try_from(away).unwrap_or(i32::MAX);
+        (sealed.safe >= promised).then(|| Probe { mail: *mail, sealed: sealed.clone() })
     }
 
     /// safe(f) that the policy promises for a sealed mail in a group of this size.
@@ -431,25 +445,49 @@ impl Scene {
 mod tests {
     use super::*;
     use crate::cli::cluster::{Role, RunState};
+    use crate::cli::progress::Report;
+
+    fn peer(address: &str) -> ClusterPeer {
+        let address: Address = address.parse().unwrap();
+        ClusterPeer {
+            group: address.group().clone(),
+            role: Role::Member,
+            pid: None,
+            smtp: String::new(),
+            imap: String::new(),
+            console: None,
+            password: String::new(),
+            state: RunState::Stopped,
+            home: std::path::PathBuf::new(),
+            address,
+        }
+    }
+
+    /// Whom mail of bob is followed to, in a team of three with what the file says besides.
+    fn reader_of_bob(besides: &str) -> String {
+        let group = |name: &str, members: &str| format!("[[group]]\nname = \"{name}\"\nmembers = [{members}]\n");
+        let text = group("acme", "\"alice\", \"bob\", \"carol\"") + &group("readers", "\"rita\"") + besides;
+        let file = Cluster::parse("t", &(text + &group("others", "\"olaf\""))).unwrap();
+        let people: Vec<ClusterPeer> = file.peers().map(|(address, _)| peer(&address.to_string())).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = ClusterDir::at(dir.path(), std::path::Path::new("false"), Report::silent()).unwrap();
+        let ways = ways(&file, &people);
+        let crew = Crew::new(cluster, people, ways, Letters::new("t", WallTime(0)), Duration::ZERO);
+        crew.reader_for(&"bob@acme".parse().unwrap()).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_mail_is_followed_to_somebody_whom_its_sender_can_write_to_and_rather_outside_its_group() {
+        assert_eq!(reader_of_bob(""), "carol@acme", "the last ones of the file have no card of it");
+        let rita = "[[contacts]]\npeer = \"rita@readers\"\nwith = [\"bob@acme\"]\n";
+        assert_eq!(reader_of_bob(rita), "rita@readers");
+        let of_alice = "[[contacts]]\npeer = \"rita@readers\"\nwith = [\"alice@acme\"]\n";
+        assert_eq!(reader_of_bob(of_alice), "carol@acme");
+    }
 
     #[test]
     fn peers_that_only_an_earlier_file_named_take_no_part() {
         let file = Cluster::parse("t", "[[group]]\nname = \"acme\"\nmembers = [\"alice\", \"bob\"]\n").unwrap();
-        let peer = |address: &str| {
-            let address: Address = address.parse().unwrap();
-            ClusterPeer {
-                group: address.group().clone(),
-                role: Role::Member,
-                pid: None,
-                smtp: String::new(),
-                imap: String::new(),
-                console: None,
-                password: String::new(),
-                state: RunState::Stopped,
-                home: std::path::PathBuf::new(),
-                address,
-            }
-        };
         let all = ["alice@acme", "zed@zoo", "bob@acme", "carol@acme"].map(peer).into();
         let names: Vec<String> = people(&file, all).iter().map(|peer| peer.address.to_string()).collect();
         assert_eq!(names, ["alice@acme", "bob@acme"]);

@@ -141,6 +141,19 @@ pub(super) fn cancelled(seen: &[Seen]) -> Vec<MailNo> {
     mails.filter(|(_, facts)| facts.word == Some(Word::Cancelled)).map(|(mail, _)| mail).collect()
 }
 
+/// The peers that went and are not back.
+pub(super) fn away(seen: &[Seen]) -> BTreeSet<String> {
+    let mut away = BTreeSet::new();
+    for Seen { event, .. } in seen {
+        match event {
+            Event::Down { peer, .. } => away.insert(peer.clone()),
+            Event::Up { peer } => away.remove(peer),
+            _ => false,
+        };
+    }
+    away
+}
+
 /// The verdicts, in the order of the rules.
 pub(super) fn judge(seen: &[Seen]) -> Vec<RuleVerdict> {
     let sorted = sort(seen);

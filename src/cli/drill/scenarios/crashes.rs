@@ -74,10 +74,9 @@ fn is_enough(probe: &Probe, dead: &[Address]) -> bool {
 /// The sender and one member more than safe(f) says: what cannot be had is said to be so, and comes back with any one of them.
 pub(super) fn f_plus_one_dead(scene: &mut Scene) -> anyhow::Result<()> {
     let sender = scene.member(1)?;
-    let reader = scene.crew.people.last().map(|person| person.address.clone()).context("nobody is here")?;
-    let others: Vec<Address> = scene.members.iter().filter(|member| **member != reader).cloned().collect();
+    let reader = scene.reader_for(&sender)?;
     scene.pass(STEADY);
-    let probes = scene.probes(&sender, &others, PROBES)?;
+    let probes = scene.probes(&sender, &scene.crew.all_but(&reader), PROBES)?;
     let (first, f) = (probes.first().context("no mail")?, scene.promised_f());
     let holders = first.sealed.holders.keys().filter(|holder| **holder != reader).cloned();
     let mut victims: Vec<Address> = holders.take(f + 1).collect();

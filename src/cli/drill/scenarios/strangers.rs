@@ -117,10 +117,10 @@ fn announcements(places: &[Place], reader: &Address) -> anyhow::Result<Vec<Entry
 pub(super) fn dht_junk(scene: &mut Scene) -> anyhow::Result<()> {
     scene.pass(STEADY);
     let sender = scene.member(1)?;
-    let reader = scene.crew.people.last().map(|person| person.address.clone()).context("nobody is here")?;
-    let others: Vec<Address> = scene.crew.people.iter().map(|p| p.address.clone()).filter(|p| *p != reader).collect();
+    let reader = scene.reader_for(&sender)?;
+    // Where nobody is outside, the reader is a member, and what it would hold is missing meanwhile.
     scene.stop(std::slice::from_ref(&reader))?;
-    let probes = scene.probes(&sender, &others, PROBES)?;
+    let probes = scene.probes(&sender, &scene.crew.all_but(&reader), PROBES)?;
     let places = places(scene, &reader)?;
     let announced = announcements(&places, &reader)?;
     let mails = count_of(&announced);

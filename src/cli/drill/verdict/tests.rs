@@ -55,6 +55,15 @@ fn where_all_held_every_rule_says_what_was_counted() {
 }
 
 #[test]
+fn who_went_is_away_until_it_is_back() {
+    let down = |peer: &str| Event::Down { peer: peer.to_owned(), how: Gone::Stopped };
+    let up = |peer: &str| Event::Up { peer: peer.to_owned() };
+    let events = [down("bob@acme"), down("carol@acme"), up("bob@acme"), down("dave@acme"), down("dave@acme")];
+    let seen = events.map(|event| Seen { at: Duration::ZERO, event });
+    assert_eq!(away(&seen).into_iter().collect::<Vec<_>>(), ["carol@acme", "dave@acme"]);
+}
+
+#[test]
 fn r1_and_r2_a_mail_that_was_taken_just_before_a_kill_and_never_came_is_lost() {
     let found = broken(|event| matches!(event, Event::Opened { .. } | Event::Freed { .. }), Vec::new());
     assert_eq!(rules(&found), ["R1", "R2"]);
