@@ -1,7 +1,7 @@
 //! A drill on a team's own cluster on this machine: asks first, and leaves the cluster as it found it, running. It never begins
 //! without a yes.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead, Write as _};
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -35,17 +35,21 @@ pub(super) fn ask(home: &Path, args: &DrillArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let what = what_it_does(&folder.to_string(), &args.scenario.each());
-    if !std::io::stdin().is_terminal() {
-        return wrong(format!("{what} Say --yes if you want that."));
-    }
     let mut error = std::io::stderr().lock();
     // Whoever cannot see the question does not say yes.
     let _ = write!(error, "{what}\nGo on? [y/N] ").and_then(|()| error.flush());
+    answered(std::io::stdin().lock(), &what)
+}
+
+/// Goes on after a line that says yes, typed or from another program.
+fn answered(mut from: impl BufRead, what: &str) -> anyhow::Result<()> {
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
+    // An input that cannot be read answers as little as one that is at its end.
+    let read = from.read_line(&mut answer).unwrap_or(0);
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
-        _ => wrong("nothing was done".to_owned()),
+        _ if read == 0 => wrong(format!("{what} Nobody answered, and nothing was done; --yes says yes.")),
+        _ => wrong("nothing was done; --yes says yes without a question".to_owned()),
     }
 }
 
@@ -102,6 +106,16 @@ pub(super) fn stage(home: &Path) -> anyhow::Result<Stage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_says_yes_is_a_yes_wherever_it_comes_from_and_silence_is_none() {
+        assert!(["y\n", "Y\n", "yes\r\n", "y"].into_iter().all(|said| answered(said.as_bytes(), "").is_ok()));
+        for said in ["", "n\n", "\n", "yesterday\n"] {
+            let refused = answered(said.as_bytes(), "This kills.").unwrap_err().to_string();
+            assert!(refused.contains("--yes") && refused.contains("nothing was done"), "{said:?}: {refused}");
+            assert_eq!(refused.starts_with("This kills."), said.is_empty(), "who saw no question is told what it does");
+        }
+    }
 
     #[test]
     fn the_question_names_what_is_played_and_what_stays_for_a_while() {
