@@ -23,9 +23,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A group that writes nothing for so long rests.
 const REST: Duration = Duration::from_secs(6);
 /// Longest wait for that.
-const REST_MAX: Duration = Duration::from_secs(60);
+pub(super) const REST_MAX: Duration = Duration::from_secs(60);
 /// How long it is counted what a group sends that rests: several rounds of everything that a peer does now and then.
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// Longest silence of a mail program's peer.
 const SILENCE: Duration = Duration::from_secs(40);
 /// Larger files are not searched for clear mail: no letter of a drill is as large.

@@ -10,8 +10,12 @@ const ALL: Duration = Duration::from_secs(30 * 60);
 const KILLS: u32 = 100;
 /// What each more takes, at most: a pause, a start, and a share of what comes afterwards.
 const A_KILL: Duration = Duration::from_secs(2);
-/// What is kept of it for the end of a scenario: until all that is due is done and everything is counted.
-const FINISH: Duration = Duration::from_secs(200);
+/// What is kept of it for the end of a scenario: until all that is due is done, three minutes, and for [`REST`].
+const FINISH: Duration = Duration::from_secs(270);
+/// What is kept of that once all is done, or is not waited for any more: to see whether the group rests, and for [`COUNT`].
+const REST: Duration = Duration::from_secs(90);
+/// What is kept of that to count everything and to end the peers.
+const COUNT: Duration = Duration::from_secs(30);
 
 /// The time of a drill is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +44,18 @@ impl Deadline {
     }
 
     /// What there is left with the end itself.
-    pub(super) fn until_end(&self) -> Duration {
+    fn until_end(&self) -> Duration {
         self.limit.saturating_sub(self.start.elapsed())
+    }
+
+    /// How long what is due may still be waited for.
+    pub(super) fn to_settle(&self) -> Duration {
+        self.until_end().saturating_sub(REST)
+    }
+
+    /// How long the group may still be watched while it rests.
+    pub(super) fn to_rest(&self) -> Duration {
+        self.until_end().saturating_sub(COUNT)
     }
 
     /// # Errors
@@ -58,11 +72,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_drill_is_over_after_half_an_hour_or_as_much_later_as_it_has_more_kills() {
         let (usual, storm) = (Deadline::with(100), Deadline::with(1000));
-        tokio::time::advance(Duration::from_secs(26 * 60)).await;
-        assert!(usual.check().is_ok() && usual.left() == Duration::from_secs(40));
-        tokio::time::advance(Duration::from_secs(40)).await;
+        tokio::time::advance(Duration::from_secs(25 * 60)).await;
+        assert!(usual.check().is_ok() && usual.left() == Duration::from_secs(30));
+        tokio::time::advance(Duration::from_secs(30)).await;
         assert_eq!(usual.check().unwrap_err().to_string(), "a drill's time is over: 30 min");
         assert_eq!((usual.left(), usual.until_end()), (Duration::ZERO, FINISH));
+        assert_eq!((usual.to_settle(), usual.to_rest()), (FINISH - REST, FINISH - COUNT));
+        // Whoever uses up what there is to settle has still some to rest and to count in.
+        tokio::time::advance(usual.to_settle()).await;
+        assert_eq!((usual.to_settle(), usual.to_rest()), (Duration::ZERO, REST - COUNT));
+        tokio::time::advance(usual.to_rest()).await;
+        assert_eq!((usual.to_rest(), usual.until_end()), (Duration::ZERO, COUNT));
         assert!(storm.check().is_ok());
         tokio::time::advance(FINISH * 2).await;
         assert_eq!(usual.until_end(), Duration::ZERO);

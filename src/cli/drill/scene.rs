@@ -421,23 +421,36 @@ impl Scene {
         }
         self.say("no more mail is sent; what is due is waited for");
         let bar = &self.bar;
-        census::settle(&self.crew, patience.min(self.deadline.until_end()), &mut |text| bar.at(text, None));
+        census::settle(&self.crew, patience.min(self.deadline.to_settle()), &mut |text| bar.at(text, None));
         // The readers would otherwise log out and in while the disks are watched.
         self.load = None;
-        if self.is_own {
-            self.left_out.push("whether it rests: a team's own peers may have mail of their own".to_owned());
-        } else {
-            census::rest(&self.crew, &mut |text| bar.at(text, None));
-            if let Some((network, _)) = self.around.as_ref().and_then(|around| around.network.as_ref()) {
-                census::idle(&self.crew, network, beat_under(&self.policy), &mut |text| bar.at(text, None))?;
-            }
-        }
-        bar.at("counting", None);
+        self.left_out.extend(self.rest()?);
+        self.bar.at("counting", None);
         census::count(&self.crew, &self.pins, self.began);
         if self.is_own {
             census::tidy(&self.crew);
         }
         Ok(())
+    }
+
+    /// Looks whether the group rests; what of it cannot be looked at, and why.
+    fn rest(&self) -> anyhow::Result<Option<String>> {
+        if self.is_own {
+            return Ok(Some("whether it rests: a team's own peers may have mail of their own".to_owned()));
+        }
+        let (bar, late) = (&self.bar, |what: &str| Some(format!("{what}: the drill's time is over")));
+        if self.deadline.to_rest() < census::REST_MAX {
+            return Ok(late("whether it rests"));
+        }
+        census::rest(&self.crew, &mut |text| bar.at(text, None));
+        let Some((network, _)) = self.around.as_ref().and_then(|around| around.network.as_ref()) else {
+            return Ok(None);
+        };
+        if self.deadline.to_rest() < census::IDLE {
+            return Ok(late("what it sends while it rests"));
+        }
+        census::idle(&self.crew, network, beat_under(&self.policy), &mut |text| bar.at(text, None))?;
+        Ok(None)
     }
 }
 
