@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::cli::network::Network;
 use crate::cli::output;
 use crate::console::protocol::{Contact, GroupStatus, Request};
 use crate::model::{Address, MailId, WallTime};
+use crate::store::home::Home;
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(500);
@@ -352,24 +353,48 @@ fn most_memory(pid: u32) -> Option<u64> {
     line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Waits until nobody writes to the journals any more, or says that they go on.
+/// How long a file is, and when it was written last.
+type Written = (u64, Option<SystemTime>);
+
+/// Every file in these homes as it was written last, but for the logs: what a resting peer says there is no work of its.
+fn written(homes: &[Home]) -> BTreeMap<PathBuf, Written> {
+    let mut all = BTreeMap::new();
+    for home in homes {
+        let log = home.log_file();
+        let files = files(home.root()).into_iter().filter(|path| *path != log);
+        // What went since it was found is not there.
+        all.extend(files.filter_map(|path| {
+            let data = fs::metadata(&path).ok()?;
+            Some((path, (data.len(), data.modified().ok())))
+        }));
+    }
+    all
+}
+
+/// A file that is not as it was, that is new or that is gone, if there is one.
+fn changed(before: &BTreeMap<PathBuf, Written>, now: &BTreeMap<PathBuf, Written>) -> Option<PathBuf> {
+    let other = now.iter().find(|(path, written)| before.get(*path) != Some(*written));
+    let gone = || before.keys().find(|path| !now.contains_key(*path));
+    other.map(|(path, _)| path).or_else(gone).cloned()
+}
+
+/// Waits until nobody writes to any file of a home but its log any more, or says which of them go on.
 pub(super) fn rest(crew: &Crew, told: &mut dyn FnMut(&str)) {
     told("waiting until the group rests");
-    let written = || -> Vec<u64> {
-        let bytes =
-            |folder: PathBuf| files(&folder).iter().filter_map(|path| fs::metadata(path).ok()).map(|d| d.len()).sum();
-        crew.people.iter().map(|person| bytes(crew.home(&person.address).journal_dir())).collect()
-    };
+    let homes: Vec<Home> = crew.people.iter().map(|person| crew.home(&person.address)).collect();
     let start = Instant::now();
-    let (mut last, mut since) = (written(), Instant::now());
+    let (mut before, mut since) = (written(&homes), Instant::now());
+    let mut last = None;
     while since.elapsed() < REST && start.elapsed() < REST_MAX {
         std::thread::sleep(LOOK);
-        let now = written();
-        if now != last {
-            (last, since) = (now, Instant::now());
+        let now = written(&homes);
+        if let Some(path) = changed(&before, &now) {
+            last = Some(path.strip_prefix(crew.cluster.home()).unwrap_or(&path).display().to_string());
+            (before, since) = (now, Instant::now());
         }
     }
-    crew.log.add(Event::Rests { rests: since.elapsed() >= REST });
+    let written = last.filter(|_| since.elapsed() < REST);
+    crew.log.add(Event::Rests { written });
 }
 
 /// Counts what a group sends that rests, where it has a network of its own in which nobody else sends anything.
@@ -396,6 +421,32 @@ mod tests {
         assert_eq!(differ(Some(&known), &Ok("key 2".to_owned())).as_deref(), Some("now key 2"));
         assert!(differ(Some(&no_answer), &no_answer).is_some(), "two silences are no sameness");
         assert!(differ(Some(&known), &no_answer).is_some() && differ(None, &known).is_some());
+    }
+
+    #[test]
+    fn whatever_a_peer_writes_or_removes_is_no_rest_but_for_its_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        let write = |path: PathBuf, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let (journal, index, log) = (home.journal_dir().join("1"), home.index_dir().join("db"), home.log_file());
+        [&journal, &index, &log].into_iter().for_each(|path| write(path.clone(), "one"));
+        let look = || written(&[Home::at(dir.path())]);
+        let before = look();
+        write(log, "one and more");
+        assert_eq!(changed(&before, &look()), None);
+        write(journal.clone(), "one and more");
+        assert_eq!(changed(&before, &look()), Some(journal));
+        let before = look();
+        // As long as before, as a database's page is.
+        let later = SystemTime::now() + Duration::from_secs(5);
+        fs::File::options().write(true).open(&index).unwrap().set_modified(later).unwrap();
+        assert_eq!(changed(&before, &look()), Some(index.clone()));
+        let before = look();
+        fs::remove_file(&index).unwrap();
+        assert_eq!(changed(&before, &look()), Some(index));
     }
 
     #[test]

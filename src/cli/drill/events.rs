@@ -162,10 +162,10 @@ pub(super) enum Event {
         /// What did not, when something did not.
         open: Vec<String>,
     },
-    /// Nobody writes to a disk any more.
+    /// It was looked whether anybody still writes to any file of a home but its log.
     Rests {
-        /// Whether so.
-        rests: bool,
+        /// What was written last, when somebody does.
+        written: Option<String>,
     },
     /// What all peers together sent while nothing was to be done.
     Idle {

@@ -92,7 +92,8 @@ struct Sorted<'a> {
     pins: usize,
     other_pins: Vec<String>,
     settled: Option<(Duration, &'a [String])>,
-    rests: Option<bool>,
+    /// What is still written, if that was looked at.
+    rests: Option<Option<&'a str>>,
     /// Packets a minute and member while idle, and how many are allowed.
     idle: Option<(f64, f64)>,
     memory: Vec<(&'a str, u64)>,
@@ -249,7 +250,7 @@ fn of_peer<'a>(sorted: &mut Sorted<'a>, at: Duration, event: &'a Event) {
         Event::Searched { files } => sorted.searched = Some(*files),
         Event::Clear { peer, file } => sorted.clear.push(format!("{file} of {peer}")),
         Event::Settled { took, open } => sorted.settled = Some((*took, open)),
-        Event::Rests { rests } => sorted.rests = Some(*rests),
+        Event::Rests { written } => sorted.rests = Some(written.as_deref()),
         Event::Idle { sent, peers, took, beat } => {
             sorted.idle = Some((a_minute_and_member(*sent, *peers, *took), packets_allowed(*beat)));
         }
@@ -463,16 +464,16 @@ fn converges(sorted: &Sorted<'_>) -> Option<(bool, String)> {
     }
     let done = format!("all that was due was done {took} s after the load stopped");
     Some(match (sorted.rests, sorted.idle) {
-        (Some(false), _) => (false, "all is done, and disks are still written".to_owned()),
+        (Some(Some(file)), _) => (false, format!("all is done, and disks are still written: {file}")),
         (_, Some((idle, allowed))) if idle >= allowed => (
             false,
             format!("{done}, and then each peer still sent {idle:.0} packets a minute, {allowed:.0} are allowed"),
         ),
         (_, Some((idle, allowed))) => {
             let idle = format!("each peer sent {idle:.0} packets a minute, {allowed:.0} are allowed at its heartbeats");
-            (true, format!("{done}; then no disk was written, and {idle}"))
+            (true, format!("{done}; then no file was written but logs, and {idle}"))
         }
-        (Some(true), None) => (true, format!("{done}, and then no disk was written")),
+        (Some(None), None) => (true, format!("{done}, and then no file was written but logs")),
         (None, None) => (true, done),
     })
 }

@@ -15,7 +15,7 @@ fn good() -> Vec<Event> {
         Event::Opened { mail: 1, identical: true },
         Event::Freed { mail: 1 },
         Event::Settled { took: Duration::from_secs(4), open: Vec::new() },
-        Event::Rests { rests: true },
+        Event::Rests { written: None },
         Event::Copies { mail: 1, copies: 1 },
         Event::Copies { mail: 2, copies: 0 },
         Event::Searched { files: 80 },
@@ -188,7 +188,9 @@ fn r11_other_keys_than_before_break_the_rule() {
 fn r12_what_is_not_done_in_time_or_does_not_rest_breaks_the_rule() {
     let open = Event::Settled { took: Duration::from_secs(90), open: vec!["alice@acme still lists 2".to_owned()] };
     assert_eq!(rules(&broken(|_| false, vec![open])), ["R12"]);
-    assert_eq!(rules(&broken(|_| false, vec![Event::Rests { rests: false }])), ["R12"]);
+    let found = broken(|_| false, vec![Event::Rests { written: Some("bob/index/db".to_owned()) }]);
+    assert_eq!(rules(&found), ["R12"]);
+    assert!(found[0].1.ends_with("still written: bob/index/db"), "{found:?}");
     // Six peers for a minute and a half: 70 a minute are too many, 69 are not.
     let idle = |sent, beat| vec![Event::Idle { sent, peers: 6, took: Duration::from_secs(90), beat }];
     assert_eq!(rules(&broken(|_| false, idle(630, BEAT))), ["R12"]);
