@@ -13,8 +13,9 @@ use crate::model::Address;
 
 /// Mails that are followed.
 const PROBES: usize = 6;
-/// How large the disk is that becomes full, KiB.
-const SMALL_KIB: u32 = 160;
+/// How large the disk is that becomes full, KiB: less than the longest letter takes once it is sealed, which its peer does as it comes
+/// in, and more than any other. Random bytes in hex become half as long.
+const SMALL_KIB: u32 = 64;
 
 /// Parts of these mails on one member's disk.
 fn parts_at(scene: &Scene, member: &Address, owner: &Address, probes: &[Probe]) -> usize {
@@ -227,4 +228,23 @@ pub(super) fn disk_full(scene: &mut Scene) -> anyhow::Result<()> {
     scene.start(&both)?;
     scene.pass(STEADY);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::drill::letters::Letters;
+    use crate::model::WallTime;
+
+    #[test]
+    fn the_longest_letter_alone_is_too_much_for_the_small_disk() {
+        let (letters, alice, bob) =
+            (Letters::new("t", WallTime(0)), "alice@acme".parse().unwrap(), "bob@acme".parse().unwrap());
+        let mut lengths: Vec<usize> = (0..6).map(|mail| letters.write(mail, &alice, &bob).len()).collect();
+        lengths.sort_unstable();
+        let small = usize::try_from(SMALL_KIB).unwrap() << 10;
+        // A digit of hex is half a byte, and what deflates it comes close to that.
+        assert!(lengths[5] * 9 / 20 > small, "it is refused though nothing else is there");
+        assert!(lengths[4] * 2 / 3 < small, "{lengths:?}");
+    }
 }
