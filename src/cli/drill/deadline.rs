@@ -49,12 +49,12 @@ impl Deadline {
     }
 
     /// How long what is due may still be waited for.
-    pub(super) fn to_settle(&self) -> Duration {
+    pub(super) fn to_settle(self) -> Duration {
         self.until_end().saturating_sub(REST)
     }
 
     /// How long the group may still be watched while it rests.
-    pub(super) fn to_rest(&self) -> Duration {
+    pub(super) fn to_rest(self) -> Duration {
         self.until_end().saturating_sub(COUNT)
     }
 
