@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::events::{EndedAs, Event, Mail, Receiver, Submission};
-use super::io::{CancelAnswer, CancelTarget, OutboxRefusal, Reply};
-use super::{Batch, Outbox};
+use super::io::{Action, CancelAnswer, CancelTarget, OutboxRefusal, Reply};
+use super::{Batch, Outbox, Timer};
 use crate::core::{Effect, Token};
 use crate::model::holding::HoldingState;
 use crate::model::msglist::Epoch;
@@ -82,28 +82,62 @@ impl Outbox {
     /// The reader's peer took the tombstone of one sealed form. That says nothing of another, which it may have.
     pub(super) fn tombstone_was_taken(&mut self, h: MailId, id: SubmissionId, address: &Address) {
         if self.state.receiver(&id, address).is_some_and(is_unsure) {
-            self.unsure.entry((id, address.clone())).or_default().insert(h);
-            self.settle_told();
+            let who = (id, address.clone());
+            self.unsure.entry(who.clone()).or_default().insert(h);
+            self.settle(vec![who]);
         }
     }
 
     /// Whoever has taken the tombstones of all forms can open none of them any more. Of a form that was sealed in a life which this disk
     /// does not know somebody may yet tell; then this waits, as it is recorded for good.
     pub(super) fn settle_told(&mut self) {
+        let taken = self.unsure.iter().filter(|(_, taken)| !taken.is_empty());
+        self.settle(taken.map(|(who, _)| who.clone()).collect());
+    }
+
+    fn settle(&mut self, whose: Vec<(SubmissionId, Address)>) {
         if self.adoption.holding || self.may_be_an_old_copy() {
             return;
         }
-        let is_told = |(id, address): &(SubmissionId, Address), taken: &BTreeSet<MailId>| {
-            !taken.is_empty() && self.forms_for(*id, address).iter().all(|h| taken.contains(h))
-        };
-        let told: Vec<(SubmissionId, Address)> =
-            self.unsure.iter().filter(|(who, taken)| is_told(who, taken)).map(|(who, _)| who.clone()).collect();
         let mut batch = Batch::default();
-        for (id, address) in told {
-            self.reader_is_told(&mut batch, id, &address);
-            self.unsure.remove(&(id, address));
+        for (id, address) in whose {
+            let taken = self.unsure.get(&(id, address.clone()));
+            if taken.is_some_and(|taken| self.forms_for(id, &address).iter().all(|h| taken.contains(h))) {
+                self.reader_is_told(&mut batch, id, &address);
+            }
         }
         self.commit(batch);
+    }
+
+    /// Tells of the forms that were gone before a receiver's copy was taken back, each of whose tombstones its peer has to take.
+    pub(super) fn tell_of_forms(&self, batch: &mut Batch, gone: Vec<MailId>, whom: impl Fn(&Address) -> bool) {
+        for h in gone {
+            let mail = self.state.mails.get(&h).and_then(|mail| Some((mail.submission, mail.tombstone?.0)));
+            let Some((id, tombstone)) = mail.and_then(|(id, at)| Some((id, self.tombstone_bytes(at)?))) else {
+                continue;
+            };
+            for (receiver, peer) in self.to_be_told(h).into_iter().filter(|(receiver, _)| whom(receiver)) {
+                let taken = self.unsure.get(&(id, receiver.clone()));
+                let is_under_way = self.timers.is_set(&Timer::TellGone(h, receiver.clone()));
+                if !is_under_way && taken.is_none_or(|taken| !taken.contains(&h)) {
+                    batch.act(Action::TellGone { h, receiver, peer, tombstone: tombstone.clone() });
+                }
+            }
+        }
+    }
+
+    /// The forms of a submission that are gone.
+    pub(super) fn gone_forms(&self, id: SubmissionId) -> Vec<MailId> {
+        let submission = self.state.submissions.get(&id);
+        let forms = submission.map(Submission::mails).unwrap_or_default().into_iter().chain(self.doubles_of(id));
+        let is_gone = |h: &MailId| self.state.mails.get(h).is_some_and(|mail| mail.tombstone.is_some());
+        forms.filter(is_gone).collect::<BTreeSet<MailId>>().into_iter().collect()
+    }
+
+    /// Whether a submission was taken back: that is so for all of its receivers, also for those of whom this disk hears later.
+    pub(super) fn is_taken_back(&self, id: &SubmissionId) -> bool {
+        let is_cancelled = |r: &Receiver| r.end.as_ref().is_some_and(|end| end.why == EndedAs::Cancelled);
+        self.state.submissions.get(id).is_some_and(|s| s.receivers.values().any(is_cancelled))
     }
 
     /// Of whom it may not be known yet whether a cancel was in time.
@@ -148,6 +182,7 @@ impl Outbox {
     pub(super) fn reader_is_told(&mut self, batch: &mut Batch, id: SubmissionId, address: &Address) {
         if self.state.receiver(&id, address).is_some_and(is_unsure) {
             self.record(batch, Event::GoneTold { submission: id, receiver: address.clone() });
+            self.unsure.remove(&(id, address.clone()));
         }
     }
 

@@ -75,10 +75,12 @@ impl Outbox {
         if !self.end_copy(batch, now, id, address, why) {
             return;
         }
+        let gone = if why == EndedAs::Cancelled { self.gone_forms(id) } else { Vec::new() };
         let sealed = self.state.receiver(&id, address).and_then(|receiver| receiver.sealed.as_ref());
         for h in sealed.map(|sealed| sealed.h).into_iter().chain(self.doubles_of(id)) {
             self.entomb_if_done(batch, now, h);
         }
+        self.tell_of_forms(batch, gone, |receiver| receiver == address);
     }
 
     /// The same without a tombstone. Whether it is news.
@@ -111,6 +113,8 @@ impl Outbox {
         self.stop_looking(id, address);
         if why == EndedAs::Cancelled && sealed.is_some() {
             self.note_unsure(id, address);
+        } else {
+            self.unsure.remove(&(id, address.clone()));
         }
         if let Some((h, in_dht, ns, secret)) = sealed {
             self.stop_announcing(h, address);
@@ -124,7 +128,10 @@ impl Outbox {
     /// After a start: says that a mail is gone whose last receiver ended while nothing could be listed.
     pub(super) fn entomb_late(&mut self, now: Now, h: MailId) {
         let mut batch = Batch::default();
+        let others = self.state.mails.get(&h).map(|mail| self.gone_forms(mail.submission)).unwrap_or_default();
+        let others = others.into_iter().filter(|other| *other != h).collect();
         self.entomb_if_done(&mut batch, now, h);
+        self.tell_of_forms(&mut batch, others, |_| true);
         self.commit(batch);
     }
 
@@ -383,11 +390,20 @@ impl Outbox {
         self.commit(batch);
     }
 
+    /// Ends what is open of a submission, without tombstones.
+    pub(super) fn end_open_copies(&mut self, batch: &mut Batch, now: Now, id: SubmissionId, why: EndedAs) {
+        for address in self.open_receivers(&id) {
+            self.end_copy(batch, now, id, &address, why);
+        }
+    }
+
+    fn open_receivers(&self, id: &SubmissionId) -> Vec<Address> {
+        let receivers = self.state.submissions.get(id).map(|submission| &submission.receivers);
+        receivers.into_iter().flatten().filter(|(_, r)| r.end.is_none()).map(|(a, _)| a.clone()).collect()
+    }
+
     pub(super) fn end_all_in(&mut self, batch: &mut Batch, now: Now, id: SubmissionId, why: EndedAs) {
-        let Some(submission) = self.state.submissions.get(&id) else { return };
-        let open: Vec<Address> =
-            submission.receivers.iter().filter(|(_, r)| r.end.is_none()).map(|(a, _)| a.clone()).collect();
-        for address in open {
+        for address in self.open_receivers(&id) {
             self.end(batch, now, id, &address, why);
         }
     }

@@ -535,8 +535,12 @@ impl State {
         self.mails.insert(h, mail);
         self.open.insert(h);
         for one in to {
-            // A second sealed form of the same submission, from before a restore, changes nothing for its receivers.
-            let receiver = self.receiver_mut(&submission, &one.address);
+            // A second sealed form of the same submission, from before a restore, changes nothing for its receivers, but that whoever took
+            // the tombstones of the others may have this one.
+            let mut receiver = self.receiver_mut(&submission, &one.address);
+            if let Some(end) = receiver.as_mut().and_then(|r| r.end.as_mut()).filter(|e| e.why == EndedAs::Cancelled) {
+                end.gone_told = false;
+            }
             if let Some(receiver) = receiver.filter(|receiver| receiver.sealed.is_none()) {
                 receiver.sealed = Some(SealedFor {
                     h,

@@ -229,7 +229,7 @@ impl Outbox {
         let must_stand = bytes.is_some();
         let bytes = bytes.unwrap_or_else(|| self.state.list.next_entry(body.clone()).1);
         let is_news = match body {
-            EntryBody::Mail(mail) => self.adopt_mail(batch, &mail, &bytes, notes),
+            EntryBody::Mail(mail) => self.adopt_mail(batch, now, &mail, &bytes, notes),
             EntryBody::Tombstone(signed) => self.adopt_tombstone(batch, now, &signed, &bytes),
             EntryBody::Unknown { .. } => false,
         };
@@ -243,6 +243,7 @@ impl Outbox {
     fn adopt_mail(
         &mut self,
         batch: &mut Batch,
+        now: Now,
         mail: &MailEntry,
         entry: &[u8],
         notes: &BTreeMap<MailId, OwnerNote>,
@@ -270,7 +271,11 @@ impl Outbox {
         let (length, digest, expiry, encoding) = (mail.length, mail.digest, mail.expiry, mail.encoding);
         let facts = MailFacts { h, length, digest, expiry, encoding };
         let (receivers, entry) = (note.receivers.clone(), entry.to_vec());
+        let is_taken_back = self.is_taken_back(&submission);
         self.record(batch, Event::Sealed { submission, facts, receivers, entry, counted: false, adopted });
+        if is_taken_back {
+            self.end_open_copies(batch, now, submission, EndedAs::Cancelled);
+        }
         // It is not on this disk, unless the blob is found when all is adopted.
         self.missing.insert(h);
         true
@@ -348,7 +353,9 @@ impl Outbox {
                 self.end_copy(batch, now, submission, &receiver, why);
             }
         }
+        let gone = self.gone_forms(submission);
         self.entomb(batch, h, ending, entry.to_vec(), signed);
+        self.tell_of_forms(batch, gone, |_| true);
         for other in others.into_iter().chain(self.doubles_of(submission)) {
             self.entomb_if_done(batch, now, other);
         }

@@ -71,7 +71,11 @@ impl Outbox {
         let facts = Facts { size: spooled.size, at: spooled.at, expiry, message_id: spooled.message_id };
         self.spool_there.insert(id);
         let mut batch = Batch::default();
+        let is_taken_back = self.is_taken_back(&id);
         self.record(&mut batch, Event::Submitted { submission: id, facts, receivers: spooled.receivers });
+        if is_taken_back {
+            self.end_all_in(&mut batch, now, id, EndedAs::Cancelled);
+        }
         if let Some(token) = token {
             batch.reply(token, Reply::Accepted);
         }

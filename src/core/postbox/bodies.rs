@@ -173,11 +173,12 @@ impl Postbox {
         }
     }
 
-    /// The newest sealed form that was not tried and whose time is not over.
+    /// The newest sealed form that was not tried, that is not gone and whose time is not over.
     fn next_offer(&self, now: Now, key: MessageKey, id: MailKey) -> Option<&Offer> {
         let tried = &self.bodies.pulls.get(&key)?.tried;
         let mail = self.state.mails.get(&id).filter(|m| m.stage == Stage::Stub)?;
-        let good = |o: &&Offer| !tried.contains(&o.h) && (o.expiry > now.wall || self.clock.is_doubtful());
+        let lives = |o: &Offer| !self.is_buried(o) && (o.expiry > now.wall || self.clock.is_doubtful());
+        let good = |o: &&Offer| !tried.contains(&o.h) && lives(o);
         mail.offers.iter().rev().find(good)
     }
 

@@ -268,6 +268,8 @@ impl Postbox {
                 let limit = self.too_large(ns).unwrap_or_default();
                 return self.answer_ns(from, Err(NsRefusal::TooLarge { limit }));
             }
+            // Taken back in this form before it came: it is not to be had (R7).
+            None if !concluded && self.state.buried.contains_key(&(ns.owner, ns.h)) => None,
             None if mail.head != head_digest(ns) => return self.answer_ns(from, Err(NsRefusal::OtherMail)),
             None if mail.offers.len() >= OFFERS_MAX => {
                 return self.answer_ns(from, Err(NsRefusal::Full { limit: OFFERS_MAX }));
@@ -353,8 +355,7 @@ impl Postbox {
 
     /// Whether a clock that was ahead ended this mail, and nobody else did.
     pub(super) fn lives_after_all(&self, mail: &Mail, now: Now) -> bool {
-        let is_buried = |offer: &Offer| self.state.buried.contains_key(&(offer.owner, offer.h));
-        mail.expiry() > now.wall && !self.clock.is_doubtful() && !mail.offers.iter().any(is_buried)
+        mail.expiry() > now.wall && !self.clock.is_doubtful() && !mail.offers.iter().any(|offer| self.is_buried(offer))
     }
 
     /// The stub of such a mail can be opened again. What is in no mailbox any more is forgotten: its next ns begins anew.
@@ -383,7 +384,7 @@ impl Postbox {
             self.state.buried.retain(|_, until| *until > now.wall);
         }
         // Its owner tells this peer only as long as it knows of no nr: with an old disk it forgot the one that it took.
-        let is_told = token.is_some() && word.ending == Ending::Cancelled;
+        let is_told = token.is_some();
         let forgotten = if is_told { self.received_and_taken(&ids, &word.h) } else { Vec::new() };
         let again: Vec<Event> = forgotten
             .iter()
@@ -394,13 +395,7 @@ impl Postbox {
         let events = if !forgotten.is_empty() {
             Err(TombstoneRefusal::NotYet)
         } else if !ids.is_empty() {
-            self.ended_by(&ids, &word.h, body).map(|mut events| {
-                if body == BodyState::Expired && until > now.wall && self.state.buried.len() < BURIED_MAX {
-                    // By its owner's clock: this one, which may be behind, does not revive it.
-                    events.push(Event::Buried { owner: word.owner, h: word.h, until });
-                }
-                events
-            })
+            self.ended_by(now, &ids, word, body)
         } else if self.is_being_written(&word.h) {
             Err(TombstoneRefusal::NotYet)
         } else if is_buried {
@@ -428,19 +423,44 @@ impl Postbox {
         }
     }
 
-    /// The ends of these mails by their owner's word; none while one of them may be here, or may still be had otherwise.
-    fn ended_by(&self, ids: &[MailKey], h: &MailId, body: BodyState) -> Result<Vec<Event>, TombstoneRefusal> {
-        let mut events = Vec::new();
+    /// The ends of these mails by their owner's word; none while one of them may be here. One that may still be had in another sealed form
+    /// goes on, and is not pulled any more in this one.
+    fn ended_by(
+        &self,
+        now: Now,
+        ids: &[MailKey],
+        word: &Tombstone,
+        body: BodyState,
+    ) -> Result<Vec<Event>, TombstoneRefusal> {
+        let (h, expiry) = (word.h, word.expiry.min(now.wall + REMEMBERED + REMEMBERED));
+        let (mut events, mut goes_on) = (Vec::new(), false);
         for (id, mail) in ids.iter().filter_map(|id| self.state.mails.get(id).map(|mail| (*id, mail))) {
-            // Another sealed form of the same mail may still be had.
-            if self.is_here_untold(mail, h) || (mail.is_open() && mail.offers.len() > 1) {
+            if self.is_here_untold(mail, &h) {
                 return Err(TombstoneRefusal::NotYet);
             }
-            if mail.is_open() {
+            let is_last = mail.offers.iter().all(|offer| offer.h == h || self.is_buried(offer));
+            goes_on |= mail.is_open() && !is_last;
+            if mail.is_open() && is_last {
                 events.push(Event::Ended { id, body });
             }
         }
+        let has_room = self.state.buried.len() < BURIED_MAX;
+        if goes_on && !self.state.buried.contains_key(&(word.owner, h)) {
+            if !has_room {
+                return Err(TombstoneRefusal::NotYet);
+            }
+            let until = expiry.max(now.wall + BURIED_LEAST);
+            events.push(Event::Buried { owner: word.owner, h, until });
+        } else if body == BodyState::Expired && expiry > now.wall && has_room {
+            // By its owner's clock: this one, which may be behind, does not revive it.
+            events.push(Event::Buried { owner: word.owner, h, until: expiry });
+        }
         Ok(events)
+    }
+
+    /// Whether its owner said that this sealed form is gone.
+    pub(super) fn is_buried(&self, offer: &Offer) -> bool {
+        self.state.buried.contains_key(&(offer.owner, offer.h))
     }
 
     /// Those of these mails that were received, when the nr that says so of `h` was taken.

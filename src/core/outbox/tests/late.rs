@@ -1,13 +1,15 @@
 //! What members tell an owner that was restored from an old disk when it has gone on meanwhile, in virtual time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::truth::{members_know, sent_after_a_copy, silence};
-use super::world::{Outside, Rules, World, address, fingerprint, key, submission};
+use super::world::{Outside, Rules, World, address, fingerprint, key, roster, submission};
 use super::{MINUTE, end_of, ending, only_mail};
-use crate::core::outbox::{CancelAnswer, CancelTarget, EndedAs, Event, Input, NrFrom, Reply};
+use crate::core::outbox::{CancelAnswer, CancelTarget, EndedAs, Event, Input, NrFrom, Reply, Spooled};
 use crate::core::{Brain, Token};
 use crate::model::MailId;
+use crate::model::group::Roster;
 use crate::model::msglist::Ending;
 use crate::model::notification::Outcome;
 
@@ -233,4 +235,40 @@ fn r1_spool_files_that_a_start_finds_late_go_behind_what_came_of_them() {
     }
     world.run(MINUTE);
     assert_eq!(world.outside.spool_drops, 1);
+}
+
+#[test]
+fn r7_a_form_that_is_heard_of_when_all_seemed_settled_is_told_of_and_counts() {
+    let (mut world, backup, first) = sealed_after_a_copy();
+    restore_unheard(&mut world, &backup, Duration::ZERO);
+    let second = world.sealed_of(1);
+    cancel(&mut world);
+    // Whoever knows of the first is called lost, so that nobody who counts was not heard.
+    let lost = Roster { lost: world.rules.silent.clone(), ..(*roster(5)).clone() };
+    world.tell(Input::Roster(Arc::new(lost)));
+    world.run(MINUTE);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Cancelled], "{second} is gone for all that anybody says");
+    world.rules.away = [address("rita@readers")].into();
+    world.tell(Input::Roster(roster(5)));
+    told(&mut world);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Uncertain], "she may have {first}");
+    world.rules.away.clear();
+    world.run(10 * MINUTE);
+    assert_eq!(cancel(&mut world), [CancelAnswer::Cancelled]);
+}
+
+#[test]
+fn r7_what_was_taken_back_is_so_for_a_receiver_of_whom_the_spool_tells_later() {
+    let mut world = World::new(0, Rules { away: [address("rita@readers")].into(), ..Rules::default() });
+    world.submit(1, &["rita@readers"], &[]);
+    world.run(MINUTE);
+    cancel(&mut world);
+    let to = ["rita@readers", "bob@acme"].map(|to| (address(to), false));
+    let (at, size) = (world.now.wall, 1000);
+    let spooled = Spooled { submission: submission(1), receivers: to.into(), size, at, message_id: None };
+    world.outside.spool.insert(submission(1), spooled.clone());
+    world.tell(Input::Submitted { token: None, spooled });
+    world.run(MINUTE);
+    assert_eq!(end_of(&world, 1, "bob@acme"), Some(EndedAs::Cancelled));
+    assert_eq!(world.outside.sealed.len(), 1, "for rita alone");
 }

@@ -225,3 +225,49 @@ fn an_ns_that_nobody_can_delete_in_the_dht_asks_for_its_nr_once_more_and_then_wr
     world.send(&ns(1), true);
     assert_eq!(world.outcomes().len(), 4);
 }
+
+#[test]
+fn r7_a_mail_that_was_announced_in_two_sealed_forms_is_over_when_both_are_taken_back() {
+    let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());
+    let first = Ns { owner: key.peer_id(), ..ns(1) };
+    let second = Ns { h: ns(2).h, ..first.clone() };
+    world.send(&first, true);
+    world.send(&second, true);
+    let word = cancelled(&world, &key, 1);
+    assert_eq!(tells(&mut world, word.clone(), true), Reply::TombstoneTaken, "it cannot be had in this form any more");
+    assert_eq!(tells(&mut world, word, true), Reply::TombstoneTaken, "told again");
+    assert_eq!(world.listed(Standard::Inbox)[0].body, BodyState::Absent, "it may be had in the other");
+    world.crash();
+    let word = cancelled(&world, &key, 2);
+    assert_eq!(tells(&mut world, word, true), Reply::TombstoneTaken);
+    assert_eq!(world.listed(Standard::Inbox)[0].body, BodyState::Cancelled);
+}
+
+#[test]
+fn r7_a_form_that_was_taken_back_before_it_came_is_not_pulled() {
+    let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());
+    let first = Ns { owner: key.peer_id(), ..ns(1) };
+    world.send(&first, true);
+    let word = cancelled(&world, &key, 2);
+    assert_eq!(tells(&mut world, word, true), Reply::TombstoneTaken);
+    assert_eq!(world.send(&Ns { h: ns(2).h, ..first }, true), Some(Reply::NsTaken));
+    let word = cancelled(&world, &key, 1);
+    assert_eq!(tells(&mut world, word, true), Reply::TombstoneTaken);
+    assert_eq!(world.listed(Standard::Inbox)[0].body, BodyState::Cancelled, "that was the only one to be had");
+}
+
+#[test]
+fn r7_whatever_the_tombstone_says_an_owner_that_asks_hears_that_the_mail_was_read() {
+    for ending in [Ending::Cancelled, Ending::Refused, Ending::Expired] {
+        let (key, mut world) = (PeerKey::from_seed(&[4; 32]), World::new());
+        world.send(&Ns { owner: key.peer_id(), ..ns(1) }, true);
+        let uid = world.listed(Standard::Inbox)[0].uid;
+        assert!(matches!(world.open(Standard::Inbox, uid), Some(MailboxReply::Body(_))));
+        world.pass(Duration::from_secs(120));
+        let (at, expiry) = (world.now.wall, ns(1).expiry);
+        let word = key.sign(Tombstone { owner: key.peer_id(), h: ns(1).h, ending, at, expiry });
+        assert_eq!(tells(&mut world, word, true), Reply::TombstoneRefused(TombstoneRefusal::NotYet), "{ending:?}");
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.outcomes(), [Outcome::Received, Outcome::Received], "{ending:?}");
+    }
+}
