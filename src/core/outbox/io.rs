@@ -211,6 +211,8 @@ pub enum Input {
     ClockDoubtful(bool),
     /// The peer stops in order. Answered with `Stopped`.
     Stopping { token: Token },
+    /// A spool file was found at the start of whose mail some receiver is not known; all before it is on disk. The brain's own.
+    SpoolFound(Box<Spooled>),
     /// All that a spool file found at the start waits for is on disk. The brain's own.
     SpoolStays { submission: SubmissionId, is_free: bool, is_done: bool },
     /// Events are on disk. The brain's own.

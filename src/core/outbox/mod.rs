@@ -495,6 +495,7 @@ impl Outbox {
                 self.commit(batch);
             }
             Input::OwnList { member, since, answer } => self.own_list(now, member, since, answer),
+            Input::SpoolFound(spooled) => self.take_submission(now, None, *spooled),
             Input::SpoolStays { submission, is_free, is_done } => self.spool_stays(submission, is_free, is_done),
             Input::Durable(mark) => self.durable(now, mark),
         }

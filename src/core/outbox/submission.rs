@@ -63,6 +63,16 @@ impl Outbox {
             }
             return;
         }
+        if token.is_none() {
+            // Some of its receivers may have been adopted, for whom alone it was free: nothing that says so is under way behind this (R1).
+            return self.out.commit(Vec::new(), vec![Effect::Feed(Input::SpoolFound(Box::new(spooled)))]);
+        }
+        self.take_submission(now, token, spooled);
+    }
+
+    /// Receivers that are not known yet.
+    pub(super) fn take_submission(&mut self, now: Now, token: Option<Token>, spooled: Spooled) {
+        let id = spooled.submission;
         let waiting = self.state.waiting.len();
         if let Some(token) = token.filter(|_| waiting >= WAITING_MAX) {
             return self.out.reply(token, Reply::Full { waiting });
@@ -70,6 +80,7 @@ impl Outbox {
         let expiry = spooled.at + self.roster.policy.life.duration();
         let facts = Facts { size: spooled.size, at: spooled.at, expiry, message_id: spooled.message_id };
         self.spool_there.insert(id);
+        self.spool_free.remove(&id);
         let mut batch = Batch::default();
         let is_taken_back = self.is_taken_back(&id);
         self.record(&mut batch, Event::Submitted { submission: id, facts, receivers: spooled.receivers });

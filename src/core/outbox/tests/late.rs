@@ -272,3 +272,26 @@ fn r7_what_was_taken_back_is_so_for_a_receiver_of_whom_the_spool_tells_later() {
     assert_eq!(end_of(&world, 1, "bob@acme"), Some(EndedAs::Cancelled));
     assert_eq!(world.outside.sealed.len(), 1, "for rita alone");
 }
+
+/// Seed 21933: the mail was adopted for one of its receivers, and the other was waited for when the spool was looked into.
+#[test]
+fn r1_a_spool_file_stays_for_a_receiver_that_only_it_names() {
+    let mut world = World::new(0, Rules::default());
+    world.submit(1, &["rita@readers"], &[]);
+    let spooled = world.outside.spool[&submission(1)].clone();
+    world.run(MINUTE);
+    assert_eq!((world.outside.spool_drops, world.outside.spool.len()), (1, 0));
+    // It is there again, with one more receiver, whose certificate is late.
+    let late = world.now.wall + MINUTE;
+    world.rules.late.insert(address("bob@acme"), late);
+    let receivers = spooled.receivers.iter().cloned().chain([(address("bob@acme"), false)]).collect();
+    let spooled = Spooled { receivers, ..spooled };
+    world.outside.spool.insert(submission(1), spooled.clone());
+    world.brain.spool_free.insert(submission(1));
+    world.brain.shown_taken.insert(submission(1));
+    world.tell(Input::Submitted { token: None, spooled });
+    world.run(Duration::from_secs(30));
+    assert_eq!(world.outside.spool_drops, 1, "nothing was sealed for bob yet");
+    world.run(2 * MINUTE);
+    assert_eq!((world.outside.spool_drops, world.outside.sealed.len()), (2, 2));
+}
