@@ -190,6 +190,12 @@ impl World {
         peer.clock_off || peer.unsure_since.is_some()
     }
 
+    /// Whether a peer was found to be off, and then everybody died whom it could compare its clock with: it expires nothing, and says so.
+    pub(crate) fn is_left_in_doubt(&self, p: usize) -> bool {
+        let is_heard = |m: &usize| *m != p && self.peers[*m].is_up();
+        self.peers[p].clock_off && !self.gd.members.iter().any(is_heard)
+    }
+
     /// Whether something is over that is there since `made` and ends at `expiry`, or a peer must think so, which nobody told better.
     pub(crate) fn is_over_for(&self, p: usize, made: u64, expiry: WallTime) -> bool {
         expiry <= self.true_wall() + Duration::from_millis(SLACK_MS) || self.is_fooled_about(p, made, expiry)

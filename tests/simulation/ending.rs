@@ -186,8 +186,9 @@ impl World {
         // The same of one who left just as its user mailed, where the reader goes by a descriptor of the group.
         let is_nobody = is_new_to && reader.is_some_and(|r| self.is_named_by_no_gd(letter.from, r));
         let unheard = (self.peers[letter.from].removed && (forgot || is_new_to)) || is_nobody;
+        let lives = self.lives_until(id, letter) + Duration::from_secs(600) > self.now(letter.from).wall;
         (gone || unheard || self.is_beyond_recovery(id, letter, receiver))
-            && self.lives_until(id, letter) + Duration::from_secs(600) > self.now(letter.from).wall
+            && (lives || self.is_left_in_doubt(letter.from))
     }
 
     /// Until when a mail lives: as long as the policy says; or, where its owner was no member as it mailed, as long as one that is alone

@@ -7,7 +7,7 @@ use roost::core::outbox::{self, MailStatus, RecoverJob};
 use roost::core::postbox::MailKey;
 use roost::core::{Brain, fetch, replicator};
 use roost::model::notification::Ns;
-use roost::model::{Address, Digest, MailId, Part, PeerId, SubmissionId, Urgency};
+use roost::model::{Address, Digest, Encoding, MailId, Part, PeerId, SubmissionId, Urgency};
 use roost::wire;
 
 use super::checker::{Letter, Orphan, Promise, readable};
@@ -354,10 +354,16 @@ impl World {
         !readable(parts.iter())
     }
 
-    /// Who would put together a mail that its owner has lost: the owner, and who is placed for it and holds no part of it.
+    /// Who would put together a mail that its owner has lost: the owner, and who is placed for it and holds no part of it; but only the
+    /// owner where nobody has the manifest by which what others hold is made into what is placed.
     fn lacking(&self, at: usize, h: &MailId) -> Vec<usize> {
         let owner = self.peers[at].id;
-        let placed = self.encoding_of(at, h).map(|encoding| self.placed_for(at, owner, *h, encoding));
+        let encoding = self.encoding_of(at, h);
+        let is_known = |encoding: &Encoding| {
+            let mut there = self.peers.iter().filter(|p| p.is_up() && !p.liar && !p.removed);
+            there.any(|p| p.disk.manifests.contains(&(*h, *encoding)))
+        };
+        let placed = encoding.filter(is_known).map(|encoding| self.placed_for(at, owner, *h, encoding));
         let placed = placed.into_iter().flatten().map(|member| self.index(&member));
         let holds = |m: &usize| self.peers[*m].disk.parts.iter().any(|(o, of, _)| (*o, of) == (owner, h));
         placed.filter(|m| !holds(m)).chain([at]).collect()
